@@ -1,0 +1,14 @@
+"""AlexNet, trained the way the bottleneck demands: the data pipeline first.
+
+The package is four rooms, and imports only ever point downwards:
+
+    tools                the commands; the only room that joins the two below
+    pipeline | model     shards -> batches | networks, training
+    shards               the on-disk format; neither torch nor DALI
+
+Importing `alexnet` loads none of them.
+"""
+
+from importlib.metadata import version
+
+__version__ = version("alexnet")

@@ -1,0 +1,188 @@
+"""Colour statistics of a data set, exact to the last bit whatever the order of work.
+
+Sums over pixels are integers: inside an image they are float64 dot products of integers below 2^53 (65,536 pixels
+times 255^2 is 4.3e9), over a shard int64, over the data set Python integers. Only the very last step leaves the
+integers: covariance entries are correctly rounded quotients, and the 3x3 eigenproblem is solved by a Jacobi iteration
+that uses +, -, *, / and sqrt, which IEEE 754 fixes on every CPU. LAPACK's answer depends on the CPU.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+_UINT16_IMAGES = 257  # 257 * 255 = 65,535: as many images as a uint16 can sum
+_DIGITS = 12
+
+Matrix = list[list[float]]
+
+
+class ColourSums:
+    """Accumulate the integer sums of 8-bit RGB images of one size.
+
+    `images`, `pixels`: counts. `sums`: three, `products`: six (rr, rg, rb, gg, gb, bb), Python integers.
+    `mean_image_sums`: int64 (size, size, 3).
+    """
+
+    def __init__(self, size_px: int) -> None:
+        self.images = 0
+        self.pixels = 0
+        self.sums = [0] * 3
+        self.products = [0] * 6
+        self.mean_image_sums = np.zeros((size_px, size_px, 3), np.int64)
+        self._recent = np.zeros((size_px, size_px, 3), np.uint16)
+        self._recent_images = 0
+
+    def add(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Add one image: uint8 (size, size, 3), RGB."""
+        planes = pixels.reshape(-1, 3).T.astype(np.float64)
+        dots = planes @ planes.T
+        for k, value in enumerate(planes.sum(axis=1)):
+            self.sums[k] += int(value)
+        for k, (a, b) in enumerate(_PAIRS):
+            self.products[k] += int(dots[a, b])
+        self._recent += pixels
+        self._recent_images += 1
+        self.images += 1
+        self.pixels += planes.shape[1]
+        if self._recent_images == _UINT16_IMAGES:
+            self._flush()
+
+    def merge(self, other: Self) -> None:
+        """Add another accumulator's sums to this one."""
+        other._flush()
+        self._flush()
+        self.images += other.images
+        self.pixels += other.pixels
+        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
+        self.products = [a + b for a, b in zip(self.products, other.products, strict=True)]
+        self.mean_image_sums += other.mean_image_sums
+
+    def mean_image(self) -> npt.NDArray[np.float32]:
+        """Return the mean image: float32 (size, size, 3), 0-255."""
+        self._flush()
+        return (self.mean_image_sums / max(self.images, 1)).astype(np.float32)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the sums as int64 arrays, for one shard (a data set's products may exceed int64)."""
+        self._flush()
+        return {
+            "counts": np.array([self.images, self.pixels], np.int64),
+            "sums": np.array(self.sums, np.int64),
+            "products": np.array(self.products, np.int64),
+            "mean_image_sums": self.mean_image_sums,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.int64]]) -> Self:
+        """Rebuild an accumulator from `to_arrays`."""
+        sums = cls(arrays["mean_image_sums"].shape[0])
+        sums.images, sums.pixels = (int(v) for v in arrays["counts"])
+        sums.sums = [int(v) for v in arrays["sums"]]
+        sums.products = [int(v) for v in arrays["products"]]
+        sums.mean_image_sums = arrays["mean_image_sums"].astype(np.int64)
+        return sums
+
+    def _flush(self) -> None:
+        self.mean_image_sums += self._recent
+        self._recent[:] = 0
+        self._recent_images = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColourStatistics:
+    """Hold the colour statistics of a data set's training pixels, RGB on the 0-255 scale, rounded to 12 digits.
+
+    `mean`: (3,). `covariance`: (3, 3), of single pixels. `eigenvalues`: (3,), falling, in squared pixel values.
+    `eigenvectors`: (3, 3), row k belongs to eigenvalue k, unit length, component of largest magnitude positive.
+    `standard_deviations`: (3,), square roots of the eigenvalues: what lighting noise is multiplied by.
+    """
+
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    eigenvalues: tuple[float, ...]
+    eigenvectors: tuple[tuple[float, ...], ...]
+    standard_deviations: tuple[float, ...]
+
+    @property
+    def channel_standard_deviations(self) -> tuple[float, ...]:
+        """Return the standard deviation of each channel, 0-255."""
+        return tuple(math.sqrt(self.covariance[c][c]) for c in range(3))
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild the statistics from a manifest's `colour` object."""
+        return cls(
+            mean=tuple(fields["mean"]),
+            covariance=tuple(tuple(row) for row in fields["covariance"]),
+            eigenvalues=tuple(fields["eigenvalues"]),
+            eigenvectors=tuple(tuple(row) for row in fields["eigenvectors"]),
+            standard_deviations=tuple(fields["standard_deviations"]),
+        )
+
+
+def statistics_of(sums: ColourSums) -> ColourStatistics:
+    """Compute mean, covariance and principal axes from exact sums; all zero axes are fine (one flat colour)."""
+    n = sums.pixels
+    if n == 0:
+        raise ValueError("colour statistics need at least one image")
+    covariance = [[0.0] * 3 for _ in range(3)]
+    for (a, b), product in zip(_PAIRS, sums.products, strict=True):
+        # Python divides integers of any size with one correct rounding.
+        covariance[a][b] = covariance[b][a] = (n * product - sums.sums[a] * sums.sums[b]) / (n * n)
+    eigenvalues, eigenvectors = principal_axes(covariance)
+    return ColourStatistics(
+        mean=tuple(_rounded(s / n) for s in sums.sums),
+        covariance=tuple(tuple(_rounded(v) for v in row) for row in covariance),
+        eigenvalues=tuple(_rounded(v) for v in eigenvalues),
+        eigenvectors=tuple(tuple(_rounded(v) for v in row) for row in eigenvectors),
+        standard_deviations=tuple(_rounded(math.sqrt(max(v, 0.0))) for v in eigenvalues),
+    )
+
+
+def principal_axes(symmetric: Matrix) -> tuple[list[float], Matrix]:
+    """Diagonalise a symmetric 3x3 matrix: eigenvalues falling, unit eigenvectors as rows, largest component positive.
+
+    Cyclic Jacobi rotations (Golub and Van Loan, section 8.5); a 3x3 matrix is diagonal to the last bit in under ten
+    sweeps.
+    """
+    a = [row[:] for row in symmetric]
+    v = [[float(i == j) for j in range(3)] for i in range(3)]
+    for _ in range(30):
+        if a[0][1] == a[0][2] == a[1][2] == 0.0:
+            break
+        for p, q in ((0, 1), (0, 2), (1, 2)):
+            _rotate(a, v, p, q)
+    order = sorted(range(3), key=lambda k: -a[k][k])
+    vectors = [[v[i][k] for i in range(3)] for k in order]
+    for row in vectors:
+        largest = max(row, key=abs)
+        if largest < 0:
+            row[:] = [-x for x in row]
+    return [a[k][k] for k in order], vectors
+
+
+def _rotate(a: Matrix, v: Matrix, p: int, q: int) -> None:
+    """Annihilate a[p][q] in place and turn the eigenvectors (columns of v) along."""
+    if abs(a[p][q]) <= 1e-18 * math.sqrt(abs(a[p][p] * a[q][q])):
+        a[p][q] = a[q][p] = 0.0
+        return
+    theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q])
+    t = math.copysign(1.0, theta) / (abs(theta) + math.sqrt(theta * theta + 1.0))
+    c = 1.0 / math.sqrt(t * t + 1.0)
+    s = t * c
+    for k in range(3):
+        a[k][p], a[k][q] = c * a[k][p] - s * a[k][q], s * a[k][p] + c * a[k][q]
+    for k in range(3):
+        a[p][k], a[q][k] = c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]
+    a[p][q] = a[q][p] = 0.0
+    for k in range(3):
+        v[k][p], v[k][q] = c * v[k][p] - s * v[k][q], s * v[k][p] + c * v[k][q]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
