@@ -1,0 +1,1 @@
+"""Recipes: the settings of a run, one TOML file each. `alexnet-train --recipe NAME` reads them."""

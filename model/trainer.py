@@ -1,0 +1,134 @@
+"""The loop.
+
+It knows a network, a source of batches, an update rule and a schedule, and nothing of files of images, progress bars or
+command lines. Everything that varies between machines comes from outside: placement, sources, sinks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.model.batches import BatchSource
+from alexnet.model.checkpoint import Checkpoint
+from alexnet.model.evaluate import Evaluation, evaluate
+from alexnet.model.metrics import Metrics
+from alexnet.model.optim import MomentumSGD
+from alexnet.model.placement import Placement, Precision
+from alexnet.model.schedule import Schedule
+from alexnet.model.towers import TwoTowers
+from alexnet.shards.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Settle the length and the bookkeeping of a run.
+
+    `batch_images`: the global batch. `epochs`: passes over the data. `steps`: stop after so many instead, 0 for
+    epochs. `checkpoint_every`: steps between checkpoints, 0 for each epoch. `keep_checkpoints`: newest to keep.
+    `train_accuracy`: at the end, evaluate the training images, too (for small sets).
+    """
+
+    batch_images: int = 128
+    epochs: int = 90
+    steps: int = 0
+    seed: int = 0
+    precision: Precision = "auto"
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    train_accuracy: bool = False
+
+    def __post_init__(self) -> None:
+        for field, low in (("batch_images", 1), ("epochs", 1), ("steps", 0), ("checkpoint_every", 0)):
+            if getattr(self, field) < low:
+                raise InputError(f"train.{field}={getattr(self, field)}: must be at least {low}")
+        if self.keep_checkpoints < 1:
+            raise InputError(f"train.keep_checkpoints={self.keep_checkpoints}: must be at least 1")
+
+
+class Trainer:
+    """Train a network that is already where it runs."""
+
+    def __init__(
+        self,
+        net: TwoTowers,
+        optim: MomentumSGD,
+        schedule: Schedule,
+        placement: Placement,
+        settings: TrainSettings,
+        total_steps: int,
+    ) -> None:
+        self.net, self.optim, self.schedule = net, optim, schedule
+        self.placement, self.settings, self.total_steps = placement, settings, total_steps
+        self.step = 0
+        self.epoch = 0
+
+    def train(
+        self,
+        source: BatchSource,
+        validation: BatchSource,
+        metrics: Metrics,
+        save: Callable[[Checkpoint], None],
+    ) -> Evaluation:
+        """Train to the end from wherever the trainer and the source stand; return the last validation."""
+        self.net.train()
+        while True:
+            for images, labels in metrics.timed(source):
+                rate = self.schedule.rate(self.step)
+                loss = self._update(images, labels, rate)
+                metrics.step_done(self.step, self.epoch, loss, rate, len(labels))
+                if self.settings.checkpoint_every and self.step % self.settings.checkpoint_every == 0:
+                    with metrics.paused():
+                        save(self.checkpoint(source))
+                if self.step >= self.total_steps:
+                    break
+            with metrics.paused():
+                evaluation = evaluate(self.net, validation, self.placement)
+                self.schedule.after_epoch(1.0 - evaluation.top1)
+                metrics.evaluated(self.step, self.epoch, evaluation)
+                self.epoch += 1
+                if not self.settings.checkpoint_every or self.step >= self.total_steps:
+                    save(self.checkpoint(source))
+            if self.step >= self.total_steps:
+                return evaluation
+
+    def checkpoint(self, source: BatchSource) -> Checkpoint:
+        """Return everything needed to go on after the last finished step."""
+        tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in self.net.named_parameters()}
+        tensors |= {f"momentum.{name}": b for name, b in self.optim.momentum_buffers().items()}
+        progress: dict[str, Any] = {
+            "epoch": self.epoch,
+            "lr": self.optim.rate,
+            "schedule": self.schedule.state(),
+            "source": source.state(),
+        }
+        return Checkpoint(step=self.step, tensors=tensors, progress=progress)
+
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint, source: BatchSource) -> None:
+        """Stand where a checkpoint was taken. Raises InputError if it belongs to another network or other data."""
+        for name, parameter in self.net.named_parameters():
+            stored = checkpoint.tensors.get(f"net.{name}")
+            if stored is None or stored.shape != parameter.shape:
+                found = "nothing" if stored is None else tuple(stored.shape)
+                raise InputError(f"{name}: the checkpoint holds {found}, the network wants {tuple(parameter.shape)}")
+            parameter.copy_(stored)
+        prefix = "momentum."
+        buffers = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+        self.optim.restore(buffers, checkpoint.progress["lr"])
+        self.schedule.restore(checkpoint.progress["schedule"])
+        source.resume(checkpoint.progress["source"])
+        self.step, self.epoch = checkpoint.step, checkpoint.progress["epoch"]
+
+    def _update(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """Take one step of gradient descent; return the batch's loss, still on the device."""
+        self.net.clock.set(self.settings.seed, self.step)
+        with self.placement.autocast():
+            loss = F.cross_entropy(self.net(images).float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optim.step(rate)
+        self.step += 1
+        return loss.detach()

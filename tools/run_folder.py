@@ -1,0 +1,90 @@
+"""The run folder: what a run leaves behind, and the rule for who may write there.
+
+    settings.json   every setting, the data's digest, device and precision, versions
+    metrics.jsonl   one line a logging step, one an evaluation
+    checkpoints/    the newest few
+    result.json     written last: a folder that has it is a finished run
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from alexnet.shards.errors import InputError
+
+_SETTINGS = "settings.json"
+_RESULT = "result.json"
+
+
+class RunFolder:
+    """Own one folder. Raises InputError if it holds a finished run, other settings, or something else altogether."""
+
+    def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        if overwrite:
+            self._clear()
+        self.continues = (path / _SETTINGS).exists()
+        if resume and not self.continues:
+            raise InputError(f"--resume: {path} holds no run; leave --resume out to start one")
+        if self.continues:
+            self._refuse_unless_equal(identity)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path}: exists and is no run folder; give another --out")
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        _write_json(path / _SETTINGS, identity)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the lines of steps after a checkpoint: they are about to be done again."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines()
+            kept = [line for line in lines if _step_of(line) <= step]
+            self.metrics.write_text("".join(line + "\n" for line in kept))
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Mark the run as finished."""
+        _write_json(self.path / _RESULT, result)
+
+    def _clear(self) -> None:
+        if self.path.exists() and any(self.path.iterdir()) and not (self.path / _SETTINGS).exists():
+            raise InputError(f"--overwrite: {self.path} is no run folder, so nothing was deleted; give another --out")
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _refuse_unless_equal(self, identity: dict[str, Any]) -> None:
+        mend = "give another --out, or --overwrite to start anew there"
+        if (self.path / _RESULT).exists():
+            raise InputError(f"{self.path}: holds a finished run; {mend}")
+        try:
+            found = _flat(json.loads((self.path / _SETTINGS).read_text()))
+        except ValueError:
+            raise InputError(f"{self.path / _SETTINGS}: cannot be read; {mend}") from None
+        wanted = _flat(identity)
+        different = [
+            f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for"
+            for key in sorted(found.keys() | wanted.keys())
+            if found.get(key) != wanted.get(key) and not key.startswith("versions.")
+        ]
+        if different:
+            raise InputError(f"{self.path}: holds a run with other settings ({'; '.join(different)}); {mend}")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 1 << 62  # a line torn by a crash
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)

@@ -1,0 +1,79 @@
+"""Where a run's records go: a file for machines, a progress bar or plain lines for people."""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from alexnet.model.evaluate import Evaluation
+
+_PLAIN_EVERY_STEPS = 20
+
+
+class JsonLines:
+    """Append each record to a file as one line of JSON."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("a", buffering=1)
+
+    def step(self, step: int) -> None:
+        """Nothing to write for a step that is not logged."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Write a training record."""
+        self._file.write(json.dumps(record) + "\n")
+
+    def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
+        """Write a validation."""
+        fields = {"val_loss": evaluation.loss, "val_top1": evaluation.top1, "val_top5": evaluation.top5}
+        self._file.write(json.dumps({"step": step, "epoch": epoch, **fields, "val_images": evaluation.images}) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Terminal:
+    """Show a progress bar with loss, images/s, data wait and time left, where there is a terminal; else plain lines."""
+
+    def __init__(self, total_steps: int, first_step: int) -> None:
+        self._console = Console()
+        self._progress: Progress | None = None
+        if self._console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._task = self._progress.add_task("starting", total=total_steps, completed=first_step)
+            self._progress.start()
+
+    def step(self, step: int) -> None:
+        """Move the bar."""
+        if self._progress:
+            self._progress.update(self._task, completed=step)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Show the newest figures."""
+        line = (
+            f"loss {record['loss']:.3f}  {record['images_per_s']:,.1f} images/s  data wait {record['data_wait']:.0%}"
+        )
+        if self._progress:
+            self._progress.update(self._task, description=line)
+        elif record["step"] == 1 or record["step"] % _PLAIN_EVERY_STEPS == 0:
+            click.echo(f"step {record['step']}  epoch {record['epoch'] + 1}  {line}")
+
+    def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
+        """Print an epoch's validation."""
+        self._print(f"epoch {epoch + 1}: validation loss {evaluation.loss:.3f}, {evaluation}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress:
+            self._progress.stop()
+
+    def _print(self, line: str) -> None:
+        if self._progress:
+            self._console.print(line, highlight=False, soft_wrap=True)
+        else:
+            click.echo(line)

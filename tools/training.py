@@ -1,0 +1,159 @@
+"""Join stream, network and trainer into one run: the only place where `pipeline` and `model` meet."""
+
+import dataclasses
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import torch
+
+from alexnet import __version__
+from alexnet.model.batches import BatchSource
+from alexnet.model.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from alexnet.model.evaluate import evaluate
+from alexnet.model.initialise import initialise, parameter_count
+from alexnet.model.metrics import Metrics
+from alexnet.model.optim import MomentumSGD
+from alexnet.model.placement import Placement, choose_placement
+from alexnet.model.schedule import Schedule
+from alexnet.model.towers import INPUT_PX, TwoTowers
+from alexnet.model.trainer import Trainer
+from alexnet.pipeline import ImageStream
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Manifest, Split, read_manifest
+from alexnet.tools.run_folder import RunFolder
+from alexnet.tools.settings import RunSettings, load_recipe, with_overrides, with_setting
+from alexnet.tools.sinks import JsonLines, Terminal
+from alexnet.tools.train import TrainOptions, find_data
+
+
+def run_training(options: TrainOptions) -> None:
+    """Run `alexnet-train` from its options to the finished run folder."""
+    data, why = find_data(options.data)
+    manifest = read_manifest(data)
+    settings = resolve(options, manifest)
+    placement = choose_placement(options.device, options.gpus, settings.train.precision)
+    streams = Streams(data, settings, placement)
+    out = options.out or Path("runs") / f"{data.absolute().name}-{options.recipe}-seed{settings.train.seed}"
+    folder = RunFolder(
+        out, _identity(settings, manifest, placement), overwrite=options.overwrite, resume=options.resume
+    )
+    click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
+    click.echo(f"device: {placement.why}; decoding: {streams.backend}")
+    trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train))
+    click.echo(f"network: two towers, {parameter_count(trainer.net):,} parameters; {trainer.total_steps:,} steps")
+    _continue(folder, trainer, streams.train)
+    _train(folder, trainer, streams, settings)
+
+
+class Streams:
+    """Make the run's batch sources: training, validation, and training images as evaluation sees them."""
+
+    def __init__(self, data: Path, settings: RunSettings, placement: Placement) -> None:
+        self._data, self._settings, self._placement = data, settings, placement
+        self.backend = "DALI on the GPU" if placement.device.type == "cuda" else "DALI on the CPU (training is there)"
+        self.train = self._stream("train", augment=True)
+        self.validation: BatchSource = self._stream("val", augment=False)
+
+    def train_as_evaluated(self) -> BatchSource:
+        """Return the training images without augmentation, each once."""
+        return self._stream("train", augment=False)
+
+    def describe(self, manifest: Manifest) -> str:
+        """Say how much data there is."""
+        return (
+            f"{len(manifest.classes):,} classes, {self.train.images:,} training and {self.validation.images:,} "
+            f"validation images of {manifest.size_px} px"
+        )
+
+    def _stream(self, split: Split, *, augment: bool) -> ImageStream:
+        return ImageStream(
+            self._data / split,
+            batch_images=self._settings.train.batch_images,
+            seed=self._settings.train.seed,
+            rank=0,
+            ranks=1,
+            augment=augment,
+            augmentation=self._settings.augment,
+            device=str(self._placement.device),
+            threads=self._settings.stream.threads or None,
+            depth=self._settings.stream.depth,
+            channels_last=True,
+        )
+
+
+def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
+    """Merge recipe, options and `--set` into the settings of a run."""
+    settings = load_recipe(options.recipe)
+    for name in ("epochs", "steps", "seed", "checkpoint_every"):
+        if (value := getattr(options, name)) is not None:
+            settings = with_setting(settings, f"train.{name}", value)
+    settings = with_overrides(settings, options.assignments)
+    if settings.augment.crop_px != INPUT_PX:
+        raise InputError(f"augment.crop_px={settings.augment.crop_px}: this network takes {INPUT_PX}")
+    return dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=len(manifest.classes)))
+
+
+def build_trainer(settings: RunSettings, placement: Placement, steps_per_epoch: int) -> Trainer:
+    """Build network, update rule and schedule where the placement says."""
+    net = TwoTowers(settings.net)
+    initialise(net, settings.init, settings.train.seed)
+    net = net.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    total_steps = settings.train.steps or settings.train.epochs * steps_per_epoch
+    schedule = Schedule(settings.schedule, settings.optim.lr, total_steps)
+    return Trainer(net, MomentumSGD(net, settings.optim), schedule, placement, settings.train, total_steps)
+
+
+def _continue(folder: RunFolder, trainer: Trainer, source: BatchSource) -> None:
+    """Go on from the newest checkpoint, if there is one."""
+    saved = checkpoints(folder.checkpoints)
+    if not saved:
+        folder.cut_metrics(0)
+        click.echo(f"run folder: {folder.path}")
+        return
+    trainer.restore(load_checkpoint(saved[-1]), source)
+    folder.cut_metrics(trainer.step)
+    click.echo(f"run folder: {folder.path}, continued from step {trainer.step:,}")
+
+
+def _train(folder: RunFolder, trainer: Trainer, streams: Streams, settings: RunSettings) -> None:
+    log, terminal = JsonLines(folder.metrics), Terminal(trainer.total_steps, trainer.step)
+    metrics = Metrics([log, terminal])
+    started = time.perf_counter()
+    try:
+        validation = trainer.train(
+            streams.train,
+            streams.validation,
+            metrics,
+            lambda c: save_checkpoint(folder.checkpoints, c, settings.train.keep_checkpoints),
+        )
+    except KeyboardInterrupt:
+        terminal.close()
+        click.echo(f"interrupted after step {trainer.step:,}; the same command continues from the last checkpoint")
+        raise SystemExit(130) from None
+    finally:
+        terminal.close()
+        log.close()
+        streams.train.close()
+        streams.validation.close()
+    speed = metrics.training_images / metrics.training_seconds if metrics.training_seconds else 0.0
+    result = {"steps": trainer.step, "images_per_s": speed, "validation": dataclasses.asdict(validation)}
+    click.echo(f"{trainer.step:,} steps in {time.perf_counter() - started:.0f} s, {speed:,.1f} images/s in training")
+    if settings.train.train_accuracy:
+        on_train = evaluate(trainer.net, streams.train_as_evaluated(), trainer.placement)
+        result["training"] = dataclasses.asdict(on_train)
+        click.echo(f"training images, without augmentation and dropout: {on_train}")
+    click.echo(f"validation: {validation}")
+    folder.finish(json.loads(json.dumps(result)))
+
+
+def _identity(settings: RunSettings, manifest: Manifest, placement: Placement) -> dict[str, object]:
+    """Describe a run fully: equal descriptions, equal runs (on machines whose arithmetic is equal)."""
+    return {
+        **settings.as_json(),
+        "data": {"manifest": manifest.digest()},
+        "placement": {"device": placement.device.type, "bf16": placement.bf16},
+        "versions": {"alexnet": __version__, "torch": torch.__version__, "dali": version("nvidia-dali-cuda130")},
+    }
