@@ -13,6 +13,7 @@ from alexnet import __version__
 from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from alexnet.model.evaluate import evaluate
+from alexnet.model.host_memory import keep_freed_memory
 from alexnet.model.initialise import initialise, parameter_count
 from alexnet.model.metrics import Metrics
 from alexnet.model.optim import MomentumSGD
@@ -42,6 +43,8 @@ def run_training(options: TrainOptions) -> None:
     )
     click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
     click.echo(f"device: {placement.why}; decoding: {streams.backend}")
+    if placement.device.type == "cpu":
+        keep_freed_memory()
     trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train))
     click.echo(f"network: two towers, {parameter_count(trainer.net):,} parameters; {trainer.total_steps:,} steps")
     _continue(folder, trainer, streams.train)

@@ -1,0 +1,24 @@
+"""Keep freed memory in the process: training on a CPU allocates the same large tensors at every step."""
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_INT_MAX = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to serve large blocks from its heap and not to give them back; say whether it agreed.
+
+    By default each block over 32 MB is mapped afresh and faulted in page by page: with this, two cores train the
+    network at 1.3 to 1.4 times the speed. The process holds on to its peak memory. Elsewhere than glibc nothing
+    happens.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _INT_MAX))
