@@ -15,9 +15,7 @@ class LocalResponseNorm(nn.Module):
 
     band: Tensor
 
-    def __init__(
-        self, channels: int, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
-    ) -> None:
+    def __init__(self, channels: int, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> None:
         super().__init__()
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
         index = torch.arange(channels)

@@ -127,9 +127,7 @@ def _colour_offset(
 ) -> npt.NDArray[np.float32]:
     if settings.lighting == "off":
         return np.zeros((len(hashed), 3), np.float32)
-    coefficients = [
-        _normal(hashed, 16 * k) * (settings.lighting_std * colour.standard_deviations[k]) for k in range(3)
-    ]
+    coefficients = [_normal(hashed, 16 * k) * (settings.lighting_std * colour.standard_deviations[k]) for k in range(3)]
     axes = colour.eigenvectors
     channels = [
         coefficients[0] * axes[0][c] + coefficients[1] * axes[1][c] + coefficients[2] * axes[2][c] for c in range(3)

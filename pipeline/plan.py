@@ -71,9 +71,7 @@ class Planner:
             draws = draw(self._augment, self._colour, self._size_px, s.seed, epoch, ids)
         else:
             draws = centre(self._augment, self._size_px, len(ids))
-        return BatchPlan(
-            sample_ids=ids, crop_yx=draws.crop_yx, mirror=draws.mirror, colour_offset=draws.colour_offset
-        )
+        return BatchPlan(sample_ids=ids, crop_yx=draws.crop_yx, mirror=draws.mirror, colour_offset=draws.colour_offset)
 
     def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         """Keep the order of one epoch: 10 MB and 0.12 s for ImageNet, so it is worth keeping and not worth two."""

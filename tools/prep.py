@@ -18,7 +18,7 @@ _DEFAULT = ConvertSettings()
 @click.group()
 @click.version_option(package_name="alexnet", prog_name="alexnet-prep")
 def main() -> None:
-    """Prepare ILSVRC-2012 for training: archives in, WebDataset shards and a manifest out.
+    r"""Prepare ILSVRC-2012 for training: archives in, WebDataset shards and a manifest out.
 
     \b
     Start here:
@@ -34,7 +34,9 @@ def main() -> None:
 @click.option("--quality", default=_DEFAULT.quality, show_default=True, help="JPEG quality, 1 to 100.")
 @click.option("--shard-images", default=_DEFAULT.shard_images, show_default=True, help="Images in a shard.")
 @click.option("--seed", default=_DEFAULT.seed, show_default=True, help="Seed of the training set's shuffle.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; the output does not depend on it.  [default: cores]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes; the output does not depend on it.  [default: cores]"
+)
 @one_line_errors
 def shard(
     source: Path, out: Path | None, size_px: int, quality: int, shard_images: int, seed: int, workers: int | None

@@ -1,9 +1,9 @@
 """The run folder: what a run leaves behind, and the rule for who may write there.
 
-    settings.json   every setting, the data's digest, device and precision, versions
-    metrics.jsonl   one line a logging step, one an evaluation
-    checkpoints/    the newest few
-    result.json     written last: a folder that has it is a finished run
+settings.json   every setting, the data's digest, device and precision, versions
+metrics.jsonl   one line a logging step, one an evaluation
+checkpoints/    the newest few
+result.json     written last: a folder that has it is a finished run
 """
 
 import json

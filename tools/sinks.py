@@ -55,9 +55,7 @@ class Terminal:
 
     def record(self, record: dict[str, Any]) -> None:
         """Show the newest figures."""
-        line = (
-            f"loss {record['loss']:.3f}  {record['images_per_s']:,.1f} images/s  data wait {record['data_wait']:.0%}"
-        )
+        line = f"loss {record['loss']:.3f}  {record['images_per_s']:,.1f} images/s  data wait {record['data_wait']:.0%}"
         if self._progress:
             self._progress.update(self._task, description=line)
         elif record["step"] == 1 or record["step"] % _PLAIN_EVERY_STEPS == 0:

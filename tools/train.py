@@ -1,8 +1,7 @@
 """`alexnet-train`: the command line. What it starts is in `training`, so that `--help` loads neither torch nor DALI."""
 
 import dataclasses
-import os
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -37,20 +36,24 @@ class TrainOptions:
 @click.command()
 @click.version_option(package_name="alexnet", prog_name="alexnet-train")
 @click.argument("data", required=False, type=click.Path(path_type=Path))
-@click.option("--recipe", type=click.Choice(recipe_names()), default="paper", show_default=True, help="Settings of the run.")
+@click.option(
+    "--recipe", type=click.Choice(recipe_names()), default="paper", show_default=True, help="Settings of the run."
+)
 @click.option("--epochs", type=int, help="Passes over the data.  [default: the recipe's]")
 @click.option("--steps", type=int, help="Stop after so many steps, whatever the epochs say.")
 @click.option("--seed", type=int, help="Initial values, order, augmentation and dropout follow from it.  [default: 0]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 @click.option("--gpus", type=int, default=1, show_default=True, help="Devices the network is spread over.")
 @click.option("--checkpoint-every", type=int, metavar="STEPS", help="[default: each epoch]")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. optim.lr=0.02.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. optim.lr=0.02."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-RECIPE-seedSEED]")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is in the run folder and start anew.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder; refuse to start a new one.")
 @one_line_errors
 def main(data: Path | None, **options: object) -> None:
-    """Train the two-tower network of 2012 on the shards in DATA.
+    r"""Train the two-tower network of 2012 on the shards in DATA.
 
     DATA is a folder that `alexnet-prep shard` wrote; left out, it is the folder that the environment variable
     ALEXNET_DATA names, else the 100 images that come with the package.
@@ -66,13 +69,3 @@ def main(data: Path | None, **options: object) -> None:
     from alexnet.tools.training import run_training
 
     run_training(TrainOptions(data=data, **options))  # type: ignore[arg-type]
-
-
-def find_data(given: Path | None) -> tuple[Path, str]:
-    """Return the data set to use and why, in words."""
-    if given is not None:
-        return given, "given"
-    if named := os.environ.get("ALEXNET_DATA"):
-        return Path(named), "from ALEXNET_DATA"
-    with as_file(files("alexnet.shards") / "ci-100") as bundled:
-        return bundled, "the bundled 100 images, as no DATA was given and ALEXNET_DATA is not set"

@@ -24,10 +24,11 @@ from alexnet.model.trainer import Trainer
 from alexnet.pipeline import ImageStream
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
+from alexnet.tools.data import find_data
 from alexnet.tools.run_folder import RunFolder
 from alexnet.tools.settings import RunSettings, load_recipe, with_overrides, with_setting
 from alexnet.tools.sinks import JsonLines, Terminal
-from alexnet.tools.train import TrainOptions, find_data
+from alexnet.tools.train import TrainOptions
 
 
 def run_training(options: TrainOptions) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 Image.MAX_IMAGE_PIXELS = 1 << 28  # 268 million pixels, 768 MB as RGB: anything larger is a bomb, not a photograph
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -51,13 +51,30 @@ def convert_image(data: bytes, size_px: int, quality: int) -> Converted:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB; alpha is dropped, 16-bit greys keep their upper byte."""
+    """Convert any mode to 8-bit RGB; alpha is dropped, 16-bit greys keep their upper byte.
+
+    CMYK JPEGs come in two polarities, see `_with_true_ink`.
+    """
     image.load()
+    if image.mode == "CMYK" and image.format == "JPEG":
+        image = _with_true_ink(image)
     if image.mode in _SIXTEEN_BIT_MODES:  # Pillow would clip at 255 instead of scaling
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _with_true_ink(image: Image.Image) -> Image.Image:
+    """Undo Pillow's inversion of a CMYK JPEG where it was wrong.
+
+    Adobe's programs store ink inverted and say so in a marker; Pillow takes every file for one of theirs. Some files
+    carry the marker and are not inverted: then black ink is full at every pixel, and the other reading is the picture.
+    """
+    black_ink = image.getchannel("K").getextrema()
+    if "adobe" not in image.info or black_ink == (255, 255):
+        return ImageChops.invert(image)
+    return image
 
 
 def resize_and_crop(image: Image.Image, size_px: int) -> Image.Image:

@@ -81,9 +81,7 @@ def load_outcome(root: Path, plan: ShardPlan) -> Outcome | None:
     with np.load(notes, allow_pickle=False) as arrays:
         text = json.loads(arrays["text"].tobytes())
         sums = ColourSums.from_arrays(arrays) if plan.split == "train" else None
-        return Outcome(
-            record=ShardRecord(**text["record"]), rows=arrays["rows"], rejected=text["rejected"], sums=sums
-        )
+        return Outcome(record=ShardRecord(**text["record"]), rows=arrays["rows"], rejected=text["rejected"], sums=sums)
 
 
 def _save(root: Path, plan: ShardPlan, outcome: Outcome) -> None:

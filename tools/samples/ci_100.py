@@ -3,9 +3,10 @@
     python -m alexnet.tools.samples.ci_100 SOURCE       writes the three official archives
     alexnet-prep shard SOURCE --out DIR                 makes the data set (`make ci-100` does both)
 
-The first needs scikit-image, in an environment of its own: it brings plain Pillow, which overwrites pillow-simd. Ten photographs are ten classes: ten random crops of each for training and
-two for validation. They prove that the plumbing works; they say nothing about generalisation, since validation crops
-overlap training crops. Every photograph is CC0 or in the public domain: see LICENSE beside the shards.
+The first needs scikit-image, in an environment of its own: it brings plain Pillow, which overwrites pillow-simd. Ten
+photographs are ten classes: ten random crops of each for training and two for validation. They prove that the plumbing
+works; they say nothing about generalisation, since validation crops overlap training crops. Every photograph is CC0 or
+in the public domain: see LICENSE beside the shards.
 """
 
 import io

@@ -1,4 +1,6 @@
-"""Write `pipeline/normals.npy`, the committed table of normal quantiles: `python -m alexnet.tools.samples.normal_table`.
+"""Write `pipeline/normals.npy`, the committed table of normal quantiles.
+
+    python -m alexnet.tools.samples.normal_table
 
 It is committed rather than computed because logarithms and square roots of different C libraries differ in their last
 bits, and the draws of every epoch must be the same everywhere.

@@ -1,0 +1,64 @@
+"""Data that tests share: made here, never downloaded."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.tools.convert.build import build
+from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.samples.official import write_official
+
+WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}  # words are not unique
+TRAIN_PER_CLASS = 9
+
+
+@pytest.fixture(scope="session")
+def ci_100() -> Path:
+    return Path(__file__).parent.parent / "shards" / "ci-100"
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., bytes]:
+    return encode_picture
+
+
+def encode_picture(seed: int, width: int = 60, height: int = 48, file_format: str = "JPEG", **options: object) -> bytes:
+    """Return a smooth random picture, encoded; the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source in the official layout: 3 classes, 27 training entries of which 3 are no images, 7 for validation."""
+    root = tmp_path_factory.mktemp("source") / "ilsvrc"
+    train: dict[str, dict[str, bytes]] = {}
+    for k, wnid in enumerate(sorted(WORDS)):
+        files = {f"{wnid}_{i}.JPEG": encode_picture(100 * k + i) for i in range(TRAIN_PER_CLASS)}
+        train[wnid] = files
+    train["n00000002"]["n00000002_3.JPEG"] = b""
+    train["n00000002"]["n00000002_4.JPEG"] = encode_picture(1)[:400]
+    train["n00000003"]["n00000003_5.JPEG"] = b"<html>404</html>"
+    train["n00000003"]["n00000003_6.JPEG"] = encode_picture(2, file_format="PNG")
+    wnids = sorted(WORDS)
+    val = [(wnids[i % 3], encode_picture(1000 + i, 50 + i, 70)) for i in (0, 2, 1, 1, 5, 4, 3)]
+    write_official(root, WORDS, train, val)
+    return root
+
+
+@pytest.fixture(scope="session")
+def data_set(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source above as a data set of 40 px squares, 10 a shard."""
+    root = tmp_path_factory.mktemp("data") / "set"
+    settings = ConvertSettings(size_px=40, shard_images=10, seed=7)
+    build(open_source(official), root, settings, workers=1, on_progress=lambda _: None)
+    return root

@@ -1,0 +1,81 @@
+"""Colour statistics are exact: equal to a float64 computation, and the same bits for every order of work."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from alexnet.shards.colour import ColourSums, principal_axes, statistics_of
+
+Images = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 256, (600, 8, 8, 1))
+    return np.clip(base + rng.integers(-40, 40, (600, 8, 8, 3)), 0, 255).astype(np.uint8)
+
+
+def sums_of(images: Images) -> ColourSums:
+    sums = ColourSums(images.shape[1])
+    for image in images:
+        sums.add(image)
+    return sums
+
+
+def test_equals_a_float64_computation_over_all_pixels(images: Images) -> None:
+    statistics = statistics_of(sums_of(images))
+    pixels = images.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(statistics.mean, pixels.mean(axis=0), rtol=1e-11)
+    np.testing.assert_allclose(statistics.covariance, np.cov(pixels.T, bias=True), rtol=1e-11)
+    values, vectors = np.linalg.eigh(np.cov(pixels.T, bias=True))
+    np.testing.assert_allclose(statistics.eigenvalues, values[::-1], rtol=1e-11)
+    np.testing.assert_allclose(np.abs(statistics.eigenvectors), np.abs(vectors.T[::-1]), atol=1e-11)
+    np.testing.assert_allclose(np.square(statistics.standard_deviations), values[::-1], rtol=1e-11)
+
+
+def test_mean_image_survives_more_images_than_a_uint16_can_sum(images: Images) -> None:
+    white = np.full((600, 8, 8, 3), 255, np.uint8)
+    assert np.array_equal(sums_of(white).mean_image(), white[0].astype(np.float32))
+    np.testing.assert_allclose(sums_of(images).mean_image(), images.mean(axis=0), rtol=1e-6)
+
+
+def test_every_order_of_work_gives_the_same_bits(images: Images) -> None:
+    whole = statistics_of(sums_of(images))
+    merged = ColourSums(8)
+    for part in (images[400:], images[:7], images[7:400]):
+        merged.merge(ColourSums.from_arrays(sums_of(part).to_arrays()))
+    assert statistics_of(merged) == whole
+    assert np.array_equal(merged.mean_image(), sums_of(images).mean_image())
+
+
+def test_totals_far_beyond_64_bits_stay_exact() -> None:
+    sums = ColourSums(1)
+    n = 10**15  # pixels: n times the cross products is 1e34
+    sums.images, sums.pixels, sums.sums = 1, n, [n * 100, n * 100, n * 50]
+    sums.products = [n * (100 * 100 + 9), n * 100 * 100, n * 5000, n * (10_000 + 4), n * 5000, n * (2500 + 1)]
+    assert np.diag(statistics_of(sums).covariance).tolist() == [9.0, 4.0, 1.0]
+
+
+def test_axes_are_ordered_signed_and_orthonormal() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        root = rng.normal(size=(3, 3)) * 10.0 ** rng.uniform(-6, 6)
+        matrix = root @ root.T
+        values, vectors = principal_axes(matrix.tolist())
+        assert values == sorted(values, reverse=True)
+        assert all(max(row, key=abs) > 0 for row in vectors)
+        np.testing.assert_allclose(np.array(vectors) @ np.array(vectors).T, np.eye(3), atol=1e-14)
+        rebuilt = np.array(vectors).T @ np.diag(values) @ np.array(vectors)
+        np.testing.assert_allclose(rebuilt, matrix, atol=1e-14 * np.trace(matrix))
+
+
+def test_one_flat_colour_has_no_spread() -> None:
+    statistics = statistics_of(sums_of(np.full((3, 4, 4, 3), 17, np.uint8)))
+    assert statistics.mean == (17.0, 17.0, 17.0)
+    assert statistics.standard_deviations == (0.0, 0.0, 0.0)
+
+
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        statistics_of(ColourSums(4))

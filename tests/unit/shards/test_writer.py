@@ -1,0 +1,77 @@
+"""A shard is read by programs that are not ours, and its bytes depend on nothing but its samples."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from nvidia.dali import Pipeline, fn
+
+from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
+
+SAMPLES = [Sample(place=i + i // 2, stem=f"a.b c{i}", label=3 * i, jpeg=bytes([65 + i]) * (100 * i + 1)) for i in range(5)]
+
+
+def written(root: Path) -> Path:
+    (root / "train").mkdir(parents=True)
+    record, _ = write_shard(root, "train", 0, SAMPLES)
+    publish_shard(root, record)
+    return root / record.file
+
+
+def test_webdataset_reads_it(tmp_path: Path) -> None:
+    read = list(webdataset.WebDataset(str(written(tmp_path)), shardshuffle=False))
+    assert [(s["__key__"], s["jpg"], s["cls"]) for s in read] == [(s.key, s.jpeg, b"%d" % s.label) for s in SAMPLES]
+
+
+def test_dali_reads_it_through_its_index(tmp_path: Path) -> None:
+    tar = written(tmp_path)
+    pipeline = Pipeline(batch_size=5, num_threads=1, device_id=None)
+    with pipeline:
+        index = str(tar.with_suffix(".idx"))
+        pipeline.set_outputs(*fn.readers.webdataset(paths=str(tar), index_paths=index, ext=["jpg", "cls"]))
+    jpegs, labels = pipeline.run()
+    assert [np.asarray(jpegs[i]).tobytes() for i in range(5)] == [s.jpeg for s in SAMPLES]
+    assert [int(np.asarray(labels[i]).tobytes()) for i in range(5)] == [s.label for s in SAMPLES]
+
+
+def test_index_is_the_one_that_dali_would_make(tmp_path: Path) -> None:
+    tar = written(tmp_path)
+    theirs = tmp_path / "theirs.idx"
+    subprocess.run([sys.executable, "-m", "wds2idx", tar, theirs], check=True, capture_output=True)
+    assert tar.with_suffix(".idx").read_bytes() == theirs.read_bytes()
+
+
+def test_bytes_depend_on_the_samples_alone(tmp_path: Path) -> None:
+    first = written(tmp_path / "one")
+    os.utime(first)
+    assert written(tmp_path / "two").read_bytes() == first.read_bytes()
+
+
+def test_members_have_fixed_metadata(tmp_path: Path) -> None:
+    with tarfile.open(written(tmp_path)) as tar:
+        members = tar.getmembers()
+    assert [m.name for m in members[:2]] == ["00000000_a_b_c0.jpg", "00000000_a_b_c0.cls"]
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "root", "root", 0o444)}
+
+
+def test_record_and_rows_tell_the_truth(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    record, rows = write_shard(tmp_path, "val", 3, SAMPLES)
+    assert record.file == shard_file("val", 3) == "val/000003.tar"
+    assert not (tmp_path / record.file).exists(), "a tar has its name only when it is published"
+    publish_shard(tmp_path, record)
+    data = (tmp_path / record.file).read_bytes()
+    assert record.bytes == len(data)
+    for row, sample in zip(rows, SAMPLES, strict=True):
+        assert data[row["offset"] : row["offset"] + row["length"]] == sample.jpeg
+        assert (row["shard"], row["label"], row["place"]) == (3, sample.label, sample.place)
+
+
+def test_long_and_odd_names_become_short_and_plain() -> None:
+    key = Sample(place=12, stem="ü/..x" + "y" * 100, label=0, jpeg=b"").key
+    assert key == "00000012____" + "_x" + "y" * 55
+    assert len(f"{key}.jpg") < 100

@@ -1,0 +1,66 @@
+"""The command line of `alexnet-bench`; what it runs is loaded when it runs."""
+
+from pathlib import Path
+
+import click
+
+from alexnet.tools.command import one_line_errors
+from alexnet.tools.data import find_data
+
+
+@click.group()
+@click.version_option(package_name="alexnet", prog_name="alexnet-bench")
+def main() -> None:
+    r"""Measure how fast this machine feeds the network, stage by stage.
+
+    \b
+    Start here:
+      alexnet-bench dataloader /data/ilsvrc-256
+    """
+
+
+@main.command()
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@click.option("--batch-images", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Decoder threads.  [default: one a core]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.05), default=2.0, show_default=True, help="Of one row in one round."
+)
+@click.option("--quick", is_flag=True, help="3 rounds of half a second.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
+)
+@one_line_errors
+def dataloader(
+    data: Path | None,
+    split: str,
+    batch_images: int,
+    threads: int | None,
+    device: str | None,
+    rounds: int,
+    seconds: float,
+    quick: bool,
+    json_file: Path | None,
+) -> None:
+    """Images per second of reading, of decoding and of the full pipeline on DATA.
+
+    DATA is found as `alexnet-train` finds it. Rows are measured in turn, round after round, so that a machine whose
+    speed drifts treats them alike; the table gives median, minimum and maximum.
+    """
+    from alexnet.tools.bench.dataloader import DataloaderBench, run_dataloader
+
+    folder, why = find_data(data)
+    settings = DataloaderBench(
+        data=folder,
+        why=why,
+        split="train" if split == "train" else "val",
+        batch_images=batch_images,
+        threads=threads,
+        device=device,
+        rounds=3 if quick else rounds,
+        seconds=0.5 if quick else seconds,
+    )
+    run_dataloader(settings, json_file)
