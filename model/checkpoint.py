@@ -29,7 +29,7 @@ class Checkpoint:
     progress: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write a checkpoint, then drop all but the newest `keep`."""
     target = folder / f"step-{checkpoint.step:09d}"
     partial = folder / f".partial-{checkpoint.step:09d}"

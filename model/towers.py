@@ -1,4 +1,4 @@
-"""The network of 2012, as the paper's figure 2 draws it: two towers that meet three times.
+"""The network of 2012, as the paper's figure 2 draws it: two towers that meet at conv3, fc6, fc7 and fc8.
 
     image --+-- conv1 48 -- conv2 128 --+--(both)-- conv3 192 -- conv4 192 -- conv5 128 --+--(both)-- fc6 .. fc8
             |                           |                                                 |

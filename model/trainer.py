@@ -71,7 +71,7 @@ class Trainer:
         source: BatchSource,
         validation: BatchSource,
         metrics: Metrics,
-        save: Callable[[Checkpoint], None],
+        save: Callable[[Checkpoint], object],
     ) -> Evaluation:
         """Train to the end from wherever the trainer and the source stand; return the last validation."""
         self.net.train()
@@ -128,7 +128,7 @@ class Trainer:
         self.net.clock.set(self.settings.seed, self.step)
         with self.placement.autocast():
             loss = F.cross_entropy(self.net(images).float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optim.step(rate)
         self.step += 1
         return loss.detach()

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
-from alexnet.pipeline.graph import GraphSettings, HostBatch, build_graph
+from alexnet.pipeline.graph import GraphSettings, build_graph
+from alexnet.pipeline.host_batch import HostBatch
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -75,7 +77,8 @@ def _run(settings: GraphSettings, batch_at: Callable[[int], HostBatch], outbox: 
             torch.cuda.set_device(settings.device_id)
             stream = torch.cuda.Stream(settings.device_id)
         while not outbox.stop.is_set():
-            outbox.put(_to_torch(*graph.run(), stream, settings.channels_last))
+            images, labels = graph.run()
+            outbox.put(_to_torch(images, labels, stream, settings.channels_last))
     except BaseException as error:  # whatever it is, the consumer must see it
         outbox.put(error)
 
@@ -85,12 +88,12 @@ def _to_torch(images: Any, labels: Any, stream: "torch.cuda.Stream | None", chan
 
     On a GPU DALI may reuse an output's memory while the training stream still reads it, hence the copy there.
     """
-    label_tensor = torch.from_dlpack(labels.as_tensor())
+    label_tensor = from_dlpack(labels.as_tensor())
     if stream is None:
-        image_tensor = torch.from_dlpack(images.as_tensor())
+        image_tensor = from_dlpack(images.as_tensor())
     else:
         with torch.cuda.stream(stream):
-            image_tensor = torch.from_dlpack(images.as_tensor()).clone()
+            image_tensor = from_dlpack(images.as_tensor()).clone()
             label_tensor = label_tensor.to(image_tensor.device)
         stream.synchronize()
     if channels_last:

@@ -7,7 +7,6 @@ allowed.
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -69,16 +68,16 @@ def with_overrides(settings: RunSettings, assignments: tuple[str, ...]) -> RunSe
 def with_setting(settings: RunSettings, key: str, value: Any) -> RunSettings:
     """Return the settings with one key changed; text is converted to the key's type."""
     section, _, name = key.partition(".")
-    component = getattr(settings, section, None)
-    if not dataclasses.is_dataclass(component) or name not in {f.name for f in dataclasses.fields(component)}:
+    component: Any = getattr(settings, section, None)
+    if name not in getattr(component, "__dataclass_fields__", {}):
         known = [f"{s}.{n}" for s, values in settings.as_json().items() for n in values]
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         raise InputError(f"{key}: no such setting; did you mean {near[0]}? The keys are {', '.join(known)}")
     if key == "net.classes":
         raise InputError("net.classes: follows from the data set's manifest and cannot be set")
     wanted = get_type_hints(type(component))[name]
-    changed: Mapping[str, Any] = {name: _converted(key, value, wanted)}
-    return dataclasses.replace(settings, **{section: dataclasses.replace(component, **changed)})  # type: ignore[type-var]
+    changed: Any = dataclasses.replace(component, **{name: _converted(key, value, wanted)})
+    return dataclasses.replace(settings, **{section: changed})
 
 
 def _converted(key: str, value: Any, wanted: Any) -> Any:

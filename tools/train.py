@@ -1,36 +1,18 @@
 """`alexnet-train`: the command line. What it starts is in `training`, so that `--help` loads neither torch nor DALI."""
 
-import dataclasses
 from importlib.resources import files
 from pathlib import Path
 
 import click
 
 from alexnet.tools.command import one_line_errors
+from alexnet.tools.options import TrainOptions
 
 
 def recipe_names() -> list[str]:
     """Return the shipped recipes' names, sorted."""
     names = (entry.name for entry in files("alexnet.model.recipes").iterdir())
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Hold the command line as given; None where an option was left out."""
-
-    data: Path | None
-    recipe: str
-    epochs: int | None
-    steps: int | None
-    seed: int | None
-    device: str | None
-    gpus: int
-    checkpoint_every: int | None
-    assignments: tuple[str, ...]
-    out: Path | None
-    overwrite: bool
-    resume: bool
 
 
 @click.command()

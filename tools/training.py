@@ -1,6 +1,7 @@
 """Join stream, network and trainer into one run: the only place where `pipeline` and `model` meet."""
 
 import dataclasses
+import functools
 import json
 import time
 from importlib.metadata import version
@@ -25,10 +26,10 @@ from alexnet.pipeline import ImageStream
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.tools.data import find_data
+from alexnet.tools.options import TrainOptions
 from alexnet.tools.run_folder import RunFolder
 from alexnet.tools.settings import RunSettings, load_recipe, with_overrides, with_setting
 from alexnet.tools.sinks import JsonLines, Terminal
-from alexnet.tools.train import TrainOptions
 
 
 def run_training(options: TrainOptions) -> None:
@@ -131,7 +132,7 @@ def _train(folder: RunFolder, trainer: Trainer, streams: Streams, settings: RunS
             streams.train,
             streams.validation,
             metrics,
-            lambda c: save_checkpoint(folder.checkpoints, c, settings.train.keep_checkpoints),
+            functools.partial(save_checkpoint, folder.checkpoints, keep=settings.train.keep_checkpoints),
         )
     except KeyboardInterrupt:
         terminal.close()

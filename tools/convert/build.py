@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, features
+import PIL
+from PIL import features
 
 from alexnet import __version__
 from alexnet.shards.colour import ColourSums, statistics_of
@@ -65,7 +66,7 @@ def _job_of(source: Source, settings: ConvertSettings) -> dict[str, Any]:
         "source": {"kind": source.kind, "digest": source.digest()},
         "versions": {
             "alexnet": __version__,
-            "pillow": str(Image.__version__),
+            "pillow": PIL.__version__,
             "libjpeg-turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
         },
     }

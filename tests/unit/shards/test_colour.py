@@ -13,7 +13,8 @@ Images = npt.NDArray[np.uint8]
 def images() -> Images:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 256, (600, 8, 8, 1))
-    return np.clip(base + rng.integers(-40, 40, (600, 8, 8, 3)), 0, 255).astype(np.uint8)
+    pixels: Images = np.clip(base + rng.integers(-40, 40, (600, 8, 8, 3)), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def sums_of(images: Images) -> ColourSums:

@@ -51,4 +51,3 @@ def test_seeds_epochs_and_purposes_do_not_share_keys() -> None:
 
 def test_hashes_do_not_collide() -> None:
     assert len(set(hashes(5, np.arange(100_000)).tolist())) == 100_000
-

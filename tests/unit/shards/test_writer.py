@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import webdataset
@@ -12,7 +13,9 @@ from nvidia.dali import Pipeline, fn
 
 from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
 
-SAMPLES = [Sample(place=i + i // 2, stem=f"a.b c{i}", label=3 * i, jpeg=bytes([65 + i]) * (100 * i + 1)) for i in range(5)]
+SAMPLES = [
+    Sample(place=i + i // 2, stem=f"a.b c{i}", label=3 * i, jpeg=bytes([65 + i]) * (100 * i + 1)) for i in range(5)
+]
 
 
 def written(root: Path) -> Path:
@@ -32,8 +35,10 @@ def test_dali_reads_it_through_its_index(tmp_path: Path) -> None:
     pipeline = Pipeline(batch_size=5, num_threads=1, device_id=None)
     with pipeline:
         index = str(tar.with_suffix(".idx"))
-        pipeline.set_outputs(*fn.readers.webdataset(paths=str(tar), index_paths=index, ext=["jpg", "cls"]))
-    jpegs, labels = pipeline.run()
+        jpegs, labels = fn.readers.webdataset(paths=str(tar), index_paths=index, ext=["jpg", "cls"])
+        pipeline.set_outputs(jpegs, labels)
+    outputs: Any = pipeline.run()
+    jpegs, labels = outputs
     assert [np.asarray(jpegs[i]).tobytes() for i in range(5)] == [s.jpeg for s in SAMPLES]
     assert [int(np.asarray(labels[i]).tobytes()) for i in range(5)] == [s.label for s in SAMPLES]
 

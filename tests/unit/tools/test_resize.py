@@ -22,7 +22,8 @@ def encoded(image: Image.Image, file_format: str = "JPEG", **options: object) ->
 
 
 @pytest.mark.parametrize(
-    ("width", "height"), [(500, 375), (375, 500), (256, 256), (300, 256), (64, 48), (1000, 30), (31, 900), (1, 1), (257, 999)]
+    ("width", "height"),
+    [(500, 375), (375, 500), (256, 256), (300, 256), (64, 48), (1000, 30), (31, 900), (1, 1), (257, 999)],
 )
 def test_equals_resizing_all_of_it_and_then_cropping(width: int, height: int) -> None:
     image = photograph(width, height)

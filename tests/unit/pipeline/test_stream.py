@@ -1,0 +1,240 @@
+"""The stream delivers what its plan says, resumes exactly, and leaves nothing behind."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from alexnet.pipeline import AugmentSettings, ImageStream
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import read_manifest
+
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def make(root: Path, **options: object) -> ImageStream:
+    settings: dict[str, object] = {"batch_images": 24, "seed": 3, "threads": 2, **options}
+    return ImageStream(root / "train", **settings)  # type: ignore[arg-type]
+
+
+def epoch_of(stream: ImageStream) -> Batches:
+    with stream:
+        return [(images.clone(), labels.clone()) for images, labels in stream]
+
+
+def equal(a: Batches, b: Batches) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) for x, y in zip(a, b, strict=True)
+    )
+
+
+def reference(stream: ImageStream, step: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Decode with Pillow, cut and mirror with NumPy; return the windows, uint8, and each image's mean minus lighting."""
+    plan = stream.plan(0, step)
+    windows = []
+    for sample_id, (y, x), mirror in zip(plan.sample_ids, plan.crop_yx, plan.mirror, strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(stream.sample(int(sample_id)).jpeg)))
+        window = pixels[y : y + 224, x : x + 224]
+        windows.append(window[:, ::-1] if mirror else window)
+    mean = np.array(read_manifest(Path(__file__).parents[3] / "shards/ci-100").colour.mean, np.float32)
+    return np.stack(windows), mean - plan.colour_offset
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pixels_equal_a_pillow_and_numpy_reference_to_the_bit(ci_100: Path, channels_last: bool) -> None:
+    stream = make(ci_100, channels_last=channels_last)
+    for step, (images, labels) in enumerate(epoch_of(stream)):
+        windows, means = reference(stream, step)
+        assert images.shape == (24, 3, 224, 224)
+        assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        nhwc = images.permute(0, 2, 3, 1).numpy()
+        shifted = nhwc + means[:, None, None, :]
+        assert np.array_equal(np.rint(shifted).astype(np.uint8), windows), "decode, crop or mirror differs"
+        # The float step rounds once or twice at magnitudes up to 255: 2^-16 each.
+        np.testing.assert_allclose(nhwc, windows - means[:, None, None, :], rtol=0, atol=2.0**-15)
+        assert labels.tolist() == [stream.sample(int(i)).label for i in stream.plan(0, step).sample_ids]
+
+
+def test_unit_variance_divides_by_each_channels_deviation(ci_100: Path) -> None:
+    plain = make(ci_100, augmentation=AugmentSettings(lighting="off"), augment=False)
+    scaled = make(ci_100, augmentation=AugmentSettings(scale="unit-variance"), augment=False)
+    spread = torch.tensor(read_manifest(ci_100).colour.channel_standard_deviations)[None, :, None, None]
+    for (a, _), (b, _) in zip(epoch_of(plain), epoch_of(scaled), strict=True):
+        torch.testing.assert_close(a / spread, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"threads": 1}, {"threads": 3}, {"depth": 1}, {"depth": 4}], ids=lambda o: "-".join(map(str, o.items()))
+)
+def test_threads_and_depth_do_not_change_a_bit(ci_100: Path, options: dict[str, int]) -> None:
+    assert equal(epoch_of(make(ci_100)), epoch_of(make(ci_100, **options)))
+
+
+def test_ranks_share_a_batch(ci_100: Path) -> None:
+    whole = epoch_of(make(ci_100, drop_last=False))
+    shares = [epoch_of(make(ci_100, drop_last=False, rank=rank, ranks=3)) for rank in range(3)]
+    together = [
+        (torch.cat([s[step][0] for s in shares]), torch.cat([s[step][1] for s in shares])) for step in range(len(whole))
+    ]
+    assert equal(whole, together)
+
+
+def test_iteration_goes_from_epoch_to_epoch(ci_100: Path) -> None:
+    with make(ci_100) as stream:
+        first = [labels.tolist() for _, labels in stream]
+        second = [labels.tolist() for _, labels in stream]
+    assert len(first) == len(second) == len(stream) == 4
+    assert first != second
+    assert second == [[stream.sample(int(i)).label for i in stream.plan(1, s).sample_ids] for s in range(4)]
+
+
+def test_an_epoch_left_half_way_is_not_taken_up_again(ci_100: Path) -> None:
+    with make(ci_100) as stream:
+        for _ in stream:
+            break
+        assert [labels.tolist() for _, labels in stream] == [labels.tolist() for _, labels in epoch_of_at(ci_100, 1)]
+
+
+def epoch_of_at(root: Path, epoch: int) -> Batches:
+    stream = make(root)
+    stream.seek(epoch, 0)
+    return epoch_of(stream)
+
+
+def test_resuming_at_any_step_gives_the_same_batches(ci_100: Path) -> None:
+    with make(ci_100) as stream:
+        states, batches = [], []
+        for _ in range(2):
+            for images, labels in stream:
+                batches.append((images.clone(), labels.clone()))
+                states.append(json.dumps(stream.state()))
+    assert max(map(len, states)) < 400, "a state is a few hundred bytes"
+    for done, state in enumerate(states[:6], start=1):
+        with make(ci_100) as resumed:
+            resumed.resume(json.loads(state))
+            rest = [next(iter(resumed))] if resumed.state()["step"] < len(resumed) else []
+            if rest:
+                assert equal(rest, batches[done : done + 1])
+
+
+def test_resuming_in_a_new_process_gives_the_same_batches(ci_100: Path) -> None:
+    with make(ci_100) as stream:
+        batches = iter(stream)
+        next(batches)
+        state = json.dumps(stream.state())
+        expected = [hashlib.sha256(images.numpy().tobytes()).hexdigest() for images, _ in batches]
+    code = (
+        "import hashlib, json, sys; from alexnet.pipeline import ImageStream\n"
+        f"s = ImageStream({str(ci_100 / 'train')!r}, batch_images=24, seed=3, threads=1)\n"
+        "s.resume(json.loads(sys.argv[1]))\n"
+        "print(*(hashlib.sha256(i.numpy().tobytes()).hexdigest() for i, _ in s))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, state], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [
+        ("seed", 4, "seed"),
+        ("batch_images", 25, "batch_images"),
+        ("augment", False, "augment"),
+        ("drop_last", False, "drop_last"),
+        ("augmentation", AugmentSettings(lighting="off"), "augment"),
+    ],
+)
+def test_a_changed_setting_is_refused_by_name(ci_100: Path, option: str, value: object, name: str) -> None:
+    state = make(ci_100).state()
+    changed: dict[str, object] = {option: value}
+    if option == "augment":
+        changed |= {"shuffle": True, "drop_last": True}
+    with pytest.raises(InputError, match=f"^{name}: "):
+        make(ci_100, **changed).resume(state)
+
+
+def test_changed_data_are_refused(ci_100: Path, data_set: Path) -> None:
+    state = make(ci_100, batch_images=10).state()
+    small = ImageStream(data_set / "train", batch_images=10, seed=3, augmentation=AugmentSettings(crop_px=32))
+    with pytest.raises(InputError, match="^augment: "):
+        small.resume(state)
+    with pytest.raises(InputError, match="^manifest: "):
+        small.resume({**small.state(), "manifest": state["manifest"]})
+
+
+def test_a_kept_batch_never_changes(ci_100: Path) -> None:
+    with make(ci_100) as stream:
+        kept = [(images, images.clone()) for _ in range(2) for images, _ in stream]
+        for _ in stream:
+            pass
+    assert all(torch.equal(a, b) for a, b in kept)
+
+
+def test_closing_leaves_no_thread_and_the_stream_usable(ci_100: Path) -> None:
+    before = set(threading.enumerate())
+    stream = make(ci_100)
+    assert set(threading.enumerate()) == before, "constructing a stream starts nothing"
+    next(iter(stream))
+    assert set(threading.enumerate()) != before
+    stream.close()
+    assert set(threading.enumerate()) == before
+    assert len(epoch_of(stream)) == len(stream)
+
+
+def test_an_exception_in_the_consumer_leaves_no_thread(ci_100: Path) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(ZeroDivisionError), make(ci_100) as stream:
+        for _ in stream:
+            raise ZeroDivisionError
+    assert set(threading.enumerate()) == before
+
+
+def test_a_stream_that_is_dropped_takes_its_thread_along(ci_100: Path) -> None:
+    before = set(threading.enumerate())
+    stream = make(ci_100)
+    next(iter(stream))
+    del stream
+    assert set(threading.enumerate()) == before
+
+
+def test_the_meter_counts_what_was_handed_over(ci_100: Path) -> None:
+    with make(ci_100, drop_last=False) as stream:
+        for _ in stream:
+            pass
+    assert (stream.meter.images, stream.meter.batches) == (100, 5)
+    assert stream.meter.wait_seconds > 0
+
+
+def test_a_sample_that_cannot_be_decoded_stops_the_stream_with_an_error(data_set: Path, tmp_path: Path) -> None:
+    import shutil
+
+    root = Path(shutil.copytree(data_set, tmp_path / "copy"))
+    tar = root / "train" / "000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[600:900] = bytes(300)  # inside the first JPEG; the size stays
+    tar.write_bytes(data)
+    with (
+        ImageStream(root / "train", batch_images=8, augmentation=AugmentSettings(crop_px=32)) as stream,
+        pytest.raises(Exception, match=r"(?i)jpeg|decode|image"),
+    ):
+        for _ in stream:
+            pass
+
+
+@pytest.mark.parametrize("path", ["", "test", "train/000000.tar"])
+def test_what_is_not_a_split_is_refused(ci_100: Path, path: str) -> None:
+    with pytest.raises(InputError, match="give a split of a data set"):
+        ImageStream(ci_100 / path, batch_images=4)
+
+
+def test_an_unknown_device_is_refused(ci_100: Path) -> None:
+    with pytest.raises(InputError, match="device='tpu': must be cpu, cuda or cuda:N"):
+        next(iter(make(ci_100, device="tpu")))

@@ -1,0 +1,156 @@
+"""What the machine is: the processor, its memory, the GPU that CUDA calls 0, and the versions of what computes on it.
+
+Figures mean nothing without this, so every command that measures can ask for it. Nothing is measured here, and
+importing this module loads neither torch nor DALI. A machine without a GPU is described like any other, with the
+reason why there is none.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pynvml
+
+_PACKAGES = {
+    "alexnet": "alexnet",
+    "DALI": "nvidia-dali-cuda130",
+    "nvImageCodec": "nvidia-nvimgcodec-cu13",
+    "nvJPEG": "nvidia-nvjpeg",
+    "numpy": "numpy",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """Describe the GPU that PyTorch uses first. `compute_capability`: such as 9.0. `gpus`: how many PyTorch can use."""
+
+    name: str
+    memory_bytes: int
+    driver: str
+    compute_capability: str
+    gpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Describe a machine.
+
+    `cores`: those this process may run on. `gpu`: None where PyTorch can use none; `gpu_why` then says why not, and
+    is empty otherwise. `versions`: by name; a package that is missing is `not installed`.
+    """
+
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpu: Gpu | None
+    gpu_why: str
+    versions: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """Return the description as lines for people."""
+        cpu = f"CPU: {self.cpu}, {self.cores} cores, {self.memory_bytes / 2**30:.0f} GiB; {self.system}"
+        gpu = self.gpu_why
+        if self.gpu:
+            more = f" (the first of {self.gpu.gpus})" if self.gpu.gpus > 1 else ""
+            gpu = (
+                f"GPU: {self.gpu.name}{more}, {self.gpu.memory_bytes / 2**30:.0f} GiB, compute capability "
+                f"{self.gpu.compute_capability}, driver {self.gpu.driver}"
+            )
+        return [gpu, cpu, "versions: " + ", ".join(f"{name} {number}" for name, number in self.versions.items())]
+
+
+def describe_machine() -> Machine:
+    """Describe the machine that this process runs on. Loads torch, and starts CUDA if there is a GPU."""
+    gpu, why = _gpu()
+    return Machine(
+        system=platform.platform(),
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        gpu=gpu,
+        gpu_why=why,
+        versions=_versions(),
+    )
+
+
+@contextmanager
+def nvml_gpu() -> Iterator[Any]:
+    """Open NVML's handle of the GPU that CUDA calls 0. Raises pynvml.NVMLError without a driver or a GPU."""
+    pynvml.nvmlInit()
+    try:
+        # NVML numbers every GPU there is; CUDA numbers those that this variable names, by number or by UUID.
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+        if first.startswith(("GPU-", "MIG-")):
+            yield pynvml.nvmlDeviceGetHandleByUUID(first)
+        else:
+            yield pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu() -> tuple[Gpu | None, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None, _why_no_gpu(torch.version.cuda)
+    properties = torch.cuda.get_device_properties(0)
+    gpu = Gpu(
+        name=properties.name,
+        memory_bytes=properties.total_memory,
+        driver=_driver(),
+        compute_capability=f"{properties.major}.{properties.minor}",
+        gpus=torch.cuda.device_count(),
+    )
+    return gpu, ""
+
+
+def _why_no_gpu(torch_cuda: str | None) -> str:
+    try:
+        with nvml_gpu() as handle:
+            name = pynvml.nvmlDeviceGetName(handle)
+    except pynvml.NVMLError as error:
+        return f"no GPU: {error}"
+    reason = "cannot start it" if torch_cuda else "was built without CUDA"
+    return f"no GPU for PyTorch: the driver sees {name}, but this PyTorch {reason}"
+
+
+def _driver() -> str:
+    try:
+        with nvml_gpu():
+            return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError as error:
+        return f"unknown ({error})"
+
+
+def _cpu_model() -> str:
+    """Read the processor's name, which Linux tells on x86 only; elsewhere it is the architecture's."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    cudnn = torch.backends.cudnn.version()
+    found = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "CUDA of torch": torch.version.cuda or "none",
+        "cuDNN": str(cudnn) if cudnn else "none",
+    }
+    return found | {name: _package_version(package) for name, package in _PACKAGES.items()}
+
+
+def _package_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
