@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from alexnet.shards.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
@@ -19,6 +21,14 @@ class OptimSettings:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0005
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise InputError(f"optim.lr={self.lr}: must be above 0")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"optim.momentum={self.momentum}: must be at least 0 and below 1")
+        if not self.weight_decay >= 0:
+            raise InputError(f"optim.weight_decay={self.weight_decay}: must not be negative")
 
 
 class MomentumSGD:
@@ -55,10 +65,12 @@ class MomentumSGD:
             if "momentum_buffer" in state[p]
         }
 
+    @torch.no_grad()
     def restore(self, buffers: dict[str, torch.Tensor], rate: float) -> None:
         """Continue with buffers of a checkpoint and the learning rate they were made with."""
         parameters = self._sgd.param_groups[0]["params"]
         for name, p in zip(self._names, parameters, strict=True):
             if name in buffers:
-                self._sgd.state[p]["momentum_buffer"] = buffers[name].to(p.device)
+                # The fused update walks parameter and buffer in memory order: both need the same strides.
+                self._sgd.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(buffers[name])
         self.rate = rate

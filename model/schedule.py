@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from alexnet.shards.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
@@ -16,6 +18,15 @@ class ScheduleSettings:
     patience_epochs: int = 5
     drops: int = 3
     tail: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tail <= 1:
+            raise InputError(f"schedule.tail={self.tail}: must be above 0 and at most 1")
+        if self.patience_epochs < 1 or self.drops < 0:
+            raise InputError(
+                f"schedule.patience_epochs={self.patience_epochs}, schedule.drops={self.drops}: "
+                "patience must be at least 1, drops not negative"
+            )
 
 
 class Schedule:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from alexnet.model.exchange import Exchange, SameDevice
 from alexnet.model.layers import HashDropout, LocalResponseNorm, StepClock
+from alexnet.shards.errors import InputError
 
 TOWERS = 2
 INPUT_PX = 224
@@ -31,6 +32,10 @@ class NetSettings:
 
     classes: int = 1000
     dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"net.dropout={self.dropout}: must be at least 0 and below 1")
 
 
 def class_range(classes: int, tower: int) -> range:

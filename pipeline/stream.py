@@ -190,7 +190,12 @@ class ImageStream:
 
         It runs on from epoch to epoch, so that the next one's first batches are ready when it begins.
         """
-        from alexnet.pipeline.feed import Feed
+        try:
+            from alexnet.pipeline.feed import Feed
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{error.name} is not installed: decoding needs NVIDIA DALI and torch, and DALI is there for Linux only"
+            ) from None
         from alexnet.pipeline.host_batch import HostBatches
 
         here = (self._epoch, self._step)

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pynvml
 
@@ -79,22 +79,35 @@ class UtilisationSampler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the thread to end: after the block, or when NVML has nothing to offer."""
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._seconds_between):
-            percent, self.why = _utilisation()
-            if percent is None:
-                return
-            self.percents.append(percent)
+        try:
+            with nvml_gpu() as handle:
+                while not self._stop.wait(self._seconds_between):
+                    percent, self.why = _sample(handle)
+                    if percent is None:
+                        return
+                    self.percents.append(percent)
+        except pynvml.NVMLError as error:
+            self.why = f"no GPU: {error}"
 
 
 def _utilisation() -> tuple[int | None, str]:
     try:
         with nvml_gpu() as handle:
-            percent, period_us = pynvml.nvmlDeviceGetJpgUtilization(handle)
-    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded) as error:
+            return _sample(handle)
+    except pynvml.NVMLError as error:
         return None, f"no GPU: {error}"
+
+
+def _sample(handle: Any) -> tuple[int | None, str]:
+    try:
+        percent, period_us = pynvml.nvmlDeviceGetJpgUtilization(handle)
     except pynvml.NVMLError as error:
         return None, f"NVML does not offer the JPEG utilisation: {error}"
     return int(percent), f"NVML averages the JPEG utilisation over {period_us / 1000:.0f} ms"

@@ -1,0 +1,127 @@
+"""Training on a GPU: one fp32 step as on the CPU, the same units dropped, and bf16 steps that learn."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from alexnet.model.checkpoint import Checkpoint
+from alexnet.model.evaluate import Evaluation
+from alexnet.model.layers import HashDropout, StepClock
+from alexnet.model.metrics import Metrics
+from alexnet.model.placement import Placement
+from alexnet.tools.settings import RunSettings, load_recipe, with_setting
+from alexnet.tools.training import Streams, build_trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that PyTorch can use"),
+]
+
+CLASSES = 10
+RELATIVE_DIFFERENCE = 1e-4
+"""Two CPU implementations of this step differ by 2e-6 in norm; TF32 alone rounds each factor by up to 5e-4."""
+
+
+class OneBatch:
+    """A source of one batch an epoch, made up from a seed."""
+
+    images = 8
+
+    def __init__(self, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(0)
+        pictures = torch.randn(self.images, 3, 224, 224, generator=generator)
+        labels = torch.randint(CLASSES, (self.images,), generator=generator)
+        self._batch = pictures.to(device, memory_format=torch.channels_last), labels.to(device)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self._batch
+
+    def seek(self, epoch: int, step: int) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Losses:
+    """Keep the losses that a run reports."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def step(self, step: int) -> None:
+        pass
+
+    def record(self, record: dict[str, Any]) -> None:
+        self.losses.append(record["loss"])
+
+    def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
+        pass
+
+
+def small_recipe(steps: int) -> RunSettings:
+    settings = with_setting(load_recipe("small"), "train.steps", steps)
+    return dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=CLASSES))
+
+
+def placement_on(device: str, *, bf16: bool) -> Placement:
+    return Placement(device=torch.device(device), bf16=bf16, why="a test")
+
+
+def after_one_step(device: str) -> tuple[float, dict[str, Tensor]]:
+    """Train one step in fp32; return the loss and, by name, parameters and momentum (the gradient with decay)."""
+    placement = placement_on(device, bf16=False)
+    losses, saved = Losses(), list[Checkpoint]()
+    trainer = build_trainer(small_recipe(1), placement, steps_per_epoch=1)
+    source = OneBatch(placement.device)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        trainer.train(source, source, Metrics([losses]), saved.append)
+    return losses.losses[0], {name: tensor.detach().cpu() for name, tensor in saved[-1].tensors.items()}
+
+
+def test_one_fp32_step_is_close_to_the_cpus() -> None:
+    cpu_loss, cpu = after_one_step("cpu")
+    gpu_loss, gpu = after_one_step("cuda")
+    assert gpu_loss == pytest.approx(cpu_loss, rel=RELATIVE_DIFFERENCE)
+    assert gpu.keys() == cpu.keys()
+    differences = {name: ((gpu[name] - cpu[name]).norm() / cpu[name].norm()).item() for name in cpu}
+    assert max(differences.values()) < RELATIVE_DIFFERENCE, differences
+
+
+def test_the_same_units_are_dropped_as_on_the_cpu() -> None:
+    ones = torch.ones(64, 2048)
+    outcomes = []
+    for device in ("cpu", "cuda"):
+        clock = StepClock().to(device)
+        clock.set(seed=5, step=70_000, first_row=128)
+        outcomes.append(HashDropout(clock, layer=6, first_unit=2048)(ones.to(device)).cpu())
+    assert torch.equal(*outcomes)
+    assert 0.4 < outcomes[0].mean().item() < 0.6
+
+
+def test_bf16_steps_from_the_stream_learn(ci_100: Path) -> None:
+    pytest.importorskip("nvidia.dali")
+    placement = placement_on("cuda", bf16=True)
+    settings = small_recipe(100)
+    streams = Streams(ci_100, settings, placement)
+    losses = Losses()
+    trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train))
+    evaluation = trainer.train(streams.train, streams.validation, Metrics([losses]), lambda _: None)
+    streams.train.close()
+    assert all(parameter.is_cuda for parameter in trainer.net.parameters())
+    assert losses.losses[-1] < 0.8 * losses.losses[0]
+    assert evaluation.images == streams.validation.images

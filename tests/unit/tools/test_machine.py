@@ -1,0 +1,100 @@
+"""A machine is described whether it has a GPU or not, and what cannot be known is said, not raised."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pynvml
+import pytest
+
+from alexnet.tools import jpeg_engine, machine
+from alexnet.tools.jpeg_engine import UtilisationSampler, query_jpeg_engine
+from alexnet.tools.machine import Gpu, describe_machine
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the driver's library be missing and PyTorch find nothing, as on a machine without a GPU."""
+
+    def missing() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", missing)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_machine_without_a_gpu_is_described_with_the_reason() -> None:
+    described = describe_machine()
+    assert described.gpu is None
+    assert described.gpu_why == "no GPU: NVML Shared Library Not Found"
+    assert described.cores >= 1
+    assert described.memory_bytes > 2**28
+    assert described.cpu
+    assert {"python", "torch", "CUDA of torch", "DALI", "alexnet"} <= described.versions.keys()
+    assert described.lines()[0] == described.gpu_why
+    json.dumps(asdict(described))
+
+
+def test_a_gpu_is_described_in_one_line() -> None:
+    gpu = Gpu(name="NVIDIA X", memory_bytes=2**34, driver="600.1", compute_capability="9.0", gpus=2)
+    described = machine.Machine(
+        system="Linux", cpu="Y", cores=2, memory_bytes=2**33, gpu=gpu, gpu_why="", versions={"python": "3.11"}
+    )
+    assert described.lines() == [
+        "GPU: NVIDIA X (the first of 2), 16 GiB, compute capability 9.0, driver 600.1",
+        "CPU: Y, 2 cores, 8 GiB; Linux",
+        "versions: python 3.11",
+    ]
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_driver_that_sees_a_gpu_which_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvmlInit", "nvmlShutdown"):
+        monkeypatch.setattr(pynvml, name, lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: f"NVIDIA X{handle}")
+    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert describe_machine().gpu_why == (
+        "no GPU for PyTorch: the driver sees NVIDIA X3, but this PyTorch was built without CUDA"
+    )
+
+
+def test_a_missing_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_PACKAGES", {"DALI": "no-such-package-here"})
+    assert describe_machine().versions["DALI"] == "not installed"
+
+
+def test_importing_command_and_description_loads_neither_torch_nor_dali() -> None:
+    program = (
+        "import sys, alexnet.tools.machine, alexnet.tools.gpu_check; print({'torch', 'nvidia.dali'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_the_jpeg_engine_query_says_that_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    engine = query_jpeg_engine()
+    assert engine.engines is None
+    assert engine.utilisation_percent is None
+    assert engine.nvml.startswith("no GPU")
+    assert engine.nvjpeg.startswith("no GPU")
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_a_missing_nvjpeg_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg_engine, "_LIBRARY", "libnvjpeg-of-nobody.so.0")
+    assert query_jpeg_engine().nvjpeg == "libnvjpeg-of-nobody.so.0 was not found"
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_sampling_the_utilisation_without_a_gpu_yields_nothing_and_a_reason() -> None:
+    sampler = UtilisationSampler(seconds_between=0.0)
+    with sampler:
+        sampler.join()
+    assert sampler.percents == []
+    assert sampler.why.startswith("no GPU")

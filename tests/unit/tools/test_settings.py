@@ -1,0 +1,106 @@
+"""Settings: a recipe, changed key by key, wrong ones refused before any work."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.run_folder import RunFolder
+from alexnet.tools.settings import RunSettings, load_recipe, with_overrides
+from alexnet.tools.train import recipe_names
+
+
+def test_the_paper_recipe_says_what_the_paper_says() -> None:
+    s = load_recipe("paper")
+    assert (s.train.batch_images, s.train.epochs) == (128, 90)
+    assert (s.optim.lr, s.optim.momentum, s.optim.weight_decay) == (0.01, 0.9, 0.0005)
+    assert (s.init.kind, s.schedule.kind, s.schedule.drops) == ("paper", "plateau", 3)
+    assert (s.augment.crop_px, s.augment.lighting_std, s.augment.scale) == (224, 0.1, "pixel")
+
+
+def test_every_recipe_loads() -> None:
+    assert {"paper", "small"} <= set(recipe_names())
+    for name in recipe_names():
+        assert isinstance(load_recipe(name), RunSettings)
+
+
+def test_settings_are_converted_to_their_type() -> None:
+    s = with_overrides(
+        RunSettings(),
+        (
+            "optim.lr=2e-2",
+            "train.batch_images=7",
+            "train.train_accuracy=TRUE",
+            "augment.lighting=off",
+            "optim.lr = 0.5",
+        ),
+    )
+    assert (s.optim.lr, s.train.batch_images, s.train.train_accuracy, s.augment.lighting) == (0.5, 7, True, "off")
+    assert json.loads(json.dumps(s.as_json())) == s.as_json()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optim.lr", "must read key=value"),
+        ("optim.rl=1", r"optim\.rl: no such setting; did you mean optim\.lr\?"),
+        ("lr=1", r"lr: no such setting; did you mean optim\.lr\?"),
+        ("train=1", "train: no such setting"),
+        ("optim.lr=fast", r"optim\.lr=fast: must be a number"),
+        ("train.epochs=1.5", r"train\.epochs=1\.5: must be a whole number"),
+        ("train.epochs=0", r"train\.epochs=0: must be at least 1"),
+        ("train.train_accuracy=2", "must be true or false"),
+        ("init.kind=zeros", r"init\.kind=zeros: must be one of paper, he"),
+        ("net.classes=5", "cannot be set"),
+        ("optim.lr=-1", r"optim\.lr=-1\.0: must be"),
+        ("net.dropout=1", r"net\.dropout=1\.0: must be"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(assignment: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        with_overrides(load_recipe("small"), (assignment,))
+    assert "\n" not in str(error.value)
+
+
+IDENTITY = {"optim": {"lr": 0.1}, "versions": {"torch": "1"}}
+
+
+def claim(path: Path, *, lr: float = 0.1, overwrite: bool = False, resume: bool = False) -> RunFolder:
+    return RunFolder(path, {**IDENTITY, "optim": {"lr": lr}}, overwrite=overwrite, resume=resume)
+
+
+def test_an_unfinished_run_is_continued_and_others_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert not claim(path).continues
+    assert claim(path).continues
+    assert claim(path, resume=True).continues
+    with pytest.raises(
+        InputError, match=r"other settings \(optim\.lr 0\.1 there, 0\.2 asked for\); .*--out, or --overwrite"
+    ):
+        claim(path, lr=0.2)
+    claim(path).finish({"steps": 1})
+    with pytest.raises(InputError, match="finished run; give another --out, or --overwrite"):
+        claim(path)
+    assert not claim(path, lr=0.2, overwrite=True).continues
+
+
+def test_resume_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run"):
+        claim(tmp_path / "run", resume=True)
+
+
+def test_overwrite_deletes_runs_only(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").touch()
+    with pytest.raises(InputError, match="is no run folder, so nothing was deleted"):
+        claim(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="exists and is no run folder"):
+        claim(tmp_path)
+    assert (tmp_path / "photos.zip").exists()
+
+
+def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path: Path) -> None:
+    folder = claim(tmp_path / "run")
+    folder.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    folder.cut_metrics(2)
+    assert folder.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'

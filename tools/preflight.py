@@ -1,0 +1,68 @@
+"""Name what the machine lacks before pip fails on it half-way. Run by `make venv` with the system's Python.
+
+    python3 tools/preflight.py
+
+Uses nothing but the standard library, and runs on Pythons older than the package supports, to say so.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+
+# What pip builds or needs, how to see whether it is there, and Debian's package that brings it.
+HEADERS = (
+    ("jpeglib.h", "#include <stdio.h>\n#include <jpeglib.h>\n", "libjpeg-dev", "pillow-simd is built against it"),
+    ("zlib.h", "#include <zlib.h>\n", "zlib1g-dev", "pillow-simd is built against it"),
+)
+
+
+def missing_packages():
+    """Return (what, Debian package, why) of everything that is missing."""
+    missing = []
+    if subprocess.call([sys.executable, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) != 0:
+        missing.append(("the venv module", "python3-venv", "the project lives in a virtual environment"))
+    if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):  # noqa: PTH110, PTH118
+        missing.append(("Python.h", "python3-dev", "pillow-simd is a C extension"))
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        missing.append(("a C compiler", "gcc libc6-dev", "pillow-simd is a C extension"))
+        return missing + [(name, package, why) for name, _, package, why in HEADERS if not _header_exists(name)]
+    missing += [(name, package, why) for name, text, package, why in HEADERS if not _compiles(compiler, text)]
+    return missing
+
+
+def _compiles(compiler, text):
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, "probe.c")  # noqa: PTH118
+        with open(source, "w") as file:  # noqa: PTH123
+            file.write(text + "int main(void) { return 0; }\n")
+        command = compiler.split() + ["-fsyntax-only", source]
+        return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+
+
+def _header_exists(name):
+    return any(os.path.exists(os.path.join(folder, name)) for folder in ("/usr/include", "/usr/local/include"))  # noqa: PTH110, PTH118
+
+
+def main():
+    """Print one line a problem and return the exit code."""
+    if not sys.platform.startswith("linux"):
+        print("NVIDIA DALI, which decodes the images, is there for Linux only; this is %s." % sys.platform)
+        return 2
+    if sys.version_info < (3, 11):
+        print("Python 3.11 or newer is needed, this is %s: install one and give make PYTHON=python3.11" % sys.version.split()[0])
+        return 2
+    missing = missing_packages()
+    for what, _, why in missing:
+        print("missing: %s (%s)" % (what, why))
+    if missing:
+        print("On Debian or Ubuntu: apt-get install %s" % " ".join(package for _, package, _ in missing))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
