@@ -5,12 +5,15 @@
 Uses nothing but the standard library, and runs on Pythons older than the package supports, to say so.
 """
 
+from __future__ import annotations  # so that the types below do not stop an older Python before it is told
+
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from pathlib import Path
 
 # What pip builds or needs, how to see whether it is there, and Debian's package that brings it.
 HEADERS = (
@@ -19,12 +22,12 @@ HEADERS = (
 )
 
 
-def missing_packages():
+def missing_packages() -> list[tuple[str, str, str]]:
     """Return (what, Debian package, why) of everything that is missing."""
     missing = []
     if subprocess.call([sys.executable, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) != 0:
         missing.append(("the venv module", "python3-venv", "the project lives in a virtual environment"))
-    if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):  # noqa: PTH110, PTH118
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
         missing.append(("Python.h", "python3-dev", "pillow-simd is a C extension"))
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if not compiler:
@@ -34,32 +37,32 @@ def missing_packages():
     return missing
 
 
-def _compiles(compiler, text):
+def _compiles(compiler: str, text: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
-        source = os.path.join(folder, "probe.c")  # noqa: PTH118
-        with open(source, "w") as file:  # noqa: PTH123
-            file.write(text + "int main(void) { return 0; }\n")
-        command = compiler.split() + ["-fsyntax-only", source]
+        source = Path(folder, "probe.c")
+        source.write_text(text + "int main(void) { return 0; }\n")
+        command = [*compiler.split(), "-fsyntax-only", str(source)]
         return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
 
 
-def _header_exists(name):
-    return any(os.path.exists(os.path.join(folder, name)) for folder in ("/usr/include", "/usr/local/include"))  # noqa: PTH110, PTH118
+def _header_exists(name: str) -> bool:
+    return any(Path(folder, name).exists() for folder in ("/usr/include", "/usr/local/include"))
 
 
-def main():
+def main() -> int:
     """Print one line a problem and return the exit code."""
     if not sys.platform.startswith("linux"):
-        print("NVIDIA DALI, which decodes the images, is there for Linux only; this is %s." % sys.platform)
+        print(f"NVIDIA DALI, which decodes the images, is there for Linux only; this is {sys.platform}.")
         return 2
     if sys.version_info < (3, 11):
-        print("Python 3.11 or newer is needed, this is %s: install one and give make PYTHON=python3.11" % sys.version.split()[0])
+        version = sys.version.split()[0]
+        print(f"Python 3.11 or newer is needed, this is {version}: install one and give make PYTHON=python3.11")
         return 2
     missing = missing_packages()
     for what, _, why in missing:
-        print("missing: %s (%s)" % (what, why))
+        print(f"missing: {what} ({why})")
     if missing:
-        print("On Debian or Ubuntu: apt-get install %s" % " ".join(package for _, package, _ in missing))
+        print(f"On Debian or Ubuntu: apt-get install {' '.join(package for _, package, _ in missing)}")
         return 2
     return 0
 

@@ -129,7 +129,7 @@ def _stream_note(stream: ImageStream, rate: Rate) -> str:
     note = f"augmented, batch {stream.meter.images // stream.meter.batches}; {rate.spread()}"
     epochs = stream.meter.images / stream.images
     if epochs > 1:
-        note += f"; repeated: the data has {stream.images:,} images and was read {figure(epochs)} times, from memory"
+        note += f"; repeated: the data has {stream.images:,} images and was read {epochs:,.1f} times, from memory"
     return note
 
 

@@ -1,5 +1,6 @@
 """Update rule, schedule, evaluation, placement and checkpoints, each against its definition."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def test_linear_tail_falls_to_nearly_zero_over_the_last_third() -> None:
     schedule = Schedule(ScheduleSettings(kind="linear-tail"), base_rate=0.3, total_steps=30)
     rates = [schedule.rate(step) for step in range(30)]
     assert rates[:21] == [0.3] * 21
-    assert all(a > b > 0 for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(a > b > 0 for a, b in itertools.pairwise(rates[20:]))
     assert rates[-1] == pytest.approx(0.03)
 
 
@@ -85,7 +86,7 @@ def test_evaluation_counts_every_image_of_partial_batches() -> None:
     result = evaluate(net, Fixed(), Placement(device=torch.device("cpu"), bf16=False, why=""))
     assert (result.images, result.of) == (5, 5)
     # image 4 has label 0, whose score is the lowest of six: wrong in the first place and in the first five
-    assert (result.top1, result.top5) == (pytest.approx(3 / 5), pytest.approx(4 / 5))
+    assert [result.top1, result.top5] == pytest.approx([3 / 5, 4 / 5])
     assert str(result) == "top-1 60.0%, top-5 80.0% (5/5 images, each once)"
     assert net.training
 

@@ -35,8 +35,8 @@ def test_dali_reads_it_through_its_index(tmp_path: Path) -> None:
     pipeline = Pipeline(batch_size=5, num_threads=1, device_id=None)
     with pipeline:
         index = str(tar.with_suffix(".idx"))
-        jpegs, labels = fn.readers.webdataset(paths=str(tar), index_paths=index, ext=["jpg", "cls"])
-        pipeline.set_outputs(jpegs, labels)
+        fields: Any = fn.readers.webdataset(paths=str(tar), index_paths=index, ext=["jpg", "cls"])
+        pipeline.set_outputs(*fields)
     outputs: Any = pipeline.run()
     jpegs, labels = outputs
     assert [np.asarray(jpegs[i]).tobytes() for i in range(5)] == [s.jpeg for s in SAMPLES]

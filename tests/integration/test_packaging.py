@@ -1,0 +1,119 @@
+"""The mapping from top-level folders to one import package has traps; each is shut here."""
+
+import json
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("shards", "pipeline", "model", "tools")
+
+
+def pyproject() -> dict[str, dict[str, dict[str, object]]]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def modules() -> set[str]:
+    """Every module of the tree as a path inside the wheel."""
+    found = {"alexnet/__init__.py"}
+    for room in ROOMS:
+        found |= {f"alexnet/{path.relative_to(ROOT)}" for path in (ROOT / room).rglob("*.py")}
+    return found
+
+
+def test_links_for_the_type_checkers_resolve() -> None:
+    for room in ROOMS:
+        link = ROOT / "alexnet" / room
+        assert link.is_symlink()
+        assert link.readlink() == Path("..") / room
+        assert (link / "__init__.py").exists()
+
+
+def test_the_list_of_packages_is_the_tree() -> None:
+    tool = pyproject()["tool"]["setuptools"]
+    packages, mapping = tool["packages"], tool["package-dir"]
+    assert isinstance(packages, list)
+    assert isinstance(mapping, dict)
+    expected = {"alexnet": "alexnet"}
+    for room in ROOMS:
+        for init in (ROOT / room).rglob("__init__.py"):
+            folder = init.parent.relative_to(ROOT)
+            expected["alexnet." + ".".join(folder.parts)] = str(folder)
+    assert set(packages) == set(expected)
+    assert mapping == expected
+    in_packages = {(ROOT / folder) for folder in expected.values()}
+    assert {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")} <= in_packages
+
+
+def test_every_module_of_the_tree_is_installed() -> None:
+    """Seen from elsewhere: an editable install made before a folder was added would miss it."""
+    names = [m.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for m in modules()]
+    code = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
+    run = subprocess.run([sys.executable, "-c", code, *names], cwd="/", capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
+def test_type_checkers_look_at_every_file() -> None:
+    """A checker that does not follow the links reports a hollow success."""
+    count = len(modules())
+    tests = len(list((ROOT / "tests").rglob("*.py")))
+    mypy = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert mypy.stdout.strip() == f"Success: no issues found in {count + tests} source files"
+
+
+@pytest.mark.slow
+def test_pyright_looks_at_every_file() -> None:
+    rooms = [f"alexnet/{room}" for room in ROOMS]
+    command = [sys.executable, "-m", "pyright", "--outputjson", "alexnet/__init__.py", *rooms]
+    report = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout)
+    assert report["summary"]["filesAnalyzed"] == len(modules())
+    unresolved = [
+        d for d in report["generalDiagnostics"] if "alexnet" in d["message"] and "import" in d["message"].lower()
+    ]
+    assert not unresolved
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, and the wheel that is built from it, as an index would."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return out
+
+
+def test_the_wheel_holds_every_module_and_the_bundled_data(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        bundled = {name: archive.read(name) for name in names if name.startswith("alexnet/shards/ci-100/")}
+    assert modules() <= names
+    data = {f"alexnet/{path.relative_to(ROOT)}": path.read_bytes() for path in (ROOT / "shards/ci-100").rglob("*.*")}
+    data["alexnet/shards/ci-100/LICENSE"] = (ROOT / "shards/ci-100/LICENSE").read_bytes()
+    assert bundled == data
+    assert {"alexnet/py.typed", "alexnet/pipeline/normals.npy", "alexnet/model/recipes/paper.toml"} <= names
+    assert not [name for name in names if name.split("/")[0] not in ("alexnet", f"alexnet-{_version()}.dist-info")]
+
+
+def test_the_sdist_holds_the_tests_and_no_links(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+    names = {member.name.split("/", 1)[-1] for member in members}
+    assert {"tests/conftest.py", "shards/ci-100/manifest.json", "Makefile", "README.md"} <= names
+    assert not [member.name for member in members if member.issym() or "/alexnet/shards" in member.name]
+
+
+def test_shards_are_kept_as_bytes_by_git() -> None:
+    attributes = (ROOT / ".gitattributes").read_text().split("\n")
+    assert "shards/ci-100/** -text" in attributes
+
+
+def _version() -> str:
+    return str(pyproject()["project"]["version"])
