@@ -9,6 +9,9 @@ The package is four rooms, and imports only ever point downwards:
 Importing `alexnet` loads none of them.
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("alexnet")
+try:
+    __version__ = version("alexnet")
+except PackageNotFoundError:  # a source tree on PYTHONPATH, as on a machine where nothing can be installed
+    __version__ = "0+uninstalled"

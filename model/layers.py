@@ -46,7 +46,8 @@ class StepClock(nn.Module):
 
     def set(self, seed: int, step: int, first_row: int = 0) -> None:
         """Set the clock for one training step."""
-        self.now.copy_(torch.tensor([seed & _MASK, step & _MASK, first_row]))
+        for place, value in enumerate((seed & _MASK, step & _MASK, first_row)):
+            self.now[place].fill_(value)  # a kernel argument: copying a tensor over would make the CPU wait for the GPU
 
 
 class HashDropout(nn.Module):

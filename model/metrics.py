@@ -83,8 +83,10 @@ class Metrics:
     def paused(self) -> Iterator[None]:
         """Leave the time inside out of the speed."""
         entered = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - entered
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - entered
 
     def _reset(self, seconds: float) -> None:
         self.training_seconds += seconds

@@ -112,7 +112,7 @@ class ImageStream:
         self._entered = True
         while self._step < len(self):
             with self.meter.waiting():
-                batch = self._running_feed().next_batch()
+                batch = self._next_batch()
             self._advance()
             self.meter.delivered(len(batch[1]))
             yield batch
@@ -180,6 +180,13 @@ class ImageStream:
             "split": self._reader.split,
             "manifest": self._reader.manifest.digest()[:16],
         }
+
+    def _next_batch(self) -> "tuple[torch.Tensor, torch.Tensor]":
+        try:
+            return self._running_feed().next_batch()
+        except BaseException:
+            self.close()  # its thread is gone: who iterates again gets a new one, and the error again
+            raise
 
     def _advance(self) -> None:
         self._step += 1

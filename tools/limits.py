@@ -23,7 +23,7 @@ from alexnet.tools.jpeg_engine import UtilisationSampler
 DECODE_BATCH_IMAGES = 128
 _WINDOWS = 5
 _WARM_UP_SHARE = 1 / 6
-_WARM_UP_CALLS = 3  # the first calls choose kernels, allocate and fill the decoder's queue
+_GPU_WARM_UP_CALLS = 3  # the first calls choose kernels, allocate and fill the decoder's queue
 _COPY_BYTES = 512 * 2**20  # several times the last-level cache of a server, and nine times the L2 of a Hopper GPU
 _GPU_MATRIX = 8192
 _CPU_MATRIX = 2048
@@ -71,11 +71,12 @@ def measure(work: Work, device: torch.device, seconds: float) -> Rate:
 
 
 def warm_up(work: Work, device: torch.device, seconds: float) -> None:
-    """Work without measuring: for `seconds`, and at least three times."""
+    """Work without measuring: for `seconds` and at least once, on a GPU at least three times."""
+    least = _GPU_WARM_UP_CALLS if device.type == "cuda" else 1
     started = time.perf_counter()
     for calls in itertools.count(1):
         work()
-        if calls >= _WARM_UP_CALLS and time.perf_counter() - started >= seconds:
+        if calls >= least and time.perf_counter() - started >= seconds:
             break
     _wait_for(device)
 
