@@ -90,7 +90,7 @@ def test_an_interrupted_run_equals_one_that_was_not(
 
 def test_every_epoch_is_validated_and_saved(ci_100: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    epochs = ("--epochs", 2, "--set", "train.batch_images=50")
+    epochs = ("--epochs", 2, "--checkpoint-every", 0, "--set", "train.batch_images=50")
     output = run(ci_100, *SHORT, *epochs, "--out", out)
     assert [r["step"] for r in records(out) if "val_top1" in r] == [2, 4]
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-000000002", "step-000000004"]
