@@ -24,27 +24,25 @@ Matrix = list[list[float]]
 class ColourSums:
     """Accumulate the integer sums of 8-bit RGB images of one size.
 
-    `images`, `pixels`: counts. `sums`: three, `products`: six (rr, rg, rb, gg, gb, bb), Python integers.
-    `mean_image_sums`: int64 (size, size, 3).
+    `images`, `pixels`: counts. `products`: six (rr, rg, rb, gg, gb, bb), Python integers. `mean_image_sums`: int64
+    (size, size, 3), from which the sums of the channels follow.
     """
 
     def __init__(self, size_px: int) -> None:
         self.images = 0
         self.pixels = 0
-        self.sums = [0] * 3
         self.products = [0] * 6
         self.mean_image_sums = np.zeros((size_px, size_px, 3), np.int64)
         self._recent = np.zeros((size_px, size_px, 3), np.uint16)
         self._recent_images = 0
+        self._planes = np.empty((3, size_px * size_px))
 
     def add(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Add one image: uint8 (size, size, 3), RGB."""
-        planes = pixels.reshape(-1, 3).T.astype(np.float64)
-        dots = planes @ planes.T
-        for k, value in enumerate(planes.sum(axis=1)):
-            self.sums[k] += int(value)
-        for k, (a, b) in enumerate(_PAIRS):
-            self.products[k] += int(dots[a, b])
+        planes = self._planes
+        planes[:] = pixels.reshape(-1, 3).T
+        for k, (a, b) in enumerate(_PAIRS):  # six dot products take 0.05 ms, the matrix product of planes 0.3
+            self.products[k] += int(planes[a] @ planes[b])
         self._recent += pixels
         self._recent_images += 1
         self.images += 1
@@ -58,7 +56,6 @@ class ColourSums:
         self._flush()
         self.images += other.images
         self.pixels += other.pixels
-        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
         self.products = [a + b for a, b in zip(self.products, other.products, strict=True)]
         self.mean_image_sums += other.mean_image_sums
 
@@ -67,12 +64,17 @@ class ColourSums:
         self._flush()
         return (self.mean_image_sums / max(self.images, 1)).astype(np.float32)
 
+    @property
+    def sums(self) -> list[int]:
+        """Return the sum of each channel over all pixels."""
+        self._flush()
+        return [int(v) for v in self.mean_image_sums.sum(axis=(0, 1))]
+
     def to_arrays(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return the sums as int64 arrays, for one shard (a data set's products may exceed int64)."""
         self._flush()
         return {
             "counts": np.array([self.images, self.pixels], np.int64),
-            "sums": np.array(self.sums, np.int64),
             "products": np.array(self.products, np.int64),
             "mean_image_sums": self.mean_image_sums,
         }
@@ -82,7 +84,6 @@ class ColourSums:
         """Rebuild an accumulator from `to_arrays`."""
         sums = cls(arrays["mean_image_sums"].shape[0])
         sums.images, sums.pixels = (int(v) for v in arrays["counts"])
-        sums.sums = [int(v) for v in arrays["sums"]]
         sums.products = [int(v) for v in arrays["products"]]
         sums.mean_image_sums = arrays["mean_image_sums"].astype(np.int64)
         return sums
@@ -130,13 +131,14 @@ def statistics_of(sums: ColourSums) -> ColourStatistics:
     n = sums.pixels
     if n == 0:
         raise ValueError("colour statistics need at least one image")
+    channel_sums = sums.sums
     covariance = [[0.0] * 3 for _ in range(3)]
     for (a, b), product in zip(_PAIRS, sums.products, strict=True):
         # Python divides integers of any size with one correct rounding.
-        covariance[a][b] = covariance[b][a] = (n * product - sums.sums[a] * sums.sums[b]) / (n * n)
+        covariance[a][b] = covariance[b][a] = (n * product - channel_sums[a] * channel_sums[b]) / (n * n)
     eigenvalues, eigenvectors = principal_axes(covariance)
     return ColourStatistics(
-        mean=tuple(_rounded(s / n) for s in sums.sums),
+        mean=tuple(_rounded(s / n) for s in channel_sums),
         covariance=tuple(tuple(_rounded(v) for v in row) for row in covariance),
         eigenvalues=tuple(_rounded(v) for v in eigenvalues),
         eigenvectors=tuple(tuple(_rounded(v) for v in row) for row in eigenvectors),

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import socket
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,11 +17,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from alexnet.shards.index import IndexRows, rows_of
-from alexnet.shards.manifest import FileRecord, ShardRecord, Split
+from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split
 
 _BLOCK_BYTES = 512
 _STEM_CHARACTERS = 60
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
     `publish_shard` gives it its name; what must be safe before that (sums, rejects) is written in between.
     """
     path = root / shard_file(split, number)
-    partial = path.with_suffix(_PARTIAL)
+    partial = _partial(path)
     places: list[tuple[int, int, int, int]] = []
     dali_lines: list[str] = []
     with partial.open("wb") as file:
@@ -93,7 +93,19 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
 def publish_shard(root: Path, record: ShardRecord) -> None:
     """Rename a written shard into place: from now on it counts as complete."""
     path = root / record.file
-    path.with_suffix(_PARTIAL).replace(path)
+    _partial(path).replace(path)
+
+
+def remove_partials(root: Path) -> None:
+    """Delete what killed writers left; for the end of a conversion, when nobody writes."""
+    for split in SPLITS:
+        for path in (root / split).glob("*.partial"):
+            path.unlink()
+
+
+def _partial(path: Path) -> Path:
+    """Name a file that is being written: no two processes of any machine share one, even over a dead node's shard."""
+    return path.with_name(f"{path.stem}.{socket.gethostname()}-{os.getpid()}.partial")
 
 
 def file_record(root: Path, name: str) -> FileRecord:

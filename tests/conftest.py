@@ -60,5 +60,5 @@ def data_set(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source above as a data set of 40 px squares, 10 a shard."""
     root = tmp_path_factory.mktemp("data") / "set"
     settings = ConvertSettings(size_px=40, shard_images=10, seed=7)
-    build(open_source(official), root, settings, workers=1, on_progress=lambda _: None)
+    build(open_source(official), root, settings)
     return root

@@ -1,4 +1,4 @@
-"""What every command shares: a user's mistake ends in one clear line and exit code 2, never in a traceback."""
+"""What every command shares: how it ends when it cannot go on, in one clear line and never in a traceback."""
 
 import functools
 from collections.abc import Callable
@@ -12,6 +12,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class StoppedError(Exception):
+    """End a command that did what it could and can be continued: one line, exit code 1."""
+
+
 class UserMistake(click.ClickException):
     """Print `Error: <message>` on stderr and leave with exit code 2."""
 
@@ -19,7 +23,7 @@ class UserMistake(click.ClickException):
 
 
 def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn an InputError into its one line and exit code 2."""
+    """Turn an InputError into its one line and exit code 2, a StoppedError into its line and exit code 1."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -27,5 +31,7 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except InputError as error:
             raise UserMistake(str(error)) from None
+        except StoppedError as error:
+            raise click.ClickException(str(error)) from None
 
     return wrapped

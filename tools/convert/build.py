@@ -2,17 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, Protocol
 
 import numpy as np
 import PIL
 from PIL import features
 
 from alexnet import __version__
+from alexnet.shards.checksums import CHECKSUMS_NAME, write_checksums
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
+from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -21,48 +24,114 @@ from alexnet.shards.manifest import (
     SCHEMA,
     SPLITS,
     Manifest,
+    ShardRecord,
     SplitCounts,
     read_manifest,
 )
-from alexnet.shards.writer import file_record
+from alexnet.shards.writer import file_record, remove_partials
+from alexnet.tools.convert.claim import Job, claim, is_complete
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.plan import ConvertSettings, plan_shards
-from alexnet.tools.convert.pool import Progress, convert_all
-from alexnet.tools.convert.work import WORK, Outcome, load_outcome
+from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
+from alexnet.tools.convert.pool import ConversionError, Pool
+from alexnet.tools.convert.sources import materialise
+from alexnet.tools.convert.work import WORK, OnError, ShardJob, is_done, load_outcome
 
-_JOB = "job.json"
+_BYTES_PER_PIXEL = 0.4  # of a stored JPEG at quality 90: ImageNet has 0.34
+_NOTES_BYTES_PER_PIXEL = 24  # of a training shard's colour sums in .work: three int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """Settle how a data set is made, without effect on its bytes.
+
+    `on_error`: what an undecodable image does. `max_rejected`: more than so many and no manifest is written; None
+    allows 5 or 0.1%, whichever is more. `overwrite`: delete the data set that is there. `engine`: processes of this
+    machine, or tasks of the Ray cluster at `ray_address` (None: start one here), which must all see the folders.
+    """
+
+    workers: int = 1
+    on_error: OnError = "reject"
+    max_rejected: int | None = None
+    overwrite: bool = False
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+
+
+class Engine(Protocol):
+    """Convert shards, wherever."""
+
+    def run(self, jobs: Iterator[ShardJob]) -> None:
+        """Convert every job, or raise InputError or ConversionError."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Count images: written and rejected by this call, done by an earlier one, and all there are."""
+
+    written: int
+    rejected: int
+    resumed: int
+    total: int
 
 
 def build(
-    source: Source, root: Path, settings: ConvertSettings, workers: int, on_progress: Callable[[Progress], None]
+    source: Source,
+    root: Path,
+    settings: ConvertSettings,
+    options: BuildOptions | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Manifest:
     """Convert a source into a data set at `root`; continue what an earlier call with equal settings left there.
 
-    The result does not depend on `workers`. Raises InputError if `root` holds anything else.
+    The bytes do not depend on `options`. The caller holds the folder's lock (`claim.locked`). Raises InputError if
+    `root` holds anything else or has no room, and ConversionError if the run stopped and can be continued.
     """
-    job = _job_of(source, settings)
-    if (root / MANIFEST_NAME).exists():
-        return _finished(root, job)
-    _claim(root, job)
+    options = options or BuildOptions()
+    job = job_of(source, settings)
+    claim(root, job, overwrite=options.overwrite)
+    if is_complete(root):
+        _seal(root)
+        return read_manifest(root)
+    source = materialise(source, root / WORK)
     plans = plan_shards(source, settings)
-    missing = [plan for plan in plans if load_outcome(root, plan) is None]
-    resumed = sum(len(p.members) for p in plans) - sum(len(p.members) for p in missing)
-    convert_all(missing, root, source.root, settings, workers, lambda w, r: on_progress(Progress(w, r, resumed)))
-    outcomes = [outcome for plan in plans if (outcome := load_outcome(root, plan)) is not None]
-    manifest = _finish(root, job, source, outcomes)
-    shutil.rmtree(root / WORK)
+    missing = [plan for plan in plans if not is_done(root, plan)]
+    _check_room(root, settings, missing)
+    total, left = (sum(len(plan.member_ids) for plan in some) for some in (plans, missing))
+    jobs = (
+        ShardJob(
+            root=root,
+            source=source.root,
+            encoding=source.encoding,
+            settings=settings,
+            on_error=options.on_error,
+            plan=plan,
+            members=plan.members(source),  # made when a worker is free: all at once would not fit for 14 million
+        )
+        for plan in missing
+    )
+
+    def tell(written: int, rejected: int) -> None:
+        on_progress(Progress(written, rejected, total - left, total))
+
+    engine_of(options, len(missing), tell).run(jobs)
+    manifest = _finish(root, job, source, plans, options)
+    _seal(root)
     return manifest
 
 
-def is_complete(root: Path) -> bool:
-    """Say whether a folder holds a finished data set."""
-    return (root / MANIFEST_NAME).exists()
+def engine_of(options: BuildOptions, shards: int, on_progress: Callable[[int, int], None]) -> Engine:
+    """Return what converts the shards."""
+    if options.engine == "ray":
+        from alexnet.tools.convert.ray_engine import RayEngine
+
+        return RayEngine(options.ray_address, options.workers, on_progress)
+    return Pool(min(options.workers, max(1, shards)), on_progress)
 
 
-def _job_of(source: Source, settings: ConvertSettings) -> dict[str, Any]:
+def job_of(source: Source, settings: ConvertSettings) -> Job:
     """Describe what is to be made: what two calls must agree on to work on one folder."""
     return {
-        "settings": settings.as_manifest(),
+        "settings": {**settings.as_manifest(), "channels": source.channels},
         "source": {"kind": source.kind, "digest": source.digest()},
         "versions": {
             "alexnet": __version__,
@@ -72,65 +141,79 @@ def _job_of(source: Source, settings: ConvertSettings) -> dict[str, Any]:
     }
 
 
-def _finished(root: Path, job: dict[str, Any]) -> Manifest:
-    manifest = read_manifest(root)
-    found = {"settings": manifest.settings, "source": manifest.source, "versions": manifest.versions}
-    _refuse_differences(root, job, found, keys=("settings", "source"))
-    return manifest
+def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan]) -> None:
+    """Refuse to start what the disk cannot hold; the estimate is generous by a sixth for ImageNet."""
+    pixels = settings.size_px**2
+    images = sum(len(plan.member_ids) for plan in missing)
+    needed = images * (pixels * _BYTES_PER_PIXEL + 2048) + len(missing) * pixels * _NOTES_BYTES_PER_PIXEL
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise InputError(
+            f"--out {root}: about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free; make room, or "
+            "give another --out"
+        )
 
 
-def _claim(root: Path, job: dict[str, Any]) -> None:
-    """Make the folder ours, or find that it is already; refuse a folder that holds something else."""
-    job_file = root / WORK / _JOB
-    if job_file.exists():
-        _refuse_differences(root, job, json.loads(job_file.read_text()), keys=tuple(job))
-    elif root.exists() and (not root.is_dir() or any(p.name != WORK for p in root.iterdir())):
-        raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
-    for folder in (WORK, *SPLITS):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    partial = job_file.with_suffix(".partial")
-    partial.write_text(json.dumps(job))
-    partial.replace(job_file)
-
-
-def _refuse_differences(root: Path, wanted: dict[str, Any], found: dict[str, Any], keys: tuple[str, ...]) -> None:
-    different = [
-        f"{field} {found.get(key, {}).get(field)!r} there, {value!r} asked for"
-        for key in keys
-        for field, value in wanted[key].items()
-        if found.get(key, {}).get(field) != value
-    ]
-    if different:
-        raise InputError(f"{root}: already holds another data set ({'; '.join(different)}); give another --out")
-
-
-def _finish(root: Path, job: dict[str, Any], source: Source, outcomes: list[Outcome]) -> Manifest:
+def _finish(root: Path, job: Job, source: Source, plans: list[ShardPlan], options: BuildOptions) -> Manifest:
     """Write everything beside the shards, the manifest last."""
     sums = ColourSums(job["settings"]["size_px"])
-    for outcome in outcomes:
+    records: list[ShardRecord] = []
+    rows: list[IndexRows] = []
+    rejected: list[dict[str, object]] = []
+    for plan in plans:  # one at a time: the sums of ImageNet-21k's 2,800 shards are 4 GB together
+        outcome = load_outcome(root, plan)
+        records.append(outcome.record)
+        rows.append(outcome.rows)
+        rejected += outcome.rejected
         if outcome.sums is not None:
             sums.merge(outcome.sums)
-    if not sums.images:
-        raise InputError(f"{source.root}: none of its training images can be decoded; see {root / WORK}")
-    np.save(root / INDEX_NAME, np.concatenate([outcome.rows for outcome in outcomes]))
-    np.save(root / MEAN_IMAGE_NAME, sums.mean_image())
-    rejected = [entry for outcome in outcomes for entry in outcome.rejected]
     (root / REJECTED_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in rejected))
-    counts = {}
-    for split in SPLITS:
-        written = sum(o.record.images for o in outcomes if o.record.split == split)
-        bad = sum(1 for entry in rejected if entry["split"] == split)
-        counts[split] = SplitCounts(input=len(source.members[split]), written=written, rejected=bad)
+    counts = _counts(source, records, rejected)
+    _check_rejected(root, counts, options.max_rejected)
+    if not sums.images:
+        raise InputError(f"{source.root}: none of its training images can be decoded; see {root / REJECTED_NAME}")
+    np.save(root / INDEX_NAME, np.concatenate(rows))
+    np.save(root / MEAN_IMAGE_NAME, sums.mean_image())
     manifest = Manifest(
         schema=SCHEMA,
         **job,
         classes=source.classes,
-        counts={str(split): c for split, c in counts.items()},
-        shards=tuple(outcome.record for outcome in outcomes),
+        counts=counts,
+        shards=tuple(records),
         files=tuple(file_record(root, name) for name in (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)),
         colour=statistics_of(sums),
     )
-    partial = root / f"{MANIFEST_NAME}.partial"
+    partial = root / WORK / f"{MANIFEST_NAME}.partial"
     partial.write_text(manifest.to_json(), encoding="utf-8")
     partial.replace(root / MANIFEST_NAME)
     return manifest
+
+
+def _seal(root: Path) -> None:
+    """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
+    if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
+        shutil.rmtree(root / WORK, ignore_errors=True)
+        remove_partials(root)
+        write_checksums(root)
+
+
+def _counts(source: Source, records: list[ShardRecord], rejected: list[dict[str, object]]) -> dict[str, SplitCounts]:
+    return {
+        split: SplitCounts(
+            input=len(source.members[split]),
+            written=sum(record.images for record in records if record.split == split),
+            rejected=sum(1 for entry in rejected if entry["split"] == split),
+        )
+        for split in SPLITS
+    }
+
+
+def _check_rejected(root: Path, counts: dict[str, SplitCounts], max_rejected: int | None) -> None:
+    rejected = sum(c.rejected for c in counts.values())
+    allowed = max(5, sum(c.input for c in counts.values()) // 1000) if max_rejected is None else max_rejected
+    if rejected > allowed:
+        raise ConversionError(
+            f"{rejected:,} images were rejected and {allowed:,} are allowed; all shards are kept, only the manifest is "
+            f"missing. Look at {root / REJECTED_NAME}; if the rejects are right, give the same command with "
+            f"--max-rejected {rejected}"
+        )

@@ -1,21 +1,25 @@
 """Read the development kit: the class list and the validation labels.
 
 The kit speaks in `ILSVRC2012_ID`s, which are not training labels: those are places in the sorted list of WNIDs, as in
-Caffe, PyTorch and every published checkpoint. This file does the translation.
+Caffe, PyTorch and every published checkpoint. This file does the translation, and refuses one that contradicts the
+published labels.
 """
 
 import io
-import tarfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from scipy.io import loadmat
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord
+from alexnet.tools.convert.known import DEVKIT_TAR, check_labels
+from alexnet.tools.convert.packed import files_in
 
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+_FOLDER = DEVKIT_TAR.removesuffix(".tar.gz")
+_FORMS = (DEVKIT_TAR, f"{_FOLDER}.tar", _FOLDER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,35 +30,36 @@ class Devkit:
     val_labels: tuple[int, ...]
 
 
+def find_devkit(root: Path) -> Path | None:
+    """Return a folder's devkit in whichever form it is there: gzipped, gunzipped or extracted."""
+    return next((root / form for form in _FORMS if (root / form).exists()), None)
+
+
+def devkit_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that are read from a devkit: the archive, or the two in the extracted folder."""
+    return tuple(path / "data" / name for name in (META, GROUND_TRUTH)) if path.is_dir() else (path,)
+
+
 def read_devkit(path: Path) -> Devkit:
-    """Read a devkit archive, gzipped or not. Raises InputError if it is unreadable or contradicts itself."""
-    files = _extract(path)
-    wnid_of, classes = _leaf_classes(path, files[META])
-    labels = {record.wnid: label for label, record in enumerate(classes)}
-    val_labels = []
-    for line, text in enumerate(files[GROUND_TRUTH].decode("ascii", "replace").split(), start=1):
-        wnid = wnid_of.get(int(text)) if text.isdigit() else None
-        if wnid is None:
-            raise InputError(f"{path}: line {line} of {GROUND_TRUTH} says {text!r}, which is no class of {META}")
-        val_labels.append(labels[wnid])
-    return Devkit(classes=classes, val_labels=tuple(val_labels))
-
-
-def _extract(path: Path) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                data = tar.extractfile(member) if name in (META, GROUND_TRUTH) else None
-                if data is not None:
-                    files[name] = data.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as a tar ({error}); download the devkit again") from None
+    """Read a devkit. Raises InputError if it is unreadable, or contradicts itself or the published labels."""
+    files = _read_folder(path) if path.is_dir() else dict(files_in(path, lambda name: name in (META, GROUND_TRUTH)))
     for name in (META, GROUND_TRUTH):
         if name not in files:
             raise InputError(f"{path}: holds no {name}; give the devkit of tasks 1 and 2 (devkit_t12)")
-    return files
+    wnid_of, classes = _leaf_classes(path, files[META])
+    labels = {record.wnid: label for label, record in enumerate(classes)}
+    ids = []
+    for line, text in enumerate(files[GROUND_TRUTH].decode("ascii", "replace").split(), start=1):
+        if not (text.isdecimal() and int(text) in wnid_of):
+            raise InputError(f"{path}: line {line} of {GROUND_TRUTH} says {text!r}, which is no class of {META}")
+        ids.append(int(text))
+    val_labels = [labels[wnid_of[i]] for i in ids]
+    check_labels(path, tuple(labels), dict(enumerate(val_labels, start=1)), dict(enumerate(ids, start=1)))
+    return Devkit(classes=classes, val_labels=tuple(val_labels))
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in devkit_files(path) if file.is_file()}
 
 
 def _leaf_classes(path: Path, meta: bytes) -> tuple[dict[int, str], tuple[ClassRecord, ...]]:
@@ -66,4 +71,6 @@ def _leaf_classes(path: Path, meta: bytes) -> tuple[dict[int, str], tuple[ClassR
         records = [ClassRecord(wnid=str(s.WNID), words=str(s.words)) for s in leaves]
     except Exception as error:  # loadmat raises whatever its parser trips over
         raise InputError(f"{path}: {META} cannot be read ({error!r}); download the devkit again") from None
+    if len({record.wnid for record in records}) != len(records):
+        raise InputError(f"{path}: {META} gives one WNID to two classes; download the devkit again")
     return wnid_of, tuple(sorted(records, key=lambda record: record.wnid))

@@ -1,10 +1,32 @@
-"""What a source holds: the members found in it, before any is decoded."""
+"""What a source holds: the members found in it, before any is decoded.
+
+ImageNet-21k has 14 million members, and as Python objects they would take gigabytes. A `Listing` keeps them as columns
+of numbers and one string of names, about 45 bytes each, and makes a `Member` of a row only when one is asked for. This
+file knows nothing of layouts: `alexnet.tools.convert.sources` finds the members.
+"""
 
 import hashlib
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, overload
 
-from alexnet.shards.manifest import ClassRecord, Split
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.shards.manifest import SPLITS, ClassRecord, Split
+
+Encoding = Literal["file", "cifar10", "mnist"]
+"""What a member's bytes are: a file that Pillow decodes; 3,072 bytes, planar RGB 32x32; 784 bytes, grey 28x28."""
+Packing = Literal["none", "gzip", "cifar10"]
+"""How members are stored: readable by offset; inside gzipped files; inside CIFAR-10's pickled batches."""
+
+Entry = tuple[bytes, int, int]
+"""Name, offset and length of one file found in a tar or a folder."""
+
+_MAX_LENGTH = (1 << 32) - 1  # lengths are uint32: a file of 4 GiB is no image, and so many bytes of it show that
+_CHUNK_ROWS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +40,153 @@ class Member:
     label: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Listing(Sequence[Member]):
+    """Hold the members of one split as columns; it reads like a tuple of `Member`.
+
+    `containers`: files or, with `in_folders`, folders, relative to the source. `container`: which of them, int32 (n,).
+    `names`: all names in UTF-8, one after the other, uint8; `name_ends`: where each ends, uint32 or uint64 (n,).
+    `offsets`: int64 (n,), or empty where all are 0. `lengths`: uint32 (n,), bytes. `labels`: int32 (n,).
+    """
+
+    containers: tuple[str, ...]
+    in_folders: bool
+    container: npt.NDArray[np.int32]
+    names: npt.NDArray[np.uint8]
+    name_ends: npt.NDArray[np.unsignedinteger[Any]]
+    offsets: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.uint32]
+    labels: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Member, ...]: ...
+    def __getitem__(self, index: int | slice) -> Member | tuple[Member, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        row = range(len(self))[index]
+        start = int(self.name_ends[row - 1]) if row else 0
+        name = self.names[start : int(self.name_ends[row])].tobytes().decode("utf-8", "surrogateescape")
+        container = self.containers[self.container[row]]
+        file = f"{container}/{name}" if self.in_folders and container else name if self.in_folders else container
+        offset = int(self.offsets[row]) if len(self.offsets) else 0
+        return Member(file, name, offset, int(self.lengths[row]), int(self.labels[row]))
+
+    def find(self, text: str) -> int | None:
+        """Return the row of the first member whose name contains some text, or None."""
+        wanted, names = text.encode(), self.names.tobytes()
+        at = names.find(wanted)
+        while at >= 0:
+            row = int(np.searchsorted(self.name_ends, at, side="right"))
+            if at + len(wanted) <= self.name_ends[row]:  # else it runs over into the next name
+                return row
+            at = names.find(wanted, at + 1)
+        return None
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns by their names."""
+        columns = ("container", "names", "name_ends", "offsets", "lengths", "labels")
+        return {column: getattr(self, column) for column in columns}
+
+    @classmethod
+    def of(cls, members: Iterable[Member]) -> "Listing":
+        """Make a listing of members, in their order."""
+        builder = ListingBuilder()
+        for m in members:
+            builder.add(m.file, m.label, [(m.name.encode("utf-8", "surrogateescape"), m.offset, m.length)])
+        return builder.finish()
+
+
+class ListingBuilder:
+    """Collect the members of one split into columns that grow in place: no second copy is ever made of them."""
+
+    def __init__(self, *, in_folders: bool = False) -> None:
+        self._in_folders = in_folders
+        self._containers: dict[str, int] = {}
+        self._container, self._labels = array("i"), array("i")
+        self._lengths, self._offsets, self._ends = array("I"), array("q"), array("Q")
+        self._names = bytearray()
+
+    def add(self, container: str, label: int, entries: Iterable[Entry]) -> None:
+        """Append what one file or folder holds of one class, sorted by name."""
+        number = self._containers.setdefault(container, len(self._containers))
+        for name, offset, length in sorted(entries):
+            self._container.append(number)
+            self._labels.append(label)
+            self._lengths.append(min(length, _MAX_LENGTH))
+            self._names += name
+            self._ends.append(len(self._names))
+            if not self._in_folders:
+                self._offsets.append(offset)
+
+    def finish(self) -> Listing:
+        """Return the listing; the builder must not be used again."""
+        narrow = np.uint32 if len(self._names) < 1 << 32 else np.uint64
+        return Listing(
+            containers=tuple(self._containers),
+            in_folders=self._in_folders,
+            container=np.asarray(self._container, np.int32),
+            names=np.frombuffer(self._names, np.uint8) if self._names else np.zeros(0, np.uint8),
+            name_ends=np.asarray(self._ends).astype(narrow),
+            offsets=np.asarray(self._offsets, np.int64),
+            lengths=np.asarray(self._lengths, np.uint32),
+            labels=np.asarray(self._labels, np.int32),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Hold what was found: classes sorted by WNID, and each split's members in canonical order.
+    """Hold what was found: classes in the order of their labels, and each split's members in canonical order.
 
-    Training: by WNID, then name. Validation: by file name. The order does not depend on the archives' own.
+    Training: by label, then name. Validation: by file name. So the order, the digest and with them the shards are the
+    same whether ImageNet lies there in its archives or extracted. A split that the layout does not have is empty.
+
+    `encoding`, `packing`: see there. `channels`, `size_px`: of images that all have one size, else 3 and None.
+    `label_order`, `description`: for people: what a label is; layout, classes and images. `notes`: what is odd about
+    the source. `ignored`: links, sockets, devices, folders, hidden files: what was there and is no image.
     """
 
     root: Path
     kind: str
     classes: tuple[ClassRecord, ...]
-    members: dict[Split, tuple[Member, ...]]
+    members: Mapping[Split, Sequence[Member]]
+    encoding: Encoding = "file"
+    packing: Packing = "none"
+    channels: int = 3
+    size_px: int | None = None
+    label_order: str = "place of the WNID in sorted order"
+    description: str = ""
+    notes: tuple[str, ...] = ()
+    ignored: int = 0
+
+    def listing(self, split: Split) -> Listing:
+        """Return a split's members as columns."""
+        members = self.members[split]
+        return members if isinstance(members, Listing) else Listing.of(members)
 
     def digest(self) -> str:
-        """Return a sha256 over every member's name, length and label: the identity of the source, without its path."""
-        sha256 = hashlib.sha256()
-        for split, members in self.members.items():
-            for m in members:
-                sha256.update(f"{split} {m.file} {m.name} {m.length} {m.label}\n".encode())
+        """Return a sha256 over the classes and every member's name, length and label: the identity of the source.
+
+        Neither its path nor its layout is part of it. 14 million members take a second.
+        """
+        head = [self.encoding, *(record.wnid for record in self.classes)]
+        sha256 = hashlib.sha256("\n".join(head).encode("utf-8", "surrogateescape"))
+        for split in SPLITS:
+            listing = self.listing(split)
+            sha256.update(f"\n{split} {len(listing)}\n".encode())
+            for column, dtype in zip(
+                ("names", "name_ends", "lengths", "labels"), ("u1", "<u8", "<u4", "<i4"), strict=True
+            ):
+                values = getattr(listing, column)
+                for first in range(0, len(values), _CHUNK_ROWS):
+                    sha256.update(values[first : first + _CHUNK_ROWS].astype(dtype).tobytes())
         return sha256.hexdigest()
+
+
+def sizes_of(members: Mapping[Split, Sequence[Member]]) -> str:
+    """Say how many images each split has, for people."""
+    return " and ".join(f"{len(members[split]):,} {split}" for split in SPLITS)

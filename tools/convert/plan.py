@@ -1,13 +1,15 @@
 """Decide which image goes into which shard, before any is decoded.
 
 The plan is a pure function of the source's listing and the settings, so a shard's bytes do not depend on workers, on
-an interruption or on what else was rejected.
+an interruption or on what else was rejected. A plan names members by number: 14 million of them fit in memory only as
+long as they are not made into objects before a worker needs them.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, key_of, permutation
@@ -39,26 +41,38 @@ class ConvertSettings:
         return {**asdict(self), "resample": "bicubic", "jpeg": "baseline 4:2:0"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ShardPlan:
-    """List what one shard is to hold: members in the order of their places, starting at `first_place`."""
+    """Say what one shard is to hold: the numbers of members of its split, in the order of their places.
+
+    `member_ids`: int64. The first has place `first_place`, the next the one after, and so on.
+    """
 
     split: Split
     number: int
     first_place: int
-    members: tuple[Member, ...]
+    member_ids: npt.NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """Return a short name, such as `train-000012`."""
+        return f"{self.split}-{self.number:06d}"
+
+    def members(self, source: Source) -> list[Member]:
+        """Look the members up."""
+        members = source.members[self.split]
+        return [members[i] for i in self.member_ids.tolist()]
 
 
 def plan_shards(source: Source, settings: ConvertSettings) -> list[ShardPlan]:
     """Shuffle the training set across classes, keep validation in file-name order, cut both into shards."""
     plans: list[ShardPlan] = []
     for split in SPLITS:
-        members = source.members[split]
-        order = np.arange(len(members))
+        images = len(source.members[split])
+        order = np.arange(images)
         if split == "train":
-            order = permutation(len(members), key_of(Purpose.PREP_ORDER, settings.seed))
-        for number, first in enumerate(range(0, len(members), settings.shard_images)):
-            places = order[first : first + settings.shard_images]
-            chosen = tuple(members[i] for i in places.tolist())
-            plans.append(ShardPlan(split=split, number=number, first_place=first, members=chosen))
+            order = permutation(images, key_of(Purpose.PREP_ORDER, settings.seed))
+        for number, first in enumerate(range(0, images, settings.shard_images)):
+            ids = order[first : first + settings.shard_images]
+            plans.append(ShardPlan(split=split, number=number, first_place=first, member_ids=ids))
     return plans

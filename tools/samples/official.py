@@ -20,23 +20,35 @@ def write_official(
     """Write the three archives to `root`.
 
     `words`: class words by WNID. `train`: for each WNID its files by name. `val`: (WNID, bytes) of each validation
-    image in order. IDs are given in falling order of WNID, so that they differ from labels, as in the real set.
+    image in order.
     """
     root.mkdir(parents=True, exist_ok=True)
-    class_tars = {f"{wnid}.tar": _tar(files) for wnid, files in train.items()}
-    (root / TRAIN_TAR).write_bytes(_tar(class_tars))
+    class_tars = {f"{wnid}.tar": tar_of(files) for wnid, files in train.items()}
+    (root / TRAIN_TAR).write_bytes(tar_of(class_tars))
     images = {f"ILSVRC2012_val_{i:08d}.JPEG": data for i, (_, data) in enumerate(val, start=1)}
-    (root / VAL_TAR).write_bytes(_tar(images))
-    ids = {wnid: i for i, wnid in enumerate(sorted(words, reverse=True), start=1)}
-    folder = "ILSVRC2012_devkit_t12/data"
+    (root / VAL_TAR).write_bytes(tar_of(images))
+    write_devkit(root, words, [wnid for wnid, _ in val])
+
+
+def write_devkit(
+    root: Path, words: Mapping[str, str], val: Sequence[str], ids: Mapping[str, int] | None = None
+) -> None:
+    """Write the devkit to `root`: `val` has the WNID of each validation image.
+
+    `ids`: the ILSVRC2012_ID of each WNID; given in falling order of WNIDs by default, so that they differ from labels,
+    as in the real set.
+    """
+    ids = ids or {wnid: i for i, wnid in enumerate(sorted(words, reverse=True), start=1)}
+    folder = DEVKIT_TAR.removesuffix(".tar.gz") + "/data"
     devkit = {
         f"{folder}/{META}": _meta(words, ids),
-        f"{folder}/{GROUND_TRUTH}": "".join(f"{ids[wnid]}\n" for wnid, _ in val).encode(),
+        f"{folder}/{GROUND_TRUTH}": "".join(f"{ids[wnid]}\n" for wnid in val).encode(),
     }
-    (root / DEVKIT_TAR).write_bytes(_tar(devkit, "w:gz"))
+    (root / DEVKIT_TAR).write_bytes(tar_of(devkit, "w:gz"))
 
 
-def _tar(files: Files, mode: str = "w") -> bytes:
+def tar_of(files: Files, mode: str = "w") -> bytes:
+    """Pack files by name into a tar, gzipped with mode `w:gz`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
         for name, data in files.items():

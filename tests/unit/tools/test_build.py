@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.convert.build import build
+from alexnet.tools.convert.build import BuildOptions, Progress, build
+from alexnet.tools.convert.claim import locked
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
-from alexnet.tools.convert.pool import Progress
+from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.work import load_outcome
+from alexnet.tools.convert.work import is_done
 
 SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)
 
@@ -20,10 +23,6 @@ SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)
 def digests(root: Path) -> dict[str, str]:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def ignore(_: Progress) -> None:
-    pass
 
 
 def test_every_entry_is_written_or_rejected_with_a_reason(data_set: Path) -> None:
@@ -45,18 +44,19 @@ def test_rejected_images_leave_their_shard_short_and_move_nothing(data_set: Path
     rejected = [json.loads(line) for line in (data_set / "rejected.jsonl").read_text().splitlines()]
     for plan, record in zip(plans, manifest.shards, strict=True):
         bad = [r for r in rejected if r["split"] == plan.split and r["place"] // 10 == plan.number]
-        assert record.images == len(plan.members) - len(bad)
+        assert record.images == len(plan.member_ids) - len(bad)
 
 
 def test_training_images_are_shuffled_across_classes(official: Path) -> None:
-    plans = [plan for plan in plan_shards(open_source(official), SETTINGS) if plan.split == "train"]
-    labels = [m.label for plan in plans for m in plan.members]
+    source = open_source(official)
+    plans = [plan for plan in plan_shards(source, SETTINGS) if plan.split == "train"]
+    labels = [m.label for plan in plans for m in plan.members(source)]
     assert sorted(labels) != labels
-    assert len({m.label for m in plans[0].members}) == 3
+    assert len({m.label for m in plans[0].members(source)}) == 3
 
 
 def test_workers_do_not_change_a_byte(official: Path, data_set: Path, tmp_path: Path) -> None:
-    build(open_source(official), tmp_path / "set", SETTINGS, workers=3, on_progress=ignore)
+    build(open_source(official), tmp_path / "set", SETTINGS, BuildOptions(workers=3))
     assert digests(tmp_path / "set") == digests(data_set)
 
 
@@ -69,19 +69,19 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(official: Path, dat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(source, root, SETTINGS, workers=1, on_progress=interrupt)
+        build(source, root, SETTINGS, on_progress=interrupt)
     assert not (root / "manifest.json").exists()
-    done = [p for p in plan_shards(source, SETTINGS) if load_outcome(root, p)]
-    before = {p: (root / f"{p.split}/{p.number:06d}.tar").stat().st_mtime_ns for p in done}
-    build(source, root, SETTINGS, workers=1, on_progress=ignore)
+    done = [p for p in plan_shards(source, SETTINGS) if is_done(root, p)]
+    before = {p.name: (root / f"{p.split}/{p.number:06d}.tar").stat().st_mtime_ns for p in done}
+    build(source, root, SETTINGS)
     assert digests(root) == digests(data_set)
-    after = {p: (root / f"{p.split}/{p.number:06d}.tar").stat().st_mtime_ns for p in done}
+    after = {p.name: (root / f"{p.split}/{p.number:06d}.tar").stat().st_mtime_ns for p in done}
     assert after == before, "a shard that was complete was written again"
 
 
 def test_a_finished_set_is_left_alone(official: Path, data_set: Path) -> None:
     before = digests(data_set)
-    manifest = build(open_source(official), data_set, SETTINGS, workers=1, on_progress=ignore)
+    manifest = build(open_source(official), data_set, SETTINGS)
     assert manifest == read_manifest(data_set)
     assert digests(data_set) == before
 
@@ -90,14 +90,14 @@ def test_a_folder_with_another_data_set_is_refused_and_untouched(official: Path,
     before = digests(data_set)
     other = ConvertSettings(size_px=40, shard_images=10, seed=8)
     with pytest.raises(InputError, match=r"another data set \(seed 7 there, 8 asked for\); give another --out"):
-        build(open_source(official), data_set, other, workers=1, on_progress=ignore)
+        build(open_source(official), data_set, other)
     assert digests(data_set) == before
 
 
 def test_a_folder_with_something_else_is_refused_and_untouched(official: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="is no data set"):
-        build(open_source(official), tmp_path, SETTINGS, workers=1, on_progress=ignore)
+        build(open_source(official), tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -120,3 +120,69 @@ def test_nothing_of_the_machine_is_in_the_manifest(data_set: Path, official: Pat
 def test_settings_out_of_range_are_named(field: str) -> None:
     with pytest.raises(InputError, match=f"{field}=0: must be between"):
         ConvertSettings(**{field: 0})
+
+
+def test_too_many_rejects_keep_the_shards_and_write_no_manifest(official: Path, data_set: Path, tmp_path: Path) -> None:
+    root, source = tmp_path / "set", open_source(official)
+    with pytest.raises(ConversionError, match=r"3 images were rejected and 2 are allowed; .*--max-rejected 3"):
+        build(source, root, SETTINGS, BuildOptions(max_rejected=2))
+    assert not (root / "manifest.json").exists()
+    assert len((root / "rejected.jsonl").read_text().splitlines()) == 3
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.tar")}
+    build(source, root, SETTINGS, BuildOptions(max_rejected=3))
+    assert digests(root) == digests(data_set)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.tar")} == before
+
+
+def test_a_bad_image_can_be_made_to_end_the_run(official: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"n0000000\d_\d\.JPEG at byte [\d,]+: "):
+        build(open_source(official), tmp_path / "set", SETTINGS, BuildOptions(on_error="fail"))
+
+
+def test_overwrite_replaces_a_data_set_and_nothing_else(official: Path, data_set: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data_set, tmp_path / "set"))
+    other = ConvertSettings(size_px=32, shard_images=10, seed=7)
+    assert build(open_source(official), root, other, BuildOptions(overwrite=True)).size_px == 32
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(InputError, match="so nothing was deleted"):
+        build(open_source(official), tmp_path / "mine", SETTINGS, BuildOptions(overwrite=True))
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    with locked(tmp_path / "set"), pytest.raises(InputError, match="another alexnet-prep is writing there"):
+        locked(tmp_path / "set").__enter__()
+    with locked(tmp_path / "set"):
+        assert list((tmp_path / "set").iterdir()) == [], "the lock leaves no file"
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_start(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alexnet.tools.convert.build.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(InputError, match=r"are needed and 0\.0 GB are free"):
+        build(open_source(official), tmp_path / "set", SETTINGS)
+    assert not list((tmp_path / "set").rglob("*.tar"))
+
+
+def test_a_source_cut_short_under_a_run_is_no_bad_image(official: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(official, tmp_path / "source"))
+    source = open_source(copy)
+    tar = copy / "ILSVRC2012_img_train.tar"
+    data = tar.read_bytes()
+    tar.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="the source changed after it was indexed"):
+        build(source, tmp_path / "set", SETTINGS)
+    tar.write_bytes(data)
+    build(source, tmp_path / "set", SETTINGS)
+
+
+def test_a_shard_with_torn_notes_is_done_again(official: Path, data_set: Path, tmp_path: Path) -> None:
+    root, source = tmp_path / "set", open_source(official)
+    with pytest.raises(ConversionError):
+        build(source, root, SETTINGS, BuildOptions(max_rejected=0))
+    notes = root / ".work" / "train-000001.npz"
+    notes.write_bytes(notes.read_bytes()[:100])
+    build(source, root, SETTINGS)
+    assert digests(root) == digests(data_set)

@@ -1,0 +1,232 @@
+"""CIFAR-10 and MNIST: recognised, kept at their own size, unpacked once, and never trusted with a pickle's powers."""
+
+import gzip
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.raw import decode_raw
+from alexnet.tools.convert.sources import materialise, native_size_px, open_source
+from alexnet.tools.convert.sources.pickles import load_plain
+from alexnet.tools.samples.layouts import write_files
+from alexnet.tools.samples.official import tar_of
+from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
+
+
+def images_of(source: Source) -> list[tuple[int, np.ndarray]]:
+    found = []
+    for split in ("train", "val"):
+        for m in source.listing(split):
+            with (source.root / m.file).open("rb") as file:
+                file.seek(m.offset)
+                found.append((m.label, np.asarray(decode_raw(file.read(m.length), source.encoding))))
+    return found
+
+
+@pytest.mark.parametrize("form", ["archive", "extracted", "extracted folder itself"])
+def test_cifar_10_gives_its_own_pixels_and_labels(tmp_path: Path, form: str) -> None:
+    pixels = write_cifar10(tmp_path / "root", 12, archive=form == "archive")
+    source = open_source(tmp_path / "root" / ("cifar-10-batches-py" if "itself" in form else ""))
+    assert source.description == "CIFAR-10, 10 classes, 60 train and 12 val images of 32x32 px; its test set is val"
+    assert (source.encoding, source.channels, source.size_px) == ("cifar10", 3, 32)
+    assert [c.wnid for c in source.classes][::9] == ["airplane", "truck"]
+    assert "60 train images where CIFAR-10 has 50,000" in source.notes
+    readable = materialise(source, tmp_path / "scratch")
+    found = images_of(readable)
+    expected = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    assert [label for label, _ in found] == [i % 10 for i in range(12)] * 6
+    assert np.array_equal(np.stack([image for _, image in found]), expected)
+    assert readable.digest() == source.digest()
+    assert source.members["train"][13].name == "automobile_s_000001.png"
+
+
+def test_the_sample_is_what_python_2_pickled(tmp_path: Path) -> None:
+    pixels = write_cifar10(tmp_path, 3, archive=False)
+    data = (tmp_path / "cifar-10-batches-py" / "data_batch_2").read_bytes()
+    reference = pickle.loads(data, encoding="bytes")
+    assert np.array_equal(reference[b"data"], pixels[1])
+    found = load_plain(data)
+    assert isinstance(found, dict)
+    assert np.array_equal(found["data"], pixels[1])
+    assert found["labels"] == reference[b"labels"] == [0, 1, 2]
+
+
+def test_batches_saved_again_by_a_newer_python_are_read() -> None:
+    pixels = np.arange(2 * 3072).astype(np.uint8).reshape(2, 3072)
+    found = load_plain(pickle.dumps({b"data": pixels, b"labels": [1, 2]}, protocol=2))
+    assert isinstance(found, dict)
+    assert np.array_equal(found["data"], pixels)
+
+
+class Hostile:
+    def __init__(self, *call: object) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (self.call[0], self.call[1:])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Hostile(os.system, "touch owned"),
+        Hostile(eval, "1"),
+        Hostile(getattr, Hostile, "call"),
+        {b"data": [Hostile(np.fromfile, "/etc/passwd")]},
+        np.array([{}, []], object),
+        np.zeros((2, 2), np.float64),
+        np.asfortranarray(np.zeros((2, 3), np.uint8)),
+    ],
+    ids=["system", "eval", "getattr", "fromfile", "objects", "floats", "fortran"],
+)
+def test_a_pickle_can_ask_for_bytes_and_nothing_else(
+    value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for protocol in range(5):
+        with pytest.raises(pickle.UnpicklingError):
+            load_plain(pickle.dumps({b"data": value}, protocol=protocol))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"c_codecs\nencode\n(NN}X\x05\x00\x00\x00x_newK\x01s\x86b.",  # sets an attribute of the stand-in
+        b"cnumpy\ndtype\n}X\x01\x00\x00\x00xK\x01sb.",
+        b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",
+        b"cnumpy\nfromfile\n.",
+        b"cos\nsystem\n.",
+        b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.",
+        b"\x82\x01.",
+        b"Pid\n.",
+        b"",
+        b"\x80\x02}",
+    ],
+)
+def test_hand_written_pickles_are_refused(opcodes: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        load_plain(opcodes)
+
+
+def test_a_hostile_archive_is_refused_in_one_line(tmp_path: Path) -> None:
+    bad = pickle.dumps({b"data": Hostile(os.system, "true")}, protocol=2)
+    write_files(tmp_path, {"cifar-10-python.tar.gz": tar_of({"cifar-10-batches-py/data_batch_1": bad}, "w:gz")})
+    with pytest.raises(InputError, match=r"data_batch_1 is no batch of CIFAR-10 \(asks for .*system\)"):
+        open_source(tmp_path)
+
+
+def test_a_cifar_that_lacks_a_batch_or_is_cut_short_is_named(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "folder", 3, archive=False)
+    (tmp_path / "folder" / "cifar-10-batches-py" / "data_batch_3").unlink()
+    with pytest.raises(InputError, match="lacks data_batch_3"):
+        open_source(tmp_path / "folder")
+    write_cifar10(tmp_path / "archive", 3)
+    path = tmp_path / "archive" / "cifar-10-python.tar.gz"
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz"):
+        open_source(tmp_path / "archive")
+
+
+def test_batches_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+    write_cifar10(tmp_path, 2, archive=False)
+    batch = tmp_path / "cifar-10-batches-py" / "test_batch"
+    whole = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1], b"filenames": [b"a", b"b"]}
+    for change in ({b"labels": [0]}, {b"data": np.zeros((2, 3000), np.uint8)}, {b"labels": [0, -1]}):
+        batch.write_bytes(pickle.dumps(whole | change, protocol=2))
+        with pytest.raises(InputError, match="test_batch has images, labels and names that do not fit"):
+            open_source(tmp_path)
+    batch.write_bytes(pickle.dumps(whole | {b"labels": [0, 10]}, protocol=2))
+    with pytest.raises(InputError, match="has the label 10 of 10 classes"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+@pytest.mark.parametrize("folder", ["", "MNIST/raw"])
+def test_mnist_gives_its_own_pixels_and_labels(tmp_path: Path, gzipped: bool, folder: str) -> None:
+    pixels = write_mnist(tmp_path / "root" / folder, 23, 11, gzipped=gzipped)
+    source = open_source(tmp_path / "root")
+    assert (source.encoding, source.channels, source.size_px) == ("mnist", 1, 28)
+    assert native_size_px(tmp_path / "root") == 28
+    assert source.label_order == "the digit"
+    readable = materialise(source, tmp_path / "scratch")
+    assert (readable is source) == (not gzipped)
+    found = images_of(readable)
+    assert [label for label, _ in found] == [i % 10 for i in range(23)] + [i % 10 for i in range(11)]
+    assert np.array_equal(np.stack([image for _, image in found]), pixels)
+
+
+def test_mnist_with_dots_in_its_names_is_recognised(tmp_path: Path) -> None:
+    write_mnist(tmp_path, 3, 2, gzipped=False)
+    for path in list(tmp_path.iterdir()):
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert len(open_source(tmp_path).members["val"]) == 2
+
+
+def test_mnist_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    write_mnist(tmp_path, 5, 2, gzipped=False)
+    labels = tmp_path / "train-labels-idx1-ubyte"
+    whole = labels.read_bytes()
+    for data in (whole[:-1], whole[:-1] + b"\x0a", struct.pack(">2I", 0x801, 6) + bytes(6), b""):
+        labels.write_bytes(data)
+        with pytest.raises(InputError, match="train-labels-idx1-ubyte: does not"):
+            open_source(tmp_path)
+    labels.unlink()
+    with pytest.raises(InputError, match="lacks train-labels-idx1-ubyte"):
+        open_source(tmp_path)
+    labels.write_bytes(whole)
+    images = tmp_path / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-1])
+    with pytest.raises(InputError, match="has 3,935 bytes where 5 images take 3,936"):
+        open_source(tmp_path)
+    images.write_bytes(struct.pack(">4I", 0x803, 5, 32, 32) + bytes(5 * 1024))
+    with pytest.raises(InputError, match="does not begin as an IDX file of 28x28 images"):
+        open_source(tmp_path)
+
+
+def test_a_gzipped_file_that_was_cut_short_is_found_when_it_is_unpacked(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "root", 500, 10)
+    path = tmp_path / "root" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-2000])
+    source = open_source(tmp_path / "root")
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz: cannot be unpacked"):
+        materialise(source, tmp_path / "scratch")
+    path.write_bytes(gzip.compress(gzip.decompress((tmp_path / "root" / "t10k-images-idx3-ubyte.gz").read_bytes())))
+    with pytest.raises(InputError, match="where 500 images take"):
+        materialise(source, tmp_path / "scratch")
+
+
+def test_pixels_are_unpacked_once_and_again_when_the_source_changes(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "root", 5, 2)
+    scratch = tmp_path / "scratch"
+    first = materialise(open_source(tmp_path / "root"), scratch)
+    stamps = {path: path.stat().st_mtime_ns for path in scratch.rglob("*")}
+    assert materialise(open_source(tmp_path / "root"), scratch).members["val"][1] == first.members["val"][1]
+    assert {path: path.stat().st_mtime_ns for path in scratch.rglob("*")} == stamps
+    pixels = write_mnist(tmp_path / "root", 6, 2)
+    again = materialise(open_source(tmp_path / "root"), scratch)
+    assert np.array_equal(np.stack([image for _, image in images_of(again)]), pixels)
+
+
+def test_an_unpacking_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "root", 5, 2)
+    source = open_source(tmp_path / "root")
+    done = materialise(source, tmp_path / "scratch")
+    folder = next((tmp_path / "scratch").iterdir())
+    next(folder.glob("train-images*")).write_bytes(b"torn")
+    folder.rename(folder.with_suffix(".partial"))  # the state that a kill leaves
+    again = materialise(source, tmp_path / "scratch")
+    assert [image.tolist() for _, image in images_of(again)]
+    assert list(again.members["train"]) == list(done.members["train"])
+
+
+@pytest.mark.parametrize(("encoding", "length"), [("cifar10", 3071), ("mnist", 785), ("mnist", 0)])
+def test_raw_pixels_of_another_length_are_refused(encoding: str, length: int) -> None:
+    with pytest.raises(ValueError, match=f"{length} bytes where an image of {encoding} has"):
+        decode_raw(bytes(length), encoding)  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""Who may write to a folder, and what it is to become.
+
+A folder is one conversion's from its first file on: `.work/job.json` says which. Two runs at once are kept apart by a
+lock on the folder itself, which the kernel drops with the process, however that ends, and which leaves no file.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import INDEX_NAME, MANIFEST_NAME, SPLITS, read_manifest
+from alexnet.tools.convert.work import WORK
+
+Job = dict[str, Any]
+
+_JOB = "job.json"
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; make it if there is none. Raises InputError if another run holds it."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputError(f"--out {root}: {error.strerror}; give a folder that can be written") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{root}: another alexnet-prep is writing there; wait for it, or give another --out"
+            ) from None
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            root.rmdir()  # nothing came of it; a folder that holds anything stays
+        os.close(handle)
+
+
+def is_complete(root: Path) -> bool:
+    """Say whether a folder holds a finished data set."""
+    return (root / MANIFEST_NAME).exists()
+
+
+def index_cache(root: Path) -> Path | None:
+    """Return where the source's index may be kept for the next call; None in a folder that is finished or not ours."""
+    if is_complete(root) or (any(root.iterdir()) and not (root / WORK).is_dir()):
+        return None
+    return root / WORK / "index"
+
+
+def claim(root: Path, job: Job, *, overwrite: bool) -> None:
+    """Make the folder this job's, or find that it is already.
+
+    Raises InputError if it holds another job's work, finished or not, or something else; `overwrite` deletes the
+    former, never the latter.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        _clear(root)
+    if is_complete(root):
+        manifest = read_manifest(root)
+        found = {"settings": manifest.settings, "source": manifest.source}
+        _refuse_differences(root, {key: job[key] for key in found}, found)
+        return
+    job_file = root / WORK / _JOB
+    if job_file.exists():
+        _refuse_differences(root, job, _read(job_file))
+    elif any(path.name != WORK for path in root.iterdir()):
+        raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
+    for folder in (WORK, *SPLITS):
+        (root / folder).mkdir(exist_ok=True)
+    partial = job_file.with_suffix(".partial")
+    partial.write_text(json.dumps(job))
+    partial.replace(job_file)
+
+
+def _clear(root: Path) -> None:
+    """Delete a data set, finished or begun, and nothing else."""
+    if not is_complete(root) and not (root / WORK / _JOB).exists():
+        if any(root.iterdir()):
+            raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
+        return
+    (root / MANIFEST_NAME).unlink(missing_ok=True)  # first: from here on the set is not complete
+    (root / INDEX_NAME).unlink(missing_ok=True)
+    for path in root.iterdir():
+        if path.is_dir() and path.name in (WORK, *SPLITS):
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
+
+
+def _read(job_file: Path) -> Job:
+    try:
+        job = json.loads(job_file.read_text())
+    except ValueError:
+        job = None
+    return job if isinstance(job, dict) else {}
+
+
+def _refuse_differences(root: Path, wanted: Job, found: Job) -> None:
+    different = [
+        f"{field} {found.get(key, {}).get(field)!r} there, {value!r} asked for"
+        for key, fields in wanted.items()
+        for field, value in fields.items()
+        if found.get(key, {}).get(field) != value
+    ]
+    if different:
+        raise InputError(
+            f"{root}: already holds another data set ({'; '.join(different)}); give another --out, or --overwrite"
+        )

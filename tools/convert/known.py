@@ -1,0 +1,163 @@
+"""What is known of ILSVRC-2012 as published, to tell whether a source is it, and whole, and rightly labelled.
+
+Labels are refused when they contradict the published ones. Everything else (sizes, checksums, counts) becomes a note
+for the user, with the explanation where there is one: subsets and repaired copies are legitimate.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.listing import Listing
+
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VAL_TAR = "ILSVRC2012_img_val.tar"
+DEVKIT_TAR = "ILSVRC2012_devkit_t12.tar.gz"
+DOGS_TAR = "ILSVRC2012_img_train_t3.tar"
+
+CLASSES, TRAIN_IMAGES, VAL_IMAGES = 1000, 1_281_167, 50_000
+_CLASSES_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"  # sorted WNIDs, one a line
+_CLASS_IMAGES = (732, 1300)  # least and most training images of a class
+_FIRST_IDS = (490, 361, 171, 822)  # of ILSVRC2012_val_00000001 to 4
+_FIRST_LABELS = (65, 970, 230, 809)
+# 22 CMYK files and a PNG: what other pipelines cannot read, and copies made with them lack.
+_ODD_FILES = (
+    "n01739381_1309",
+    "n02077923_14822",
+    "n02447366_23489",
+    "n02492035_15739",
+    "n02747177_10752",
+    "n03018349_4028",
+    "n03062245_4620",
+    "n03347037_9675",
+    "n03467068_12171",
+    "n03529860_11437",
+    "n03544143_17228",
+    "n03633091_5218",
+    "n03710637_5125",
+    "n03961711_5286",
+    "n04033995_2932",
+    "n04258138_17003",
+    "n04264628_27969",
+    "n04336792_7448",
+    "n04371774_5854",
+    "n04596742_4225",
+    "n07583066_647",
+    "n13037406_4650",
+    "n02105855_2933",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """Describe a published archive; `bytes` is None where its exact size is not on record."""
+
+    bytes: int | None
+    md5: str
+
+
+ARCHIVES = {
+    TRAIN_TAR: Archive(bytes=147_897_477_120, md5="1d675b47d978889d74fa0da5fadfb00e"),
+    VAL_TAR: Archive(bytes=6_744_924_160, md5="29b22e2961454d5413ddabcf34fc5622"),
+    DEVKIT_TAR: Archive(bytes=None, md5="fa75699e90414af021442c21a62c3abf"),
+    DOGS_TAR: Archive(bytes=None, md5="ccaf1013018ac1037801578038d370da"),
+}
+
+
+def is_official(wnids: Iterable[str]) -> bool:
+    """Say whether these are the 1,000 classes of ILSVRC-2012."""
+    text = "".join(f"{wnid}\n" for wnid in sorted(wnids))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == _CLASSES_SHA256
+
+
+def check_labels(
+    where: Path, wnids: Sequence[str], labels: Mapping[int, int], ids: Mapping[int, int] | None = None
+) -> None:
+    """Refuse labels that contradict the published ones, where the classes are the official 1,000.
+
+    `labels` and, of a devkit, `ids`: by number of the validation image, 1 for ILSVRC2012_val_00000001. A list of 1,000
+    classes that labels 50,000 images is taken for the official one even where a WNID differs: it may be damaged.
+    """
+    if not (is_official(wnids) or (len(wnids) == CLASSES and len(labels) == VAL_IMAGES)):
+        return
+    for found, known, what in ((ids or {}, _FIRST_IDS, "ILSVRC2012_ID"), (labels, _FIRST_LABELS, "label")):
+        for number, right in enumerate(known, start=1):
+            if found.get(number, right) != right:
+                raise InputError(
+                    f"{where}: gives ILSVRC2012_val_{number:08d} the {what} {found[number]}, where ILSVRC-2012 has "
+                    f"{right}; its labels are wrong, so nothing was written; put an original copy in its place"
+                )
+
+
+def check_sorted_labels(where: Path, wnids: Sequence[str], val: Listing) -> None:
+    """Refuse a validation set that was sorted into the wrong class folders (see `check_labels`)."""
+    if is_official(wnids):
+        rows = {number: val.find(f"ILSVRC2012_val_{number:08d}.") for number in range(1, len(_FIRST_LABELS) + 1)}
+        check_labels(where, wnids, {number: int(val.labels[row]) for number, row in rows.items() if row is not None})
+
+
+def size_notes(root: Path) -> tuple[str, ...]:
+    """Say which official archives of a folder have not the size of the published ones; one note, or none."""
+    different = []
+    for name, archive in ARCHIVES.items():
+        path = root / name
+        if archive.bytes is not None and path.is_file() and path.stat().st_size != archive.bytes:
+            different.append(f"{name} has {path.stat().st_size:,} bytes, published {archive.bytes:,}")
+    return (f"not the published archives: {'; '.join(different)}",) if different else ()
+
+
+def md5_notes(root: Path) -> tuple[str, ...]:
+    """Read the official archives of a folder whole and say of each whether it is the published one, by md5."""
+    notes = []
+    for name, archive in ARCHIVES.items():
+        if (root / name).is_file():
+            with (root / name).open("rb") as file:
+                md5 = hashlib.file_digest(file, "md5").hexdigest()
+            same = md5 == archive.md5
+            notes.append(f"{name}: md5 {md5}, {'as published' if same else f'published {archive.md5}'}")
+    return tuple(notes)
+
+
+def count_notes(wnids: Sequence[str], train: Listing, val: Listing) -> tuple[str, ...]:
+    """Explain counts that differ from ILSVRC-2012's where the classes are its own, and name classes without images."""
+    images = np.bincount(train.labels, minlength=len(wnids))
+    without = [wnid for wnid, n in zip(wnids, images, strict=True) if n == 0]
+    notes = [_naming("class has", "classes have", " no training images", without)]
+    if is_official(wnids):
+        if len(train) != TRAIN_IMAGES:
+            notes.append(_difference("training", len(train), TRAIN_IMAGES))
+            notes += _explanations(wnids, train)
+        if len(val) not in (0, VAL_IMAGES):
+            notes.append(_difference("validation", len(val), VAL_IMAGES))
+    return tuple(note for note in notes if note)
+
+
+def _difference(what: str, found: int, published: int) -> str:
+    more_or_fewer = "more" if found > published else "fewer"
+    return f"{found:,} {what} images, {abs(found - published):,} {more_or_fewer} than the published {published:,}"
+
+
+def _explanations(wnids: Sequence[str], train: Listing) -> list[str]:
+    """Say what a difference to the published count consists of, as far as it can be known without the original."""
+    images = np.bincount(train.labels, minlength=len(wnids))
+    least, most = _CLASS_IMAGES
+    few = [f"{wnid} ({n})" for wnid, n in zip(wnids, images, strict=True) if 0 < n < least]
+    many = [f"{wnid} ({n})" for wnid, n in zip(wnids, images, strict=True) if n > most]
+    odd = [name for name in _ODD_FILES if train.find(f"{name}.") is None]
+    return [
+        _naming("class has", "classes have", f" fewer than {least:,} images, the least as published", few),
+        _naming("class has", "classes have", f" more than {most:,} images, the most as published", many),
+        _naming("file is", "files are", " missing that other tools drop for being CMYK or PNG", odd),
+    ]
+
+
+def _naming(one: str, many: str, what: str, names: Sequence[str], shown: int = 5) -> str:
+    """Count some names and list the first few; an empty string for none."""
+    if not names:
+        return ""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{len(names):,} {one if len(names) == 1 else many}{what}: {', '.join(names[:shown])}{more}"

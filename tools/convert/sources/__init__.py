@@ -1,0 +1,51 @@
+"""Find every image of a source, in whichever layout it lies there, without extracting or decoding anything.
+
+A source is a list of members: byte ranges in files. The official archives are read as they were downloaded, a tree as
+it was extracted; any worker can read any image with one seek. There is one file a layout: `recognise.py` chooses, each
+`find` says what its layout consists of, and what it reads becomes a `Source`. What is never looked at here is pixels.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.known import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
+from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.sources.cache import load_index, save_index
+from alexnet.tools.convert.sources.materialise import materialise
+from alexnet.tools.convert.sources.recognise import recognise
+
+__all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "materialise", "native_size_px", "open_source"]
+
+
+def open_source(root: Path, cache: Path | None = None) -> Source:
+    """Recognise a source and list it; nothing in it is changed.
+
+    `cache`: a file in which the list is kept and found again as long as the source's files and folders have the same
+    sizes and mtimes. Raises InputError that says what is missing, damaged or wrongly labelled.
+    """
+    with _readable(root):
+        layout = recognise(root)
+        if cache is None:
+            return layout.read()
+        key = layout.key()
+        source = load_index(cache, key, root)
+        if source is None:
+            source = layout.read()
+            save_index(cache, key, source)
+        return source
+
+
+def native_size_px(root: Path) -> int | None:
+    """Return the size that all images of a source have, None if they differ, without listing it."""
+    with _readable(root):
+        return recognise(root).size_px
+
+
+@contextmanager
+def _readable(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None

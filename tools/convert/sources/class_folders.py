@@ -1,0 +1,74 @@
+"""Images in folders: one folder a class for training, and validation images in class folders or all in one."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.listing import Entry, Listing, ListingBuilder
+from alexnet.tools.convert.sources.folders import contents, list_folder
+from alexnet.tools.convert.sources.labels import ValLabels, printed
+
+
+def read_train_folders(root: Path, folder: Path, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+    """List the class folders of a folder by label, then name; and count what is ignored, loose files among it.
+
+    Raises InputError if a folder is no class or there is no image at all.
+    """
+    builder = ListingBuilder(in_folders=True)
+    ignored = 0
+    for label, container, entries, more in _classes(root, folder, label_of):
+        builder.add(container, label, entries)
+        ignored += more
+    train = builder.finish()
+    if not len(train):
+        raise InputError(f"{folder}: its class folders hold no files; give a folder with images")
+    found = contents(folder)
+    return train, ignored + found.ignored + len(found.files)
+
+
+def read_val_folders(root: Path, folder: Path, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+    """List the class folders of a validation set in the order of file names, as if they lay in one folder."""
+    rows: list[tuple[Entry, int, str]] = []
+    found = contents(folder)
+    ignored = found.ignored + len(found.files)
+    for label, container, entries, more in _classes(root, folder, label_of):
+        rows += [(entry, label, container) for entry in entries]
+        ignored += more
+    return _in_order(rows), ignored
+
+
+def read_flat_folder(root: Path, folder: Path, labels: ValLabels, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+    """List a folder of validation images in the order of file names, labelled by a table."""
+    entries, ignored = list_folder(folder)
+    container = _relative(root, folder)
+    rows = []
+    for entry in entries:
+        wnid = labels.wnid_of(folder, os.fsdecode(entry[0]))
+        rows.append((entry, label_of[wnid], container))
+    return _in_order(rows), ignored
+
+
+def _classes(root: Path, folder: Path, label_of: Mapping[str, int]) -> Iterator[tuple[int, str, list[Entry], int]]:
+    """Yield label, path from the root, files and ignored of each class folder, by label."""
+    names = contents(folder).folders
+    unknown = [name for name in names if printed(name) not in label_of]
+    if unknown:
+        raise InputError(
+            f"{folder}: {printed(unknown[0])} is none of the {len(label_of):,} classes; move it away, or add the class"
+        )
+    for label, name in sorted((label_of[printed(name)], name) for name in names):
+        entries, ignored = list_folder(folder / name)
+        yield label, _relative(root, folder / name), entries, ignored
+
+
+def _in_order(rows: list[tuple[Entry, int, str]]) -> Listing:
+    builder = ListingBuilder(in_folders=True)
+    for entry, label, container in sorted(rows):
+        builder.add(container, label, [entry])
+    return builder.finish()
+
+
+def _relative(root: Path, folder: Path) -> str:
+    relative = folder.relative_to(root).as_posix()
+    return "" if relative == "." else relative

@@ -1,0 +1,125 @@
+"""Walk folders of images: what is a regular file there, following links but never in circles.
+
+Whether a file is an image is not asked here, and never of its name: decoding will tell, with a reason. Hidden files and
+the droppings of file managers are passed over and counted, as are sockets, devices and links that lead nowhere.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet.tools.convert.listing import Entry
+
+_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
+
+_Identity = tuple[int, int]  # device and inode: what a folder is, whatever links lead to it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Hold the visible sub-folders and regular files of one folder, sorted, and how many other things it has."""
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    ignored: int
+
+
+def is_junk(name: str) -> bool:
+    """Say whether a name is hidden or left behind by a file manager."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def contents(folder: Path) -> Contents:
+    """Look into one folder, not deeper; links are followed."""
+    folders, files, ignored = [], [], 0
+    with os.scandir(folder) as found:
+        for entry in found:
+            state = None if is_junk(entry.name) else _followed(entry)
+            if state is not None and stat.S_ISDIR(state.st_mode):
+                folders.append(entry.name)
+            elif state is not None and stat.S_ISREG(state.st_mode):
+                files.append(entry.name)
+            else:
+                ignored += 1
+    return Contents(folders=tuple(sorted(folders)), files=tuple(sorted(files)), ignored=ignored)
+
+
+def list_folder(folder: Path) -> tuple[list[Entry], int]:
+    """List the regular files of a folder and of those below it, and count what is ignored.
+
+    A name is the path from `folder`; an offset is 0. A folder that is reached a second time, through a link, is
+    ignored: it would be walked for ever, or give images twice.
+    """
+    entries: list[Entry] = []
+    ignored = 0
+    seen = _above(folder)
+    left = [(os.fspath(folder), b"")]
+    while left:
+        path, prefix = left.pop()
+        folders: list[os.DirEntry[str]] = []
+        with os.scandir(path) as found:
+            for entry in found:
+                state = None if is_junk(entry.name) else _followed(entry)
+                if state is not None and stat.S_ISREG(state.st_mode):
+                    entries.append((prefix + os.fsencode(entry.name), 0, state.st_size))
+                elif state is not None and stat.S_ISDIR(state.st_mode):
+                    folders.append(entry)
+                else:
+                    ignored += 1
+        fresh = _not_seen(folders, seen)
+        ignored += len(folders) - len(fresh)
+        left += [(entry.path, prefix + os.fsencode(entry.name) + b"/") for entry in reversed(fresh)]
+    return entries, ignored
+
+
+def stamps(top: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield path, mtime (ns) and number of entries of a folder and of all below it, without a look at any file.
+
+    A file that is added, removed or renamed changes its folder's stamp; one that is overwritten in place does not.
+    """
+    seen = _above(top)
+    left = [os.fspath(top)]
+    while left:
+        path = left.pop()
+        with os.scandir(path) as found:
+            entries = list(found)
+        fresh = _not_seen([entry for entry in entries if _is_folder(entry) and not is_junk(entry.name)], seen)
+        left += [entry.path for entry in reversed(fresh)]
+        yield os.path.relpath(path, top), Path(path).stat().st_mtime_ns, len(entries)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    if entry.is_symlink():
+        state = _followed(entry)
+        return state is not None and stat.S_ISDIR(state.st_mode)
+    return entry.is_dir(follow_symlinks=False)  # answered by the directory itself, without a call for each file
+
+
+def _not_seen(folders: "list[os.DirEntry[str]]", seen: set[_Identity]) -> "list[os.DirEntry[str]]":
+    """Return the folders that are met for the first time, by name, and note them; the disk's own order is anything."""
+    fresh = []
+    for entry in sorted(folders, key=lambda entry: entry.name):
+        state = entry.stat()
+        if (state.st_dev, state.st_ino) not in seen:
+            seen.add((state.st_dev, state.st_ino))
+            fresh.append(entry)
+    return fresh
+
+
+def _followed(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """Return what an entry, or the thing it links to, is; None if the link leads nowhere or in a circle."""
+    try:
+        return entry.stat()
+    except OSError:
+        return None
+
+
+def _above(folder: Path) -> set[_Identity]:
+    """Identify a folder and all that lie above it, both as it was named and as it is."""
+    identities = set()
+    for path in {folder, *folder.absolute().parents, folder.resolve(), *folder.resolve().parents}:
+        state = path.stat()
+        identities.add((state.st_dev, state.st_ino))
+    return identities

@@ -1,0 +1,17 @@
+"""Kaggle's download: an extracted tree in `ILSVRC/Data/CLS-LOC`, and tables beside `ILSVRC` that label and name it."""
+
+from pathlib import Path
+
+from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.tree import Tree, has_wnid_folders
+
+BASE = Path("ILSVRC/Data/CLS-LOC")
+
+
+def find(root: Path) -> Layout | None:
+    """Recognise the tree by its folders, whether `root` is what holds `ILSVRC` or `ILSVRC` itself."""
+    for base, tables in ((root / BASE, root), (root / BASE.relative_to("ILSVRC"), root.parent)):
+        if has_wnid_folders(base / "train"):
+            title = "Kaggle's ILSVRC"
+            return Tree(root=root, base=base, tables=tables, kind="ilsvrc2012-kaggle", title=title).layout()
+    return None

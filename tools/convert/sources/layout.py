@@ -1,0 +1,42 @@
+"""What every layout gives: what it consists of, which tells whether it has changed, and how to list it."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.sources.folders import stamps
+
+_VERSION = 1  # of what an index means; a new one makes every cached index stale
+_NAMES = ("utf-8", "surrogateescape")  # a file's name can be any bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Hold a recognised source before it is listed.
+
+    `files`: those that are read for the list. `trees`: folders that are walked for it. `read` makes the list: minutes
+    where there are millions of images. `size_px`: of images that all have one size.
+    """
+
+    kind: str
+    root: Path
+    files: tuple[Path, ...]
+    trees: tuple[Path, ...] = ()
+    read: Callable[[], Source]
+    size_px: int | None = None
+
+    def key(self) -> str:
+        """Return a sha256 that changes when a file's size or mtime, or a folder's mtime or number of entries, does."""
+        sha256 = hashlib.sha256(f"{_VERSION} {self.kind}\n".encode())
+        for path in self.files:
+            state = path.stat() if path.exists() else None
+            stamp = f"{state.st_size} {state.st_mtime_ns}" if state else "absent"
+            sha256.update(f"{os.path.relpath(path, self.root)} {stamp}\n".encode(*_NAMES))
+        for tree in self.trees:
+            for name, mtime_ns, entries in stamps(tree):
+                place = os.path.relpath(tree / name, self.root)
+                sha256.update(f"{place} {mtime_ns} {entries}\n".encode(*_NAMES))
+        return sha256.hexdigest()

@@ -1,0 +1,132 @@
+"""MNIST's four IDX files, gzipped as downloaded or not; its test files serve as validation.
+
+An IDX file is a big-endian header (magic number, sizes) and raw bytes, so that an image has a place that can be read by
+offset, once the file is not gzipped. Sets in the same form, such as Fashion-MNIST, cannot be told apart from it.
+"""
+
+import gzip
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import SPLITS, ClassRecord, Split
+from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
+from alexnet.tools.convert.raw import MNIST_BYTES, MNIST_PX
+from alexnet.tools.convert.sources.layout import Layout
+
+FOLDERS = (".", "MNIST/raw", "raw")
+IMAGES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "val": "t10k-images-idx3-ubyte"}
+LABELS: dict[Split, str] = {"train": "train-labels-idx1-ubyte", "val": "t10k-labels-idx1-ubyte"}
+_IMAGE_MAGIC, _LABEL_MAGIC = 0x803, 0x801  # unsigned bytes in three dimensions, and in one
+_IMAGE_HEADER, _LABEL_HEADER = struct.Struct(">4I"), struct.Struct(">2I")
+_PUBLISHED: dict[Split, int] = {"train": 60_000, "val": 10_000}
+_CLASSES = 10
+
+
+def find(root: Path) -> Layout | None:
+    """Recognise the training images' file."""
+    home = next((root / folder for folder in FOLDERS if _file(root / folder, IMAGES["train"]) is not None), None)
+    if home is None:
+        return None
+    found = (_file(home, name) for split in SPLITS for name in (IMAGES[split], LABELS[split]))
+    files = tuple(path for path in found if path is not None)
+    return Layout(kind="mnist", root=root, files=files, read=lambda: _read(root, home), size_px=MNIST_PX)
+
+
+def unpack(listing: Listing, root: Path, folder: Path) -> None:
+    """Write a listing's files into `folder`, ungzipped, under the same names. Raises InputError if one is cut short."""
+    for container in listing.containers:
+        path = root / container
+        try:
+            with _opened(path) as file, (folder / path.name).open("wb") as target:
+                shutil.copyfileobj(file, target)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path}: cannot be unpacked ({error}); download it again") from None
+        _check_size(path, (folder / path.name).stat().st_size, len(listing))
+
+
+def _read(root: Path, home: Path) -> Source:
+    members: dict[Split, Listing] = {split: _split(root, home, split) for split in SPLITS}
+    gzipped = any(name.endswith(".gz") for listing in members.values() for name in listing.containers)
+    notes = [
+        f"{len(members[split]):,} {split} images where MNIST has {published:,}"
+        for split, published in _PUBLISHED.items()
+        if len(members[split]) != published
+    ]
+    return Source(
+        root=root,
+        kind="mnist",
+        classes=tuple(ClassRecord(wnid=str(digit), words=str(digit)) for digit in range(_CLASSES)),
+        members=members,
+        encoding="mnist",
+        packing="gzip" if gzipped else "none",
+        channels=1,
+        size_px=MNIST_PX,
+        label_order="the digit",
+        description=f"MNIST, {_CLASSES} classes, {sizes_of(members)} grey images of 28x28 px; its test set is val",
+        notes=tuple(notes),
+    )
+
+
+def _split(root: Path, home: Path, split: Split) -> Listing:
+    images, labels = _file(home, IMAGES[split]), _file(home, LABELS[split])
+    if images is None and labels is None:
+        return Listing.of(())
+    if images is None or labels is None:
+        lacks = LABELS[split] if labels is None else IMAGES[split]
+        raise InputError(f"{home}: lacks {lacks} (or {lacks}.gz); put it beside the other files")
+    count = _image_count(images)
+    values = _labels(labels, count)
+    builder = ListingBuilder()
+    container = images.relative_to(root).as_posix()
+    for i, label in enumerate(values):
+        offset = _IMAGE_HEADER.size + i * MNIST_BYTES
+        builder.add(container, label, [(f"{split}_{i:05d}".encode(), offset, MNIST_BYTES)])
+    return builder.finish()
+
+
+def _image_count(path: Path) -> int:
+    head = _bytes(path, _IMAGE_HEADER.size)
+    magic, count, height, width = _IMAGE_HEADER.unpack(head) if len(head) == _IMAGE_HEADER.size else (0, 0, 0, 0)
+    if (magic, height, width) != (_IMAGE_MAGIC, MNIST_PX, MNIST_PX):
+        raise InputError(f"{path}: does not begin as an IDX file of 28x28 images; download it again")
+    if path.suffix != ".gz":
+        _check_size(path, path.stat().st_size, count)
+    return int(count)
+
+
+def _labels(path: Path, count: int) -> bytes:
+    data = _bytes(path, -1)
+    if data[: _LABEL_HEADER.size] != _LABEL_HEADER.pack(_LABEL_MAGIC, count):
+        raise InputError(f"{path}: does not begin as an IDX file of {count:,} labels; download it again")
+    values = data[_LABEL_HEADER.size :]
+    if len(values) != count or max(values, default=0) >= _CLASSES:
+        raise InputError(f"{path}: does not hold {count:,} labels from 0 to 9; download it again")
+    return values
+
+
+def _check_size(path: Path, size: int, images: int) -> None:
+    wanted = _IMAGE_HEADER.size + images * MNIST_BYTES
+    if size != wanted:
+        raise InputError(f"{path}: has {size:,} bytes where {images:,} images take {wanted:,}; download it again")
+
+
+def _bytes(path: Path, count: int) -> bytes:
+    try:
+        with _opened(path) as file:
+            return file.read(count)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); download it again") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _file(home: Path, name: str) -> Path | None:
+    """Return an IDX file, gzipped or not, and also where a dot took the place of its last hyphen but one."""
+    dotted = name.replace("-idx", ".idx")
+    return next((home / form for form in (name, f"{name}.gz", dotted, f"{dotted}.gz") if (home / form).is_file()), None)

@@ -1,0 +1,110 @@
+"""The official archives, as downloaded: a tar of class tars, a tar of validation images and the devkit.
+
+Only the training archive must be there. The devkit is needed where there are validation images to label; it also gives
+the words.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import ClassRecord, Split
+from alexnet.tools.convert.devkit import devkit_files, find_devkit, read_devkit
+from alexnet.tools.convert.known import DEVKIT_TAR, DOGS_TAR, TRAIN_TAR, VAL_TAR, count_notes, size_notes
+from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
+from alexnet.tools.convert.sources.labels import WORD_FILES, ValLabels, class_records, devkit_labels, read_words
+from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.tars import list_tar
+
+KIND = "ilsvrc2012-archives"
+
+
+def find(root: Path) -> Layout | None:
+    """Recognise the official archives by the training archive."""
+    if not (root / TRAIN_TAR).is_file():
+        return None
+    kit = find_devkit(root)
+    names = (TRAIN_TAR, VAL_TAR, DOGS_TAR, *WORD_FILES)
+    files = (*(root / name for name in names if (root / name).is_file()), *(devkit_files(kit) if kit else ()))
+    return Layout(kind=KIND, root=root, files=files, read=lambda: _read(root, kit))
+
+
+def _read(root: Path, kit: Path | None) -> Source:
+    has_val = (root / VAL_TAR).is_file()
+    if has_val and kit is None:
+        raise InputError(f"{root}: lacks {DEVKIT_TAR}, and the labels of {VAL_TAR} are in it; put it there")
+    labels = devkit_labels(kit, read_devkit(kit)) if kit else None
+    classes, train, ignored = _read_train(root, labels)
+    val = Listing.of(())
+    if has_val and labels is not None:
+        val, more = read_val_tar(root, labels, {record.wnid: label for label, record in enumerate(classes)})
+        ignored += more
+    members: dict[Split, Listing] = {"train": train, "val": val}
+    return Source(
+        root=root,
+        kind=KIND,
+        classes=classes,
+        members=members,
+        description=f"official ILSVRC-2012 archives, {len(classes):,} classes, {sizes_of(members)} entries",
+        notes=(*_notes(root, has_val, kit), *count_notes([c.wnid for c in classes], train, val)),
+        ignored=ignored,
+    )
+
+
+def _read_train(root: Path, labels: ValLabels | None) -> tuple[tuple[ClassRecord, ...], Listing, int]:
+    path = root / TRAIN_TAR
+    builder = ListingBuilder()
+    with path.open("rb") as file:
+        outer = list_tar(path, file, TRAIN_TAR)
+        ignored = outer.ignored
+        class_tars = [(PurePosixPath(name.decode("utf-8", "replace")), at, n) for name, at, n in outer.entries]
+        classes = (
+            labels.classes if labels else class_records({name.stem for name, _, _ in class_tars}, read_words(root))
+        )
+        label_of = {record.wnid: label for label, record in enumerate(classes)}
+        for name, at, length in sorted(class_tars, key=lambda tar: (tar[0].stem, tar[1])):
+            if name.stem not in label_of or name.suffix != ".tar":
+                raise InputError(
+                    f"{path}: {name} is no class tar of the {len(classes):,} classes; the archive and the devkit must "
+                    "belong together"
+                )
+            images = list_tar(path, file, str(name), at, length)
+            builder.add(TRAIN_TAR, label_of[name.stem], images.entries)
+            ignored += images.ignored
+    train = builder.finish()
+    if not len(train):
+        raise InputError(f"{path}: holds no class tar with images; download it again")
+    return classes, train, ignored
+
+
+def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+    """List the validation archive in the order of file names, labelled; and count what is ignored.
+
+    Raises InputError if an image has no label or a label no image.
+    """
+    path = root / VAL_TAR
+    builder = ListingBuilder()
+    with path.open("rb") as file:
+        images = list_tar(path, file, VAL_TAR)
+    for entry in sorted(images.entries):
+        wnid = labels.wnid_of(path, entry[0].decode("utf-8", "replace"))
+        builder.add(VAL_TAR, label_of[wnid], [entry])
+    if len(images.entries) != len(labels.wnids):
+        raise InputError(
+            f"{path}: holds {len(images.entries):,} images where {labels.where.name} has {len(labels.wnids):,} labels; "
+            "download it again"
+        )
+    return builder.finish(), images.ignored
+
+
+def _notes(root: Path, has_val: bool, kit: Path | None) -> tuple[str, ...]:
+    notes = [*size_notes(root)]
+    if not has_val:
+        notes.append(f"no {VAL_TAR}: there will be no validation images")
+    if kit is None:
+        notes.append(f"no {DEVKIT_TAR}: classes will have no words")
+    if (root / DOGS_TAR).is_file():
+        notes.append(f"{DOGS_TAR} is not read: it holds the dogs of task 3 only, which are in {TRAIN_TAR}, too")
+    if (root / "train").is_dir():
+        notes.append(f"the folder train is not read: {TRAIN_TAR} is there")
+    return tuple(notes)

@@ -1,0 +1,98 @@
+"""A worker process: takes shards from a pipe, converts them, says what became of each.
+
+It publishes the position of the image it is on, so that whoever finds it dead knows what killed it. It leaves when its
+parent is gone, however that went.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from typing import Any
+
+from alexnet.tools.convert.resize import UndecodableError, convert_image
+from alexnet.tools.convert.work import ShardJob, Step, attempt_shard
+
+_PR_SET_PDEATHSIG = 1
+_TRIAL_BYTES = 2 << 30
+
+
+class StoppedError(Exception):
+    """Leave a shard half-way because the run was told to stop."""
+
+
+class Board:
+    """What a worker publishes: the position of the image it is on (-1: none), and counts of this shard's images."""
+
+    def __init__(self, context: SpawnContext) -> None:
+        self.position: Any = context.Value("q", -1, lock=False)
+        self.written: Any = context.Value("q", 0, lock=False)
+        self.rejected: Any = context.Value("q", 0, lock=False)
+
+    def clear(self) -> None:
+        """Start a shard."""
+        self.position.value, self.written.value, self.rejected.value = -1, 0, 0
+
+
+def serve(jobs: Connection, board: Board, stop: Any) -> None:
+    """Convert jobs from a pipe until it closes, or until the shared flag `stop` is set."""
+    leave_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops workers itself, so none prints a traceback
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def on_image(position: int, step: Step) -> None:
+        if stop.value:
+            raise StoppedError
+        board.position.value = position
+        if step != "begun":
+            count = board.written if step == "written" else board.rejected
+            count.value += 1
+
+    while True:
+        try:
+            job: ShardJob = jobs.recv()
+        except (EOFError, ConnectionError):
+            return
+        board.clear()
+        try:
+            report = attempt_shard(job, on_image)
+        except StoppedError:
+            return
+        except MemoryError:
+            os._exit(1)  # like any other death on an image: the parent finds out whose fault it was
+        board.position.value = -1
+        try:
+            jobs.send(report)
+        except ConnectionError:
+            return
+
+
+def try_alone(job: ShardJob, position: int, verdict: Connection) -> None:
+    """Decode one image that a worker died on, with at most 2 GiB of address space; send a reason to reject it, or ''.
+
+    If this process dies, too, its exit code is the verdict.
+    """
+    leave_with_parent()
+    resource.setrlimit(resource.RLIMIT_AS, (_TRIAL_BYTES, _TRIAL_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    member = job.members[position]
+    try:
+        with (job.source / member.file).open("rb") as file:
+            file.seek(member.offset)
+            convert_image(file.read(member.length), job.settings.size_px, job.settings.quality, job.encoding)
+    except UndecodableError:
+        verdict.send("")  # an ordinary bad image: the shard's next run rejects it with its reason
+    except MemoryError:
+        verdict.send(f"decoding takes more than {_TRIAL_BYTES >> 30} GiB of memory")
+    else:
+        verdict.send("")
+
+
+def leave_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies; leave at once if it already has."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent or parent == 1:
+        os._exit(1)
