@@ -98,6 +98,21 @@ def centre(settings: AugmentSettings, size_px: int, images: int) -> Draws:
     )
 
 
+def augmented(
+    pixels: npt.NDArray[np.uint8], draws: Draws, row: int, settings: AugmentSettings
+) -> npt.NDArray[np.float32]:
+    """Apply one row of draws to a decoded image, for people to look at; the stream's decoder does this on its own.
+
+    `pixels`: uint8 (size, size, 3). Returns float32 (crop, crop, 3) on the 0-255 scale, before the mean is subtracted;
+    lighting takes some values beyond 0 and 255.
+    """
+    y, x = draws.crop_yx[row].tolist()
+    window = pixels[y : y + settings.crop_px, x : x + settings.crop_px]
+    mirrored: npt.NDArray[np.uint8] = window[:, ::-1] if draws.mirror[row] else window
+    shifted: npt.NDArray[np.float32] = mirrored.astype(np.float32) + draws.colour_offset[row]
+    return shifted
+
+
 @functools.cache
 def normal_quantiles() -> npt.NDArray[np.float64]:
     """Return the upper half of the normal distribution as 32,768 equally likely values: float64, rising from 0.

@@ -35,7 +35,7 @@ def recipe_names() -> list[str]:
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder; refuse to start a new one.")
 @one_line_errors
 def main(data: Path | None, **options: object) -> None:
-    r"""Train the two-tower network of 2012 on the shards in DATA.
+    """Train the two-tower network of 2012 on the shards in DATA.
 
     DATA is a folder that `alexnet-prep shard` wrote; left out, it is the folder that the environment variable
     ALEXNET_DATA names, else the 100 images that come with the package.
@@ -47,7 +47,7 @@ def main(data: Path | None, **options: object) -> None:
       alexnet-train --recipe small                     100 bundled images, minutes on a CPU
       alexnet-train /data/ilsvrc-256                   the paper's recipe, 90 epochs
       alexnet-train DATA --set train.batch_images=256 --set optim.lr=0.02
-    """
+    """  # noqa: D301 (click wants the character)
     from alexnet.tools.training import run_training
 
     run_training(TrainOptions(data=data, **options))  # type: ignore[arg-type]

@@ -33,7 +33,8 @@ def test_help_and_version(name: str) -> None:
     assert runner.invoke(COMMANDS[name], ["--version"]).output == f"{name}, version {__version__}\n"
     text = runner.invoke(COMMANDS[name], ["--help"]).output
     assert "Usage:" in text
-    assert "alexnet-" in text.split("Options:")[0], "help shows a line to type"
+    lines = text.split("Options:")[0].splitlines()[1:]
+    assert [line for line in lines if line.strip().startswith("alexnet-")], "help shows lines to type, each on its own"
 
 
 LIGHT = """
@@ -81,8 +82,10 @@ def test_prep_prints_what_became_of_every_entry(official: Path, tmp_path: Path) 
     assert "train: 27 in = 24 written + 3 rejected" in first.output
     assert "val: 7 in = 7 written + 0 rejected" in first.output
     assert (tmp_path / "ilsvrc-40" / "manifest.json").exists(), "--out defaults to SOURCE's name and the size"
-    again = CliRunner().invoke(prep, arguments)
+    again = CliRunner().invoke(prep, [*arguments, "--md5"])
     assert again.exit_code == 0
+    assert "ILSVRC2012_img_val.tar: md5" in again.output
+    assert "published 29b22e2961454d5413ddabcf34fc5622" in again.output
     assert "already complete" in again.output
 
 
@@ -92,7 +95,7 @@ def test_prep_mistakes(official: Path, data_set: Path, tmp_path: Path) -> None:
 
     assert "there is no such folder" in shard(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "lacks ILSVRC2012_img_train.tar" in shard(tmp_path / "empty")
+    assert "no known layout" in shard(tmp_path / "empty")
     assert "another data set" in shard(official, "--out", data_set)
     assert "size_px=1: must be between" in shard(official, "--out", tmp_path / "x", "--size", 1)
     assert not (tmp_path / "x").exists()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from alexnet.shards.errors import InputError
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.data import find_data
 
@@ -11,12 +12,12 @@ from alexnet.tools.data import find_data
 @click.group()
 @click.version_option(package_name="alexnet", prog_name="alexnet-bench")
 def main() -> None:
-    r"""Measure how fast this machine feeds the network, stage by stage.
+    """Measure how fast this machine feeds the network, stage by stage.
 
     \b
     Start here:
       alexnet-bench dataloader /data/ilsvrc-256
-    """
+    """  # noqa: D301 (click wants the character)
 
 
 @main.command()
@@ -64,3 +65,28 @@ def dataloader(
         seconds=0.5 if quick else seconds,
     )
     run_dataloader(settings, json_file)
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Taken evenly from SOURCE.")
+@click.option("--workers", default="1,2", show_default=True, help="Numbers of processes to measure.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
+)
+@one_line_errors
+def prep(source: Path, images: int, workers: str, rounds: int, json_file: Path | None) -> None:
+    """Speed of `alexnet-prep shard` on SOURCE against one core's decode + resize + encode.
+
+    Bound and converter are measured in turn on the same images; shards go to a temporary folder.
+    """
+    from alexnet.tools.bench.prep import run_prep
+
+    try:
+        counts = tuple(int(n) for n in workers.split(","))
+    except ValueError:
+        raise InputError(f"--workers {workers}: must be numbers with commas between, such as 1,2") from None
+    if min(counts) < 1:
+        raise InputError(f"--workers {workers}: every number must be at least 1")
+    run_prep(source, images, counts, rounds, json_file)

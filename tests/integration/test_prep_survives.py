@@ -1,0 +1,190 @@
+"""The converter outlives what happens to it: kills at any moment, workers that die, images that kill."""
+
+import hashlib
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet.shards.manifest import read_manifest
+from alexnet.tools.convert.build import BuildOptions, build
+from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.samples.official import write_official
+from tests.conftest import encode_picture
+
+SETTINGS = ConvertSettings(size_px=256, shard_images=12, seed=3)
+OPTIONS = ("--shard-images", "12", "--seed", "3", "--workers", "2")
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """180 pictures of ImageNet's size: a second or two of work."""
+    root = tmp_path_factory.mktemp("official")
+    pictures = [encode_picture(i, 500, 375) for i in range(30)]
+    words = {f"n0000000{k}": "thing" for k in range(3)}
+    train = {wnid: {f"{wnid}_{i}.JPEG": pictures[i % 30] for i in range(55)} for wnid in words}
+    write_official(root, words, train, [(f"n0000000{i % 3}", pictures[i]) for i in range(15)])
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("undisturbed") / "set"
+    build(open_source(source), root, SETTINGS, BuildOptions(workers=1))
+    return digests(root)
+
+
+def start(source: Path, root: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "alexnet.tools.prep", "shard", str(source), "--out", str(root), *OPTIONS]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of a process's worker processes (not of multiprocessing's resource tracker)."""
+    found = []
+    for task in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (task / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (task / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and b"spawn_main" in command:
+            found.append(int(task.name))
+    return found
+
+
+def kill(process: subprocess.Popen[str], victim: str) -> None:
+    """Kill the command, one of its workers, or interrupt it."""
+    if victim == "worker":
+        for pid in children(process.pid)[:1]:
+            os.kill(pid, signal.SIGKILL)
+        return
+    process.send_signal({"parent": signal.SIGKILL, "SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}[victim])
+
+
+def assert_gone(pids: list[int]) -> None:
+    """Wait for processes that are not ours to reap, ten seconds at most."""
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            assert select.select([handle], [], [], 10)[0], f"process {pid} outlived its parent"
+        finally:
+            os.close(handle)
+
+
+def disturb_until_done(source: Path, root: Path, seed: int, kills: int) -> None:
+    """Run the command, strike at random moments, and run it again until it is done."""
+    rng = random.Random(seed)
+    left = kills
+    for _ in range(10 * kills + 10):
+        process = start(source, root)
+        try:
+            process.wait(timeout=rng.uniform(0.2, 1.6) if left else 120)
+        except subprocess.TimeoutExpired:
+            left -= 1
+            workers = children(process.pid)
+            victim = rng.choice(["parent", "parent", "worker", "SIGINT", "SIGTERM"])
+            kill(process, victim)
+            process.wait(timeout=120)
+            if victim != "worker":
+                assert_gone(workers)
+        output, errors = process.communicate()
+        assert "Traceback" not in errors, errors
+        if process.returncode == 0:
+            return
+        assert process.returncode in (130, -signal.SIGKILL), (process.returncode, output, errors)
+    raise AssertionError("it never finished")
+
+
+def test_killed_at_random_moments_it_continues_and_gives_the_same_bytes(
+    source: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    for seed in range(3):
+        disturb_until_done(source, tmp_path / str(seed), seed, kills=1)
+        assert digests(tmp_path / str(seed)) == undisturbed
+
+
+@pytest.mark.slow
+def test_killed_many_times_it_continues_and_gives_the_same_bytes(
+    source: Path, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    for seed in range(100, 110):
+        disturb_until_done(source, tmp_path / str(seed), seed, kills=3)
+        assert digests(tmp_path / str(seed)) == undisturbed
+
+
+SABOTAGE = """
+import os, signal
+from pathlib import Path
+import alexnet.tools.convert.resize as resize
+ordinary = resize.convert_image
+
+def convert_image(data, *arguments):
+    if b"CRASH" in data:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"DEVOUR" in data:
+        raise MemoryError
+    if b"ONCE" in data and Path(os.environ["FUSE"]).exists():
+        Path(os.environ["FUSE"]).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ordinary(data, *arguments)
+
+resize.convert_image = convert_image
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source with images that crash the decoder, eat all memory, or die once for no fault of theirs."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SABOTAGE)
+    (tmp_path / "fuse").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("FUSE", str(tmp_path / "fuse"))
+    pictures = {f"n00000001_{i}.JPEG": encode_picture(i) for i in range(20)}
+    pictures["n00000001_3.JPEG"] += b"CRASH"
+    pictures["n00000001_7.JPEG"] += b"DEVOUR"
+    pictures["n00000001_12.JPEG"] += b"ONCE"
+    root = tmp_path / "source"
+    write_official(root, {"n00000001": "thing"}, {"n00000001": pictures}, [("n00000001", encode_picture(99))])
+    return root
+
+
+def test_images_that_kill_are_rejected_and_the_innocent_kept(deadly: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    build(open_source(deadly), root, ConvertSettings(size_px=40, shard_images=10), BuildOptions(workers=2))
+    manifest = read_manifest(root)
+    assert (manifest.counts["train"].written, manifest.counts["train"].rejected) == (18, 2)
+    rejected = (root / "rejected.jsonl").read_text()
+    assert "the decoder crashes on it (SIGSEGV)" in rejected
+    assert "decoding takes more than 2 GiB of memory" in rejected
+    assert "n00000001_12.JPEG" not in rejected, "killed from outside, it was tried again"
+    assert not (tmp_path / "fuse").exists()
+
+
+def test_a_full_disk_ends_in_one_line_and_the_next_call_continues(source: Path, tmp_path: Path) -> None:
+    """A file size limit of 100 kB makes writing a shard fail as a full disk does."""
+    root = tmp_path / "set"
+    command = [sys.executable, "-m", "alexnet.tools.prep", "shard", str(source), "--out", str(root), *OPTIONS]
+    limited = ["bash", "-c", 'ulimit -f 100; trap "" XFSZ; exec "$@"', "bash", *command]
+    run = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert run.returncode == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    assert len([line for line in run.stderr.splitlines() if line.startswith("Error: ")]) == 1, run.stderr
+    assert not list(root.rglob("*.tar"))
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert read_manifest(root).counts["train"].written == 165

@@ -1,0 +1,63 @@
+"""`alexnet-prep show`: make a data set visible, as one page that opens from the disk."""
+
+import os
+from pathlib import Path
+
+import click
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.command import one_line_errors
+
+_DEFAULT_IMAGES = 12
+
+
+@click.command()
+@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    metavar="FILE.html",
+    type=click.Path(path_type=Path),
+    help="Page to write, and FILE.png beside it.  [default: ./NAME.html, NAME being DIR's]",
+)
+@click.option(
+    "--images", default=_DEFAULT_IMAGES, show_default=True, type=click.IntRange(1, 500), help="Training images to show."
+)
+@one_line_errors
+def show(data: Path, out: Path | None, images: int) -> None:
+    """Show the data set DIR on one page: its images as training sees them, its classes, colours, files and rejects.
+
+    The page is self-contained: it opens from the disk, needs no network, and follows the light or dark mode of the
+    reader. Beside it goes the contact sheet as a PNG. A bounded number of images is read, however many there are; the
+    same data set gives the same bytes.
+    """
+    from alexnet.tools.report.contact_sheet import contact_png
+    from alexnet.tools.report.page import page
+    from alexnet.tools.report.survey import survey
+
+    html = (out or Path(f"{data.resolve().name}.html")).absolute()
+    _check_out(html, data, given=out is not None)
+    png = html.with_suffix(".png")
+    found = survey(data, images)
+    for file, content in ((html, page(found).encode()), (png, contact_png(found))):
+        _write(file, content)
+        click.echo(f"{file}: {len(content) / 1e6:,.1f} MB")
+
+
+def _check_out(html: Path, data: Path, *, given: bool) -> None:
+    """Refuse before the work what could not be written after it, and what would become part of the data set."""
+    name = f"--out {html}" if given else str(html)
+    if html.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{name}: must end in .html; the contact sheet goes beside it as .png")
+    if not html.parent.is_dir() or not os.access(html.parent, os.W_OK) or html.is_dir():
+        raise InputError(f"{name}: cannot be written; give a file in a folder that exists and is yours")
+    if html.resolve().is_relative_to(data.resolve()):
+        raise InputError(f"{name}: would be an extra file of the data set; give an --out outside of {data}")
+
+
+def _write(file: Path, content: bytes) -> None:
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}; give another --out") from None

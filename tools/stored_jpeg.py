@@ -1,0 +1,61 @@
+"""Look into one stored JPEG: its pixels, and how coarsely it was encoded.
+
+Runs in the worker processes of `alexnet-prep verify --deep` and imports no more than Pillow and NumPy.
+"""
+
+import functools
+import io
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from alexnet.shards.verify_shard import Decoded
+
+_MODES = ("RGB", "L")
+
+
+def decode_stored(jpeg: bytes) -> Decoded:
+    """Decode a stored JPEG. Raises ValueError if it cannot be decoded, or is no baseline JPEG in RGB or grey."""
+    pixels, tables = _open(jpeg)
+    return Decoded(pixels=pixels, dc_step=max(table[0] for table in tables))
+
+
+def rgb_and_quality(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], int]:
+    """Decode a stored JPEG into uint8 (height, width, 3), grey repeated, and estimate the quality it was encoded at."""
+    pixels, tables = _open(jpeg)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))), estimate_quality(tables[0])
+
+
+def estimate_quality(luminance: Sequence[int]) -> int:
+    """Return the quality, 1 to 100, whose luminance table in libjpeg is nearest to a JPEG's own."""
+    table = np.sort(np.array(luminance))
+    distances = [int(np.abs(table - known).sum()) for known in _tables_by_quality()]
+    return 1 + distances.index(min(distances))
+
+
+@functools.cache
+def _tables_by_quality() -> list[npt.NDArray[np.int64]]:
+    """Ask the encoder itself: the sorted luminance tables of qualities 1 to 100."""
+    dot, tables = Image.new("L", (8, 8)), []
+    for quality in range(1, 101):
+        encoded = io.BytesIO()
+        dot.save(encoded, "JPEG", quality=quality)
+        tables.append(np.sort(np.array(_open(encoded.getvalue())[1][0])))
+    return tables
+
+
+def _open(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], list[list[int]]]:
+    """Return pixels, uint8 (height, width, channels), and quantisation tables, the luminance one first."""
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+            image.load()
+            if not isinstance(image, JpegImageFile) or image.mode not in _MODES or "progressive" in image.info:
+                kind = "progressive" if "progressive" in image.info else image.mode
+                raise ValueError(f"is a JPEG of the kind {kind}: must be baseline in {' or '.join(_MODES)}")
+            return np.atleast_3d(np.asarray(image)), [table for _, table in sorted(image.quantization.items())]
+    except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot be decoded: {error}") from None

@@ -1,0 +1,148 @@
+"""`alexnet-prep verify`: say whether a data set is what it was when it was written, file by file."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+from alexnet import __version__
+from alexnet.shards.errors import InputError
+from alexnet.shards.verify import OnProgress
+from alexnet.shards.verify import verify as verify_data_set
+from alexnet.shards.verify_report import Report
+from alexnet.tools.command import one_line_errors
+
+RECEIPT_SCHEMA = 1
+
+_PLAIN_SECONDS = 30.0
+_STDOUT = "-"
+_INTERRUPTED = 130  # as a shell counts it; 1 would say that something was found
+
+
+@click.command()
+@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--deep", is_flag=True, help="Also decode every JPEG and recompute the colour statistics.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes; the findings do not depend on it.  [default: cores]"
+)
+@click.option("--receipt", metavar="FILE", help="Write what was checked and found as JSON; `-` is standard output.")
+@one_line_errors
+def verify(data: Path, deep: bool, workers: int | None, receipt: str | None) -> None:
+    """Check the data set DIR: every byte of every file, and that its parts agree with each other.
+
+    Sizes and sha256 against the manifest and SHA256SUMS; missing and extra files; the index and the DALI index files
+    against the tars; labels, keys and counts; with --deep also the pixels. One line a finding. Nothing is changed.
+
+    The exit code is 0 if all is well, 1 if something was found, 2 if DIR cannot be checked, 130 if stopped.
+    """
+    out = _receipt_file(receipt, data)
+    show = click.echo if receipt != _STDOUT else _to_stderr
+    decode = _decoder() if deep else None
+    try:
+        with _progress() as on_progress:
+            report = verify_data_set(data, decode=decode, workers=workers or _cores(), on_progress=on_progress)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    for finding in report.findings:
+        show(str(finding))
+    show(_summary(data, report, deep))
+    text = json.dumps(receipt_of(data, report, deep), indent=1, ensure_ascii=False) + "\n"
+    if receipt == _STDOUT:
+        click.echo(text, nl=False)
+    elif out is not None:
+        _write(out, text)
+    if not report.passed:
+        sys.exit(1)
+
+
+def receipt_of(data: Path, report: Report, deep: bool) -> dict[str, Any]:
+    """Return the receipt: what was checked, when and with which result; the schema is in docs/prep.md."""
+    fields = dataclasses.asdict(report)
+    return {
+        "schema": RECEIPT_SCHEMA,
+        "alexnet": __version__,
+        "data_set": data.absolute().name,
+        "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "deep": deep,
+        "passed": report.passed,
+        "sha256": fields.pop("digests"),
+        **fields,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _summary(data: Path, report: Report, deep: bool) -> str:
+    images = " and ".join(f"{count:,} {split}" for split, count in report.images.items())
+    looked = f"{report.decoded:,} images decoded" if deep else "pixels not looked at (--deep does)"
+    speed = report.bytes / 1e6 / max(report.seconds, 1e-9)
+    checked = (
+        f"{data}: {images} images in {report.shards:,} shards; {report.files:,} files, {report.bytes / 1e6:,.1f} MB "
+        f"checked in {report.seconds:,.1f} s ({speed:,.0f} MB/s), {looked}"
+    )
+    found = len(report.findings)
+    return f"{checked}: " + ("all is well" if report.passed else f"{found} finding{'s' if found > 1 else ''}")
+
+
+def _receipt_file(receipt: str | None, data: Path) -> Path | None:
+    """Return where the receipt goes, if it goes to a file; refuse at the start what would fail at the end."""
+    if receipt is None or receipt == _STDOUT:
+        return None
+    file = Path(receipt).absolute()
+    if file.is_dir() or not file.parent.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InputError(f"--receipt {receipt}: cannot be written; give a file in a folder that exists and is yours")
+    if file.resolve().is_relative_to(data.resolve()):
+        raise InputError(f"--receipt {receipt}: would be an extra file of the data set; give one outside of {data}")
+    return file
+
+
+def _write(file: Path, text: str) -> None:
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"--receipt {file}: {error.strerror or error}; give another file") from None
+
+
+def _decoder() -> Any:
+    from alexnet.tools.stored_jpeg import decode_stored
+
+    return decode_stored
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _to_stderr(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """Show bytes checked on standard error: a bar in a terminal, elsewhere a line every 30 seconds."""
+    if not sys.stderr.isatty():
+        due = time.monotonic() + _PLAIN_SECONDS
+
+        def line(done: int, total: int) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due += _PLAIN_SECONDS
+                _to_stderr(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB checked")
+
+        yield line
+        return
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("checking", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
