@@ -11,8 +11,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 .PHONY: help venv demo test test-all check gpu-check ci-100 clean
 
 help:
-	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (4 minutes on 2 cores)"
-	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (8 minutes)"
+	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
+	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (5 minutes)"
 	@echo "make test-all   the same with the slow tests"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what this machine can do: limits, GPU tests, network, stream, end to end (10 minutes)"
