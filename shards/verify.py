@@ -31,13 +31,14 @@ OnProgress = Callable[[int, int], None]
 
 
 def verify(
-    root: Path, *, decode: Decoder | None = None, workers: int = 1, on_progress: OnProgress = lambda *_: None
+    root: Path, *, decode: Decoder | None = None, workers: int = 0, on_progress: OnProgress = lambda *_: None
 ) -> Report:
     """Check a data set's files against its manifest and its SHA256SUMS, and all of them against its tars.
 
     `decode`: also decode every JPEG with it and recompute the colour statistics; worker processes must be able to
-    import it. Memory does not grow with the number of images, but for the index (24 bytes an image) and the places of
-    rejects. Raises InputError if `root` is no data set at all.
+    import it. `workers`: processes, 0 for this one alone; the findings do not depend on it. Memory does not grow with
+    the number of images, but for the index (24 bytes an image) and the places of rejects. Raises InputError if `root`
+    is no data set at all.
     """
     started = time.perf_counter()
     findings = FindingList()

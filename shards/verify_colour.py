@@ -4,7 +4,7 @@ They cannot be equal: the manifest's are of the pixels before encoding. A stored
 the colour resolution (4:2:0), which takes fine colour detail out of every axis that is not grey. So the comparison has
 a tolerance, which grows with the encoder's coarsest step and, for the share of an axis that is colour, with the spread
 along it. It was measured on photographs of 256 and 40 px at qualities from 100 to 1 and on coloured noise
-(docs/measurements.md): no difference was above 62% of it. Swapped channels, another scale, another split of unlike
+(docs/measurements.md): no difference was above 51% of it. Swapped channels, another scale, another split of unlike
 images or another data set differ by several times as much.
 """
 

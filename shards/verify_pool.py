@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,13 +21,13 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def check_shards(
-    root: Path, tasks: Sequence[ShardTask], workers: int, on_bytes: Callable[[int], None]
+    root: Path, tasks: Iterable[ShardTask], workers: int, on_bytes: Callable[[int], None]
 ) -> Iterator[ShardOutcome]:
     """Check shards and yield what was found, in no particular order; `on_bytes` is told of bytes as they are read.
 
-    One worker that decodes nothing is this process itself. Raises InputError if a worker process dies.
+    With no workers this process does it all. Raises InputError if a worker process dies.
     """
-    if workers == 1 and not any(task.decode for task in tasks):
+    if workers == 0:
         yield from (check_shard(root, task, on_bytes) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")
@@ -48,8 +48,8 @@ def check_shards(
         pool.shutdown()
     except BrokenProcessPool:
         raise InputError(
-            f"workers={workers}: a worker process was killed while it checked {root}, most likely for lack of memory; "
-            "give fewer --workers"
+            f"workers={workers}: a worker process died while it checked {root}; if memory was short, give "
+            "fewer --workers"
         ) from None
     finally:
         held.close()  # workers that are still busy leave at once
@@ -58,7 +58,7 @@ def check_shards(
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Have processes that start meanwhile compute on one thread: two that each used two cores took 4.4 times as long."""
+    """Have processes that start meanwhile compute on one thread each: they are the parallelism."""
     before = os.environ.get(_BLAS_THREADS)
     os.environ[_BLAS_THREADS] = "1"  # read when a process loads NumPy
     try:

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.model.host_memory import keep_freed_memory
 from alexnet.model.initialise import InitSettings, initialise
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.placement import Placement
 from alexnet.model.towers import INPUT_PX, NetSettings, TwoTowers
 from alexnet.pipeline import ImageStream
 from alexnet.shards.reader import SplitReader
+from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.limits import Rate, Row, figure, measure, rate_of, warm_up
 
 STREAM_BATCH_IMAGES = 128

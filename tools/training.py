@@ -14,7 +14,6 @@ from alexnet import __version__
 from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from alexnet.model.evaluate import evaluate
-from alexnet.model.host_memory import keep_freed_memory
 from alexnet.model.initialise import initialise, parameter_count
 from alexnet.model.metrics import Metrics
 from alexnet.model.optim import MomentumSGD
@@ -26,6 +25,7 @@ from alexnet.pipeline import ImageStream
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.tools.data import find_data
+from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.options import TrainOptions
 from alexnet.tools.run_folder import RunFolder
 from alexnet.tools.settings import RunSettings, load_recipe, with_overrides, with_setting

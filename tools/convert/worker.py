@@ -14,6 +14,7 @@ from typing import Any
 
 from alexnet.tools.convert.resize import UndecodableError, convert_image
 from alexnet.tools.convert.work import ShardJob, Step, attempt_shard
+from alexnet.tools.host_memory import keep_freed_memory
 
 _PR_SET_PDEATHSIG = 1
 _TRIAL_BYTES = 2 << 30
@@ -41,6 +42,7 @@ def serve(jobs: Connection, board: Board, stop: Any) -> None:
     leave_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops workers itself, so none prints a traceback
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    keep_freed_memory()
 
     def on_image(position: int, step: Step) -> None:
         if stop.value:

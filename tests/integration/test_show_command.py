@@ -1,0 +1,256 @@
+"""`alexnet-prep show`: one page that needs nothing but itself, and shows what training really sees."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from alexnet.pipeline import AugmentSettings, ImageStream
+from alexnet.pipeline.augment import augmented
+from alexnet.shards.manifest import read_manifest
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.report.charts import ticks
+from alexnet.tools.report.markup import document, element
+from alexnet.tools.report.survey import survey
+from alexnet.tools.show import show
+from alexnet.tools.stored_jpeg import estimate_quality
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Read a page strictly: every element is closed where it must be."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == [], self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def images(self) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.tags if tag == "img"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(show, [str(argument) for argument in arguments])
+
+
+def made(root: Path, out: Path, *options: object) -> tuple[Page, Image.Image]:
+    result = run(root, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    picture = Image.open(out.with_suffix(".png"))
+    picture.load()
+    return Page(out.read_text(encoding="utf-8")), picture
+
+
+def pixels_of(uri: str) -> npt.NDArray[np.uint8]:
+    kind, data = uri.split(",", 1)
+    assert kind in ("data:image/jpeg;base64", "data:image/png;base64")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+
+def test_the_page_of_the_bundled_set(ci_100: Path, tmp_path: Path) -> None:
+    page, sheet = made(ci_100, tmp_path / "page.html", "--images", 3)
+    manifest = read_manifest(ci_100)
+    for words in ("As training sees them", "Colour", "Classes", "Order on disk", "Files", "Rejected", "Facts"):
+        assert words in page.text
+    for fact in (manifest.digest(), manifest.source["digest"], manifest.versions["pillow"], "None: all 120 images"):
+        assert fact in page.text
+    for record in manifest.classes:
+        assert record.words in page.text
+    assert f"{manifest.colour.standard_deviations[0]:.2f}" in page.text
+    assert len(page.images()) == 3 * 9 + 1
+    assert all(image["alt"] for image in page.images())
+    assert sheet.size[0] > 1000
+
+
+def test_the_stored_squares_and_the_windows_are_what_training_sees(ci_100: Path, tmp_path: Path) -> None:
+    page, _ = made(ci_100, tmp_path / "page.html", "--images", 2)
+    pictures = survey(ci_100, 2).pictures
+    reader = SplitReader(ci_100, "train")
+    keys = [reader.key(i) for i in range(len(reader))]
+    with ImageStream(ci_100 / "train", batch_images=100, seed=0) as stream:
+        plans = [stream.plan(epoch, 0) for epoch in range(8)]
+        batch, _ = next(iter(stream))
+    mean = np.array(reader.manifest.colour.mean, np.float32)
+    for k, picture in enumerate(pictures):
+        shown = page.images()[9 * k : 9 * k + 9]
+        sample_id = keys.index(picture.key)
+        assert base64.b64decode(shown[0]["src"].split(",")[1]) == reader.jpeg(sample_id).tobytes()
+        for epoch, plan in enumerate(plans):
+            row = plan.sample_ids.tolist().index(sample_id)
+            (y, x), mirror = plan.crop_yx[row].tolist(), bool(plan.mirror[row])
+            assert f"window at x {x}, y {y}{', mirrored' if mirror else ''};" in shown[1 + epoch]["title"]
+            expected = picture.pixels[y : y + 224, x : x + 224][:, :: -1 if mirror else 1] + plan.colour_offset[row]
+            difference = pixels_of(shown[1 + epoch]["src"]) - np.clip(expected, 0, 255)
+            assert np.sqrt(np.mean(difference**2)) < 8  # JPEG's doing; a window one pixel off is at 20 or more
+        seen = augmented(picture.pixels, picture.draws[0], 0, AugmentSettings())
+        row = plans[0].sample_ids.tolist().index(sample_id)
+        np.testing.assert_allclose(batch[row].permute(1, 2, 0).numpy(), seen - mean, atol=1e-4)
+
+
+def test_small_squares_and_rejects(data_set: Path, tmp_path: Path) -> None:
+    page, _ = made(data_set, tmp_path / "small.html")
+    shapes = [pixels_of(image["src"]).shape for image in page.images()]
+    assert shapes[0] == (40, 40, 3)
+    assert shapes[1:9] == [(35, 35, 3)] * 8  # 224 of 256, in 40
+    rejects = [json.loads(line) for line in (data_set / "rejected.jsonl").read_text().splitlines()]
+    assert f"{len(rejects)} of 34 images of the source could not be decoded" in page.text
+    for reject in rejects:
+        assert reject["member"] in page.text
+        assert reject["reason"] in page.text
+
+
+def test_nothing_is_fetched(ci_100: Path, tmp_path: Path) -> None:
+    page, _ = made(ci_100, tmp_path / "page.html", "--images", 1)
+    text = (tmp_path / "page.html").read_text()
+    assert "http:" not in text
+    assert "https:" not in text
+    assert not re.search(r"url\((?!#)|@import|<script|<link|<iframe|srcset", text)
+    sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(source.startswith("data:image/") for source in sources)
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_same_data_give_the_same_bytes(data_set: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        command = [sys.executable, "-c", "from alexnet.tools.show import show; show()", str(data_set)]
+        subprocess.run([*command, "--out", str(tmp_path / f"{name}.html")], check=True, capture_output=True)
+    for suffix in ("html", "png"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_more_images_than_there_are(data_set: Path, tmp_path: Path) -> None:
+    page, _ = made(data_set, tmp_path / "all.html", "--images", 500)
+    assert len(page.images()) == 24 * 9 + 1
+    stems = [survey(data_set, n).pictures for n in (1, 2, 3, 4)]
+    assert [len({picture.label for picture in pictures}) for pictures in stems] == [1, 2, 3, 3]
+
+
+def test_many_classes_are_drawn_as_a_curve_and_the_extremes_named(ci_100: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(ci_100, tmp_path / "many"))
+    fields = json.loads((root / "manifest.json").read_text())
+    fields["classes"] = [{"wnid": f"n{i:08d}", "words": f"kind {i}"} for i in range(1000)]
+    (root / "manifest.json").write_text(json.dumps(fields))
+    page, _ = made(root, tmp_path / "many.html", "--images", 1)
+    assert "fewest images" in page.text
+    assert "kind 999" not in page.text  # not one of the six with the fewest
+    assert "classes, in falling order of images" in page.text
+
+
+def test_a_class_may_be_called_anything(ci_100: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(ci_100, tmp_path / "set"))
+    fields = json.loads((root / "manifest.json").read_text())
+    name = """</style><script>alert("&amp;'")</script> \u732b"""
+    fields["classes"][0]["words"] = name
+    (root / "manifest.json").write_text(json.dumps(fields))
+    page, _ = made(root, tmp_path / "odd.html", "--images", 1)
+    assert name in page.text
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nowhere/at/all"], "there is no such folder"),
+        (["{set}/train"], "this is one split; give the data set itself"),
+        (["{set}", "--out", "{tmp}/no/such/page.html"], "cannot be written"),
+        (["{set}", "--out", "{tmp}/page.png"], "must end in .html"),
+        (["{set}", "--out", "{set}/page.html"], "would be an extra file of the data set"),
+        (["{set}", "--images", "0"], "0 is not in the range"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_2(
+    data_set: Path, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*(argument.format(set=data_set, tmp=tmp_path) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_data_end_in_one_line(data_set: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data_set, tmp_path / "set"))
+    tar = root / "train" / "000000.tar"
+    offset = int(SplitReader(root, "train")._rows["offset"][0])
+    data = bytearray(tar.read_bytes())
+    data[offset : offset + 20] = bytes(20)
+    tar.write_bytes(data)
+    result = run(root, "--out", tmp_path / "page.html")
+    assert result.exit_code == 2
+    assert "train/000000.tar: the image of sample 0 cannot be decoded" in result.stderr
+    for name in ("mean_image.npy", "rejected.jsonl"):
+        other = Path(shutil.copytree(data_set, tmp_path / f"without {name}"))
+        (other / name).unlink()
+        result = run(other, "--out", tmp_path / "page.html")
+        assert result.exit_code == 2
+        assert f"{name}: cannot be read" in result.stderr
+
+
+def test_the_default_is_a_page_in_the_current_folder(
+    data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(data_set, "--images", 1).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{data_set.name}.html", f"{data_set.name}.png"]
+
+
+def test_neither_torch_nor_dali_is_loaded(data_set: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from alexnet.tools.show import show\n"
+        f"show.main([{str(data_set)!r}, '--out', {str(tmp_path / 'page.html')!r}], standalone_mode=False)\n"
+        "print(sorted(name for name in ('torch', 'nvidia.dali') if name in sys.modules))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("quality", [1, 30, 75, 90, 100])
+def test_quality_is_read_off_the_tables(quality: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "JPEG", quality=quality)
+    tables = Image.open(buffer).quantization  # type: ignore[attr-defined]
+    assert estimate_quality(tables[0]) == quality
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(10) == [0, 5, 10]
+    assert ticks(1300) == [0, 500, 1000]
+    assert ticks(30, 5, 10) == [10, 15, 20, 25, 30]
+    assert ticks(1.05) == pytest.approx([0, 0.5, 1.0])
+
+
+def test_markup_escapes_and_joins() -> None:
+    text = document("a & b", "p { }", element("p", "x < ", element("b", "y"), " z", title='"q"'))
+    assert "<title>a &amp; b</title>" in text
+    assert '<p title="&quot;q&quot;">x &lt; <b>y</b> z</p>' in text
