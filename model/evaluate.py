@@ -21,6 +21,8 @@ class Evaluation:
     loss: float
 
     def __str__(self) -> str:
+        if not self.of:
+            return "no images"
         once = ", each once" if self.images == self.of else ""
         return f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%} ({self.images:,}/{self.of:,} images{once})"
 

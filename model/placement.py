@@ -35,8 +35,9 @@ def choose_placement(device: str | None, gpus: int, precision: Precision) -> Pla
         raise InputError("--device cuda: this machine has no GPU that PyTorch can use; --device cpu works here")
     if gpus != 1:
         works = "--gpus 1" if count else "--gpus 1 --device cpu"
-        has = f"this machine has {count} GPU{'' if count == 1 else 's'}" if gpus > count else "towers share one device"
-        raise InputError(f"--gpus {gpus}: {has} in this version; {works} trains both towers here")
+        has = f"this machine has {count} GPU{'' if count == 1 else 's'}"
+        why = has if gpus > count else f"{has}, but in this version both towers share one device"
+        raise InputError(f"--gpus {gpus}: {why}; {works} trains both towers here")
     bf16, why = _precision(kind, precision)
     asked = "asked for" if device else ("a GPU is there" if count else "no GPU here")
     return Placement(device=torch.device(kind), bf16=bf16, why=f"{kind} ({asked}), {why}")

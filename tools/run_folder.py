@@ -33,8 +33,11 @@ class RunFolder:
             self._refuse_unless_equal(identity)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path}: exists and is no run folder; give another --out")
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        _write_json(path / _SETTINGS, identity)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            _write_json(path / _SETTINGS, identity)
+        except OSError as error:
+            raise InputError(f"--out {path}: {error.strerror}; give a folder that can be written") from None
 
     def cut_metrics(self, step: int) -> None:
         """Drop the lines of steps after a checkpoint: they are about to be done again."""

@@ -96,6 +96,11 @@ def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
         if (value := getattr(options, name)) is not None:
             settings = with_setting(settings, f"train.{name}", value)
     settings = with_overrides(settings, options.assignments)
+    if settings.schedule.kind == "plateau" and not manifest.counts["val"].written:
+        raise InputError(
+            "schedule.kind=plateau: the data set has no validation images to tell when to lower the rate; "
+            "--set schedule.kind=linear-tail does without"
+        )
     if settings.augment.crop_px != INPUT_PX:
         raise InputError(f"augment.crop_px={settings.augment.crop_px}: this network takes {INPUT_PX}")
     return dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=len(manifest.classes)))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from alexnet import __version__
@@ -140,7 +141,13 @@ def test_bench_measures_the_stages_and_writes_json(tmp_path: Path, monkeypatch: 
 
 
 def test_bench_mistakes(tmp_path: Path) -> None:
-    assert "no such folder" in mistake(CliRunner().invoke(bench, ["dataloader", str(tmp_path / "nowhere")]))
+    def run(*arguments: object) -> str:
+        return mistake(CliRunner().invoke(bench, ["dataloader", "--quick", *map(str, arguments)]))
+
+    assert "no such folder" in run(tmp_path / "nowhere")
+    assert "cannot be written" in run("--json", tmp_path / "nowhere" / "bench.json")
+    if not torch.cuda.is_available():
+        assert "--device cuda: this machine has no GPU" in run("--device", "cuda")
 
 
 def test_data_come_from_the_environment(ci_100: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

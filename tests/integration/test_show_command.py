@@ -20,9 +20,13 @@ from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.augment import augmented
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
+from alexnet.tools.convert.build import build
+from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.sources import open_source
 from alexnet.tools.report.charts import ticks
 from alexnet.tools.report.markup import document, element
 from alexnet.tools.report.survey import survey
+from alexnet.tools.samples.small_sets import write_mnist
 from alexnet.tools.show import show
 from alexnet.tools.stored_jpeg import estimate_quality
 
@@ -163,6 +167,15 @@ def test_many_classes_are_drawn_as_a_curve_and_the_extremes_named(ci_100: Path, 
     assert "fewest images" in page.text
     assert "kind 999" not in page.text  # not one of the six with the fewest
     assert "classes, in falling order of images" in page.text
+
+
+def test_grey_images_have_one_axis_and_no_cloud(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "mnist", 40, 10)
+    build(open_source(tmp_path / "mnist"), tmp_path / "set", ConvertSettings(size_px=28, shard_images=20))
+    page, _ = made(tmp_path / "set", tmp_path / "grey.html", "--images", 2)
+    assert "The images are grey" in page.text
+    assert not [tag for tag, _ in page.tags if tag == "circle"]
+    assert pixels_of(page.images()[1]["src"]).shape == (24, 24, 3)
 
 
 def test_a_class_may_be_called_anything(ci_100: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """`alexnet-prep verify` as a user types it: what it prints, its exit code, its receipt."""
 
 import hashlib
+import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from click.testing import CliRunner, Result
 from alexnet import __version__
 from alexnet.shards.checksums import write_checksums
 from alexnet.tools.verify import verify
+
+verify_command = importlib.import_module("alexnet.tools.verify")  # the module: a command has its name
 
 RECEIPT_FIELDS = {
     "schema",
@@ -124,6 +128,21 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in result.output
+
+
+def test_ctrl_c_is_told_apart_from_findings(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify_command, "verify_data_set", interrupted)
+    assert run(copy).exit_code == 130
+
+
+def test_progress_goes_to_standard_error_in_plain_lines(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_command, "_PLAIN_SECONDS", 0.0)
+    result = run(copy)
+    assert re.search(r"^\d+ of \d+ MB checked$", result.stderr, re.MULTILINE)
+    assert "MB checked\n" not in result.stdout
 
 
 def test_nothing_is_written(copy: Path) -> None:

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from alexnet import __version__
+from alexnet.model.placement import choose_placement
 from alexnet.pipeline import ImageStream
+from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.stages import Stage, decode, full, read
@@ -56,6 +58,8 @@ class Rate:
 
 def run_dataloader(settings: DataloaderBench, json_file: Path | None) -> None:
     """Measure, print the table and, if asked, write the JSON."""
+    if json_file is not None and not os.access(json_file.absolute().parent, os.W_OK):
+        raise InputError(f"--json {json_file}: cannot be written; give a file in a folder that exists")
     report = measure(settings)
     _print(report, settings)
     if json_file is not None:
@@ -65,7 +69,9 @@ def run_dataloader(settings: DataloaderBench, json_file: Path | None) -> None:
 def measure(settings: DataloaderBench) -> dict[str, Any]:
     """Return the report: schema, conditions, rows, verdict."""
     reader = SplitReader(settings.data, settings.split)
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not len(reader):
+        raise InputError(f"{settings.data}: its {settings.split} split has no images; give --split with the other")
+    device = choose_placement(settings.device, gpus=1, precision="auto").device.type
     threads = settings.threads or len(os.sched_getaffinity(0))
     batch_images = min(settings.batch_images, len(reader))
     stream = ImageStream(

@@ -11,6 +11,7 @@ from alexnet.pipeline.augment import AugmentSettings, augmented
 from alexnet.tools.report.markup import element
 from alexnet.tools.report.survey import EPOCHS, Picture, Pixels, Survey
 
+_TINY_PX = 96  # smaller squares are shown pixel by pixel, not smoothed
 _QUALITY = 88  # of the pictures on the page
 _STORED_PX, _GAP_PX, _MARGIN_PX, _TEXT_PX, _HEAD_PX = 144, 8, 32, 26, 72  # of the PNG
 _PAPER, _INK, _MUTED = (251, 250, 248), (28, 27, 25), (109, 106, 99)
@@ -25,7 +26,7 @@ def sheet(survey: Survey) -> Element:
         "div",
         element("div", heads, class_="heads", style=f"grid-template-columns:{columns}"),
         element("div", cells, class_="rows", style=f"grid-template-columns:{columns}"),
-        class_="sheet",
+        class_="sheet tiny" if survey.manifest.size_px < _TINY_PX else "sheet",
     )
 
 

@@ -23,6 +23,9 @@ _NAMED = 6  # of many classes, the fewest and the most images are named
 _SPLIT_NAMES = {"train": "training", "val": "validation"}
 _HALF, _THIRD = 530.0, 352.0  # of a page of 1,100, in CSS pixels
 _AXIS_NAMES = ("first", "second", "third")
+_LIGHTING = (
+    "Lighting moves a whole image along each axis by a tenth of its standard deviation, times a draw from N(0, 1)."
+)
 _IMAGENET_DEVIATIONS = (121.78, 37.09, 19.72)  # of the training set as the network of 2012 knew it
 
 
@@ -93,14 +96,16 @@ def _colour(survey: Survey) -> Element:
     mean = ", ".join(f"{v:.1f}" for v in colour.mean)
     picture = element("img", src=png_uri(survey.mean_image), alt="the mean image")
     figure = element("figure", picture, element("figcaption", f"mean image; its mean is {mean}"), class_="mean")
+    below = element("div", figure, _table(heads, rows, "axes"), class_="colour")
+    if survey.manifest.settings.get("channels", 3) == 1:
+        return _section("Colour", "The images are grey, so there is one axis: from black to white. " + _LIGHTING, below)
     return _section(
         "Colour",
         f"{len(survey.cloud):,} pixels, each in its own colour, seen along blue, green and red. The lines are the "
         "principal axes of all training pixels, two standard deviations to each side of the mean: how far the colours "
-        "of this data set spread, and in which direction. Lighting moves a whole image along each axis by a tenth of "
-        "its standard deviation, times a draw from N(0, 1).",
+        "of this data set spread, and in which direction. " + _LIGHTING,
         element("div", planes, class_="thirds"),
-        element("div", figure, _table(heads, rows, "axes"), class_="colour"),
+        below,
     )
 
 

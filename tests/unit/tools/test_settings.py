@@ -85,6 +85,12 @@ def test_an_unfinished_run_is_continued_and_others_refused(tmp_path: Path) -> No
     assert not claim(path, lr=0.2, overwrite=True).continues
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--out .*file/run: Not a directory"):
+        claim(tmp_path / "file" / "run")
+
+
 def test_resume_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
         claim(tmp_path / "run", resume=True)
