@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from alexnet.shards.verify_shard import Decoded
+from alexnet.shards.verify.shard import Decoded
 
 _MODES = ("RGB", "L")
 

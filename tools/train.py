@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from alexnet.tools.command import one_line_errors
-from alexnet.tools.options import TrainOptions
+from alexnet.tools.run.options import TrainOptions
 
 
 def recipe_names() -> list[str]:
@@ -48,6 +48,6 @@ def main(data: Path | None, **options: object) -> None:
       alexnet-train /data/ilsvrc-256                   the paper's recipe, 90 epochs
       alexnet-train DATA --set train.batch_images=256 --set optim.lr=0.02
     """  # noqa: D301 (click wants the character)
-    from alexnet.tools.training import run_training
+    from alexnet.tools.run.training import run_training
 
     run_training(TrainOptions(data=data, **options))  # type: ignore[arg-type]

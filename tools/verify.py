@@ -17,9 +17,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from alexnet import __version__
 from alexnet.shards.errors import InputError
-from alexnet.shards.verify import OnProgress
-from alexnet.shards.verify import verify as verify_data_set
-from alexnet.shards.verify_report import Report
+from alexnet.shards.verify.check import OnProgress
+from alexnet.shards.verify.check import verify as verify_data_set
+from alexnet.shards.verify.report import Report
 from alexnet.tools.command import one_line_errors
 
 RECEIPT_SCHEMA = 1

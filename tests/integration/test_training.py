@@ -76,7 +76,7 @@ def test_an_interrupted_run_equals_one_that_was_not(
         return save_checkpoint(folder, checkpoint, keep=keep)
 
     with monkeypatch.context() as patched:
-        patched.setattr("alexnet.tools.training.save_checkpoint", stop_soon)
+        patched.setattr("alexnet.tools.run.training.save_checkpoint", stop_soon)
         assert "the same command continues" in run(*arguments, "--out", tmp_path / "parts", code=130)
     assert "continued from step 4" in run(*arguments, "--out", tmp_path / "parts", "--resume")
 

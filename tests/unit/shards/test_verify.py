@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from alexnet.shards.checksums import CHECKSUMS_NAME, write_checksums
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
-from alexnet.shards.verify import verify
-from alexnet.shards.verify_report import Report
-from alexnet.shards.verify_shard import Decoded
+from alexnet.shards.verify.check import verify
+from alexnet.shards.verify.report import Report
+from alexnet.shards.verify.shard import Decoded
 from alexnet.tools.stored_jpeg import decode_stored
 
 FAST = settings(
@@ -270,7 +270,7 @@ def test_a_worker_that_is_killed_ends_the_command_in_one_line(sealed: Path) -> N
 ORPHANS = """
 import os, signal, sys
 from pathlib import Path
-from alexnet.shards.verify import verify
+from alexnet.shards.verify.check import verify
 
 def wait(_):
     print(os.getpid(), flush=True)

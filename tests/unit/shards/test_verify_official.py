@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.shards.findings import FindingList
 from alexnet.shards.index import INDEX_DTYPE
 from alexnet.shards.manifest import ClassRecord, SplitCounts, read_manifest
-from alexnet.shards.verify_index import check_class_counts
+from alexnet.shards.verify.findings import FindingList
+from alexnet.shards.verify.index import check_class_counts
 
 
 def test_ids_taken_for_labels_are_recognised_on_the_official_classes(data_set: Path) -> None:

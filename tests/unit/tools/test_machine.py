@@ -8,8 +8,9 @@ from dataclasses import asdict
 import pynvml
 import pytest
 
-from alexnet.tools import jpeg_engine, machine
-from alexnet.tools.jpeg_engine import UtilisationSampler, query_jpeg_engine
+from alexnet.tools import machine
+from alexnet.tools.gpu_check import jpeg_engine
+from alexnet.tools.gpu_check.jpeg_engine import UtilisationSampler, query_jpeg_engine
 from alexnet.tools.machine import Gpu, describe_machine
 
 
@@ -68,9 +69,8 @@ def test_a_missing_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_importing_command_and_description_loads_neither_torch_nor_dali() -> None:
-    program = (
-        "import sys, alexnet.tools.machine, alexnet.tools.gpu_check; print({'torch', 'nvidia.dali'} & {*sys.modules})"
-    )
+    imports = "import sys, alexnet.tools.machine, alexnet.tools.gpu_check.command"
+    program = f"{imports}; print({{'torch', 'nvidia.dali'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.run_folder import RunFolder
-from alexnet.tools.settings import RunSettings, load_recipe, with_overrides
+from alexnet.tools.run.run_folder import RunFolder
+from alexnet.tools.run.settings import RunSettings, load_recipe, with_overrides
 from alexnet.tools.train import recipe_names
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.verify_shard import ShardOutcome, ShardTask, check_shard
+from alexnet.shards.verify.shard import ShardOutcome, ShardTask, check_shard
 
 _POLL_SECONDS = 0.1
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.findings import FindingList
 from alexnet.shards.index import INDEX_DTYPE, IndexRows
 from alexnet.shards.manifest import INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, Split
-from alexnet.shards.verify_manifest import channels_of, counts_of
+from alexnet.shards.verify.findings import FindingList
+from alexnet.shards.verify.manifest import channels_of, counts_of
 
 _FIRST_WNID, _LAST_WNID = "n01440764", "n15075141"  # of the 1,000 classes of ILSVRC-2012
 _VAL_IMAGES, _VAL_IMAGES_PER_CLASS = 50_000, 50

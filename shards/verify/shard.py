@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.colour import ColourSums
-from alexnet.shards.findings import FindingList
 from alexnet.shards.index import INDEX_DTYPE
 from alexnet.shards.manifest import INDEX_NAME, Split
-from alexnet.shards.tar_walk import TarFaultError, TarSample, walk_samples
+from alexnet.shards.verify.findings import FindingList
+from alexnet.shards.verify.tar_walk import TarFaultError, TarSample, walk_samples
 from alexnet.shards.writer import shard_file
 
 _KEY = re.compile(r"([0-9]{8})_[A-Za-z0-9_-]{0,60}")

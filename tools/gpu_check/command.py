@@ -33,12 +33,12 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.data import find_data
-from alexnet.tools.jpeg_engine import JpegEngine, query_jpeg_engine
+from alexnet.tools.gpu_check.jpeg_engine import JpegEngine, query_jpeg_engine
 from alexnet.tools.machine import Machine, describe_machine
 
 if TYPE_CHECKING:  # torch is loaded when the command runs, not for its --help
     from alexnet.model.placement import Placement
-    from alexnet.tools.limits import Row
+    from alexnet.tools.gpu_check.limits import Row
 
 SCHEMA = 1
 RESULT_NAME = "gpu-check.json"
@@ -132,7 +132,7 @@ def main(data: Path | None, out: Path, quick: bool) -> None:
 def _sections(report: Report, data: Path, *, quick: bool) -> list[Section]:
     """Return what is measured, in order, with the seconds that this machine gets."""
     from alexnet.model.placement import choose_placement
-    from alexnet.tools import limits, rehearsal
+    from alexnet.tools.gpu_check import limits, rehearsal
 
     placement = choose_placement(None, 1, "auto")
     no_gpu = report.machine.gpu_why
@@ -159,7 +159,7 @@ def _sections(report: Report, data: Path, *, quick: bool) -> list[Section]:
 
 
 def _network_sections(placement: "Placement", no_gpu: str, seconds: float) -> list[Section]:
-    from alexnet.tools import rehearsal
+    from alexnet.tools.gpu_check import rehearsal
 
     def section(batch_images: int, left_out: str) -> Section:
         return Section(
@@ -204,7 +204,7 @@ def _release_memory() -> None:
 
 
 def _jpeg_engine(engine: JpegEngine) -> "Iterator[Row]":
-    from alexnet.tools.limits import Row
+    from alexnet.tools.gpu_check.limits import Row
 
     said = f"{engine.nvjpeg}; {engine.nvml}"
     if engine.engines is None:
@@ -221,7 +221,7 @@ def _why_no_tests() -> str:
 
 def _marked_tests(report: Report, seconds: float) -> "Iterator[Row]":
     """Run the tests marked gpu in a process of their own, so that a crash ends them alone."""
-    from alexnet.tools.limits import Row
+    from alexnet.tools.gpu_check.limits import Row
 
     with tempfile.TemporaryDirectory() as folder:
         junit = Path(folder) / "tests.xml"
@@ -249,7 +249,7 @@ def _project() -> Path:
 
 
 def _print(report: Report) -> None:
-    from alexnet.tools.limits import figure
+    from alexnet.tools.gpu_check.limits import figure
 
     console = Console()
     if not console.is_terminal:
@@ -261,7 +261,3 @@ def _print(report: Report) -> None:
     console.print(table)
     for entry in report.left_out:
         console.print(f"left out: {entry['name']}: {entry['why']}", highlight=False, markup=False)
-
-
-if __name__ == "__main__":
-    main()

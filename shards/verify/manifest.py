@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.colour import ColourStatistics
-from alexnet.shards.findings import FindingList
 from alexnet.shards.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -24,6 +23,7 @@ from alexnet.shards.manifest import (
     Split,
     SplitCounts,
 )
+from alexnet.shards.verify.findings import FindingList
 from alexnet.shards.writer import shard_file
 
 Array = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.shards.checksums import CHECKSUMS_NAME, Checksums, entries_below, sha256_of
-from alexnet.shards.findings import FindingList
 from alexnet.shards.manifest import MANIFEST_NAME, FileRecord, Manifest, ShardRecord
+from alexnet.shards.verify.findings import FindingList
 
 _SHARED_DIGITS = 32  # two unrelated sha256 agree in 4 of 64 digits; in 32 with a probability of 1e-21
 _MOST_EXTRA = 100

@@ -13,16 +13,16 @@ from typing import cast
 
 from alexnet.shards.checksums import CHECKSUMS_NAME, Checksums, read_checksums
 from alexnet.shards.errors import InputError
-from alexnet.shards.findings import FindingList
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import MANIFEST_NAME, MEAN_IMAGE_NAME, SPLITS, Manifest, Split, read_manifest
-from alexnet.shards.verify_colour import ColourCheck, compare_colour
-from alexnet.shards.verify_files import FileFacts, check_presence, facts_of, judge, recorded_files
-from alexnet.shards.verify_index import check_class_counts, check_mean_image, check_places, load_index
-from alexnet.shards.verify_manifest import channels_of, check_manifest, counts_of
-from alexnet.shards.verify_pool import check_shards
-from alexnet.shards.verify_report import Report, Totals
-from alexnet.shards.verify_shard import Decoder, ShardTask
+from alexnet.shards.verify.colour import ColourCheck, compare_colour
+from alexnet.shards.verify.files import FileFacts, check_presence, facts_of, judge, recorded_files
+from alexnet.shards.verify.findings import FindingList
+from alexnet.shards.verify.index import check_class_counts, check_mean_image, check_places, load_index
+from alexnet.shards.verify.manifest import channels_of, check_manifest, counts_of
+from alexnet.shards.verify.pool import check_shards
+from alexnet.shards.verify.report import Report, Totals
+from alexnet.shards.verify.shard import Decoder, ShardTask
 
 _TAR = re.compile(f"({'|'.join(SPLITS)})/([0-9]{{6}})\\.tar")
 

@@ -26,10 +26,10 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.tools.data import find_data
 from alexnet.tools.host_memory import keep_freed_memory
-from alexnet.tools.options import TrainOptions
-from alexnet.tools.run_folder import RunFolder
-from alexnet.tools.settings import RunSettings, load_recipe, with_overrides, with_setting
-from alexnet.tools.sinks import JsonLines, Terminal
+from alexnet.tools.run.options import TrainOptions
+from alexnet.tools.run.run_folder import RunFolder
+from alexnet.tools.run.settings import RunSettings, load_recipe, with_overrides, with_setting
+from alexnet.tools.run.sinks import JsonLines, Terminal
 
 
 def run_training(options: TrainOptions) -> None:

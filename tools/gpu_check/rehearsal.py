@@ -18,8 +18,8 @@ from alexnet.model.placement import Placement
 from alexnet.model.towers import INPUT_PX, NetSettings, TwoTowers
 from alexnet.pipeline import ImageStream
 from alexnet.shards.reader import SplitReader
+from alexnet.tools.gpu_check.limits import Rate, Row, figure, measure, rate_of, warm_up
 from alexnet.tools.host_memory import keep_freed_memory
-from alexnet.tools.limits import Rate, Row, figure, measure, rate_of, warm_up
 
 STREAM_BATCH_IMAGES = 128
 CPU_BATCH_IMAGES = 32

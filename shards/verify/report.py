@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.colour import ColourSums
-from alexnet.shards.findings import Finding
 from alexnet.shards.manifest import SPLITS, Split
-from alexnet.shards.verify_colour import ColourCheck
-from alexnet.shards.verify_shard import ShardOutcome
+from alexnet.shards.verify.colour import ColourCheck
+from alexnet.shards.verify.findings import Finding
+from alexnet.shards.verify.shard import ShardOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
