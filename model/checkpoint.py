@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,6 +19,10 @@ from alexnet.shards.errors import InputError
 
 _TENSORS = "tensors.safetensors"
 _PROGRESS = "progress.json"
+
+
+class CheckpointError(Exception):
+    """Say that a checkpoint could not be written; those before it are untouched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +39,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     target = folder / f"step-{checkpoint.step:09d}"
     partial = folder / f".partial-{checkpoint.step:09d}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: t.detach().contiguous() for name, t in checkpoint.tensors.items()}, partial / _TENSORS)
-    with (partial / _PROGRESS).open("w") as file:
-        json.dump({"step": checkpoint.step, **checkpoint.progress}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        partial.mkdir(parents=True)
+        save_file({name: t.detach().contiguous() for name, t in checkpoint.tensors.items()}, partial / _TENSORS)
+        with (partial / _PROGRESS).open("w") as file:
+            json.dump({"step": checkpoint.step, **checkpoint.progress}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)  # half a checkpoint is of no use, and its room is needed
+        raise CheckpointError(f"{target}: cannot be written ({error}); the checkpoints before it are kept") from None
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     for old in checkpoints(folder)[:-keep]:

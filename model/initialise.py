@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from alexnet.model.towers import LAYERS, TOWERS, Tower, TwoTowers
+from alexnet.model.towers import LAYERS, TOWERS, Tower, TwoTowers, class_range
 
 _ONES = frozenset({"conv2", "conv4", "conv5", "fc6", "fc7"})  # paper, section 5: "the rectifiers start with positive"
 
@@ -56,6 +56,4 @@ def _tower(net: TwoTowers, index: int) -> Tower | None:
 
 
 def _classes_of(net: TwoTowers, tower: int) -> int:
-    from alexnet.model.towers import class_range
-
     return len(class_range(net.settings.classes, tower))

@@ -1,5 +1,6 @@
 """Data that tests share: made here, never downloaded."""
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,12 @@ def ci_100() -> Path:
 @pytest.fixture(scope="session")
 def picture() -> Callable[..., bytes]:
     return encode_picture
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, by its path there."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def encode_picture(seed: int, width: int = 60, height: int = 48, file_format: str = "JPEG", **options: object) -> bytes:

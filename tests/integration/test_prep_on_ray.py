@@ -1,6 +1,5 @@
 """The same shards from a Ray cluster of two nodes, one of which is lost in the middle. Needs the extra `ray`."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,9 @@ from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.samples.official import write_official
-from tests.conftest import encode_picture
+from tests.conftest import digests, encode_picture
 
 SETTINGS = ConvertSettings(size_px=256, shard_images=20, seed=3)
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The converter outlives what happens to it: kills at any moment, workers that die, images that kill."""
 
-import hashlib
 import os
 import random
 import select
@@ -16,15 +15,10 @@ from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.samples.official import write_official
-from tests.conftest import encode_picture
+from tests.conftest import digests, encode_picture
 
 SETTINGS = ConvertSettings(size_px=256, shard_images=12, seed=3)
 OPTIONS = ("--shard-images", "12", "--seed", "3", "--workers", "2")
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alexnet.shards.checksums import CHECKSUMS_NAME
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import INDEX_NAME, MANIFEST_NAME, SPLITS, read_manifest
+from alexnet.shards.manifest import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    MEAN_IMAGE_NAME,
+    REJECTED_NAME,
+    SPLITS,
+    read_manifest,
+)
 from alexnet.tools.convert.work import WORK
 
 Job = dict[str, Any]
 
 _JOB = "job.json"
+_FILES = (MANIFEST_NAME, INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME, CHECKSUMS_NAME)
+_FOLDERS = (WORK, *SPLITS)
 
 
 @contextmanager
@@ -89,13 +99,13 @@ def _clear(root: Path) -> None:
         if any(root.iterdir()):
             raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
         return
-    (root / MANIFEST_NAME).unlink(missing_ok=True)  # first: from here on the set is not complete
-    (root / INDEX_NAME).unlink(missing_ok=True)
-    for path in root.iterdir():
-        if path.is_dir() and path.name in (WORK, *SPLITS):
-            shutil.rmtree(path)
-        elif path.is_file():
-            path.unlink()
+    foreign = sorted(path.name for path in root.iterdir() if path.name not in (*_FILES, *_FOLDERS))
+    if foreign:
+        raise InputError(f"--overwrite: {root} also holds {', '.join(foreign)}, so nothing was deleted; move it away")
+    for name in _FILES:  # the manifest first: from then on the set is not complete
+        (root / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        shutil.rmtree(root / name, ignore_errors=True)
 
 
 def _read(job_file: Path) -> Job:

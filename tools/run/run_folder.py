@@ -24,6 +24,8 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
+        if overwrite and resume:
+            raise InputError("--overwrite and --resume: one deletes the run that the other continues; give one of them")
         if overwrite:
             self._clear()
         self.continues = (path / _SETTINGS).exists()

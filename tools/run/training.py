@@ -12,7 +12,7 @@ import torch
 
 from alexnet import __version__
 from alexnet.model.batches import BatchSource
-from alexnet.model.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from alexnet.model.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from alexnet.model.evaluate import evaluate
 from alexnet.model.initialise import initialise, parameter_count
 from alexnet.model.metrics import Metrics
@@ -24,6 +24,7 @@ from alexnet.model.trainer import Trainer
 from alexnet.pipeline import ImageStream
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
+from alexnet.tools.command import StoppedError
 from alexnet.tools.data import find_data
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.options import TrainOptions
@@ -143,6 +144,8 @@ def _train(folder: RunFolder, trainer: Trainer, streams: Streams, settings: RunS
         terminal.close()
         click.echo(f"interrupted after step {trainer.step:,}; the same command continues from the last checkpoint")
         raise SystemExit(130) from None
+    except CheckpointError as error:
+        raise StoppedError(f"{error}; make room and give the same command again") from None
     finally:
         terminal.close()
         log.close()

@@ -1,6 +1,5 @@
 """A data set is the same bytes for every number of workers and every interruption, and nothing is lost on the way."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -16,13 +15,9 @@ from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.work import is_done
+from tests.conftest import digests
 
 SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_every_entry_is_written_or_rejected_with_a_reason(data_set: Path) -> None:
@@ -101,12 +96,15 @@ def test_a_folder_with_something_else_is_refused_and_untouched(official: Path, t
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_the_source_is_only_read(official: Path, data_set: Path) -> None:
-    assert sorted(p.name for p in official.iterdir()) == [
-        "ILSVRC2012_devkit_t12.tar.gz",
-        "ILSVRC2012_img_train.tar",
-        "ILSVRC2012_img_val.tar",
-    ]
+def test_the_source_is_only_read(official: Path, tmp_path: Path) -> None:
+    before = {path: (path.stat().st_mtime_ns, digest) for path, digest in zip(*_files(official), strict=True)}
+    build(open_source(official), tmp_path / "set", SETTINGS)
+    assert {path: (path.stat().st_mtime_ns, digest) for path, digest in zip(*_files(official), strict=True)} == before
+
+
+def _files(root: Path) -> tuple[list[Path], list[str]]:
+    found = digests(root)
+    return [root / name for name in found], list(found.values())
 
 
 def test_nothing_of_the_machine_is_in_the_manifest(data_set: Path, official: Path) -> None:
@@ -143,6 +141,11 @@ def test_overwrite_replaces_a_data_set_and_nothing_else(official: Path, data_set
     root = Path(shutil.copytree(data_set, tmp_path / "set"))
     other = ConvertSettings(size_px=32, shard_images=10, seed=7)
     assert build(open_source(official), root, other, BuildOptions(overwrite=True)).size_px == 32
+    (root / "notes.txt").write_text("mine")
+    before = digests(root)
+    with pytest.raises(InputError, match=r"also holds notes\.txt, so nothing was deleted"):
+        build(open_source(official), root, SETTINGS, BuildOptions(overwrite=True))
+    assert digests(root) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(InputError, match="so nothing was deleted"):

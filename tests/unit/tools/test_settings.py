@@ -96,6 +96,13 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
         claim(tmp_path / "run", resume=True)
 
 
+def test_overwrite_and_resume_together_delete_nothing(tmp_path: Path) -> None:
+    folder = claim(tmp_path / "run")
+    with pytest.raises(InputError, match="give one of them"):
+        claim(tmp_path / "run", overwrite=True, resume=True)
+    assert folder.checkpoints.exists()
+
+
 def test_overwrite_deletes_runs_only(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").touch()
     with pytest.raises(InputError, match="is no run folder, so nothing was deleted"):
