@@ -7,6 +7,7 @@ nothing of process groups: a rank is two integers it is given.
 
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.plan import BatchPlan
+from alexnet.pipeline.settings import StreamSettings
 from alexnet.pipeline.stream import ImageStream
 
-__all__ = ["AugmentSettings", "BatchPlan", "ImageStream"]
+__all__ = ["AugmentSettings", "BatchPlan", "ImageStream", "StreamSettings"]

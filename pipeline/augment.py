@@ -1,50 +1,62 @@
 """What is done to each image: where it is cut, whether it is mirrored, how its colours are shifted.
 
 Every draw is an integer hash of (seed, epoch, sample id), so it does not matter who computes it, when, or together
-with which other images. Normal deviates come from a committed table indexed by 16 hash bits, and sums have a fixed
-order: NumPy's transcendental functions and reductions change their last bits from CPU to CPU.
+with which other images. One setting departs from that, because the original did: `crop_per="32-images"` cuts and
+mirrors 32 consecutive images of an epoch's order alike, so there the position counts and not the image. Positions run
+over the global batches, hence ranks agree all the same.
 
-Lighting (paper, section 4.1) shifts all pixels of an image by one colour: the principal axes of the training set's
-RGB pixels, each times its *standard deviation* times a draw from N(0, 0.1). The paper's text says eigenvalue; the
-2012 code multiplies by the square root, and on 0-255 pixels the eigenvalue would bleach everything. Torch's widely
-copied constants are variances on a 0-1 scale: as multipliers they are 2 to 17 times too weak.
+What happens to a pixel afterwards (mean, scale) is settled here, too, and computed in `finish.py`.
 """
 
-import functools
-from dataclasses import dataclass
-from importlib.resources import files
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.pipeline.lighting import Lighting, channel_noise, colour_offsets, lighting_axes
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of
 
-Lighting = Literal["measured", "off"]
+CropPer = Literal["image", "32-images"]
+Mean = Literal["channel", "image"]
 Scale = Literal["pixel", "unit-variance"]
+
+IMAGES_PER_SHARED_CROP = 32
 
 _HASHES_PER_SAMPLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSettings:
-    """Settle the augmentation of a training stream.
+    """Settle the augmentation of a training stream, and the scale of its pixels.
 
-    `crop_px`: side of the window. `mirror`: flip half of the images. `lighting`: `measured` uses the data set's own
-    principal axes, `off` none. `lighting_std`: standard deviation of the three coefficients. `scale`: `pixel` leaves
+    `crop_px`: side of the window. `crop_per`: draw window and mirror for each `image`, or, like the 2012 code, once for
+    `32-images` that follow each other. `mirror`: flip half of the images. `lighting`: whose principal axes the colours
+    are shifted along (see `lighting.py`). `lighting_std`: standard deviation of the three coefficients.
+    `lighting_division`: divide training pixels, when mean and lighting are in, by 1 + lighting_std, as the 2012 code
+    did to keep their scale near that of test images: 1.1 at its 0.1.
+    `mean`: subtract each `channel`'s mean, or the centre of the mean `image`, as in 2012. `scale`: `pixel` leaves
     0-255 minus the mean, as in 2012; `unit-variance` also divides by each channel's standard deviation.
     """
 
     crop_px: int = 224
+    crop_per: CropPer = "image"
     mirror: bool = True
     lighting: Lighting = "measured"
     lighting_std: float = 0.1
+    lighting_division: bool = False
+    mean: Mean = "channel"
     scale: Scale = "pixel"
 
     def check(self, size_px: int) -> None:
-        """Raise InputError unless the window fits the stored images."""
+        """Raise InputError unless the values are known, go together, and the window fits the stored images."""
+        kinds = get_type_hints(type(self))
+        for name in (field.name for field in fields(self)):
+            value, allowed = getattr(self, name), get_args(kinds[name])
+            if allowed and value not in allowed:
+                raise InputError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
         if not 1 <= self.crop_px <= size_px:
             raise InputError(
                 f"crop_px={self.crop_px}: must be between 1 and the shards' {size_px}; "
@@ -52,6 +64,11 @@ class AugmentSettings:
             )
         if not 0 <= self.lighting_std <= 10:
             raise InputError(f"lighting_std={self.lighting_std}: must be between 0 and 10; the paper uses 0.1")
+        if self.lighting_division and self.lighting == "off":
+            raise InputError(
+                "lighting_division=True: makes up for lighting, so lighting must not be off; "
+                "set lighting_division=False as well"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +91,25 @@ def draw(
     seed: int,
     epoch: int,
     sample_ids: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int64] | None = None,
 ) -> Draws:
-    """Draw the augmentation of samples in an epoch."""
+    """Draw the augmentation of samples in an epoch.
+
+    `positions`: int64 (n,), where the samples stand in the epoch's order; needed where crops are shared.
+    """
     key = key_of(Purpose.AUGMENTATION, seed, epoch)
-    geometry = hashes(key, sample_ids * _HASHES_PER_SAMPLE)
+    if settings.crop_per == "image":
+        geometry = hashes(key, sample_ids * _HASHES_PER_SAMPLE)
+    elif positions is None:
+        raise ValueError("crop_per='32-images' needs the positions of the samples in the epoch's order")
+    else:
+        geometry = hashes(key_of(Purpose.SHARED_CROP, seed, epoch), positions // IMAGES_PER_SHARED_CROP)
     places = size_px - settings.crop_px + 1
     crop_yx = np.stack([_below(geometry, 0, places), _below(geometry, 24, places)], axis=1)
     mirror = (geometry >> np.uint64(63)).astype(np.bool_) if settings.mirror else np.zeros(len(sample_ids), np.bool_)
-    return Draws(
-        crop_yx=crop_yx,
-        mirror=mirror,
-        colour_offset=_colour_offset(settings, colour, hashes(key, sample_ids * _HASHES_PER_SAMPLE + 1)),
-    )
+    light = hashes(key, sample_ids * _HASHES_PER_SAMPLE + 1)
+    axes = lighting_axes(settings.lighting, colour)
+    return Draws(crop_yx=crop_yx, mirror=mirror, colour_offset=colour_offsets(axes, settings.lighting_std, light))
 
 
 def centre(settings: AugmentSettings, size_px: int, images: int) -> Draws:
@@ -113,38 +137,34 @@ def augmented(
     return shifted
 
 
-@functools.cache
-def normal_quantiles() -> npt.NDArray[np.float64]:
-    """Return the upper half of the normal distribution as 32,768 equally likely values: float64, rising from 0.
+def lighting_noise_std(settings: AugmentSettings, colour: ColourStatistics) -> tuple[float, float, float]:
+    """Return the standard deviation of the colour noise of R, G and B, on the 0-255 scale, before any division."""
+    return channel_noise(lighting_axes(settings.lighting, colour), settings.lighting_std)
 
-    Midpoints of equal slices of probability, so draws reach 4.3 standard deviations and have variance 0.99993.
-    """
-    with (files("alexnet.pipeline") / "normals.npy").open("rb") as file:
-        table: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
-    return table.astype(np.float64)
+
+def describe_lighting(settings: AugmentSettings, colour: ColourStatistics) -> str:
+    """Say in one line how strong the colour noise is, for the start of a run."""
+    axes = lighting_axes(settings.lighting, colour)
+    if axes is None:
+        return "lighting off: no colour noise"
+    channels = lighting_noise_std(settings, colour)
+    along = tuple(settings.lighting_std * deviation for deviation in axes.standard_deviations)
+    line = (
+        f"lighting {settings.lighting}: colour noise of standard deviation {_row(channels)} on R, G, B of 0-255 "
+        f"({_row(along)} along the principal axes)"
+    )
+    if settings.lighting == "torch":
+        line += "; Torch's variances used as deviations: 2.2, 7.7 and 17 times weaker along the axes than krizhevsky"
+    if settings.lighting_division:
+        line += f"; pixels then divided by {1 + settings.lighting_std:g}"
+    return line
+
+
+def _row(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
 
 
 def _below(hashed: npt.NDArray[np.uint64], first_bit: int, n: int) -> npt.NDArray[np.int32]:
     """Map 24 bits of each hash onto 0..n-1 by multiplication; the bias is below n / 2^24."""
     bits = (hashed >> np.uint64(first_bit)) & np.uint64(0xFFFFFF)
     return ((bits * np.uint64(n)) >> np.uint64(24)).astype(np.int32)
-
-
-def _normal(hashed: npt.NDArray[np.uint64], first_bit: int) -> npt.NDArray[np.float64]:
-    """Turn 16 bits of each hash into a draw from N(0, 1): 15 bits choose the magnitude, one the sign."""
-    bits = (hashed >> np.uint64(first_bit)) & np.uint64(0xFFFF)
-    magnitude = normal_quantiles()[(bits & np.uint64(0x7FFF)).astype(np.int64)]
-    return np.where(bits >> np.uint64(15), -magnitude, magnitude)
-
-
-def _colour_offset(
-    settings: AugmentSettings, colour: ColourStatistics, hashed: npt.NDArray[np.uint64]
-) -> npt.NDArray[np.float32]:
-    if settings.lighting == "off":
-        return np.zeros((len(hashed), 3), np.float32)
-    coefficients = [_normal(hashed, 16 * k) * (settings.lighting_std * colour.standard_deviations[k]) for k in range(3)]
-    axes = colour.eigenvectors
-    channels = [
-        coefficients[0] * axes[0][c] + coefficients[1] * axes[1][c] + coefficients[2] * axes[2][c] for c in range(3)
-    ]
-    return np.stack(channels, axis=1).astype(np.float32)

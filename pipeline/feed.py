@@ -1,6 +1,6 @@
-"""Run the graph on a thread of its own and hand its batches over as torch tensors.
+"""Run a decoder on a thread of its own and hand its batches over as torch tensors.
 
-Feeding DALI costs a core at about 80,000 images/s and holds the GIL in parts; the thread that trains only takes
+Feeding a decoder costs a core at about 80,000 images/s and holds the GIL in parts; the thread that trains only takes
 finished batches from a queue.
 """
 
@@ -8,60 +8,101 @@ import contextlib
 import queue
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
-from torch.utils.dlpack import from_dlpack
 
-from alexnet.pipeline.graph import GraphSettings, build_graph
-from alexnet.pipeline.host_batch import HostBatch
-
-Batch = tuple[torch.Tensor, torch.Tensor]
+from alexnet.pipeline.decoders.choice import Decode
+from alexnet.pipeline.decoders.finish_pass import FinishPass
+from alexnet.pipeline.decoders.make import make_decoder
+from alexnet.pipeline.decoders.seam import Decoded, Decoder, DecoderSettings
+from alexnet.pipeline.encoded import EncodedBatch, EncodedBatches, Failure
+from alexnet.pipeline.read_ahead import ReadAhead
+from alexnet.pipeline.settings import OnError
+from alexnet.pipeline.views import Views
+from alexnet.shards.errors import SampleError
 
 _STOP_POLL_SECONDS = 0.2
 
 
-class Feed:
-    """Hand over the batches of `batch_at(0), batch_at(1), ...` in order, for as long as it is asked.
+@dataclass(frozen=True, kw_only=True)
+class FeedSettings:
+    """Settle how batches are made.
 
-    At most `settings.depth` finished batches wait in the queue. An error on the thread is raised by `next_batch`. The
-    thread ends with `close()`, when the feed is garbage collected and when the interpreter exits.
+    `decode`: which decoder. `on_error`: `stop` raises at a sample that cannot be used, `skip`
+    leaves it out of its batch. `views`: cut these of `crop_px` from each image instead of one window.
     """
 
-    def __init__(self, settings: GraphSettings, batch_at: Callable[[int], HostBatch]) -> None:
-        self._outbox = _Outbox(settings.depth)
-        thread = threading.Thread(
-            target=_run, args=(settings, batch_at, self._outbox), name="alexnet-feed", daemon=True
-        )
-        thread.start()
-        self.close = weakref.finalize(self, _stop, self._outbox, thread)
+    decoder: DecoderSettings
+    decode: Decode
+    crop_px: int
+    on_error: OnError = "stop"
+    views: Views | None = None
 
-    def next_batch(self) -> Batch:
-        """Wait for the next batch."""
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Hold a finished batch: tensors, samples left out of it, and on a GPU the event after which it may be read."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    failures: tuple[Failure, ...]
+    ready: "torch.cuda.Event | None" = None
+
+
+class Feed:
+    """Hand over the batches of an iterator in order, for as long as it is asked.
+
+    At most `depth` finished batches wait in the queue. An error on the thread is raised by `next_batch`. The thread
+    ends with `close()`, when the feed is garbage collected and when the interpreter exits.
+    """
+
+    def __init__(self, settings: FeedSettings, batches: EncodedBatches, read_ahead: ReadAhead | None) -> None:
+        self._outbox = _Outbox(settings.decoder.depth)
+        self._read_ahead = read_ahead
+        args = (settings, batches, self._outbox, read_ahead.begun if read_ahead else _nothing)
+        thread = threading.Thread(target=_run, args=args, name="alexnet-feed", daemon=True)
+        thread.start()
+        self._stop = weakref.finalize(self, _stop, self._outbox, thread)
+
+    def close(self) -> None:
+        """Stop the threads and wait until they have gone."""
+        self._stop()
+        if self._read_ahead is not None:
+            self._read_ahead.close()
+
+    def next_batch(self) -> Delivery:
+        """Wait for the next batch; on a GPU, have the current stream wait for it."""
         item = self._outbox.queue.get()
         if isinstance(item, BaseException):
             raise item
-        images, labels = item
-        if images.is_cuda:
-            # The copy was made on the feed's stream: its memory must not be reused before this stream is done.
-            images.record_stream(torch.cuda.current_stream(images.device))
-            labels.record_stream(torch.cuda.current_stream(labels.device))
-        return images, labels
+        if item.ready is not None:
+            stream = torch.cuda.current_stream(item.images.device)
+            stream.wait_event(item.ready)
+            # The tensors were made on the feed's stream: their memory must not be reused before this one is done.
+            item.images.record_stream(stream)
+            item.labels.record_stream(stream)
+        return item
 
 
 class _Outbox:
     """Pass items to the consumer; give up waiting for room when stopped."""
 
     def __init__(self, depth: int) -> None:
-        self.queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
+        self.queue: queue.Queue[Delivery | BaseException] = queue.Queue(maxsize=depth)
         self.stop = threading.Event()
 
-    def put(self, item: Batch | BaseException) -> None:
+    def put(self, item: Delivery | BaseException) -> None:
         while not self.stop.is_set():
             with contextlib.suppress(queue.Full):
                 self.queue.put(item, timeout=_STOP_POLL_SECONDS)
                 return
+
+
+def _nothing(_: int) -> None:
+    """Read nothing ahead."""
 
 
 def _stop(outbox: _Outbox, thread: threading.Thread) -> None:
@@ -69,33 +110,75 @@ def _stop(outbox: _Outbox, thread: threading.Thread) -> None:
     thread.join()
 
 
-def _run(settings: GraphSettings, batch_at: Callable[[int], HostBatch], outbox: _Outbox) -> None:
+def _run(settings: FeedSettings, batches: EncodedBatches, outbox: _Outbox, begun: Callable[[int], None]) -> None:
     try:
-        graph = build_graph(settings, batch_at)
-        stream = None
-        if settings.device_id is not None:
-            torch.cuda.set_device(settings.device_id)
-            stream = torch.cuda.Stream(settings.device_id)
-        while not outbox.stop.is_set():
-            images, labels = graph.run()
-            outbox.put(_to_torch(images, labels, stream, settings.channels_last))
+        deliver = _Deliver(settings)
+        with contextlib.closing(make_decoder(settings.decode, settings.decoder)) as decoder:
+            for decoded in _decoded(decoder, batches, settings.decoder, begun):
+                if outbox.stop.is_set():
+                    return
+                outbox.put(deliver(decoded))
     except BaseException as error:  # whatever it is, the consumer must see it
         outbox.put(error)
 
 
-def _to_torch(images: Any, labels: Any, stream: "torch.cuda.Stream | None", channels_last: bool) -> Batch:
-    """Take DALI's outputs as tensors: without a copy on the CPU, with one on a GPU.
+def _decoded(
+    decoder: Decoder, batches: EncodedBatches, settings: DecoderSettings, begun: Callable[[int], None]
+) -> Iterator[Decoded]:
+    """Keep the decoder busy and yield what comes out; empty batches pass it by."""
+    waiting: deque[EncodedBatch] = deque()
+    while True:
+        while len(waiting) < decoder.ahead:
+            batch = next(batches)
+            begun(batch.step_index)
+            waiting.append(batch)
+            if len(batch):
+                decoder.submit(batch)
+        batch = waiting.popleft()
+        if len(batch):
+            yield decoder.result()
+        else:
+            windows = torch.empty((0, settings.window_px, settings.window_px, 3), dtype=torch.uint8)
+            yield Decoded(images=windows.to(settings.device), finished=False, batch=batch)
 
-    On a GPU DALI may reuse an output's memory while the training stream still reads it, hence the copy there.
-    """
-    label_tensor = from_dlpack(labels.as_tensor())
-    if stream is None:
-        image_tensor = from_dlpack(images.as_tensor())
-    else:
-        with torch.cuda.stream(stream):
-            image_tensor = from_dlpack(images.as_tensor()).clone()
-            label_tensor = label_tensor.to(image_tensor.device)
-        stream.synchronize()
-    if channels_last:
-        image_tensor = image_tensor.permute(0, 3, 1, 2)
-    return image_tensor, label_tensor
+
+class _Deliver:
+    """Finish what a decoder left unfinished, and settle what a sample means that could not be used."""
+
+    def __init__(self, settings: FeedSettings) -> None:
+        self._on_error = settings.on_error
+        self._device = settings.decoder.device
+        self._stream = None
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
+            self._stream = torch.cuda.Stream(self._device)
+        self._finish = FinishPass(
+            settings.decoder.finish,
+            settings.decoder.output,
+            channels_last=settings.decoder.channels_last,
+            device=self._device,
+            views=settings.views,
+            crop_px=settings.crop_px,
+        )
+
+    def __call__(self, decoded: Decoded) -> Delivery:
+        if decoded.failures and self._on_error == "stop":
+            first = decoded.failures[0]
+            raise SampleError(first.sample_id, first.message)
+        if self._stream is None:
+            images, labels = self._tensors(decoded)
+            return Delivery(images=images, labels=labels, failures=decoded.failures)
+        with torch.cuda.stream(self._stream):
+            images, labels = self._tensors(decoded)
+            if images.data_ptr() == decoded.images.data_ptr():
+                images = images.clone()  # DALI may use its memory again while the training stream still reads it
+            ready = torch.cuda.Event()
+            ready.record(self._stream)
+        self._stream.synchronize()  # the decoder's memory has been read
+        return Delivery(images=images, labels=labels, failures=decoded.failures, ready=ready)
+
+    def _tensors(self, decoded: Decoded) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.from_numpy(decoded.batch.labels).to(self._device)
+        if decoded.finished:
+            return decoded.images, labels
+        return self._finish(decoded.images, torch.from_numpy(decoded.batch.means).to(self._device)), labels

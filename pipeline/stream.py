@@ -7,16 +7,24 @@ Each iteration is one epoch, and the next one goes on with the next epoch. Const
 starts nothing; threads and the decoder come with the first batch and go with `close()`.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from alexnet.pipeline.augment import AugmentSettings
+from alexnet.pipeline.augment import AugmentSettings, describe_lighting
+from alexnet.pipeline.blueprint import Blueprint
+from alexnet.pipeline.cursor import Cursor, check_state, identity
+from alexnet.pipeline.decoders.choice import Decode
+from alexnet.pipeline.decoders.describe import describe_decoding
+from alexnet.pipeline.encoded import image_means
+from alexnet.pipeline.finish import Finish, finish_of
+from alexnet.pipeline.host.extension import available
 from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.plan import BatchPlan, Planner, PlanSettings
+from alexnet.pipeline.plan import BatchPlan, Planner, PlanSettings, describe_order
+from alexnet.pipeline.settings import Output, StreamSettings
+from alexnet.pipeline.views import Views, ten_views
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
 from alexnet.shards.reader import SplitReader
@@ -24,8 +32,8 @@ from alexnet.shards.reader import SplitReader
 if TYPE_CHECKING:  # torch and DALI are loaded with the first batch, not with this module
     import torch
 
+    from alexnet.pipeline.decoders.finish_pass import FinishPass
     from alexnet.pipeline.feed import Feed
-    from alexnet.pipeline.graph import GraphSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +49,16 @@ class StoredSample:
 class ImageStream:
     """Iterate over one split, an epoch at a time, as (images, labels).
 
-    `images`: float32 (n, 3, crop, crop), contiguous or channels-last in memory. `labels`: int64 (n,).
+    `images`: (n, 3, crop, crop) of type `output`, contiguous or channels-last in memory; with `views=10`
+    (n, 10, 3, crop, crop). `labels`: int64 (n,).
 
     `path`: a split of a data set, such as `DIR/train`. `batch_images`: the global batch over all `ranks`; this stream
     yields the part of `rank` (defaults: torchrun's environment, else 0 of 1). `augment`: False yields the centre
     window of every image, in the order of the ids. `augmentation`: what augmenting means, and the scale of pixels.
     `shuffle`: default, with augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda` or `cuda:N`.
-    `threads`: decoder threads, default one a core. `depth`: finished batches kept waiting.
-    Raises InputError for data or settings that cannot work.
+    `threads`: decoder threads, default one a core. `output`: `uint8` yields cut and mirrored pixels as they are, for
+    `finish_pass` to finish elsewhere. `views`: 10 yields the paper's ten views of each image, without augmentation.
+    `settings`: how it runs. Raises InputError for data or settings that cannot work.
     """
 
     def __init__(
@@ -65,32 +75,47 @@ class ImageStream:
         drop_last: bool | None = None,
         device: str = "cpu",
         threads: int | None = None,
-        depth: int = 2,
+        output: Output = "float32",
         channels_last: bool = False,
+        views: Literal[1, 10] = 1,
+        settings: StreamSettings | None = None,
     ) -> None:
         root, split = _split_of(Path(path))
+        self.settings = settings or StreamSettings()
         self._reader = SplitReader(root, split)
         self._augment = augmentation or AugmentSettings()
         shuffled = augment if shuffle is None else shuffle
-        settings = PlanSettings(
-            batch_images=batch_images,
-            seed=seed,
-            rank=int(os.environ.get("RANK", "0")) if rank is None else rank,
-            ranks=int(os.environ.get("WORLD_SIZE", "1")) if ranks is None else ranks,
-            shuffle=shuffled,
-            augment=augment,
-            drop_last=shuffled if drop_last is None else drop_last,
+        self._planner = _planner(
+            self._reader,
+            self._augment,
+            PlanSettings(
+                batch_images=batch_images,
+                seed=seed,
+                rank=int(os.environ.get("RANK", "0")) if rank is None else rank,
+                ranks=int(os.environ.get("WORLD_SIZE", "1")) if ranks is None else ranks,
+                shuffle=shuffled,
+                augment=augment,
+                drop_last=shuffled if drop_last is None else drop_last,
+                locality=self.settings.locality,
+            ),
         )
-        manifest = self._reader.manifest
-        self._planner = Planner(settings, self._augment, manifest.colour, manifest.size_px, len(self._reader))
-        self._device = device
-        self._threads = threads or len(os.sched_getaffinity(0))
-        self._depth = depth
-        self._channels_last = channels_last
-        self._epoch, self._step = 0, 0
-        self._entered = False  # whether an iteration has begun since the last seek
+        self._blueprint = Blueprint(
+            reader=self._reader,
+            planner=self._planner,
+            finish=_finish_of(self._reader, self._augment, training=augment),
+            settings=self.settings,
+            crop_px=self._augment.crop_px,
+            views=_known_views(views, self._reader, self._augment, augment=augment),
+            device_id=_device_id(device),
+            threads=threads or self.settings.threads or len(os.sched_getaffinity(0)),
+            output=_known_output(output),
+            channels_last=channels_last,
+        )
+        self._decode = _decode_of(self.settings.decode, self._blueprint)
+        self._views = views
+        self._cursor = Cursor(self._planner.steps)
         self._feed: Feed | None = None
-        self._feed_at = (0, 0)  # the step that the feed hands over next
+        self._feed_at = 0  # the batch that the feed hands over next, counted over all epochs
         self.meter = StreamMeter()
 
     def __len__(self) -> int:
@@ -107,22 +132,19 @@ class ImageStream:
 
         An epoch that was left half-way is not taken up again unless `seek` says so.
         """
-        if self._entered and self._step > 0:
-            self._epoch, self._step = self._epoch + 1, 0
-        self._entered = True
-        while self._step < len(self):
+        for _ in self._cursor.epoch():
             with self.meter.waiting():
                 batch = self._next_batch()
-            self._advance()
-            self.meter.delivered(len(batch[1]))
+            self._cursor.advance()
             yield batch
-        self._epoch, self._step = self._epoch + 1, 0
 
     def plan(self, epoch: int, step: int) -> BatchPlan:
         """Return what this rank's batch is made of, without reading an image."""
-        if not 0 <= step < len(self):
-            raise InputError(f"step={step}: an epoch has steps 0 to {len(self) - 1}")
         return self._planner.plan(epoch, step)
+
+    def global_plan(self, epoch: int, step: int) -> BatchPlan:
+        """Return what the batch of all ranks together is made of."""
+        return self._planner.global_plan(epoch, step)
 
     def sample(self, sample_id: int) -> StoredSample:
         """Return a sample's key, shard, label and JPEG bytes. Ids are 0..N-1 within the split."""
@@ -137,30 +159,62 @@ class ImageStream:
 
     def seek(self, epoch: int, step: int) -> None:
         """Go on at a step of an epoch when iteration next starts."""
-        if epoch < 0 or not 0 <= step <= len(self):
-            raise InputError(f"epoch={epoch}, step={step}: epochs count from 0, steps from 0 to {len(self)}")
-        self._epoch, self._step = epoch, step
-        self._entered = False
+        self._cursor.seek(epoch, step)
 
     def state(self) -> dict[str, Any]:
         """Return where the stream stands and what it is, for `resume`: a few hundred bytes of JSON."""
-        return {"epoch": self._epoch, "step": self._step, **self._identity()}
+        return {"epoch": self._cursor.epoch_number, "step": self._cursor.step, **self._identity(self._decode)}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken. Raises InputError if the data or a setting that shapes the stream differ."""
-        for name, mine in self._identity().items():
-            if state.get(name) != mine:
-                raise InputError(
-                    f"{name}: the state to resume from has {state.get(name)!r}, this stream {mine!r}; "
-                    "resume with the same data and settings, or start anew"
-                )
+        """Go on where `state` was taken, decoding every image as it was decoded there.
+
+        Raises InputError if the data or a setting that shapes the stream differ, by name.
+        """
+        decode = self._decode
+        if self.settings.decode == "auto":  # left open: what the state's stream settled on holds
+            decode = _decode_of(str(state.get("decode", "auto")), self._blueprint)
+        check_state(state, self._identity(decode))
+        if decode != self._decode:
+            self.close()
+            self._decode = decode
         self.seek(int(state["epoch"]), int(state["step"]))
+
+    def finish_pass(self, output: Output = "float32") -> "FinishPass":
+        """Return what turns this stream's uint8 windows into finished tensors, on the stream's device.
+
+        For those who gather the crops of several ranks first: `finish_pass(windows, means)` takes uint8 (n, H, W, 3)
+        and float32 (n, 3), the means of `means_of(plan)`.
+        """
+        from alexnet.pipeline.decoders.finish_pass import FinishPass
+
+        finish, device = self._blueprint.finish, self._blueprint.decoder_settings().device
+        return FinishPass(finish, _known_output(output), channels_last=self._blueprint.channels_last, device=device)
+
+    def means_of(self, plan: BatchPlan) -> "torch.Tensor":
+        """Return what `finish_pass` subtracts from each image of a plan: float32 (n, 3), lighting included."""
+        import torch
+
+        means = torch.from_numpy(image_means(self._blueprint.finish, plan.colour_offset))
+        return means.to(self._blueprint.decoder_settings().device)
+
+    def describe(self) -> list[str]:
+        """Say in a few lines what this stream yields and how: for the start of a run."""
+        s, shards = self._planner.settings, len(self._reader.shards)
+        lines = [
+            f"{self.images:,} images in {shards:,} shard{'s' * (shards != 1)}, {len(self):,} steps of {s.batch_images} "
+            f"an epoch; rank {s.rank} of {s.ranks}",
+            describe_order(self._planner, self._reader.labels, self._cursor.epoch_number),
+        ]
+        if s.augment:
+            lines.append(describe_lighting(self._augment, self._reader.manifest.colour))
+        return [*lines, describe_decoding(self._decode, self._blueprint.device_id, self._blueprint.threads)]
 
     def close(self) -> None:
         """Stop threads and decoder. The stream can be iterated again."""
         if self._feed is not None:
             self._feed.close()
             self._feed = None
+        self._reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -168,29 +222,18 @@ class ImageStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _identity(self) -> dict[str, Any]:
-        s = self._planner.settings
-        augment = hashlib.sha256(repr(sorted(asdict(self._augment).items())).encode()).hexdigest()[:16]
-        return {
-            "seed": s.seed,
-            "batch_images": s.batch_images,
-            "shuffle": s.shuffle,
-            "augment": augment if s.augment else "off",
-            "drop_last": s.drop_last,
-            "split": self._reader.split,
-            "manifest": self._reader.manifest.digest()[:16],
-        }
+    def _identity(self, decode: Decode) -> dict[str, Any]:
+        return identity(self._planner.settings, self._augment, self._reader, self._views, decode)
 
     def _next_batch(self) -> "tuple[torch.Tensor, torch.Tensor]":
         try:
-            return self._running_feed().next_batch()
+            delivery = self._running_feed().next_batch()
         except BaseException:
             self.close()  # its thread is gone: who iterates again gets a new one, and the error again
             raise
-
-    def _advance(self) -> None:
-        self._step += 1
-        self._feed_at = (self._epoch, self._step) if self._step < len(self) else (self._epoch + 1, 0)
+        self._feed_at += 1
+        self.meter.delivered(len(delivery.labels), [failure.message for failure in delivery.failures])
+        return delivery.images, delivery.labels
 
     def _running_feed(self) -> "Feed":
         """Return the feed, restarted if it does not stand where this stream stands.
@@ -198,35 +241,17 @@ class ImageStream:
         It runs on from epoch to epoch, so that the next one's first batches are ready when it begins.
         """
         try:
-            from alexnet.pipeline.feed import Feed
+            from alexnet.pipeline.running import resolve, start_feed
         except ModuleNotFoundError as error:
-            raise InputError(
-                f"{error.name} is not installed: decoding needs NVIDIA DALI and torch, and DALI is there for Linux only"
-            ) from None
-        from alexnet.pipeline.host_batch import HostBatches
+            raise InputError(f"{error.name} is not installed: decoding needs torch") from None
 
-        here = (self._epoch, self._step)
+        here = self._cursor.index
         if self._feed is None or self._feed_at != here:
             self.close()
-            first = self._epoch * len(self) + self._step
-            self._feed = Feed(self._graph_settings(), HostBatches(self._reader, self._planner, first))
+            self._decode = resolve(self._decode, self._blueprint)
+            self._feed = start_feed(self._decode, self._blueprint, here)
             self._feed_at = here
         return self._feed
-
-    def _graph_settings(self) -> "GraphSettings":
-        from alexnet.pipeline.graph import GraphSettings
-
-        s = self._planner.settings
-        std = self._reader.manifest.colour.channel_standard_deviations
-        return GraphSettings(
-            max_images=-(-s.batch_images // s.ranks),
-            crop_px=self._augment.crop_px,
-            device_id=_device_id(self._device),
-            threads=self._threads,
-            depth=self._depth,
-            channels_last=self._channels_last,
-            std=(1.0, 1.0, 1.0) if self._augment.scale == "pixel" else (std[0], std[1], std[2]),
-        )
 
 
 def _split_of(path: Path) -> tuple[Path, Literal["train", "val"]]:
@@ -234,6 +259,43 @@ def _split_of(path: Path) -> tuple[Path, Literal["train", "val"]]:
         if path.name == split:
             return path.parent, split
     raise InputError(f"{path}: give a split of a data set, such as {path / 'train'} or {path / 'val'}")
+
+
+def _planner(reader: SplitReader, augment: AugmentSettings, settings: PlanSettings) -> Planner:
+    manifest = reader.manifest
+    return Planner(
+        settings, augment, manifest.colour, manifest.size_px, len(reader), [shard.images for shard in reader.shards]
+    )
+
+
+def _finish_of(reader: SplitReader, augment: AugmentSettings, *, training: bool) -> Finish:
+    mean_image = reader.mean_image() if augment.mean == "image" else None
+    return finish_of(augment, reader.manifest.colour, mean_image, training=training)
+
+
+def _decode_of(text: str, blueprint: Blueprint) -> Decode:
+    on_gpu = blueprint.device_id is not None
+    decode = Decode.parse(text, on_gpu=on_gpu)
+    reason = available()
+    if reason is not None and decode.dali_share is not None and decode.dali_share < 1:
+        raise InputError(f"decode={text!r}: {reason}; or use decode='dali'")
+    return decode if on_gpu else decode.on_cpu(host_is_there=reason is None)
+
+
+def _known_output(output: Output) -> Output:
+    if output in get_args(Output):
+        return output
+    raise InputError(f"output={output!r}: must be one of {', '.join(get_args(Output))}")
+
+
+def _known_views(views: int, reader: SplitReader, augmentation: AugmentSettings, *, augment: bool) -> Views | None:
+    if views not in (1, 10):
+        raise InputError(f"views={views}: must be 1 or 10, the paper's number")
+    if views == 1:
+        return None
+    if augment:
+        raise InputError("views=10: is for evaluation; give augment=False as well")
+    return ten_views(reader.manifest.size_px, augmentation.crop_px)
 
 
 def _device_id(device: str) -> int | None:

@@ -4,15 +4,27 @@ Sums over pixels are integers: inside an image they are float64 dot products of 
 times 255^2 is 4.3e9), over a shard int64, over the data set Python integers. Only the very last step leaves the
 integers: covariance entries are correctly rounded quotients, and the 3x3 eigenproblem is solved by a Jacobi iteration
 that uses +, -, *, / and sqrt, which IEEE 754 fixes on every CPU. LAPACK's answer depends on the CPU.
+
+The sums of an image take .2 ms with NumPy and .04 ms in `_colour.c`, which is used where it was built. Integers have no
+rounding, so it makes no difference to the result.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+_Add = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint16]], tuple[int, ...]]
+_add_in_c: _Add | None
+try:
+    from alexnet.shards import _colour
+
+    _add_in_c = _colour.add
+except ImportError:  # no compiler when the package was installed
+    _add_in_c = None
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 _UINT16_IMAGES = 257  # 257 * 255 = 65,535: as many images as a uint16 can sum
@@ -36,22 +48,17 @@ class ColourSums:
         self.mean_image_sums = np.zeros((size_px, size_px, 3), np.int64)
         self._recent = np.zeros((size_px, size_px, 3), np.uint16)
         self._recent_images = 0
-        self._planes = np.empty((3, min(size_px * size_px, _BAND_PIXELS)))
 
     def add(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Add one image: uint8 (size, size, 3), RGB."""
-        rows = pixels.reshape(-1, 3)
-        for first in range(0, len(rows), _BAND_PIXELS):
-            band = rows[first : first + _BAND_PIXELS]
-            red, green, blue = planes = self._planes[:, : len(band)]
-            planes[:] = band.T
-            # Six dot products take 0.05 ms an image, the matrix product of the planes 0.3.
-            for k, product in enumerate((red @ red, red @ green, red @ blue, green @ green, green @ blue, blue @ blue)):
-                self.products[k] += int(product)
-        self._recent += pixels
+        if pixels.shape != self._recent.shape or pixels.dtype != np.uint8:
+            raise ValueError(f"pixels: uint8 {self._recent.shape} is summed here, not {pixels.dtype} {pixels.shape}")
+        add = _add_in_c or add_with_numpy
+        products = add(np.ascontiguousarray(pixels), self._recent)
+        self.products = [total + product for total, product in zip(self.products, products, strict=True)]
         self._recent_images += 1
         self.images += 1
-        self.pixels += len(rows)
+        self.pixels += pixels.size // 3
         if self._recent_images == _UINT16_IMAGES:
             self._flush()
 
@@ -97,6 +104,19 @@ class ColourSums:
         self.mean_image_sums += self._recent
         self._recent[:] = 0
         self._recent_images = 0
+
+
+def add_with_numpy(pixels: npt.NDArray[np.uint8], recent: npt.NDArray[np.uint16]) -> tuple[int, ...]:
+    """Add an image to uint16 sums of its shape; return its sums of products (rr, rg, rb, gg, gb, bb)."""
+    products = [0] * 6
+    rows = pixels.reshape(-1, 3)
+    for first in range(0, len(rows), _BAND_PIXELS):
+        red, green, blue = rows[first : first + _BAND_PIXELS].T.astype(np.float64, order="C")
+        # Six dot products take 0.05 ms an image, the matrix product of the planes 0.3.
+        for k, product in enumerate((red @ red, red @ green, red @ blue, green @ green, green @ blue, blue @ blue)):
+            products[k] += int(product)
+    recent += pixels
+    return tuple(products)
 
 
 @dataclass(frozen=True, kw_only=True)

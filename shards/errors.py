@@ -6,3 +6,14 @@ class InputError(ValueError):
 
     Commands print it and leave with exit code 2; a library user sees an ordinary `ValueError`.
     """
+
+
+class SampleError(InputError):
+    """Say which stored sample cannot be used, and why: one line that names shard and sample.
+
+    `sample_id`: its id within the split.
+    """
+
+    def __init__(self, sample_id: int, message: str) -> None:
+        super().__init__(message)
+        self.sample_id = sample_id

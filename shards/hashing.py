@@ -16,6 +16,7 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: counter * _GOLDEN is a bijection that spreads counters
 _MULTIPLY_1 = 0xBF58476D1CE4E5B9
 _MULTIPLY_2 = 0x94D049BB133111EB
+_CHUNK = 1 << 18
 
 
 class Purpose(IntEnum):
@@ -24,6 +25,9 @@ class Purpose(IntEnum):
     PREP_ORDER = 1
     EPOCH_ORDER = 2
     AUGMENTATION = 3
+    SHARD_ORDER = 4
+    SHARED_CROP = 5
+    DECODE_SHARE = 6
 
 
 def mix64(x: UInt64) -> UInt64:
@@ -62,6 +66,9 @@ def permutation(n: int, key: int) -> npt.NDArray[np.int64]:
     """Return the permutation of range(n) that a key names: int64 (n,).
 
     The hash is a bijection, so no two of the sorted values are equal and any correct sort gives the same answer.
-    1.28 million entries take 0.12 s.
+    1.28 million entries take 0.12 s. Nothing but the hashes and the answer is made whole: 224 MB for 14 million.
     """
-    return np.argsort(hashes(key, np.arange(n, dtype=np.uint64)))
+    keys = np.empty(n, np.uint64)
+    for first in range(0, n, _CHUNK):
+        keys[first : first + _CHUNK] = hashes(key, np.arange(first, min(n, first + _CHUNK)))
+    return np.argsort(keys)

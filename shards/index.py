@@ -4,9 +4,9 @@ One NumPy file for the whole data set, one row a sample, the training split's ro
 its shards. It is memory-mapped: opening it costs milliseconds whatever its length (24 bytes a sample).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,23 @@ def rows_of(shard: int, samples: Sequence[tuple[int, int, int, int]]) -> IndexRo
         rows[field] = column
     rows["shard"] = shard
     return rows
+
+
+def write_index(path: Path, parts: Iterable[IndexRows]) -> None:
+    """Write rows as one NumPy file, the bytes that `np.save` would write, with one part in memory at a time."""
+    with path.open("wb") as file:
+        _write_header(file, 0)
+        count = 0
+        for rows in parts:
+            file.write(rows.tobytes())
+            count += len(rows)
+        file.seek(0)
+        _write_header(file, count)  # NumPy pads headers, so that the count can grow in place
+
+
+def _write_header(file: IO[bytes], count: int) -> None:
+    descr = np.lib.format.dtype_to_descr(INDEX_DTYPE)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (count,)})
 
 
 def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:

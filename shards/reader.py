@@ -1,25 +1,43 @@
-"""Read one split: any sample's bytes, label and key by its id, from memory-mapped tars."""
+"""Read one split: any sample's bytes, label and key by its id, from plain tars.
 
-import mmap
+Bytes are read, not mapped: a tar that is cut short while it is mapped kills the process with SIGBUS, a read comes back
+short and can name the sample. Copying an image takes 4 us, decoding it 150.
+"""
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.errors import InputError
-from alexnet.shards.index import read_index
-from alexnet.shards.manifest import Manifest, ShardRecord, Split, read_manifest
+from alexnet.shards.errors import InputError, SampleError
+from alexnet.shards.index import IndexRows, read_index
+from alexnet.shards.manifest import MEAN_IMAGE_NAME, Manifest, ShardRecord, Split, read_manifest
 
 _HEADER_BYTES = 512
 _NAME_BYTES = 100
+_OPEN_FILES = 512  # half of the 1,024 that most systems grant a process; opening one again takes 10 us
+
+
+class ShardFile:
+    """Hold a tar open for reading; it is closed when nobody holds this any more.
+
+    `descriptor`: the operating system's number, for those who read in C.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
 
 
 class SplitReader:
-    """Give random access to a split's samples, ids 0..N-1 in the order of the shards.
+    """Give random access to a split's samples, ids 0..N-1 in the order of the shards; from any thread.
 
-    `labels`: int32 (N,). Opening checks every tar's size against the manifest and maps none of them; a tar is mapped
-    when its first sample is asked for. Raises InputError for a data set that is missing, incomplete or altered in
-    size.
+    `labels`: int32 (N,). Making one checks every tar's size against the manifest and opens none; a tar is opened when
+    its first sample is asked for. Raises InputError for a data set that is missing, incomplete or altered in size.
     """
 
     def __init__(self, root: Path, split: Split) -> None:
@@ -30,23 +48,29 @@ class SplitReader:
         _check_sizes(root, self.shards)
         self._rows = read_index(root, self.manifest, split)
         self.labels: npt.NDArray[np.int32] = np.ascontiguousarray(self._rows["label"])
-        self._maps: dict[int, npt.NDArray[np.uint8]] = {}
+        self._files: OrderedDict[int, ShardFile] = OrderedDict()  # the one used last is last
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._rows)
 
+    def rows(self, sample_ids: npt.NDArray[np.int64]) -> IndexRows:
+        """Return where samples lie: index rows with `shard`, `offset` and `length`."""
+        return self._rows[sample_ids]
+
     def jpeg(self, sample_id: int) -> npt.NDArray[np.uint8]:
-        """Return a sample's JPEG bytes as a read-only uint8 view into the mapped tar; nothing is copied."""
+        """Read a sample's JPEG bytes: uint8 (length,). Raises SampleError if they cannot be had."""
         row = self._rows[sample_id]
-        offset = int(row["offset"])
-        return self._tar(int(row["shard"]))[offset : offset + int(row["length"])]
+        data = np.empty(int(row["length"]), np.uint8)
+        self._read(sample_id, int(row["shard"]), int(row["offset"]), data)
+        return data
 
     def key(self, sample_id: int) -> str:
         """Return a sample's WebDataset key, read from its tar header."""
         row = self._rows[sample_id]
-        header = int(row["offset"]) - _HEADER_BYTES
-        name = self._tar(int(row["shard"]))[header : header + _NAME_BYTES].tobytes().split(b"\0", 1)[0]
-        return name.decode("ascii").removesuffix(".jpg")
+        header = np.empty(_NAME_BYTES, np.uint8)
+        self._read(sample_id, int(row["shard"]), int(row["offset"]) - _HEADER_BYTES, header)
+        return header.tobytes().split(b"\0", 1)[0].decode("ascii", "replace").removesuffix(".jpg")
 
     def shard(self, sample_id: int) -> ShardRecord:
         """Return the shard that holds a sample."""
@@ -56,16 +80,53 @@ class SplitReader:
         """Return the bytes of all JPEGs of the split together."""
         return int(self._rows["length"].sum(dtype=np.int64))
 
-    def close(self) -> None:
-        """Forget the maps; each is unmapped when the last view into it is gone."""
-        self._maps.clear()
+    def mean_image(self) -> npt.NDArray[np.float32]:
+        """Read the mean of all training images: float32 (size, size, 3), 0-255."""
+        path = self.root / MEAN_IMAGE_NAME
+        try:
+            image: npt.NDArray[np.float32] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{path}: cannot be read ({error}); bring it back from a copy, or rebuild the data"
+            ) from None
+        return image
 
-    def _tar(self, number: int) -> npt.NDArray[np.uint8]:
-        if number not in self._maps:
-            with (self.root / self.shards[number].file).open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._maps[number] = np.frombuffer(mapped, np.uint8)
-        return self._maps[number]
+    def file(self, shard: int) -> ShardFile:
+        """Return a shard's tar, open; hold on to it for as long as its descriptor is used. Raises OSError."""
+        with self._lock:
+            if shard not in self._files:
+                self._files[shard] = ShardFile(self.root / self.shards[shard].file)
+                if len(self._files) > _OPEN_FILES:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(shard)
+            return self._files[shard]
+
+    def error(self, sample_id: int, reason: str) -> SampleError:
+        """Name a sample that cannot be used: its shard, its id, its key if that can still be read, and why."""
+        try:
+            named = f"sample {sample_id} ({self.key(sample_id)})"
+        except SampleError:
+            named = f"sample {sample_id}"
+        return SampleError(sample_id, f"{self.root / self.shard(sample_id).file}: {named}: {reason}")
+
+    def close(self) -> None:
+        """Forget the open tars; each is closed when nobody reads it any more."""
+        with self._lock:
+            self._files.clear()
+
+    def _read(self, sample_id: int, shard: int, offset: int, into: npt.NDArray[np.uint8]) -> None:
+        path = self.root / self.shards[shard].file
+        try:
+            file = self.file(shard)
+            count = os.preadv(file.descriptor, [into.data], offset)
+        except OSError as error:
+            raise SampleError(sample_id, f"{path}: sample {sample_id}: {error.strerror or error}") from None
+        if count != len(into):
+            raise SampleError(
+                sample_id,
+                f"{path}: sample {sample_id}: the tar ends at byte {offset + count:,}, inside it: it was cut short "
+                "after this run began; bring it back from a copy",
+            )
 
 
 def _check_sizes(root: Path, shards: tuple[ShardRecord, ...]) -> None:

@@ -1,12 +1,11 @@
 """Write one shard: a WebDataset tar whose bytes depend on nothing but its samples.
 
-The standard library's `tarfile` with every field fixed, because webdataset's own writer stamps the time and sorts
-fields. Beside each tar lies the index file that DALI's `fn.readers.webdataset` wants. A tar is written under another
-name and renamed when it is whole: a file called `*.tar` is complete.
+Every field of a member's header is fixed, because webdataset's own writer stamps the time and sorts fields. Beside
+each tar lies the index file that DALI's `fn.readers.webdataset` wants. A tar is written under another name and renamed
+when it is whole: a file called `*.tar` is complete.
 """
 
 import hashlib
-import io
 import os
 import re
 import socket
@@ -14,12 +13,11 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from alexnet.shards.index import IndexRows, rows_of
 from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split
 
-_BLOCK_BYTES = 512
 _STEM_CHARACTERS = 60
 
 
@@ -38,23 +36,33 @@ class Sample:
         return f"{self.place:08d}_{re.sub(r'[^A-Za-z0-9_-]', '_', self.stem)[:_STEM_CHARACTERS]}"
 
 
-class _HashingFile(io.RawIOBase):
-    """Pass writes through and hash them: the sha256 of a tar costs no second read."""
+class _TarWriter:
+    """Write USTAR members, hashing as they go: the sha256 of a tar costs no second read.
+
+    The standard library's `tarfile` writes the same bytes (tested) and takes 0.12 ms an image for it, as long as
+    encoding half of the JPEG; here two members take 0.02. Names are ASCII and shorter than 100 characters.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
+        self.offset = 0
         self.sha256 = hashlib.sha256()
 
-    def writable(self) -> bool:
-        return True
+    def add(self, name: str, data: bytes) -> tuple[int, int]:
+        """Append a member with fixed metadata; return the offset and length of its data."""
+        offset = self.offset + tarfile.BLOCKSIZE  # the header is one block
+        self._write(_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+        return offset, len(data)
 
-    def write(self, data: object) -> int:
-        buffer = cast(bytes, data)
-        self.sha256.update(buffer)
-        return self._file.write(buffer)
+    def finish(self) -> None:
+        """Append the two empty blocks that end a tar, and fill its last record."""
+        end = self.offset + 2 * tarfile.BLOCKSIZE
+        self._write(bytes(end + -end % tarfile.RECORDSIZE - self.offset))
 
-    def tell(self) -> int:
-        return self._file.tell()
+    def _write(self, data: bytes) -> None:
+        self.sha256.update(data)
+        self._file.write(data)
+        self.offset += len(data)
 
 
 def shard_file(split: Split, number: int) -> str:
@@ -72,21 +80,24 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
     places: list[tuple[int, int, int, int]] = []
     dali_lines: list[str] = []
     with partial.open("wb") as file:
-        hashing = _HashingFile(file)
-        with tarfile.open(fileobj=cast(IO[bytes], hashing), mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                jpeg = _add(tar, f"{sample.key}.jpg", sample.jpeg)
-                label = _add(tar, f"{sample.key}.cls", str(sample.label).encode())
-                places.append((jpeg[0], jpeg[1], sample.label, sample.place))
-                dali_lines.append(
-                    f"jpg {jpeg[0]} {jpeg[1]} {sample.key}.jpg cls {label[0]} {label[1]} {sample.key}.cls"
-                )
-        size = file.tell()
+        tar = _TarWriter(file)
+        for sample in samples:
+            key = sample.key
+            jpeg = tar.add(f"{key}.jpg", sample.jpeg)
+            label = tar.add(f"{key}.cls", str(sample.label).encode())
+            places.append((jpeg[0], jpeg[1], sample.label, sample.place))
+            dali_lines.append(f"jpg {jpeg[0]} {jpeg[1]} {key}.jpg cls {label[0]} {label[1]} {key}.cls")
+        tar.finish()
         file.flush()
         os.fsync(file.fileno())
     path.with_suffix(".idx").write_text("\n".join([f"v1.2 {len(places)}", *dali_lines]) + "\n")
-    digest = hashing.sha256.hexdigest()
-    record = ShardRecord(split=split, file=shard_file(split, number), images=len(places), bytes=size, sha256=digest)
+    record = ShardRecord(
+        split=split,
+        file=shard_file(split, number),
+        images=len(places),
+        bytes=tar.offset,
+        sha256=tar.sha256.hexdigest(),
+    )
     return record, rows_of(number, places)
 
 
@@ -115,12 +126,24 @@ def file_record(root: Path, name: str) -> FileRecord:
     return FileRecord(file=name, bytes=(root / name).stat().st_size, sha256=digest)
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> tuple[int, int]:
-    """Append one member with fixed metadata; return the offset and length of its data."""
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
+def _header(name: bytes, size: int) -> bytes:
+    """Return a member's USTAR header: the fields that differ, put into one made by `tarfile`."""
+    block = bytearray(_TEMPLATE)
+    block[: len(name)] = name
+    block[124:135] = b"%011o" % size
+    block[148:154] = b"%06o" % (_TEMPLATE_SUM + sum(name) + sum(block[124:135]))
+    return bytes(block)
+
+
+def _template() -> bytes:
+    member = tarfile.TarInfo()
     member.mode = 0o444
     member.uname = member.gname = "root"
-    offset = tar.offset + _BLOCK_BYTES  # a USTAR header is one block: names here are under 100 characters
-    tar.addfile(member, io.BytesIO(data))
-    return offset, len(data)
+    block = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    block[124:135] = bytes(11)
+    return bytes(block)
+
+
+_TEMPLATE = _template()
+# A header's checksum counts its own eight bytes as blanks.
+_TEMPLATE_SUM = sum(_TEMPLATE) - sum(_TEMPLATE[148:156]) + 8 * ord(" ")

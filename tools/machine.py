@@ -7,14 +7,14 @@ reason why there is none.
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pynvml
+
+from alexnet.pipeline.decoders.jpeg_engine import nvml_gpu
 
 _PACKAGES = {
     "alexnet": "alexnet",
@@ -77,21 +77,6 @@ def describe_machine() -> Machine:
         gpu_why=why,
         versions=_versions(),
     )
-
-
-@contextmanager
-def nvml_gpu() -> Iterator[Any]:
-    """Open NVML's handle of the GPU that CUDA calls 0. Raises pynvml.NVMLError without a driver or a GPU."""
-    pynvml.nvmlInit()
-    try:
-        # NVML numbers every GPU there is; CUDA numbers those that this variable names, by number or by UUID.
-        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-        if first.startswith(("GPU-", "MIG-")):
-            yield pynvml.nvmlDeviceGetHandleByUUID(first)
-        else:
-            yield pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _gpu() -> tuple[Gpu | None, str]:

@@ -18,7 +18,7 @@ import torch
 
 from alexnet.model.placement import cpu_has_bf16
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.gpu_check.jpeg_engine import UtilisationSampler
+from alexnet.pipeline.decoders.jpeg_engine import UtilisationSampler
 
 DECODE_BATCH_IMAGES = 128
 _WINDOWS = 5

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.model.initialise import InitSettings, initialise
+from alexnet.model.networks.alexnet_2012 import PAPER
+from alexnet.model.networks.build import build_network
+from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.placement import Placement
-from alexnet.model.towers import INPUT_PX, NetSettings, TwoTowers
 from alexnet.pipeline import ImageStream
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.gpu_check.limits import Rate, Row, figure, measure, rate_of, warm_up
@@ -33,7 +35,7 @@ class TrainingStep:
     def __init__(self, placement: Placement) -> None:
         if placement.device.type == "cpu":
             keep_freed_memory()
-        net = TwoTowers(NetSettings(classes=_CLASSES))
+        net = build_network(NetSettings(classes=_CLASSES))
         initialise(net, InitSettings(), seed=0)
         self._net = net.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._settings = OptimSettings()
@@ -102,7 +104,8 @@ def end_to_end(placement: Placement, data: Path, seconds: float) -> Iterator[Row
 
 def _synthetic_rate(step: TrainingStep, placement: Placement, batch_images: int, seconds: float) -> Rate:
     device = placement.device
-    images = torch.randn(batch_images, 3, INPUT_PX, INPUT_PX, device=device) * _PIXEL_DEVIATION
+    px = PAPER.input_px[0]
+    images = torch.randn(batch_images, 3, px, px, device=device) * _PIXEL_DEVIATION
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(_CLASSES, (batch_images,), device=device)
     return measure(lambda: step(images, labels), device, seconds)

@@ -1,72 +1,160 @@
 """What a batch is made of: pure functions of (seed, epoch, sample), provable without reading an image."""
 
-import os
+import gc
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from alexnet.pipeline import AugmentSettings, BatchPlan, ImageStream
-from alexnet.pipeline.augment import draw, normal_quantiles
 from alexnet.pipeline.order import rank_part
+from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
-from alexnet.tools.samples.normal_table import normal_table
 
-COLOUR = ColourStatistics(
-    mean=(120.0, 110.0, 100.0),
-    covariance=((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
-    eigenvalues=(10_000.0, 900.0, 100.0),
-    eigenvectors=((0.6, 0.6, 0.53), (0.7, 0.0, -0.7), (0.4, -0.8, 0.4)),
-    standard_deviations=(100.0, 30.0, 10.0),
-)
+MakePlanner = Callable[..., Planner]
 
-
-def joined(parts: list[BatchPlan]) -> list[list[float]]:
-    columns = [(p.sample_ids[:, None], p.crop_yx, p.mirror[:, None], p.colour_offset) for p in parts]
-    rows: list[list[float]] = np.concatenate([np.concatenate(c, axis=1) for c in columns]).tolist()
-    return rows
+IMAGES = 1003
+KINDS = [
+    {"order": "global"},
+    {"order": "blocks"},
+    {"order": "global", "crop_per": "32-images", "lighting": "krizhevsky"},
+    {"order": "blocks", "crop_per": "32-images", "lighting": "torch"},
+]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda k: "-".join(map(str, k.values())))
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 8])
-@pytest.mark.parametrize("batch_images", [32, 7, 100])
-def test_any_number_of_ranks_shares_the_same_global_batches(ci_100: Path, ranks: int, batch_images: int) -> None:
-    def stream(rank: int, of: int) -> ImageStream:
-        return ImageStream(ci_100 / "train", batch_images=batch_images, seed=5, rank=rank, ranks=of, drop_last=False)
-
-    whole = stream(0, 1)
-    shares = [stream(rank, ranks) for rank in range(ranks)]
-    assert {len(s) for s in shares} == {len(whole)}
-    for epoch in (0, 3):
-        for step in range(len(whole)):
-            assert joined([s.plan(epoch, step) for s in shares]) == joined([whole.plan(epoch, step)])
-
-
-def test_every_sample_comes_exactly_once_an_epoch(ci_100: Path) -> None:
-    stream = ImageStream(ci_100 / "train", batch_images=30, drop_last=False)
-    for epoch in range(4):
-        ids = np.concatenate([stream.plan(epoch, step).sample_ids for step in range(len(stream))])
-        assert sorted(ids.tolist()) == list(range(100))
-    assert len(ImageStream(ci_100 / "train", batch_images=30)) == 3, "training leaves the partial batch out"
-
-
-def test_epochs_and_seeds_differ(ci_100: Path) -> None:
-    plans = [
-        joined([ImageStream(ci_100 / "train", batch_images=100, seed=seed).plan(epoch, 0)])
-        for seed in (0, 1)
-        for epoch in (0, 1)
+def rows(*parts: BatchPlan) -> list[list[float]]:
+    """Return everything a plan says, one list an image."""
+    columns = [
+        (p.sample_ids[:, None], p.positions[:, None], p.crop_yx, p.mirror[:, None], p.colour_offset) for p in parts
     ]
-    assert all(a != b for i, a in enumerate(plans) for b in plans[:i])
+    table: list[list[float]] = np.concatenate([np.concatenate(c, axis=1) for c in columns]).tolist()
+    return table
 
 
-def test_evaluation_is_every_centre_in_order(ci_100: Path) -> None:
-    plan = ImageStream(ci_100 / "val", batch_images=20, augment=False).plan(0, 0)
-    assert plan.sample_ids.tolist() == list(range(20))
-    assert plan.crop_yx.tolist() == [[16, 16]] * 20
+def ids_of_epoch(planner: Planner, epoch: int = 0) -> list[int]:
+    return [int(i) for step in range(planner.steps) for i in planner.plan(epoch, step).sample_ids]
+
+
+@every_kind
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("batch_images", [64, 7, 1003])
+def test_any_number_of_ranks_shares_the_same_global_batches(
+    make_planner: MakePlanner, kind: dict[str, object], drop_last: bool, batch_images: int
+) -> None:
+    def planner(rank: int, ranks: int) -> Planner:
+        return make_planner(**kind, batch_images=batch_images, drop_last=drop_last, rank=rank, ranks=ranks)
+
+    whole = planner(0, 1)
+    for ranks in (2, 3, 8):
+        shares = [planner(rank, ranks) for rank in range(ranks)]
+        assert {share.steps for share in shares} == {whole.steps}
+        for epoch, step in [(0, 0), (0, whole.steps - 1), (3, whole.steps // 2)]:
+            expected = rows(whole.plan(epoch, step))
+            parts = [share.plan(epoch, step) for share in shares]
+            assert rows(*parts) == expected
+            assert rows(shares[-1].global_plan(epoch, step)) == expected
+            assert {len(part.sample_ids) for part in parts} <= {len(expected) // ranks, -(-len(expected) // ranks)}
+
+
+@every_kind
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_every_sample_comes_exactly_once_an_epoch(
+    make_planner: MakePlanner, kind: dict[str, object], ranks: int
+) -> None:
+    for drop_last, count in [(False, IMAGES), (True, IMAGES // 64 * 64)]:
+        planners = [make_planner(**kind, drop_last=drop_last, rank=rank, ranks=ranks) for rank in range(ranks)]
+        for epoch in (0, 1):
+            ids = [i for planner in planners for i in ids_of_epoch(planner, epoch)]
+            assert len(ids) == len(set(ids)) == count
+            assert set(ids) <= set(range(IMAGES))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_validation_counts_every_image_once_in_the_order_of_the_ids(make_planner: MakePlanner, ranks: int) -> None:
+    evaluation = {"shuffle": False, "augment": False, "drop_last": False}
+    planners = [make_planner(**evaluation, rank=rank, ranks=ranks) for rank in range(ranks)]
+    ids = [i for step in range(planners[0].steps) for p in planners for i in p.plan(7, step).sample_ids.tolist()]
+    assert ids == list(range(IMAGES))
+    plan = planners[0].global_plan(0, planners[0].steps - 1)
+    assert len(plan.sample_ids) == IMAGES % 64, "the last batch is partial"
+    assert plan.crop_yx.tolist() == [[16, 16]] * len(plan.sample_ids)
     assert not plan.mirror.any()
     assert not plan.colour_offset.any()
+
+
+@every_kind
+def test_any_step_is_planned_alone_as_in_its_turn(make_planner: MakePlanner, kind: dict[str, object]) -> None:
+    in_turn = make_planner(**kind)
+    expected = [(e, s, rows(in_turn.plan(e, s))) for e in range(4) for s in range(in_turn.steps)]
+    jumping = make_planner(**kind)
+    for epoch, step, batch in [*expected[::-7], *expected[::5]]:
+        assert rows(jumping.plan(epoch, step)) == batch
+        resumed = [make_planner(**kind, rank=rank, ranks=3).plan(epoch, step) for rank in range(3)]
+        assert rows(*resumed) == batch, "resumed on another number of ranks"
+
+
+@every_kind
+def test_threads_that_share_a_planner_get_the_same_plans(make_planner: MakePlanner, kind: dict[str, object]) -> None:
+    alone, shared = make_planner(**kind), make_planner(**kind)
+    jobs = [(epoch, step) for step in range(alone.steps) for epoch in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        plans = list(pool.map(lambda job: rows(shared.plan(*job)), jobs))
+    assert plans == [rows(alone.plan(*job)) for job in jobs]
+
+
+@every_kind
+def test_epochs_and_seeds_differ(make_planner: MakePlanner, kind: dict[str, object]) -> None:
+    planners = [make_planner(**kind, seed=seed) for seed in (0, 1)]
+    orders = {tuple(planner.order(epoch).tolist()) for planner in planners for epoch in (0, 1)}
+    draws = {str(planner.plan(epoch, 0).crop_yx.tolist()) for planner in planners for epoch in (0, 1)}
+    assert len(orders) == len(draws) == 4
+
+
+@every_kind
+def test_an_empty_part_has_rows_of_the_right_shape(make_planner: MakePlanner, kind: dict[str, object]) -> None:
+    plan = make_planner(**kind, batch_images=2, rank=0, ranks=3).plan(0, 0)
+    arrays = (plan.sample_ids, plan.positions, plan.crop_yx, plan.mirror, plan.colour_offset)
+    assert [a.shape for a in arrays] == [(0,), (0,), (0, 2), (0,), (0, 3)]
+    assert [a.dtype for a in arrays] == [np.int64, np.int64, np.int32, np.bool_, np.float32]
+    evaluation = make_planner(batch_images=2, rank=0, ranks=3, augment=False).plan(0, 0)
+    assert evaluation.crop_yx.shape == (0, 2)
+    assert evaluation.colour_offset.shape == (0, 3)
+
+
+def test_positions_count_through_the_epoch(make_planner: MakePlanner) -> None:
+    planners = [make_planner(rank=rank, ranks=3, drop_last=False) for rank in range(3)]
+    places = [p.plan(2, step).positions for step in range(planners[0].steps) for p in planners]
+    assert np.concatenate(places).tolist() == list(range(IMAGES))
+    part = planners[1].plan(2, 4)
+    assert planners[1].order(2)[part.positions].tolist() == part.sample_ids.tolist()
+
+
+def test_thirty_two_images_share_a_crop_whatever_the_batches_and_ranks(make_planner: MakePlanner) -> None:
+    crops: dict[tuple[int, int], tuple[int, ...]] = {}
+    offsets = set()
+    for batch_images, ranks in [(48, 1), (64, 3), (100, 8), (IMAGES, 2)]:  # 48 and 100 cut through the groups of 32
+        for rank in range(ranks):
+            planner = make_planner(
+                crop_per="32-images", batch_images=batch_images, rank=rank, ranks=ranks, drop_last=False
+            )
+            for epoch in (0, 1):
+                for step in range(planner.steps):
+                    plan = planner.plan(epoch, step)
+                    offsets |= {(epoch, *row) for row in plan.colour_offset.tolist()}
+                    for position, (y, x), mirror in zip(plan.positions, plan.crop_yx, plan.mirror, strict=True):
+                        drawn = (int(y), int(x), int(mirror))
+                        assert crops.setdefault((epoch, int(position) // 32), drawn) == drawn
+    assert len(crops) == 2 * 32
+    assert len(set(crops.values())) > 60, "groups and epochs are drawn anew"
+    assert len(offsets) == 2 * IMAGES, "lighting stays each image's own"
 
 
 def test_rank_parts_are_contiguous_and_even() -> None:
@@ -77,53 +165,27 @@ def test_rank_parts_are_contiguous_and_even() -> None:
             assert {len(part) for part in parts} <= {n // ranks, -(-n // ranks)}
 
 
-PINNED = """
-import numpy as np
-from tests.unit.pipeline.test_plan import COLOUR
-from alexnet.pipeline.augment import AugmentSettings, draw
-d = draw(AugmentSettings(), COLOUR, 256, 2012, 7, np.arange(4, dtype=np.int64))
-print(d.crop_yx.tolist(), d.mirror.tolist(), [v.hex() for v in d.colour_offset.ravel().tolist()])
-"""
+def test_what_a_user_does_to_a_plan_changes_no_other(make_planner: MakePlanner) -> None:
+    planner = make_planner()
+    plan = planner.plan(0, 0)
+    before = rows(plan)
+    plan.sample_ids[:] = 0
+    plan.positions[:] = 0
+    assert rows(planner.plan(0, 0)) == before
+    assert not planner.order(0).flags.writeable
+    assert planner.plan(0, 0).sample_ids.base is None, "a plan that is kept keeps no 10 MB order"
 
 
-def test_draws_are_the_same_bits_on_a_cpu_without_vector_units() -> None:
-    root = Path(__file__).parents[3]
-    plain = {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX", "OPENBLAS_CORETYPE": "Prescott"}
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PINNED],
-            env={**os.environ, "PYTHONPATH": str(root), **env},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for env in ({}, plain)
-    ]
-    assert outputs[0] == outputs[1] != ""
-
-
-def test_draws_have_the_right_distributions() -> None:
-    """100,000 images: each bound is about five standard errors wide."""
-    n = 100_000
-    draws = draw(AugmentSettings(), COLOUR, 256, 1, 0, np.arange(n))
-    for axis in range(2):
-        counts = np.bincount(draws.crop_yx[:, axis], minlength=33)
-        assert len(counts) == 33, "offsets run from 0 to 32"
-        chi_square = float(((counts - n / 33) ** 2 / (n / 33)).sum())
-        assert 32 - 5 * 8 < chi_square < 32 + 5 * 8  # 32 degrees of freedom, standard deviation 8
-    assert abs(draws.mirror.mean() - 0.5) < 5 * 0.5 / n**0.5
-    axes, spread = np.array(COLOUR.eigenvectors), np.array(COLOUR.standard_deviations)
-    coefficients = draws.colour_offset @ np.linalg.inv(axes) / spread
-    np.testing.assert_allclose(coefficients.mean(axis=0), 0.0, atol=5 * 0.1 / n**0.5)
-    np.testing.assert_allclose(coefficients.std(axis=0), 0.1, rtol=5 / (2 * n) ** 0.5)
-    everything = np.column_stack([draws.crop_yx, draws.mirror, coefficients])
-    correlations = np.corrcoef(everything.T) - np.eye(6)
-    assert np.abs(correlations).max() < 5 / n**0.5, "one draw tells something about another"
-
-
-def test_the_committed_normal_table_is_what_its_script_makes() -> None:
-    np.testing.assert_allclose(normal_quantiles(), normal_table(), rtol=1e-6)
-    assert normal_quantiles().var() + normal_quantiles().mean() ** 2 == pytest.approx(1.0, abs=1e-4)
+def test_a_planner_goes_with_its_last_reference(make_planner: MakePlanner) -> None:
+    gc.disable()
+    try:
+        planner = make_planner()
+        planner.plan(0, 0)
+        order = weakref.ref(planner.order(0))
+        del planner
+        assert order() is None, "its orders, 10 MB each for ImageNet, must not wait for the collector"
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +199,78 @@ def test_the_committed_normal_table_is_what_its_script_makes() -> None:
 def test_settings_that_cannot_work_are_named(ci_100: Path, settings: AugmentSettings, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ImageStream(ci_100 / "train", batch_images=10, augmentation=settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_images": 0}, "batch_images=0: must be at least 1"),
+        ({"batch_images": 1004}, "batch_images=1004: the data set has only 1003 images"),
+        ({"rank": 2, "ranks": 2}, "rank=2: must be between 0 and ranks-1=1"),
+        ({"rank": -1}, "rank=-1"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(make_planner: MakePlanner, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_planner(**options)
+
+
+def test_the_whole_set_is_one_partial_batch_if_that_is_kept(make_planner: MakePlanner) -> None:
+    planner = make_planner(batch_images=2000, drop_last=False)
+    assert planner.steps == 1
+    assert sorted(ids_of_epoch(planner)) == list(range(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "message"),
+    [(0, 15, "step=15: an epoch has steps 0 to 14"), (0, -1, "step=-1"), (-1, 0, "epoch=-1")],
+)
+def test_a_batch_that_is_none_is_refused(make_planner: MakePlanner, epoch: int, step: int, message: str) -> None:
+    planner = make_planner()
+    for plan in (planner.plan, planner.global_plan):
+        with pytest.raises(InputError, match=message):
+            plan(epoch, step)
+
+
+def test_blocks_need_to_know_the_shards(colour: ColourStatistics, make_planner: MakePlanner) -> None:
+    locality = make_planner(order="blocks").settings.locality
+    for shard_images, message in [(None, "needs shard_images"), ((1, 2), "hold 3 images, not 4")]:
+        with pytest.raises(ValueError, match=message):
+            Planner(PlanSettings(batch_images=1, locality=locality), AugmentSettings(), colour, 256, 4, shard_images)
+    without = Planner(PlanSettings(batch_images=1), AugmentSettings(), colour, 256, 4)
+    assert len(without.plan(0, 0).sample_ids) == 1
+    with pytest.raises(ValueError, match="needs shard_images"):
+        without.shards_needed(0, range(2))
+
+
+def test_the_shuffle_of_an_epoch_can_be_judged(make_planner: MakePlanner) -> None:
+    labels: npt.NDArray[np.int32] = np.repeat(np.arange(17, dtype=np.int32), 59)  # 1,003, sorted by class
+    scores = {
+        order: make_planner(order=order, window_shards=1).shuffle_score(labels, 0, 59) for order in ("global", "blocks")
+    }
+    assert scores["global"][1] == scores["blocks"][1] == pytest.approx(17 * (1 - (16 / 17) ** 59))
+    assert scores["global"][0] == pytest.approx(scores["global"][1], rel=0.05)
+    assert scores["blocks"][0] < 0.5 * scores["global"][0], "one shard of a sorted set holds few classes"
+    assert make_planner(shuffle=False).shuffle_score(labels, 0, 59)[0] == 1.0
+
+
+def test_a_stream_plans_as_its_planner_does(ci_100: Path) -> None:
+    streams = [
+        ImageStream(ci_100 / "train", batch_images=30, seed=5, rank=r, ranks=3, drop_last=False) for r in range(3)
+    ]
+    whole = ImageStream(ci_100 / "train", batch_images=30, seed=5, drop_last=False)
+    assert len(whole) == 4
+    for epoch in range(2):
+        parts = [[stream.plan(epoch, step) for stream in streams] for step in range(4)]
+        assert [rows(*part) for part in parts] == [rows(whole.plan(epoch, step)) for step in range(4)]
+        assert sorted(int(i) for part in parts for p in part for i in p.sample_ids) == list(range(100))
+    assert len(ImageStream(ci_100 / "train", batch_images=30)) == 3, "training leaves the partial batch out"
+
+
+def test_evaluation_is_every_centre_in_order(ci_100: Path) -> None:
+    plan = ImageStream(ci_100 / "val", batch_images=20, augment=False).plan(0, 0)
+    assert plan.sample_ids.tolist() == list(range(20))
+    assert plan.crop_yx.tolist() == [[16, 16]] * 20
 
 
 def test_batches_larger_than_the_data_are_refused(ci_100: Path) -> None:

@@ -1,5 +1,6 @@
 """The stream delivers what its plan says, resumes exactly, and leaves nothing behind."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,16 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet.pipeline import AugmentSettings, ImageStream
+from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
+
+RUNNING = {field.name for field in dataclasses.fields(StreamSettings)} - {"threads"}
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def make(root: Path, **options: object) -> ImageStream:
-    settings: dict[str, object] = {"batch_images": 24, "seed": 3, "threads": 2, **options}
-    return ImageStream(root / "train", **settings)  # type: ignore[arg-type]
+    given: dict[str, object] = {"batch_images": 24, "seed": 3, "threads": 2, **options}
+    running = {name: given.pop(name) for name in RUNNING if name in given}
+    return ImageStream(root / "train", settings=StreamSettings(**running), **given)  # type: ignore[arg-type]
 
 
 def epoch_of(stream: ImageStream) -> Batches:
@@ -79,13 +83,50 @@ def test_threads_and_depth_do_not_change_a_bit(ci_100: Path, options: dict[str, 
     assert equal(epoch_of(make(ci_100)), epoch_of(make(ci_100, **options)))
 
 
-def test_ranks_share_a_batch(ci_100: Path) -> None:
-    whole = epoch_of(make(ci_100, drop_last=False))
-    shares = [epoch_of(make(ci_100, drop_last=False, rank=rank, ranks=3)) for rank in range(3)]
+@pytest.mark.parametrize("decode", ["dali", "host"])
+@pytest.mark.parametrize(("ranks", "batch_images"), [(2, 24), (3, 24), (8, 24), (8, 5)])  # 8 ranks of 5: empty parts
+def test_ranks_share_a_batch(ci_100: Path, ranks: int, batch_images: int, decode: str) -> None:
+    options = {"drop_last": False, "batch_images": batch_images, "decode": decode, "output": "uint8"}
+    whole = epoch_of(make(ci_100, **options))
+    shares = [epoch_of(make(ci_100, rank=rank, ranks=ranks, **options)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {len(whole)}, "all ranks take the same number of steps"
     together = [
         (torch.cat([s[step][0] for s in shares]), torch.cat([s[step][1] for s in shares])) for step in range(len(whole))
     ]
     assert equal(whole, together)
+
+
+def test_resuming_on_another_number_of_ranks_gives_the_same_global_batches(ci_100: Path) -> None:
+    with make(ci_100, rank=0, ranks=2) as stream:
+        batches = iter(stream)
+        next(batches)
+        state = json.loads(json.dumps(stream.state()))
+    whole = epoch_of(make(ci_100))[1:]
+    shares = []
+    for rank in range(3):
+        part = make(ci_100, rank=rank, ranks=3)
+        part.resume(state)
+        shares.append(epoch_of(part))
+    assert equal(whole, [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*shares, strict=True)])
+
+
+@pytest.mark.parametrize("decode", ["dali", "host"])
+@pytest.mark.parametrize("order", ["blocks", "global"])
+def test_every_image_comes_once_an_epoch(ci_100: Path, order: str, decode: str) -> None:
+    with make(ci_100, order=order, drop_last=False, batch_images=32, decode=decode) as stream:
+        for epoch in range(2):
+            labels = [label for _, batch in stream for label in batch.tolist()]
+            ids = np.concatenate([stream.plan(epoch, step).sample_ids for step in range(len(stream))])
+            assert sorted(ids.tolist()) == list(range(100))
+            assert labels == [stream.sample(int(i)).label for i in ids]
+
+
+def test_what_a_run_says_at_its_start(ci_100: Path) -> None:
+    lines = make(ci_100, decode="host", augmentation=AugmentSettings(lighting="krizhevsky")).describe()
+    assert lines[0] == "100 images in 1 shard, 4 steps of 24 an epoch; rank 0 of 1"
+    assert lines[1].startswith("order global: 10.0 classes in 100 consecutive images, 10.0 if perfectly shuffled")
+    assert lines[2].startswith("lighting krizhevsky: colour noise of standard deviation 7.40, 7.20, 7.70 on R, G, B")
+    assert lines[3] == "decoding: host decoder, 2 threads"
 
 
 def test_iteration_goes_from_epoch_to_epoch(ci_100: Path) -> None:
@@ -149,6 +190,8 @@ def test_resuming_in_a_new_process_gives_the_same_batches(ci_100: Path) -> None:
         ("batch_images", 25, "batch_images"),
         ("augment", False, "augment"),
         ("drop_last", False, "drop_last"),
+        ("order", "blocks", "order"),
+        ("decode", "dali", "decode"),
         ("augmentation", AugmentSettings(lighting="off"), "augment"),
     ],
 )

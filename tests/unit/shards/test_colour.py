@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from alexnet.shards.colour import ColourSums, principal_axes, statistics_of
+from alexnet.shards import colour
+from alexnet.shards.colour import ColourSums, add_with_numpy, principal_axes, statistics_of
 
 Images = npt.NDArray[np.uint8]
 
@@ -33,6 +34,29 @@ def test_equals_a_float64_computation_over_all_pixels(images: Images) -> None:
     np.testing.assert_allclose(statistics.eigenvalues, values[::-1], rtol=1e-11)
     np.testing.assert_allclose(np.abs(statistics.eigenvectors), np.abs(vectors.T[::-1]), atol=1e-11)
     np.testing.assert_allclose(np.square(statistics.standard_deviations), values[::-1], rtol=1e-11)
+
+
+@pytest.mark.parametrize("size_px", [1, 2, 5, 6, 31, 32, 33, 100, 256])
+@pytest.mark.parametrize("value", [None, 255])
+def test_c_and_numpy_give_the_same_integers(size_px: int, value: int | None) -> None:
+    compiled = pytest.importorskip("alexnet.shards._colour", reason="the C extension was not built")
+    rng = np.random.default_rng(size_px)
+    pixels = rng.integers(0 if value is None else value, 256, (size_px, size_px, 3)).astype(np.uint8)
+    recent, expected = (np.full(pixels.shape, 1000, np.uint16) for _ in range(2))
+    assert compiled.add(pixels, recent) == add_with_numpy(pixels, expected)
+    assert np.array_equal(recent, expected)
+
+
+def test_without_the_c_extension_the_sums_are_the_same(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = statistics_of(sums_of(images))
+    monkeypatch.setattr(colour, "_add_in_c", None)
+    assert statistics_of(sums_of(images)) == whole
+
+
+def test_an_image_of_another_size_or_type_is_refused(images: Images) -> None:
+    for wrong in (images[0, :4], images[0].astype(np.uint16), images[0, :, :, :1]):
+        with pytest.raises(ValueError, match=r"uint8 \(8, 8, 3\) is summed here"):
+            ColourSums(8).add(wrong)
 
 
 def test_mean_image_survives_more_images_than_a_uint16_can_sum(images: Images) -> None:

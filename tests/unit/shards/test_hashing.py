@@ -43,6 +43,11 @@ def test_permutation_holds_everything_once() -> None:
         assert sorted(permutation(n, key_of(Purpose.PREP_ORDER, n)).tolist()) == list(range(n))
 
 
+def test_a_long_permutation_is_the_order_of_its_hashes() -> None:
+    n, key = 600_001, key_of(Purpose.PREP_ORDER, 1)
+    assert np.array_equal(permutation(n, key), np.argsort(hashes(key, np.arange(n)), kind="stable"))
+
+
 def test_seeds_epochs_and_purposes_do_not_share_keys() -> None:
     keys = {key_of(p, seed, epoch) for p in Purpose for seed in range(20) for epoch in range(20)}
     assert len(keys) == len(Purpose) * 400

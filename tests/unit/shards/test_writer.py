@@ -1,5 +1,6 @@
 """A shard is read by programs that are not ours, and its bytes depend on nothing but its samples."""
 
+import io
 import os
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def test_bytes_depend_on_the_samples_alone(tmp_path: Path) -> None:
     first = written(tmp_path / "one")
     os.utime(first)
     assert written(tmp_path / "two").read_bytes() == first.read_bytes()
+
+
+def test_bytes_are_those_that_tarfile_would_write(tmp_path: Path) -> None:
+    theirs = io.BytesIO()
+    with tarfile.open(fileobj=theirs, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in SAMPLES:
+            for name, data in ((f"{sample.key}.jpg", sample.jpeg), (f"{sample.key}.cls", str(sample.label).encode())):
+                member = tarfile.TarInfo(name)
+                member.size, member.mode, member.uname, member.gname = len(data), 0o444, "root", "root"
+                tar.addfile(member, io.BytesIO(data))
+    assert written(tmp_path).read_bytes() == theirs.getvalue()
 
 
 def test_members_have_fixed_metadata(tmp_path: Path) -> None:

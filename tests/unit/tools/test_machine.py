@@ -9,8 +9,8 @@ import pynvml
 import pytest
 
 from alexnet.tools import machine
-from alexnet.tools.gpu_check import jpeg_engine
-from alexnet.tools.gpu_check.jpeg_engine import UtilisationSampler, query_jpeg_engine
+from alexnet.pipeline.decoders import jpeg_engine
+from alexnet.pipeline.decoders.jpeg_engine import UtilisationSampler, query_jpeg_engine
 from alexnet.tools.machine import Gpu, describe_machine
 
 

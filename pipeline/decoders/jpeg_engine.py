@@ -7,15 +7,16 @@ uses them. Neither torch nor DALI is known here. No question raises: where there
 
 import ctypes
 import importlib.util
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pynvml
-
-from alexnet.tools.machine import nvml_gpu
 
 _LIBRARY = "libnvjpeg.so.13"
 _BACKEND_HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE of nvjpeg.h
@@ -56,6 +57,21 @@ def query_jpeg_engine() -> JpegEngine:
     return JpegEngine(
         engines=engines, cores_per_engine=cores, utilisation_percent=utilisation, nvjpeg=nvjpeg, nvml=nvml
     )
+
+
+@contextmanager
+def nvml_gpu() -> Iterator[Any]:
+    """Open NVML's handle of the GPU that CUDA calls 0. Raises pynvml.NVMLError without a driver or a GPU."""
+    pynvml.nvmlInit()
+    try:
+        # NVML numbers every GPU there is; CUDA numbers those that this variable names, by number or by UUID.
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+        if first.startswith(("GPU-", "MIG-")):
+            yield pynvml.nvmlDeviceGetHandleByUUID(first)
+        else:
+            yield pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
+    finally:
+        pynvml.nvmlShutdown()
 
 
 class UtilisationSampler:

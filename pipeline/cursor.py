@@ -1,0 +1,77 @@
+"""Where a stream stands, and what it is: all that resuming needs, in a few hundred bytes."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from alexnet.pipeline.augment import AugmentSettings
+from alexnet.pipeline.decoders.choice import Decode
+from alexnet.pipeline.plan import PlanSettings
+from alexnet.shards.errors import InputError
+from alexnet.shards.reader import SplitReader
+
+
+class Cursor:
+    """Stand at a step of an epoch of so many `steps`."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self.epoch_number, self.step = 0, 0
+        self._entered = False  # whether an iteration has begun since the last seek
+
+    @property
+    def index(self) -> int:
+        """Return the number of the next batch, counted over all epochs."""
+        return self.epoch_number * self._steps + self.step
+
+    def epoch(self) -> Iterator[None]:
+        """Go through an epoch, from where `seek` left it or from the start of the next; the user calls `advance`."""
+        if self._entered and self.step > 0:
+            self.epoch_number, self.step = self.epoch_number + 1, 0
+        self._entered = True
+        while self.step < self._steps:
+            yield
+        self.epoch_number, self.step = self.epoch_number + 1, 0
+
+    def advance(self) -> None:
+        """Stand at the next step."""
+        self.step += 1
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Stand at a step of an epoch, from which the next iteration goes on."""
+        if epoch < 0 or not 0 <= step <= self._steps:
+            raise InputError(f"epoch={epoch}, step={step}: epochs count from 0, steps from 0 to {self._steps}")
+        self.epoch_number, self.step = epoch, step
+        self._entered = False
+
+
+def identity(
+    settings: PlanSettings, augment: AugmentSettings, reader: SplitReader, views: int, decode: Decode
+) -> dict[str, Any]:
+    """Return what a stream is: streams of one identity yield the same batches.
+
+    Ranks are not part of it, nor threads: they change nothing.
+    """
+    digest = hashlib.sha256(repr(sorted(asdict(augment).items())).encode()).hexdigest()[:16]
+    return {
+        "seed": settings.seed,
+        "batch_images": settings.batch_images,
+        "order": settings.locality.name if settings.shuffle else "ids",
+        "augment": digest if settings.augment else f"off {digest}",
+        "views": views,
+        "drop_last": settings.drop_last,
+        "split": reader.split,
+        "manifest": reader.manifest.digest()[:16],
+        "decode": decode.name,
+    }
+
+
+def check_state(state: dict[str, Any], mine: dict[str, Any]) -> None:
+    """Compare a state with a stream's identity. Raises InputError for what differs, by name."""
+    for name, value in mine.items():
+        if state.get(name) != value:
+            raise InputError(
+                f"{name}: the state to resume from has {state.get(name)!r}, this stream {value!r}; "
+                "resume with the same data and settings, or start anew"
+            )

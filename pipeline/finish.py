@@ -1,0 +1,84 @@
+"""What becomes of a cut and mirrored uint8 pixel: `(pixel - mean + colour_offset) * scale`.
+
+Whoever executes it (DALI, a fused pass on a GPU, a trainer that gathered the crops of several ranks) takes these two
+arrays from here, so that all of them mean the same. A mean image is cut once, at its centre, and subtracted from every
+window as it is, neither moved nor mirrored along: so did the 2012 code.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.pipeline.augment import AugmentSettings
+from alexnet.shards.colour import ColourStatistics
+from alexnet.shards.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """Hold the constants of the finishing pass, RGB.
+
+    `mean`: float32 (3,), or (crop, crop, 3) for a mean image; 0-255. `scale`: float32 (3,), what is multiplied with.
+    """
+
+    mean: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+
+def finish_of(
+    settings: AugmentSettings,
+    colour: ColourStatistics,
+    mean_image: npt.NDArray[np.float32] | None = None,
+    *,
+    training: bool,
+) -> Finish:
+    """Return what the settings mean for a data set's pixels.
+
+    `mean_image`: (size, size, 3), 0-255, as stored beside the shards; needed for `mean="image"` only. `training`:
+    False leaves out `lighting_division`, which evaluation never had.
+    Raises InputError if the data set cannot be scaled so.
+    """
+    return Finish(
+        mean=np.array(colour.mean, np.float32) if settings.mean == "channel" else _centre_of(mean_image, settings),
+        scale=_scale(settings, colour, training),
+    )
+
+
+def finished(
+    pixels: npt.NDArray[np.uint8], colour_offset: npt.NDArray[np.float32], finish: Finish
+) -> npt.NDArray[np.float32]:
+    """Finish windows in NumPy: the reference for every backend.
+
+    `pixels`: uint8 (n, crop, crop, 3), cut and mirrored. `colour_offset`: float32 (n, 3). Returns float32 of the shape
+    of `pixels`.
+    """
+    mean = finish.mean - colour_offset[:, None, None, :]
+    result: npt.NDArray[np.float32] = (pixels.astype(np.float32) - mean) * finish.scale
+    return result
+
+
+def _scale(settings: AugmentSettings, colour: ColourStatistics, training: bool) -> npt.NDArray[np.float32]:
+    """Combine the divisors in float64 and round once."""
+    divisors = [1.0, 1.0, 1.0]
+    if settings.scale == "unit-variance":
+        divisors = list(colour.channel_standard_deviations)
+        if not all(divisors):
+            raise InputError("scale=unit-variance: a channel of this data set has one value only; use scale=pixel")
+    if settings.lighting_division and training:
+        divisors = [divisor * (1.0 + settings.lighting_std) for divisor in divisors]
+    return np.array([1.0 / divisor for divisor in divisors], np.float32)
+
+
+def _centre_of(mean_image: npt.NDArray[np.float32] | None, settings: AugmentSettings) -> npt.NDArray[np.float32]:
+    if mean_image is None:
+        raise ValueError("mean='image' needs the data set's mean image")
+    if mean_image.ndim != 3 or mean_image.shape[0] != mean_image.shape[1] or mean_image.shape[2] != 3:
+        raise InputError(
+            f"mean=image: the mean image has shape {mean_image.shape}, not (size, size, 3); use mean=channel"
+        )
+    corner = (len(mean_image) - settings.crop_px) // 2
+    if corner < 0:
+        raise InputError(f"mean=image: the mean image has {len(mean_image)} px, less than crop_px={settings.crop_px}")
+    window = mean_image[corner : corner + settings.crop_px, corner : corner + settings.crop_px]
+    return np.ascontiguousarray(window, np.float32)

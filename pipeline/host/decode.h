@@ -1,0 +1,64 @@
+/* JPEG to the rows of a batch: what the C files of alexnet.pipeline.host offer each other. None but module.c knows Python.
+ *
+ * decode.c  one JPEG: the window's rows through libjpeg-turbo, damage as a message
+ * rows.c    one row: mirrored, shifted, scaled, cast
+ * pool.c    threads that share a batch, image by image
+ */
+#ifndef ALEXNET_HOST_DECODE_H
+#define ALEXNET_HOST_DECODE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum kind { KIND_UINT8, KIND_FLOAT32, KIND_BFLOAT16, KIND_FLOAT16, KINDS };
+extern const size_t kind_bytes[KINDS];
+
+/* What all images of a batch have in common. */
+struct task {
+    int64_t max_pixels;      /* of an image; beyond it nothing is decoded */
+    int height, width;       /* of every image; 0: any */
+    int rows, columns;       /* of the window */
+    int to_the_end;          /* also read what lies below the window, to find damage there */
+    enum kind kind;
+    int planar;              /* write (3, rows, columns) instead of (rows, columns, 3) */
+    const float *scale;      /* 3 */
+    const float *mean_image; /* rows lines of 3 * columns, channels ordered as in the output's rows; or NULL */
+};
+
+/* One image of it. */
+struct image {
+    const uint8_t *jpeg;
+    size_t bytes;
+    int y, x, mirror;
+    const float *mean; /* 3 */
+    void *out;
+};
+
+struct header {
+    int width, height, components, progressive;
+    const char *colour_space;
+};
+
+/* decode.c: each call returns NULL, or what is wrong with the JPEG: text that lives until the decoder's next call. */
+struct decoder;
+struct decoder *decoder_new(void); /* NULL: no memory, or another libjpeg than this was compiled for */
+void decoder_free(struct decoder *decoder);
+const char *decode_header(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, struct header *header);
+const char *decode_window(struct decoder *decoder, const struct task *task, const struct image *image);
+const char *decode_planes(struct decoder *decoder, const struct task *task, const struct image *image);
+size_t planes_bytes(int height, int width); /* of Y, Cb and Cr in 4:2:0 */
+
+/* rows.c: `rgb` is a row of the window as decoded; `scratch` has ROW_SCRATCH bytes for each column. */
+enum { ROW_SCRATCH = 3 * (4 * sizeof(float) + sizeof(uint16_t) + 2) };
+typedef void finish_row(const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch);
+finish_row *row_finisher(void); /* for the CPU at hand */
+void prepare_rows(const struct task *task, const struct image *image, void *scratch); /* once an image */
+
+/* pool.c: errors are values of errno. */
+struct pool;
+typedef void pool_work(void *context, int thread, int index);
+struct pool *pool_new(int threads);
+int pool_run(struct pool *pool, pool_work *work, void *context, int count); /* the caller works, too */
+void pool_free(struct pool *pool);
+
+#endif

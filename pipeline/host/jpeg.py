@@ -1,0 +1,83 @@
+"""One JPEG of any size: what its header says, and any window of it as RGB pixels.
+
+Stricter than most readers: whatever libjpeg warns of (data cut short, a damaged code, stray bytes) is an error, so a
+picture that comes through is undamaged, and equal to the last bit to what any libjpeg-turbo makes of all of it.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.pipeline.host.extension import require
+
+if TYPE_CHECKING:  # a name for type checkers only: the class came with Python 3.12
+    from typing_extensions import Buffer
+
+ColourSpace = Literal["GRAYSCALE", "RGB", "YCbCr", "CMYK", "YCCK", "unknown"]
+
+MAX_PIXELS = 178_956_970
+"""Where Pillow, too, refuses a picture as a decompression bomb."""
+
+
+class DecodeError(ValueError):
+    """Say what is wrong with a JPEG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JpegHeader:
+    """Hold what a JPEG's header says. `colour_space`: of the stored components."""
+
+    width_px: int
+    height_px: int
+    components: int
+    colour_space: ColourSpace
+    progressive: bool
+
+
+def read_header(jpeg: "Buffer") -> JpegHeader:
+    """Read a JPEG's header and nothing more of it. Raises DecodeError if there is none."""
+    require()
+    from alexnet.pipeline.host import _host
+
+    found = _host.read_header(jpeg)
+    if isinstance(found, str):
+        raise DecodeError(found)
+    width_px, height_px, components, colour_space, progressive = found
+    return JpegHeader(
+        width_px=width_px,
+        height_px=height_px,
+        components=components,
+        colour_space=colour_space,
+        progressive=progressive,
+    )
+
+
+def decode_rows(
+    jpeg: "Buffer",
+    *,
+    y: int,
+    x: int,
+    height: int,
+    width: int,
+    max_pixels: int = MAX_PIXELS,
+    out: npt.NDArray[np.uint8] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Decode the window whose top left corner is (y, x): uint8 (height, width, 3), RGB; grey gives equal channels.
+
+    Only the window is reconstructed, but all of the file is read, so damage elsewhere is found, too. `max_pixels`: of
+    the whole picture. `out`: where to put the pixels, of that shape and contiguous. The interpreter is free meanwhile.
+    Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside.
+    """
+    require()
+    from alexnet.pipeline.host import _host
+
+    if out is None:
+        out = np.empty((height, width, 3), np.uint8)
+    elif out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(f"out: is {out.dtype} {out.shape}; must be contiguous uint8 ({height}, {width}, 3)")
+    message = _host.decode_rows(jpeg, y, x, height, width, max_pixels, out)
+    if message is not None:
+        raise DecodeError(message)
+    return out

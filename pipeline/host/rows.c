@@ -1,0 +1,255 @@
+/* One row of a window: mirror, subtract the mean, scale, cast. All of it happens in L1, where libjpeg left the row.
+ *
+ * The loops are plain C, compiled once for each level of instruction sets; no flag of the build says which CPU it is
+ * for. Without contraction (-ffp-contract=off) each float operation rounds once, so NumPy gives the same bits.
+ */
+#include "decode.h"
+
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+#define EVERYWHERE static inline __attribute__((always_inline))
+
+const size_t kind_bytes[KINDS] = {1, 4, 2, 2};
+
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+/* The parts of an image's scratch, for rows of n = 3 * columns values. */
+struct parts {
+    float *mean, *scale, *place, *value;
+    uint16_t *half;
+    uint8_t *pixels, *planes;
+};
+
+EVERYWHERE struct parts parts_of(void *scratch, int n)
+{
+    float *first = scratch;
+    uint16_t *half = (uint16_t *)(first + 4 * n);
+    uint8_t *pixels = (uint8_t *)(half + n);
+    return (struct parts){first, first + n, first + 2 * n, first + 3 * n, half, pixels, pixels + n};
+}
+
+void prepare_rows(const struct task *task, const struct image *image, void *scratch)
+{
+    int columns = task->columns;
+    struct parts parts = parts_of(scratch, 3 * columns);
+    if (task->kind == KIND_UINT8)
+        return;
+    for (int x = 0; x < columns; x++)
+        for (int c = 0; c < 3; c++) {
+            int i = task->planar ? c * columns + x : 3 * x + c;
+            parts.mean[i] = image->mean[c];
+            parts.scale[i] = task->scale[c];
+        }
+}
+
+EVERYWHERE bytes16 mirror_five(bytes16 v) /* five pixels behind a byte that the next store replaces */
+{
+#ifdef __clang__
+    return __builtin_shufflevector(v, v, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0);
+#else
+    return __builtin_shuffle(v, (bytes16){13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0});
+#endif
+}
+
+EVERYWHERE void mirror_row(const uint8_t *rgb, uint8_t *mirrored, int columns)
+{
+    int x = columns;
+    for (; x >= 6; x -= 5) { /* six, as 16 bytes are moved of which 15 count */
+        bytes16 v;
+        memcpy(&v, rgb + 3 * x - 16, 16);
+        v = mirror_five(v);
+        memcpy(mirrored + 3 * (columns - x), &v, 16);
+    }
+    for (; x > 0; x--)
+        memcpy(mirrored + 3 * (columns - x), rgb + 3 * x - 3, 3);
+}
+
+/* Byte i of the result is byte m(i) of `a` followed by `b`. */
+#ifdef __clang__
+#define TWO(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define TWO(a, b, ...) __builtin_shuffle(a, b, (bytes16){__VA_ARGS__})
+#endif
+
+EVERYWHERE void split_row(const uint8_t *rgb, uint8_t *planes, int columns) /* RGBRGB... to R... G... B... */
+{
+    int x = 0;
+    for (; columns - x >= 16; x += 16) {
+        bytes16 a, b, c, red, green, blue;
+        memcpy(&a, rgb + 3 * x, 16);
+        memcpy(&b, rgb + 3 * x + 16, 16);
+        memcpy(&c, rgb + 3 * x + 32, 16);
+        red = TWO(a, b, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
+        green = TWO(a, b, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
+        blue = TWO(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
+        red = TWO(red, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29);
+        green = TWO(green, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30);
+        blue = TWO(blue, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31);
+        memcpy(planes + x, &red, 16);
+        memcpy(planes + columns + x, &green, 16);
+        memcpy(planes + 2 * columns + x, &blue, 16);
+    }
+    for (; x < columns; x++)
+        for (int c = 0; c < 3; c++)
+            planes[c * columns + x] = rgb[3 * x + c];
+}
+
+EVERYWHERE uint16_t to_bfloat16(float value) /* to nearest, ties to even */
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16, quiet_nan = bits >> 16 | 0x40;
+    return (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet_nan : rounded);
+}
+
+EVERYWHERE uint16_t to_float16(float value) /* to nearest, ties to even; without branches, so that it vectorises */
+{
+    uint32_t bits, sum_bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t size = bits & 0x7FFFFFFF;
+    float sum;
+    memcpy(&sum, &size, sizeof sum);
+    sum += 0.5f; /* the last place of a sum just above 1/2 is 2^-24: the step of float16 below 2^-14 */
+    memcpy(&sum_bits, &sum, sizeof sum_bits);
+    uint32_t result = (size - (112u << 23) + 0xFFF + (size >> 13 & 1)) >> 13;
+    result = size < 0x38800000 ? sum_bits - 0x3F000000 : result;
+    result = size >= 0x477FF000 ? 0x7C00 : result;
+    result = size > 0x7F800000 ? 0x7E00 | (size >> 13 & 0x3FF) : result;
+    return (uint16_t)(result | (bits >> 16 & 0x8000));
+}
+
+EVERYWHERE void cast_row(const float *restrict values, uint16_t *restrict out, int n, enum kind kind)
+{
+    if (kind == KIND_BFLOAT16)
+        for (int i = 0; i < n; i++)
+            out[i] = to_bfloat16(values[i]);
+    else
+        for (int i = 0; i < n; i++)
+            out[i] = to_float16(values[i]);
+}
+
+EVERYWHERE void shift_and_scale(
+    float *restrict values, const uint8_t *restrict pixels, const float *restrict mean, const float *restrict scale, int n)
+{
+    for (int k = 0; k < n; k++)
+        values[k] = ((float)pixels[k] - mean[k]) * scale[k];
+}
+
+/* What instruction sets have beyond C: NULL stands for plain C. */
+struct beyond {
+    void (*float16)(const float *values, uint16_t *out, int n);
+    void (*copy)(void *out, const void *from, size_t bytes);
+};
+
+/* Write values i.. of the row, `n` of them, that follow each other in the output. */
+EVERYWHERE void finish_part(
+    const struct task *task, const struct parts *parts, const float *mean, const uint8_t *pixels, int i, int n,
+    void *out, struct beyond beyond)
+{
+    const void *ready = pixels + i;
+    if (task->kind != KIND_UINT8) {
+        float *values = parts->value;
+        shift_and_scale(values, pixels + i, mean + i, parts->scale + i, n);
+        ready = values;
+        if (task->kind == KIND_FLOAT16 && beyond.float16) {
+            beyond.float16(values, parts->half, n);
+            ready = parts->half;
+        } else if (task->kind != KIND_FLOAT32) {
+            cast_row(values, parts->half, n, task->kind);
+            ready = parts->half;
+        }
+    }
+    if (beyond.copy && task->kind == KIND_FLOAT32)
+        beyond.copy(out, ready, (size_t)n * kind_bytes[task->kind]);
+    else
+        memcpy(out, ready, (size_t)n * kind_bytes[task->kind]);
+}
+
+EVERYWHERE void finish(
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch, struct beyond beyond)
+{
+    int columns = task->columns, n = 3 * columns;
+    size_t bytes = kind_bytes[task->kind];
+    struct parts parts = parts_of(scratch, n);
+    const float *mean = parts.mean;
+    if (task->mean_image && task->kind != KIND_UINT8) {
+        const float *line = task->mean_image + (size_t)row * (size_t)n;
+        for (int i = 0; i < n; i++)
+            parts.place[i] = line[i] + parts.mean[i];
+        mean = parts.place;
+    }
+    if (image->mirror) {
+        mirror_row(rgb, parts.pixels, columns);
+        rgb = parts.pixels;
+    }
+    if (!task->planar) {
+        finish_part(task, &parts, mean, rgb, 0, n, (char *)image->out + (size_t)row * (size_t)n * bytes, beyond);
+        return;
+    }
+    split_row(rgb, parts.planes, columns);
+    for (int c = 0; c < 3; c++) {
+        size_t place = ((size_t)c * (size_t)task->rows + (size_t)row) * (size_t)columns;
+        finish_part(task, &parts, mean, parts.planes, c * columns, columns, (char *)image->out + place * bytes, beyond);
+    }
+}
+
+static void finish_plain(
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch)
+{
+    finish(task, image, row, rgb, scratch, (struct beyond){NULL, NULL});
+}
+
+#ifdef X86
+#define AVX2 __attribute__((target("avx2,f16c")))
+
+AVX2 static void float16_f16c(const float *values, uint16_t *out, int n)
+{
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i < n; i++)
+        out[i] = to_float16(values[i]);
+}
+
+/* Copy whole cache lines past the caches: a batch does not fit them, and an ordinary store first reads the line that it is
+ * about to overwrite. Parts of lines go the ordinary way: the rest of the line follows with the next row.
+ */
+AVX2 static void copy_past(void *out, const void *from, size_t bytes)
+{
+    enum { LINE = 64 };
+    char *to = out;
+    const char *values = from;
+    size_t i = -(uintptr_t)to % LINE < bytes ? -(uintptr_t)to % LINE : bytes;
+    memcpy(to, values, i);
+    for (; i + LINE <= bytes; i += LINE) {
+        _mm256_stream_si256((__m256i *)(to + i), _mm256_loadu_si256((const __m256i *)(values + i)));
+        _mm256_stream_si256((__m256i *)(to + i + 32), _mm256_loadu_si256((const __m256i *)(values + i + 32)));
+    }
+    memcpy(to + i, values + i, bytes - i);
+}
+
+AVX2 static void finish_avx2(
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch)
+{
+    finish(task, image, row, rgb, scratch, (struct beyond){float16_f16c, copy_past});
+    if (row == task->rows - 1)
+        _mm_sfence(); /* before anybody is told that the image is there */
+}
+#endif
+
+finish_row *row_finisher(void)
+{
+#ifdef X86
+    unsigned a, b, c = 0, d;
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
+        return finish_avx2;
+#endif
+    return finish_plain;
+}

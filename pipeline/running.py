@@ -1,0 +1,57 @@
+"""Start a stream: find out how to decode, and put decoder, feed and read-ahead together.
+
+Here torch and the decoders are loaded, with a stream's first batch and not before.
+"""
+
+import time
+from contextlib import closing
+from dataclasses import replace
+
+from alexnet.pipeline.blueprint import Blueprint
+from alexnet.pipeline.decoders.choice import Decode
+from alexnet.pipeline.decoders.make import make_decoder
+from alexnet.pipeline.feed import Feed, FeedSettings
+from alexnet.pipeline.host.extension import available
+from alexnet.pipeline.read_ahead import ReadAhead
+
+_TRIAL_SECONDS = 1.0
+_SHARE_STEP = 0.05
+
+
+def resolve(decode: Decode, blueprint: Blueprint) -> Decode:
+    """Settle `auto` on a GPU: run each decoder alone for a second, and give it a share in proportion to its speed."""
+    if decode.dali_share is not None:
+        return decode
+    if available() is not None:
+        return Decode(dali_share=1.0)
+    dali, host = (_speed(Decode(dali_share=share), blueprint) for share in (1.0, 0.0))
+    return Decode(dali_share=round(dali / (dali + host) / _SHARE_STEP) * _SHARE_STEP)
+
+
+def start_feed(decode: Decode, blueprint: Blueprint, first: int) -> Feed:
+    """Start handing over batches from one on."""
+    settings = FeedSettings(
+        decoder=blueprint.decoder_settings(),
+        decode=decode,
+        crop_px=blueprint.crop_px,
+        on_error=blueprint.settings.on_error,
+        views=blueprint.views,
+    )
+    ahead = blueprint.settings.read_ahead_batches
+    read_ahead = ReadAhead(blueprint.reader, blueprint.planner, first, ahead) if ahead else None
+    return Feed(settings, blueprint.batches(first), read_ahead)
+
+
+def _speed(decode: Decode, blueprint: Blueprint) -> float:
+    """Return images/s of a decoder on the first batches; its start is not counted."""
+    batches = (batch for batch in blueprint.batches(0) if len(batch))
+    settings = replace(blueprint.decoder_settings(), windows_only=True)
+    with closing(make_decoder(decode, settings)) as decoder:
+        for _ in range(decoder.ahead):
+            decoder.submit(next(batches))
+        decoder.result()
+        images, started = 0, time.perf_counter()
+        while time.perf_counter() < started + _TRIAL_SECONDS:
+            decoder.submit(next(batches))
+            images += len(decoder.result().batch)
+        return images / (time.perf_counter() - started)

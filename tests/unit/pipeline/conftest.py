@@ -1,0 +1,76 @@
+"""What tests of orders and draws share: a planner of any kind, and Python with NumPy's vector units switched off."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from alexnet.pipeline.augment import AugmentSettings
+from alexnet.pipeline.locality import LocalitySettings
+from alexnet.pipeline.plan import Planner, PlanSettings
+from alexnet.shards.colour import ColourStatistics
+
+COLOUR = ColourStatistics(
+    mean=(120.0, 110.0, 100.0),
+    covariance=((2500.0, 0.0, 0.0), (0.0, 1600.0, 0.0), (0.0, 0.0, 900.0)),
+    eigenvalues=(10_000.0, 900.0, 100.0),
+    eigenvectors=((0.6, 0.6, 0.53), (0.7, 0.0, -0.7), (0.4, -0.8, 0.4)),
+    standard_deviations=(100.0, 30.0, 10.0),
+)
+SHARD_IMAGES = (100, 0, 237, 41, 300, 1, 99, 225)  # 1,003: unequal, one empty, one of a single image
+SIZE_PX = 256
+
+MakePlanner = Callable[..., Planner]
+
+
+@pytest.fixture(scope="session")
+def colour() -> ColourStatistics:
+    return COLOUR
+
+
+@pytest.fixture(scope="session")
+def shard_images() -> tuple[int, ...]:
+    return SHARD_IMAGES
+
+
+@pytest.fixture(scope="session")
+def make_planner() -> MakePlanner:
+    """Return `planner(**settings)`: keywords of PlanSettings, LocalitySettings and AugmentSettings, mixed."""
+
+    def make(**options: object) -> Planner:
+        def pick(settings: type) -> dict[str, object]:
+            return {name: options[name] for name in settings.__dataclass_fields__ if name in options}  # type: ignore[attr-defined]
+
+        locality = LocalitySettings(**{"window_shards": 3, **pick(LocalitySettings)})  # type: ignore[arg-type]
+        plan = PlanSettings(**{"batch_images": 64, "seed": 5, **pick(PlanSettings), "locality": locality})  # type: ignore[arg-type]
+        augment = AugmentSettings(**pick(AugmentSettings))  # type: ignore[arg-type]
+        return Planner(plan, augment, COLOUR, SIZE_PX, sum(SHARD_IMAGES), SHARD_IMAGES)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def on_two_kinds_of_cpu() -> Callable[[str], tuple[str, str]]:
+    """Return a function that runs Python code as this CPU would, and with every vector unit that NumPy found off."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    plain = {"NPY_DISABLE_CPU_FEATURES": " ".join(found), "OPENBLAS_CORETYPE": "Prescott"}
+    # Names that NumPy does not know are passed over with a warning: make sure that they really are off.
+    proof = "import numpy; assert not numpy.show_config(mode='dicts')['SIMD Extensions'].get('found')\n"
+
+    def run(code: str) -> tuple[str, str]:
+        outputs = [
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", before + code],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for before, environment in (("", {}), (proof, plain))
+        ]
+        return outputs[0], outputs[1]
+
+    return run

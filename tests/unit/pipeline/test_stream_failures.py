@@ -1,0 +1,199 @@
+"""What a stream does when storage fails it, and what it leaves behind: nothing."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.shards.errors import SampleError
+from alexnet.shards.reader import SplitReader
+
+DECODE = ["dali", "host", "split=0.5"]
+
+
+@pytest.fixture
+def root(data_set: Path, tmp_path: Path) -> Path:
+    """A data set that may be damaged: 24 training images in three shards."""
+    return Path(shutil.copytree(data_set, tmp_path / "set"))
+
+
+def stream_of(root: Path, **options: Any) -> ImageStream:
+    running = {name: options.pop(name) for name in ("decode", "on_error", "read_ahead_batches") if name in options}
+    given: dict[str, Any] = {"batch_images": 6, "seed": 1, "augmentation": AugmentSettings(crop_px=32), **options}
+    return ImageStream(root / "train", rank=0, ranks=1, threads=2, settings=StreamSettings(**running), **given)
+
+
+def damage(root: Path, sample_id: int) -> str:
+    """Overwrite a JPEG's first bytes in place; return its shard's name."""
+    reader = SplitReader(root, "train")
+    row = reader.rows(np.array([sample_id]))[0]
+    path = root / reader.shard(sample_id).file
+    with path.open("r+b") as file:
+        file.seek(int(row["offset"]))
+        file.write(bytes(200))
+    return reader.shard(sample_id).file
+
+
+def labels_of(stream: ImageStream) -> list[int]:
+    with stream:
+        return [label for _, labels in stream for label in labels.tolist()]
+
+
+@pytest.mark.parametrize("decode", DECODE)
+def test_a_damaged_image_stops_the_stream_and_is_named(root: Path, decode: str) -> None:
+    shard = damage(root, 13)
+    stream = stream_of(root, decode=decode)
+    for _ in range(2):  # and again, rather than waiting for a thread that is gone
+        with pytest.raises(SampleError, match=rf"{shard}: sample 13 \(000000\d\d_n\d+_\d\): .") as raised:
+            labels_of(stream)
+        assert raised.value.sample_id == 13
+
+
+@pytest.mark.parametrize("decode", DECODE)
+def test_a_damaged_image_can_be_skipped_and_is_counted(root: Path, decode: str) -> None:
+    whole = stream_of(root, decode=decode, augment=False)
+    expected = labels_of(whole)
+    shards = [damage(root, sample_id) for sample_id in (2, 7, 8)]
+    stream = stream_of(root, decode=decode, augment=False, on_error="skip")
+    with stream:
+        sizes = [len(labels) for images, labels in stream if len(images) == len(labels)]
+    assert sizes == [5, 4, 6, 6, 3][: len(sizes)]
+    assert (stream.meter.skipped, stream.meter.images) == (3, len(expected) - 3)
+    assert [line.split(": ")[1].split()[1] for line in stream.meter.last_skipped] == ["2", "7", "8"]
+    assert all(shard in line for shard, line in zip(shards, stream.meter.last_skipped, strict=True))
+    assert labels_of(stream) == [label for i, label in enumerate(expected) if i not in (2, 7, 8)]
+
+
+@pytest.mark.parametrize("decode", DECODE)
+def test_a_batch_whose_images_are_all_damaged_is_empty(root: Path, decode: str) -> None:
+    for sample_id in range(6):
+        damage(root, sample_id)
+    with stream_of(root, decode=decode, augment=False, on_error="skip") as stream:
+        shapes = [tuple(images.shape) for images, _ in stream]
+    assert shapes[:2] == [(0, 3, 32, 32), (6, 3, 32, 32)]
+
+
+@pytest.mark.parametrize("decode", DECODE)
+def test_a_shard_that_vanishes_is_named(root: Path, decode: str) -> None:
+    stream = stream_of(root, decode=decode)
+    (root / "train/000001.tar").unlink()
+    with pytest.raises(SampleError, match=r"000001\.tar: sample 1\d: No such file or directory"):
+        labels_of(stream)
+
+
+@pytest.mark.parametrize("decode", DECODE)
+def test_the_images_of_a_vanished_shard_can_be_skipped(root: Path, decode: str) -> None:
+    stream = stream_of(root, decode=decode, on_error="skip", drop_last=False)
+    (root / "train/000001.tar").unlink()
+    assert len(labels_of(stream)) == 14
+    assert stream.meter.skipped == 10
+
+
+@pytest.mark.parametrize("decode", DECODE)
+def test_a_shard_cut_short_while_it_is_read_is_named_and_kills_nothing(root: Path, decode: str) -> None:
+    stream = stream_of(root, decode=decode, augment=False)
+    with stream:
+        batches = iter(stream)
+        next(batches)
+        os.truncate(root / "train/000002.tar", 700)
+        with pytest.raises(SampleError, match=r"000002\.tar: sample \d\d: the tar ends at byte 700, inside it"):
+            list(batches)
+
+
+def open_files() -> set[str]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.add(str(link.readlink()))
+        except OSError:
+            continue  # the listing's own
+    return found
+
+
+def children() -> set[str]:
+    tasks = Path("/proc/self/task").iterdir()
+    return {child for task in tasks for child in (task / "children").read_text().split()}
+
+
+def break_off(stream: ImageStream) -> None:
+    for _ in stream:
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Compare threads, children and open data files before and after."""
+    threads, files, before = set(threading.enumerate()), open_files(), children()
+    yield
+    assert set(threading.enumerate()) == threads
+    assert {name for name in open_files() - files if ".tar" in name or "shm" in name} == set()
+    assert children() == before
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("decode", DECODE)
+def test_nothing_is_left_after_close(root: Path, decode: str) -> None:
+    stream = stream_of(root, decode=decode)
+    next(iter(stream))
+    assert any(".tar" in name for name in open_files())
+    stream.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_nothing_is_left_after_an_exception(root: Path) -> None:
+    with pytest.raises(ZeroDivisionError), stream_of(root) as stream:
+        break_off(stream)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_nothing_is_left_after_a_damaged_image(root: Path) -> None:
+    damage(root, 3)
+    with pytest.raises(SampleError):
+        for _ in stream_of(root):
+            pass
+
+
+LOOP = """
+import sys
+from alexnet.pipeline import AugmentSettings, ImageStream
+stream = ImageStream(sys.argv[1] + "/train", batch_images=6, augmentation=AugmentSettings(crop_px=32))
+while True:
+    for _ in stream:
+        print("batch", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, {1, -signal.SIGINT}), (signal.SIGKILL, {-signal.SIGKILL})])
+def test_a_process_that_is_interrupted_or_killed_ends(root: Path, sent: signal.Signals, code: set[int]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOOP, str(root)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(sent)
+    process.stdout.close()
+    assert process.wait(timeout=60) in code
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("decode", ["dali", "host"])
+def test_memory_is_flat_over_fifty_epochs(root: Path, decode: str) -> None:
+    with stream_of(root, decode=decode) as stream:
+        after = []
+        for _ in range(50):
+            for _ in stream:
+                pass
+            after.append(resident_bytes())
+    assert after[-1] - after[1] < 20e6
