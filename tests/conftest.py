@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +72,27 @@ def data_set(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ConvertSettings(size_px=40, shard_images=10, seed=7)
     build(open_source(official), root, settings)
     return root
+
+
+@pytest.fixture(scope="session")
+def on_two_kinds_of_cpu() -> Callable[[str], tuple[str, str]]:
+    """Return a function that runs Python code as this CPU would, and with every vector unit that NumPy found off."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    plain = {"NPY_DISABLE_CPU_FEATURES": " ".join(found), "OPENBLAS_CORETYPE": "Prescott"}
+    # Names that NumPy does not know are passed over with a warning: make sure that they really are off.
+    proof = "import numpy; assert not numpy.show_config(mode='dicts')['SIMD Extensions'].get('found')\n"
+
+    def run(code: str) -> tuple[str, str]:
+        outputs = [
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", before + code],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for before, environment in (("", {}), (proof, plain))
+        ]
+        return outputs[0], outputs[1]
+
+    return run

@@ -1,11 +1,7 @@
-"""What tests of orders and draws share: a planner of any kind, and Python with NumPy's vector units switched off."""
+"""What tests of orders and draws share: a planner of any kind."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from alexnet.pipeline.augment import AugmentSettings
@@ -50,27 +46,3 @@ def make_planner() -> MakePlanner:
         return Planner(plan, augment, COLOUR, SIZE_PX, sum(SHARD_IMAGES), SHARD_IMAGES)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def on_two_kinds_of_cpu() -> Callable[[str], tuple[str, str]]:
-    """Return a function that runs Python code as this CPU would, and with every vector unit that NumPy found off."""
-    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
-    plain = {"NPY_DISABLE_CPU_FEATURES": " ".join(found), "OPENBLAS_CORETYPE": "Prescott"}
-    # Names that NumPy does not know are passed over with a warning: make sure that they really are off.
-    proof = "import numpy; assert not numpy.show_config(mode='dicts')['SIMD Extensions'].get('found')\n"
-
-    def run(code: str) -> tuple[str, str]:
-        outputs = [
-            subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", before + code],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-            for before, environment in (("", {}), (proof, plain))
-        ]
-        return outputs[0], outputs[1]
-
-    return run
