@@ -19,12 +19,14 @@ from alexnet.pipeline.decoders.finish_pass import FinishPass
 from alexnet.pipeline.decoders.make import make_decoder
 from alexnet.pipeline.decoders.seam import Decoded, Decoder, DecoderSettings
 from alexnet.pipeline.encoded import EncodedBatch, EncodedBatches, Failure
+from alexnet.pipeline.meter import StreamMeter
 from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.pipeline.settings import OnError
 from alexnet.pipeline.views import Views
 from alexnet.shards.errors import SampleError
 
 _STOP_POLL_SECONDS = 0.2
+_BATCHES_PER_MEMORY_SAMPLE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +46,17 @@ class FeedSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """Hold a finished batch: tensors, samples left out of it, and on a GPU the event after which it may be read."""
+    """Hold a finished batch: tensors, samples left out of it, and on a GPU the event after which it may be read.
+
+    `device_bytes`: in use on the GPU when the batch was made, where it was asked. `pinned_bytes`: by the decoder.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     failures: tuple[Failure, ...]
     ready: "torch.cuda.Event | None" = None
+    device_bytes: int = 0
+    pinned_bytes: int = 0
 
 
 class Feed:
@@ -73,14 +80,21 @@ class Feed:
         if self._read_ahead is not None:
             self._read_ahead.close()
 
-    def next_batch(self) -> Delivery:
-        """Wait for the next batch; on a GPU, have the current stream wait for it."""
-        item = self._outbox.queue.get()
+    def next_batch(self, meter: StreamMeter) -> Delivery:
+        """Wait for the next batch; on a GPU, have the current stream wait for it. The meter learns of it."""
+        with meter.waiting():
+            item = self._outbox.queue.get()
         if isinstance(item, BaseException):
             raise item
+        meter.delivered(len(item.labels), [failure.message for failure in item.failures])
+        meter.used_memory(item.device_bytes, item.pinned_bytes)
         if item.ready is not None:
             stream = torch.cuda.current_stream(item.images.device)
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record(stream)
             stream.wait_event(item.ready)
+            end.record(stream)
+            meter.waited_on_device(begin, end)
             # The tensors were made on the feed's stream: their memory must not be reused before this one is done.
             item.images.record_stream(stream)
             item.labels.record_stream(stream)
@@ -112,8 +126,8 @@ def _stop(outbox: _Outbox, thread: threading.Thread) -> None:
 
 def _run(settings: FeedSettings, batches: EncodedBatches, outbox: _Outbox, begun: Callable[[int], None]) -> None:
     try:
-        deliver = _Deliver(settings)
         with contextlib.closing(make_decoder(settings.decode, settings.decoder)) as decoder:
+            deliver = _Deliver(settings, decoder)
             for decoded in _decoded(decoder, batches, settings.decoder, begun):
                 if outbox.stop.is_set():
                     return
@@ -145,8 +159,9 @@ def _decoded(
 class _Deliver:
     """Finish what a decoder left unfinished, and settle what a sample means that could not be used."""
 
-    def __init__(self, settings: FeedSettings) -> None:
-        self._on_error = settings.on_error
+    def __init__(self, settings: FeedSettings, decoder: Decoder) -> None:
+        self._on_error, self._decoder = settings.on_error, decoder
+        self._batches = 0
         self._device = settings.decoder.device
         self._stream = None
         if self._device.type == "cuda":
@@ -175,7 +190,22 @@ class _Deliver:
             ready = torch.cuda.Event()
             ready.record(self._stream)
         self._stream.synchronize()  # the decoder's memory has been read
-        return Delivery(images=images, labels=labels, failures=decoded.failures, ready=ready)
+        return Delivery(
+            images=images,
+            labels=labels,
+            failures=decoded.failures,
+            ready=ready,
+            device_bytes=self._device_bytes(),
+            pinned_bytes=self._decoder.pinned_bytes,
+        )
+
+    def _device_bytes(self) -> int:
+        """Ask now and then what is in use; PyTorch's own count knows nothing of DALI's memory."""
+        self._batches += 1
+        if self._batches % _BATCHES_PER_MEMORY_SAMPLE != 1:
+            return 0
+        free, total = torch.cuda.mem_get_info(self._device)
+        return int(total - free)
 
     def _tensors(self, decoded: Decoded) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.from_numpy(decoded.batch.labels).to(self._device)

@@ -15,7 +15,7 @@ class StreamSettings:
     """Settle where images come from and how they are decoded.
 
     `order`: `global` shuffles everything with everything, `blocks` inside windows of `window_shards`, for storage that
-    wants to be read from front to back. `decode`: `auto`, `gpu`, `dali`, `host` or `split=SHARE`, see
+    wants to be read from front to back. `decode`: `default`, `auto`, `gpu`, `dali`, `host` or `split=SHARE`, see
     `decoders/choice.py`. `threads`: of the decoder, 0 for one a core. `depth`: finished batches kept waiting.
     `read_ahead_batches`: how far ahead storage is told what is wanted, 0 for not at all. `on_error`: at a sample that
     cannot be used, `stop`, or `skip` it: its batch is then one image smaller, and the stream's meter counts it.
@@ -23,7 +23,7 @@ class StreamSettings:
 
     order: Order = "global"
     window_shards: int = 16
-    decode: str = "auto"
+    decode: str = "default"
     threads: int = 0
     depth: int = 2
     read_ahead_batches: int = 8

@@ -11,22 +11,27 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from alexnet.pipeline.arguments import (
+    decode_of,
+    device_id,
+    known_output,
+    known_views,
+    pixels_of,
+    planner_of,
+    split_of,
+)
 from alexnet.pipeline.augment import AugmentSettings, describe_lighting
 from alexnet.pipeline.blueprint import Blueprint
 from alexnet.pipeline.cursor import Cursor, check_state, identity
 from alexnet.pipeline.decoders.choice import Decode
 from alexnet.pipeline.decoders.describe import describe_decoding
 from alexnet.pipeline.encoded import image_means
-from alexnet.pipeline.finish import Finish, finish_of
-from alexnet.pipeline.host.extension import available
 from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.plan import BatchPlan, Planner, PlanSettings, describe_order
+from alexnet.pipeline.plan import BatchPlan, PlanSettings, describe_order
 from alexnet.pipeline.settings import Output, StreamSettings
-from alexnet.pipeline.views import Views, ten_views
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import SPLITS
 from alexnet.shards.reader import SplitReader
 
 if TYPE_CHECKING:  # torch and DALI are loaded with the first batch, not with this module
@@ -80,12 +85,12 @@ class ImageStream:
         views: Literal[1, 10] = 1,
         settings: StreamSettings | None = None,
     ) -> None:
-        root, split = _split_of(Path(path))
+        root, split = split_of(Path(path))
         self.settings = settings or StreamSettings()
         self._reader = SplitReader(root, split)
         self._augment = augmentation or AugmentSettings()
         shuffled = augment if shuffle is None else shuffle
-        self._planner = _planner(
+        self._planner = planner_of(
             self._reader,
             self._augment,
             PlanSettings(
@@ -102,16 +107,16 @@ class ImageStream:
         self._blueprint = Blueprint(
             reader=self._reader,
             planner=self._planner,
-            finish=_finish_of(self._reader, self._augment, training=augment),
+            finish=pixels_of(self._reader, self._augment, training=augment),
             settings=self.settings,
             crop_px=self._augment.crop_px,
-            views=_known_views(views, self._reader, self._augment, augment=augment),
-            device_id=_device_id(device),
+            views=known_views(views, self._reader, self._augment, augment=augment),
+            device_id=device_id(device),
             threads=threads or self.settings.threads or len(os.sched_getaffinity(0)),
-            output=_known_output(output),
+            output=known_output(output),
             channels_last=channels_last,
         )
-        self._decode = _decode_of(self.settings.decode, self._blueprint)
+        self._decode = decode_of(self.settings.decode, self._blueprint)
         self._views = views
         self._cursor = Cursor(self._planner.steps)
         self._feed: Feed | None = None
@@ -133,8 +138,7 @@ class ImageStream:
         An epoch that was left half-way is not taken up again unless `seek` says so.
         """
         for _ in self._cursor.epoch():
-            with self.meter.waiting():
-                batch = self._next_batch()
+            batch = self._next_batch()
             self._cursor.advance()
             yield batch
 
@@ -171,8 +175,8 @@ class ImageStream:
         Raises InputError if the data or a setting that shapes the stream differ, by name.
         """
         decode = self._decode
-        if self.settings.decode == "auto":  # left open: what the state's stream settled on holds
-            decode = _decode_of(str(state.get("decode", "auto")), self._blueprint)
+        if self.settings.decode in ("default", "auto"):  # left open: what the state's stream settled on holds
+            decode = decode_of(str(state.get("decode", "auto")), self._blueprint)
         check_state(state, self._identity(decode))
         if decode != self._decode:
             self.close()
@@ -188,7 +192,7 @@ class ImageStream:
         from alexnet.pipeline.decoders.finish_pass import FinishPass
 
         finish, device = self._blueprint.finish, self._blueprint.decoder_settings().device
-        return FinishPass(finish, _known_output(output), channels_last=self._blueprint.channels_last, device=device)
+        return FinishPass(finish, known_output(output), channels_last=self._blueprint.channels_last, device=device)
 
     def means_of(self, plan: BatchPlan) -> "torch.Tensor":
         """Return what `finish_pass` subtracts from each image of a plan: float32 (n, 3), lighting included."""
@@ -227,12 +231,11 @@ class ImageStream:
 
     def _next_batch(self) -> "tuple[torch.Tensor, torch.Tensor]":
         try:
-            delivery = self._running_feed().next_batch()
+            delivery = self._running_feed().next_batch(self.meter)
         except BaseException:
             self.close()  # its thread is gone: who iterates again gets a new one, and the error again
             raise
         self._feed_at += 1
-        self.meter.delivered(len(delivery.labels), [failure.message for failure in delivery.failures])
         return delivery.images, delivery.labels
 
     def _running_feed(self) -> "Feed":
@@ -252,56 +255,3 @@ class ImageStream:
             self._feed = start_feed(self._decode, self._blueprint, here)
             self._feed_at = here
         return self._feed
-
-
-def _split_of(path: Path) -> tuple[Path, Literal["train", "val"]]:
-    for split in SPLITS:
-        if path.name == split:
-            return path.parent, split
-    raise InputError(f"{path}: give a split of a data set, such as {path / 'train'} or {path / 'val'}")
-
-
-def _planner(reader: SplitReader, augment: AugmentSettings, settings: PlanSettings) -> Planner:
-    manifest = reader.manifest
-    return Planner(
-        settings, augment, manifest.colour, manifest.size_px, len(reader), [shard.images for shard in reader.shards]
-    )
-
-
-def _finish_of(reader: SplitReader, augment: AugmentSettings, *, training: bool) -> Finish:
-    mean_image = reader.mean_image() if augment.mean == "image" else None
-    return finish_of(augment, reader.manifest.colour, mean_image, training=training)
-
-
-def _decode_of(text: str, blueprint: Blueprint) -> Decode:
-    on_gpu = blueprint.device_id is not None
-    decode = Decode.parse(text, on_gpu=on_gpu)
-    reason = available()
-    if reason is not None and decode.dali_share is not None and decode.dali_share < 1:
-        raise InputError(f"decode={text!r}: {reason}; or use decode='dali'")
-    return decode if on_gpu else decode.on_cpu(host_is_there=reason is None)
-
-
-def _known_output(output: Output) -> Output:
-    if output in get_args(Output):
-        return output
-    raise InputError(f"output={output!r}: must be one of {', '.join(get_args(Output))}")
-
-
-def _known_views(views: int, reader: SplitReader, augmentation: AugmentSettings, *, augment: bool) -> Views | None:
-    if views not in (1, 10):
-        raise InputError(f"views={views}: must be 1 or 10, the paper's number")
-    if views == 1:
-        return None
-    if augment:
-        raise InputError("views=10: is for evaluation; give augment=False as well")
-    return ten_views(reader.manifest.size_px, augmentation.crop_px)
-
-
-def _device_id(device: str) -> int | None:
-    kind, _, number = device.partition(":")
-    if kind == "cpu":
-        return None
-    if kind == "cuda" and (number.isdigit() or not number):
-        return int(number or 0)
-    raise InputError(f"device={device!r}: must be cpu, cuda or cuda:N")

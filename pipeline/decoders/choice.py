@@ -1,8 +1,12 @@
-"""Which decoder: `auto`, `gpu`, `dali`, `host`, or `split=SHARE`.
+"""Which decoder: `default`, `auto`, `gpu`, `dali`, `host`, or `split=SHARE`.
 
 `dali` decodes on the stream's device with DALI (`gpu` is another name for it where that is a GPU), `host` on the CPU in
 C, `split=0.6` six images of ten with DALI and the others on the host. Which image goes where is a hash of its id, so
 that every epoch, and a resumed run, decodes it the same way.
+
+`default` is `dali` on a GPU, and `host` on a CPU (`dali` where the host decoder was not built). `auto` is the same on a
+CPU; on a GPU it measures both, and shares. It is not the default, because two runs that measure otherwise decode some
+images otherwise.
 """
 
 from dataclasses import dataclass
@@ -25,9 +29,13 @@ class Decode:
         """Read the setting; raises InputError for what there is not, or not on this device."""
         if text == "gpu" and not on_gpu:
             raise InputError("decode='gpu': the stream's device is cpu; use decode='host' or decode='dali'")
+        if text == "default":
+            return cls(dali_share=1.0 if on_gpu else None)
         decode = cls.from_name("dali" if text == "gpu" else text)
         if decode is None:
-            raise InputError(f"decode={text!r}: must be auto, gpu, dali, host, or split=SHARE with SHARE in 0 to 1")
+            raise InputError(
+                f"decode={text!r}: must be default, auto, gpu, dali, host, or split=SHARE with SHARE in 0 to 1"
+            )
         return decode
 
     @classmethod
@@ -39,7 +47,7 @@ class Decode:
         return None if share is None else cls(dali_share=share)
 
     def on_cpu(self, *, host_is_there: bool) -> "Decode":
-        """Settle `auto` on a CPU: the host's own decoder, where it was built."""
+        """Settle what is open on a CPU: the host's own decoder, where it was built."""
         if self.dali_share is not None:
             return self
         return Decode(dali_share=0.0 if host_is_there else 1.0)

@@ -53,6 +53,11 @@ class DaliDecoder:
         """Fill the queue of runs."""
         return self._batches_per_run * self._settings.depth
 
+    @property
+    def pinned_bytes(self) -> int:
+        """None of its own."""
+        return 0
+
     def submit(self, batch: EncodedBatch) -> None:
         """Collect a batch; start a run when enough are there."""
         self._collected.append(batch)

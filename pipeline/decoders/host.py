@@ -18,7 +18,10 @@ from alexnet.pipeline.host.ring import Bytes, Ring
 
 
 class HostDecoder:
-    """Decode with all threads at one batch after another; nothing is decoded ahead of `result`."""
+    """Decode with all threads at one batch after another; nothing is decoded ahead of `result`.
+
+    `pinned_bytes`: host memory that was pinned so far.
+    """
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._settings = settings
@@ -32,7 +35,8 @@ class HostDecoder:
         pixels = settings.window_px**2 * 3
         buffer_bytes = settings.max_images * pixels * np.dtype(DTYPES[self._kind]).itemsize
         # What waits in the queue, what the consumer uses, and what is being written.
-        self._ring = Ring(buffer_bytes, keep=settings.depth + 2, allocate=_plain if on_cpu else _pinned)
+        self._ring = Ring(buffer_bytes, keep=settings.depth + 2, allocate=_plain if on_cpu else self._pinned)
+        self.pinned_bytes = 0
         self._waiting: deque[EncodedBatch] = deque()
         self._copying: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
 
@@ -87,6 +91,11 @@ class HostDecoder:
         )
         return out, bad
 
+    def _pinned(self, bytes_: int) -> Bytes:
+        self.pinned_bytes += bytes_
+        memory: Bytes = torch.empty(bytes_, dtype=torch.uint8, pin_memory=True).numpy()
+        return memory
+
     def _on_device(self, images: torch.Tensor) -> torch.Tensor:
         """Copy to the GPU, holding on to the pinned memory until that is done."""
         if self._settings.device_id is None:
@@ -108,8 +117,3 @@ def _tensor(pixels: npt.NDArray[Any]) -> torch.Tensor:
 
 def _plain(bytes_: int) -> Bytes:
     return np.empty(bytes_, np.uint8)
-
-
-def _pinned(bytes_: int) -> Bytes:
-    memory: Bytes = torch.empty(bytes_, dtype=torch.uint8, pin_memory=True).numpy()
-    return memory

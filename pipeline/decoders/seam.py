@@ -70,6 +70,10 @@ class Decoder(Protocol):
     def ahead(self) -> int:
         """How many batches it wants before the first result is taken, and keeps from then on."""
 
+    @property
+    def pinned_bytes(self) -> int:
+        """How much host memory it pinned itself; DALI's own pools are not known."""
+
     def submit(self, batch: EncodedBatch) -> None:
         """Take a batch and, if possible, begin with it."""
 

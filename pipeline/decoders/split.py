@@ -26,6 +26,11 @@ class SplitDecoder:
         """Keep the hungrier of the two busy."""
         return max(self._dali.ahead, self._host.ahead)
 
+    @property
+    def pinned_bytes(self) -> int:
+        """What both pinned."""
+        return self._dali.pinned_bytes + self._host.pinned_bytes
+
     def submit(self, batch: EncodedBatch) -> None:
         """Hand each its rows."""
         chosen = on_dali(batch.sample_ids, self._share)

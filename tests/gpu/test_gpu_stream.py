@@ -5,13 +5,17 @@ in different places: luma and each chroma value may be off by one. One level of 
 may be off by 1 + 1.77, rounded: 3, and 4 when the interpolation rounded, too. On average far less than one level.
 """
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from alexnet.pipeline import ImageStream
+from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline.settings import Output
+from alexnet.shards.errors import SampleError
+from alexnet.shards.reader import SplitReader
 
 pytest.importorskip("nvidia.dali")
 
@@ -97,3 +101,68 @@ def test_two_epochs_and_a_resume_are_bit_identical(ci_100: Path) -> None:
         resumed.resume(state)
         rest = batches_of(resumed, epochs=2)
     assert bit_identical(whole, [(first[0].cpu(), first[1].cpu()), *rest])
+
+
+@pytest.mark.parametrize("output", ["float16", "bfloat16"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: Output, channels_last: bool) -> None:
+    def stream(kind: Output) -> ImageStream:
+        options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1, "device": "cuda"}
+        return ImageStream(ci_100 / "train", output=kind, channels_last=channels_last, **options)  # type: ignore[arg-type]
+
+    dtype = getattr(torch, output)
+    with stream("float32") as full, stream(output) as half:
+        for (wide, _), (narrow, _) in zip(full, half, strict=True):
+            assert narrow.dtype == dtype
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            assert narrow.is_contiguous(memory_format=layout)
+            # The float32 graph rounds twice, each time by at most 2^-16: a value next to a tie may fall on either side.
+            apart = (narrow.float() - wide.to(dtype).float()).abs()
+            spacing = torch.finfo(dtype).eps * wide.abs().clamp(min=1.0)
+            assert (apart <= spacing).all()
+            assert (apart == 0).float().mean().item() > 0.99
+
+
+@pytest.mark.parametrize("decode", ["gpu", "host", "split=0.5", "auto"])
+def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
+    options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1, "output": "uint8"}
+    with (
+        ImageStream(ci_100 / "train", device="cuda", settings=StreamSettings(decode=decode), **options) as gpu,  # type: ignore[arg-type]
+        ImageStream(ci_100 / "train", device="cpu", **options) as cpu,  # type: ignore[arg-type]
+    ):
+        for (gpu_images, gpu_labels), (cpu_images, cpu_labels) in zip(gpu, cpu, strict=True):
+            assert gpu_images.is_cuda
+            assert torch.equal(gpu_labels.cpu(), cpu_labels)
+            assert equal_but_for_rounding(gpu_images.cpu().float(), cpu_images.float())
+            if decode == "host":
+                assert torch.equal(gpu_images.cpu(), cpu_images)
+        assert gpu.meter.device_wait_seconds >= 0
+        assert gpu.meter.peak_device_bytes > 0
+        assert gpu.state()["decode"] in ("dali", "host") or gpu.state()["decode"].startswith("split=")
+
+
+def test_a_mean_image_is_subtracted_on_the_gpu(ci_100: Path) -> None:
+    options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1}
+    augmentation = AugmentSettings(mean="image", scale="unit-variance")
+    host = StreamSettings(decode="host")
+    with (
+        ImageStream(ci_100 / "train", device="cuda", settings=host, augmentation=augmentation, **options) as gpu,  # type: ignore[arg-type]
+        ImageStream(ci_100 / "train", device="cpu", settings=host, augmentation=augmentation, **options) as cpu,  # type: ignore[arg-type]
+    ):
+        for (gpu_images, _), (cpu_images, _) in zip(gpu, cpu, strict=True):
+            # The same uint8 windows and the same three operations, in one compiled kernel: each rounds once.
+            torch.testing.assert_close(gpu_images.cpu(), cpu_images, rtol=2.0**-22, atol=2.0**-22)
+
+
+def test_a_damaged_image_is_named_and_can_be_skipped_on_the_gpu(ci_100: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(ci_100, tmp_path / "set"))
+    row = SplitReader(root, "train").rows(np.array([5]))[0]
+    with (root / "train/000000.tar").open("r+b") as file:
+        file.seek(int(row["offset"]))
+        file.write(bytes(200))
+    options = {"batch_images": BATCH_IMAGES, "rank": 0, "ranks": 1, "augment": False, "device": "cuda"}
+    with ImageStream(root / "train", **options) as stream, pytest.raises(SampleError, match="sample 5 "):  # type: ignore[arg-type]
+        list(stream)
+    with ImageStream(root / "train", settings=StreamSettings(on_error="skip"), **options) as stream:  # type: ignore[arg-type]
+        assert sum(len(labels) for _, labels in stream) == 99
+        assert stream.meter.skipped == 1

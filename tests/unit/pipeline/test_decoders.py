@@ -141,7 +141,7 @@ def test_the_share_of_dali_is_a_hash_of_the_id() -> None:
 
 @pytest.mark.parametrize("text", ["", "cpu", "split", "split=", "split=2", "split=-1", "split=x", "nvjpeg"])
 def test_an_unknown_decoder_is_refused(make: MakeStream, text: str) -> None:
-    with pytest.raises(InputError, match=f"^decode='{text}': must be auto, gpu, dali, host, or split=SHARE"):
+    with pytest.raises(InputError, match=f"^decode='{text}': must be default, auto, gpu, dali, host, or split=SHARE"):
         make(text)
 
 
@@ -160,17 +160,18 @@ def test_names_of_decoders_come_back(make: MakeStream) -> None:
 def test_auto_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_built(
     make: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert make("auto").state()["decode"] == "host"
-    monkeypatch.setattr("alexnet.pipeline.stream.available", lambda: "the host decoder was not built; install gcc")
-    assert make("auto").state()["decode"] == "dali"
+    assert make("default").state()["decode"] == make("auto").state()["decode"] == "host"
+    monkeypatch.setattr("alexnet.pipeline.arguments.available", lambda: "the host decoder was not built; install gcc")
+    assert make("default").state()["decode"] == make("auto").state()["decode"] == "dali"
     for named in ("host", "split=0.5"):
         with pytest.raises(InputError, match="the host decoder was not built; install gcc; or use decode='dali'"):
             make(named)
 
 
-def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeStream) -> None:
+@pytest.mark.parametrize("decode", ["default", "auto"])
+def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeStream, decode: str) -> None:
     state = make("split=0.3").state()
-    left_open = make("auto")
+    left_open = make(decode)
     left_open.resume(state)
     assert left_open.state() == state
     assert torch.equal(first_batch(left_open), first_batch(make("split=0.3")))

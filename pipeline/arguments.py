@@ -1,0 +1,76 @@
+"""What a user gives `ImageStream`, checked before anything is opened or started; each refusal is one line."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from alexnet.pipeline.augment import AugmentSettings
+from alexnet.pipeline.blueprint import Blueprint
+from alexnet.pipeline.decoders.choice import Decode
+from alexnet.pipeline.finish import Finish, finish_of
+from alexnet.pipeline.host.extension import available
+from alexnet.pipeline.plan import Planner, PlanSettings
+from alexnet.pipeline.settings import Output
+from alexnet.pipeline.views import Views, ten_views
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import SPLITS
+from alexnet.shards.reader import SplitReader
+
+
+def split_of(path: Path) -> tuple[Path, Literal["train", "val"]]:
+    """Take a path apart into data set and split."""
+    for split in SPLITS:
+        if path.name == split:
+            return path.parent, split
+    raise InputError(f"{path}: give a split of a data set, such as {path / 'train'} or {path / 'val'}")
+
+
+def planner_of(reader: SplitReader, augment: AugmentSettings, settings: PlanSettings) -> Planner:
+    """Make the planner of a split."""
+    manifest = reader.manifest
+    return Planner(
+        settings, augment, manifest.colour, manifest.size_px, len(reader), [shard.images for shard in reader.shards]
+    )
+
+
+def pixels_of(reader: SplitReader, augment: AugmentSettings, *, training: bool) -> Finish:
+    """Return what becomes of a split's pixels."""
+    mean_image = reader.mean_image() if augment.mean == "image" else None
+    return finish_of(augment, reader.manifest.colour, mean_image, training=training)
+
+
+def decode_of(text: str, blueprint: Blueprint) -> Decode:
+    """Read the decoder's name; on a CPU settle `auto`. Raises InputError for one that is not there."""
+    on_gpu = blueprint.device_id is not None
+    decode = Decode.parse(text, on_gpu=on_gpu)
+    reason = available()
+    if reason is not None and decode.dali_share is not None and decode.dali_share < 1:
+        raise InputError(f"decode={text!r}: {reason}; or use decode='dali'")
+    return decode if on_gpu else decode.on_cpu(host_is_there=reason is None)
+
+
+def known_output(output: Output) -> Output:
+    """Check the type of the pixels."""
+    if output in get_args(Output):
+        return output
+    raise InputError(f"output={output!r}: must be one of {', '.join(get_args(Output))}")
+
+
+def known_views(views: int, reader: SplitReader, augmentation: AugmentSettings, *, augment: bool) -> Views | None:
+    """Return the ten views if they are asked for and make sense."""
+    if views not in (1, 10):
+        raise InputError(f"views={views}: must be 1 or 10, the paper's number")
+    if views == 1:
+        return None
+    if augment:
+        raise InputError("views=10: is for evaluation; give augment=False as well")
+    return ten_views(reader.manifest.size_px, augmentation.crop_px)
+
+
+def device_id(device: str) -> int | None:
+    """Return the number of a GPU, None for the CPU."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return None
+    if kind == "cuda" and (number.isdigit() or not number):
+        return int(number or 0)
+    raise InputError(f"device={device!r}: must be cpu, cuda or cuda:N")
