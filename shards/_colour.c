@@ -1,7 +1,7 @@
-/* The inner loop of alexnet.shards.colour: integer sums of one image's RGB pixels.
+/* The inner loop of alexnet.shards.colour: integer sums of one image's pixels, RGB or RGBX.
  *
- * With pixels interleaved, x[i]*x[i], x[i]*x[i+1] and x[i]*x[i+2] summed apart for i modulo 3 hold all six products
- * of two channels (and three that mix two pixels, which nobody reads). Three vectors of 32 bytes hold whole pixels.
+ * With pixels interleaved, x[i]*x[i], x[i]*x[i+1] and x[i]*x[i+2] summed apart for i modulo 3 (4 with a filler) hold
+ * all six products of two channels, and some that nobody reads. Three vectors of 32 bytes hold whole pixels of both.
  * Even and odd bytes become 16-bit numbers by mask and shift, and so do products 32-bit ones, because shuffling
  * bytes into place would take twice the time.
  */
@@ -28,8 +28,8 @@ enum {
 typedef uint16_t Halves __attribute__((vector_size(VECTOR)));
 typedef uint32_t Words __attribute__((vector_size(VECTOR)));
 
-/* Sum the products of values with those `shift` places on, by place modulo 3, over `blocks` times 96 values. */
-EACH_CPU static void sum_products_at(const uint8_t *x, int shift, Py_ssize_t blocks, uint64_t totals[3])
+/* Sum the products of values with those `shift` places on, by place in the pixel, over `blocks` times 96 values. */
+EACH_CPU static void sum_products_at(const uint8_t *x, int channels, int shift, Py_ssize_t blocks, uint64_t totals[4])
 {
     Words sums[3][4] = {{{0}}}; /* by vector, and by byte modulo 4 in the order 0, 2, 1, 3 */
     for (Py_ssize_t b = 0; b < blocks; b++)
@@ -47,7 +47,7 @@ EACH_CPU static void sum_products_at(const uint8_t *x, int shift, Py_ssize_t blo
     for (int v = 0; v < 3; v++)
         for (int k = 0; k < 4; k++)
             for (int j = 0; j < VECTOR / 4; j++)
-                totals[(VECTOR * v + 4 * j + byte_of[k]) % 3] += sums[v][k][j];
+                totals[(VECTOR * v + 4 * j + byte_of[k]) % channels] += sums[v][k][j];
 }
 
 EACH_CPU static void add_image(const uint8_t *restrict x, uint16_t *restrict recent, Py_ssize_t n)
@@ -56,34 +56,36 @@ EACH_CPU static void add_image(const uint8_t *restrict x, uint16_t *restrict rec
         recent[i] = (uint16_t)(recent[i] + x[i]);
 }
 
-static void sum_products(const uint8_t *x, Py_ssize_t n, uint64_t totals[3][3])
+static void sum_products(const uint8_t *x, Py_ssize_t n, int channels, uint64_t totals[3][4])
 {
     Py_ssize_t done = 0, whole = n >= 2 ? (n - 2) / STRIDE : 0; /* the last product reads two values on */
     while (done < whole) {
         Py_ssize_t blocks = whole - done < BLOCK ? whole - done : BLOCK;
         for (int shift = 0; shift < 3; shift++)
-            sum_products_at(x + done * STRIDE, shift, blocks, totals[shift]);
+            sum_products_at(x + done * STRIDE, channels, shift, blocks, totals[shift]);
         done += blocks;
     }
     for (Py_ssize_t i = done * STRIDE; i < n; i++)
         for (int shift = 0; shift < 3 && i + shift < n; shift++)
-            totals[shift][i % 3] += (uint64_t)x[i] * x[i + shift];
+            totals[shift][i % channels] += (uint64_t)x[i] * x[i + shift];
 }
 
 static PyObject *add(PyObject *module, PyObject *args)
 {
     (void)module;
     Py_buffer pixels, recent;
-    if (!PyArg_ParseTuple(args, "y*w*:add", &pixels, &recent))
+    int channels;
+    if (!PyArg_ParseTuple(args, "y*w*i:add", &pixels, &recent, &channels))
         return NULL;
     PyObject *result = NULL;
-    uint64_t t[3][3] = {{0}};
-    if (pixels.len % 3 != 0 || recent.len != 2 * pixels.len || (uintptr_t)recent.buf % sizeof(uint16_t) != 0) {
-        PyErr_Format(PyExc_ValueError, "pixels: %zd bytes of RGB need %zd of uint16 sums, not %zd", pixels.len,
-                     2 * pixels.len, recent.len);
+    uint64_t t[3][4] = {{0}};
+    if ((channels != 3 && channels != 4) || pixels.len % channels != 0) {
+        PyErr_Format(PyExc_ValueError, "pixels: %zd bytes are no pixels of 3 or 4 channels", pixels.len);
+    } else if (recent.len != 2 * pixels.len || (uintptr_t)recent.buf % sizeof(uint16_t) != 0) {
+        PyErr_Format(PyExc_ValueError, "recent: must be %zd bytes of uint16, not %zd", 2 * pixels.len, recent.len);
     } else {
         Py_BEGIN_ALLOW_THREADS
-        sum_products(pixels.buf, pixels.len, t);
+        sum_products(pixels.buf, pixels.len, channels, t);
         add_image(pixels.buf, recent.buf, pixels.len);
         Py_END_ALLOW_THREADS
         /* rr, rg, rb, gg, gb, bb: the shift says how far the second channel lies behind the first. */
@@ -95,7 +97,7 @@ static PyObject *add(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"add", add, METH_VARARGS, "Add RGB bytes to uint16 sums of the same order; return the sums rr, rg, rb, gg, gb, bb."},
+    {"add", add, METH_VARARGS, "Add pixels of 3 or 4 channels to uint16 sums of their shape; return the sums rr, rg, rb, gg, gb, bb."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -38,12 +38,13 @@ def test_equals_a_float64_computation_over_all_pixels(images: Images) -> None:
 
 @pytest.mark.parametrize("size_px", [1, 2, 5, 6, 31, 32, 33, 100, 256])
 @pytest.mark.parametrize("value", [None, 255])
-def test_c_and_numpy_give_the_same_integers(size_px: int, value: int | None) -> None:
+@pytest.mark.parametrize("channels", [3, 4])
+def test_c_and_numpy_give_the_same_integers(size_px: int, channels: int, value: int | None) -> None:
     compiled = pytest.importorskip("alexnet.shards._colour", reason="the C extension was not built")
     rng = np.random.default_rng(size_px)
-    pixels = rng.integers(0 if value is None else value, 256, (size_px, size_px, 3)).astype(np.uint8)
+    pixels = rng.integers(0 if value is None else value, 256, (size_px, size_px, channels)).astype(np.uint8)
     recent, expected = (np.full(pixels.shape, 1000, np.uint16) for _ in range(2))
-    assert compiled.add(pixels, recent) == add_with_numpy(pixels, expected)
+    assert compiled.add(pixels, recent, channels) == add_with_numpy(pixels, expected, channels)
     assert np.array_equal(recent, expected)
 
 
@@ -51,6 +52,15 @@ def test_without_the_c_extension_the_sums_are_the_same(images: Images, monkeypat
     whole = statistics_of(sums_of(images))
     monkeypatch.setattr(colour, "_add_in_c", None)
     assert statistics_of(sums_of(images)) == whole
+
+
+def test_a_fourth_channel_is_not_looked_at(images: Images) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (600, 8, 8, 1), np.uint8)
+    mixed = ColourSums(8)
+    for i, image in enumerate(np.concatenate([images, noise], axis=3)):
+        mixed.add(image if i % 3 else image[:, :, :3])
+    assert statistics_of(mixed) == statistics_of(sums_of(images))
+    assert np.array_equal(mixed.mean_image(), sums_of(images).mean_image())
 
 
 def test_an_image_of_another_size_or_type_is_refused(images: Images) -> None:

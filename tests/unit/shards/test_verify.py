@@ -287,8 +287,10 @@ def test_workers_leave_when_the_command_is_killed(sealed: Path, tmp_path: Path) 
     command = [sys.executable, str(script), str(sealed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
         assert parent.stdout is not None
-        workers = [os.pidfd_open(int(parent.stdout.readline())) for _ in range(2)]
-        parent.kill()
+        try:
+            workers = [os.pidfd_open(int(parent.stdout.readline())) for _ in range(2)]
+        finally:
+            parent.kill()
         for worker in workers:
             assert select.select([worker], [], [], 20)[0], "a worker outlives its parent"
             os.close(worker)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from alexnet.tools.convert.resize import UndecodableError, convert_image, resize_and_crop, to_rgb
+from alexnet.tools.convert import resize
+from alexnet.tools.convert.resize import (
+    UndecodableError,
+    centre_of_jpeg,
+    convert_image,
+    resize_and_crop,
+    to_rgb,
+)
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -41,8 +48,34 @@ def test_what_comes_out_is_baseline_420_of_the_pixels_reported() -> None:
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (256, 256))
         assert "progressive" not in image.info
         assert [(h, v) for _, h, v, _ in image.layer] == [(2, 2), (1, 1), (1, 1)]  # type: ignore[attr-defined]
-        error = np.asarray(image).astype(float) - converted.pixels
+        error = np.asarray(image).astype(float) - converted.pixels[:, :, :3]
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 30
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 30}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (100, 100), (90, 61), (1100, 70), (7, 300)])
+def test_the_short_way_gives_what_pillow_gives(
+    width: int, height: int, mode: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not resize._SHORT_WAY:
+        pytest.skip("the host decoder was not built")
+    jpeg = encoded(photograph(width, height, seed=width).convert(mode), **options)
+    assert centre_of_jpeg(jpeg, 100) is not None
+    short = convert_image(jpeg, 100, 90)
+    monkeypatch.setattr(resize, "_SHORT_WAY", False)
+    long = convert_image(jpeg, 100, 90)
+    assert short.jpeg == long.jpeg
+    assert np.array_equal(short.pixels[:, :, :3], long.pixels)
+
+
+def test_the_short_way_is_for_undamaged_jpegs_of_ordinary_size() -> None:
+    jpeg = encoded(photograph(200, 150))
+    cmyk = encoded(photograph(200, 150).convert("CMYK"))
+    others = [jpeg[:-400], cmyk, encoded(photograph(20, 20), "PNG"), b"", encoded(photograph(300, 280))]
+    assert [centre_of_jpeg(data, 64) for data in others] == [None] * 5
 
 
 def test_the_bytes_say_what_a_file_is_not_its_name() -> None:
