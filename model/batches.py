@@ -9,7 +9,7 @@ from torch import Tensor
 class BatchSource(Protocol):
     """Yield an epoch of (images, labels) each time it is iterated.
 
-    `images`: float32 (n, 3, 224, 224). `labels`: int64 (n,). Both on the device that trains.
+    `images`: float32 (n, 3, px, px), as the network takes them. `labels`: int64 (n,). Both on the device that trains.
     """
 
     @property

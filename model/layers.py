@@ -1,4 +1,4 @@
-"""The two layers of 2012 that PyTorch has only in part: response normalisation and layout-blind dropout."""
+"""The layers of 2012 that PyTorch has only in part: response normalisation and layout-blind dropout."""
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,27 @@ class LocalResponseNorm(nn.Module):
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
+class SameMapNorm(nn.Module):
+    """Divide each unit by (1 + alpha * sum of squares over `size` x `size` units of its own map around it)^beta.
+
+    (n, channels, H, W) in and out; beyond the edge there are zeros. The layer that cuda-convnet calls `rnorm`, and that
+    the 2012 code has after conv2 though the paper does not mention it. Its configuration gives alpha times size ** 2.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float = 0.75) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise across the plane."""
+        squares = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2, divisor_override=1)
+        return x * (squares * self.alpha + 1.0).pow(-self.beta)
+
+    def extra_repr(self) -> str:
+        """Say the constants when printed."""
+        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
+
+
 class StepClock(nn.Module):
     """Hold what dropout masks are drawn from: the run's seed, the step, and this rank's first row of the global batch.
 
@@ -54,24 +75,28 @@ class HashDropout(nn.Module):
     """Zero each unit with probability `rate` while training, multiply by 1 - rate otherwise (paper, section 4.2).
 
     (n, width) in and out. Whether a unit stays is an integer hash of (seed, step, layer, row in the global batch, unit
-    in the whole layer): the same in every layout of towers and ranks, and nothing to save in a checkpoint.
+    in the whole layer): the same in every layout of towers and ranks, and nothing to save in a checkpoint. `scaled`:
+    multiply by 1 / (1 - rate) while training instead, and leave evaluation alone, as is done since.
     """
 
-    def __init__(self, clock: StepClock, layer: int, first_unit: int, rate: float = 0.5) -> None:
+    def __init__(
+        self, clock: StepClock, layer: int, first_unit: int, rate: float = 0.5, *, scaled: bool = False
+    ) -> None:
         super().__init__()
         self._clock = [clock]  # in a list, so that it is not registered once for every layer
-        self.layer, self.first_unit, self.rate = layer, first_unit, rate
+        self.layer, self.first_unit, self.rate, self.scaled = layer, first_unit, rate, scaled
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop units, or scale them in evaluation."""
+        """Drop units while training; scale what that asks for."""
         if not self.training:
-            return x * (1.0 - self.rate)
+            return x if self.scaled else x * (1.0 - self.rate)
         seed, step, first_row = self._clock[0].now.unbind()
         rows = first_row + torch.arange(x.shape[0], device=x.device)
         units = self.first_unit + torch.arange(x.shape[1], device=x.device)
         row_keys = mix32(rows + mix32(step + mix32(seed + mix32(torch.full_like(seed, self.layer)))))
         bits = mix32(row_keys[:, None] + mix32(units * _GOLDEN)[None, :])
-        return x * (bits >= int(self.rate * 2**32))
+        kept = x * (bits >= int(self.rate * 2**32))
+        return kept / (1.0 - self.rate) if self.scaled else kept
 
     def extra_repr(self) -> str:
         """Say the rate when printed."""

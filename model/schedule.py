@@ -11,13 +11,16 @@ class ScheduleSettings:
     """Settle how the rate changes.
 
     `plateau`: divide by 10 when the validation error has not improved for `patience_epochs`, at most `drops` times
-    (paper, section 5: three). `linear-tail`: constant, then falling to zero over the last `tail` of the run.
+    (paper, section 5: three). `linear-tail`: constant, then falling to zero over the last `tail` of the run. `steps`:
+    divide by 10 after each number of epochs in `drop_epochs`. `run-145`: as run 145 of the authors was, which is the
+    paper's; it ended during its 91st epoch.
     """
 
-    kind: Literal["plateau", "linear-tail"] = "plateau"
+    kind: Literal["plateau", "linear-tail", "steps", "run-145"] = "plateau"
     patience_epochs: int = 5
     drops: int = 3
     tail: float = 1 / 3
+    drop_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.tail <= 1:
@@ -27,6 +30,17 @@ class ScheduleSettings:
                 f"schedule.patience_epochs={self.patience_epochs}, schedule.drops={self.drops}: "
                 "patience must be at least 1, drops not negative"
             )
+        if list(self.drop_epochs) != sorted(set(self.drop_epochs)) or min(self.drop_epochs, default=1) < 1:
+            listed = ",".join(map(str, self.drop_epochs))
+            raise InputError(
+                f"schedule.drop_epochs={listed}: must be numbers from 1 on, each larger than the one before"
+            )
+
+
+# The log in layer-params-145.cfg: "epoch 25: set epsw to 0.001 from 0.01", and so on, counted from 1. From epoch 67 on
+# conv1 had a tenth of the others' rate, and from 72 on none.
+_RUN_145_DROPS = (24, 50, 78)
+_RUN_145_FIRST_LAYER = {66: 0.1, 71: 0.0}
 
 
 class Schedule:
@@ -37,16 +51,27 @@ class Schedule:
         self._best_error = float("inf")
         self._stalled_epochs = 0
         self._dropped = 0
+        self._epochs = 0
 
     def rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0; always above 0."""
         if self._settings.kind == "linear-tail":
             tail_steps = max(1.0, self._total_steps * self._settings.tail)
             return self._base_rate * min(1.0, max(1, self._total_steps - step) / tail_steps)
-        return self._base_rate / 10.0**self._dropped
+        if self._settings.kind == "plateau":
+            return self._base_rate / 10.0**self._dropped
+        drops = _RUN_145_DROPS if self._settings.kind == "run-145" else self._settings.drop_epochs
+        return self._base_rate / 10.0 ** sum(self._epochs >= epochs for epochs in drops)
+
+    def first_layer(self) -> float:
+        """Return what the first layer's rate is multiplied with now; 0: that layer is frozen."""
+        if self._settings.kind != "run-145":
+            return 1.0
+        return min((factor for epochs, factor in _RUN_145_FIRST_LAYER.items() if self._epochs >= epochs), default=1.0)
 
     def after_epoch(self, validation_error: float) -> None:
-        """Take the validation error, 0 to 1, into account."""
+        """Count an epoch, and take its validation error, 0 to 1, into account."""
+        self._epochs += 1
         if validation_error < self._best_error:
             self._best_error, self._stalled_epochs = validation_error, 0
             return
@@ -56,9 +81,15 @@ class Schedule:
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs."""
-        return {"best_error": self._best_error, "stalled_epochs": self._stalled_epochs, "dropped": self._dropped}
+        return {
+            "best_error": self._best_error,
+            "stalled_epochs": self._stalled_epochs,
+            "dropped": self._dropped,
+            "epochs": self._epochs,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's state."""
         self._best_error = float(state["best_error"])
         self._stalled_epochs, self._dropped = int(state["stalled_epochs"]), int(state["dropped"])
+        self._epochs = int(state["epochs"])

@@ -16,10 +16,10 @@ from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import Checkpoint
 from alexnet.model.evaluate import Evaluation, evaluate
 from alexnet.model.metrics import Metrics
+from alexnet.model.networks.network import Network
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Precision
 from alexnet.model.schedule import Schedule
-from alexnet.model.towers import TwoTowers
 from alexnet.shards.errors import InputError
 
 
@@ -54,7 +54,7 @@ class Trainer:
 
     def __init__(
         self,
-        net: TwoTowers,
+        net: Network,
         optim: MomentumSGD,
         schedule: Schedule,
         placement: Placement,
@@ -101,7 +101,7 @@ class Trainer:
         tensors |= {f"momentum.{name}": b for name, b in self.optim.momentum_buffers().items()}
         progress: dict[str, Any] = {
             "epoch": self.epoch,
-            "lr": self.optim.rate,
+            "rates": self.optim.rates(),
             "schedule": self.schedule.state(),
             "source": source.state(),
         }
@@ -118,7 +118,7 @@ class Trainer:
             parameter.copy_(stored)
         prefix = "momentum."
         buffers = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-        self.optim.restore(buffers, checkpoint.progress["lr"])
+        self.optim.restore(buffers, checkpoint.progress["rates"])
         self.schedule.restore(checkpoint.progress["schedule"])
         source.resume(checkpoint.progress["source"])
         self.step, self.epoch = checkpoint.step, checkpoint.progress["epoch"]
@@ -129,6 +129,6 @@ class Trainer:
         with self.placement.autocast():
             loss = F.cross_entropy(self.net(images).float(), labels)
         loss.backward()
-        self.optim.step(rate)
+        self.optim.step(rate, self.schedule.first_layer())
         self.step += 1
         return loss.detach()

@@ -183,5 +183,10 @@ def describe_order(planner: Planner, labels: npt.NDArray[np.integer], epoch: int
     """Say in one line how well an epoch's order mixes the classes; `labels`: (images,), by id."""
     window = min(256, len(labels))
     classes, ideal = planner.shuffle_score(labels, epoch, window)
-    name = planner.settings.locality.name if planner.settings.shuffle else "of the ids"
-    return f"order {name}: {classes:.1f} classes in {window} consecutive images, {ideal:.1f} if perfectly shuffled"
+    shuffled = planner.settings.shuffle
+    name = planner.settings.locality.name if shuffled else "of the ids"
+    line = f"order {name}: {classes:.1f} classes in {window} consecutive images, {ideal:.1f} if perfectly shuffled"
+    if shuffled and planner.settings.locality.order == "blocks":
+        met, chance = planner.pairs_met_again(epoch)
+        line += f"; {met:,.1f} pairs of a batch meet again in the next epoch, {chance:,.1f} by chance"
+    return line

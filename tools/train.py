@@ -1,26 +1,25 @@
 """`alexnet-train`: the command line. What it starts is in `training`, so that `--help` loads neither torch nor DALI."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import click
 
+from alexnet.model.networks.catalogue import DRAWINGS
 from alexnet.tools.command import one_line_errors
+from alexnet.tools.name_choice import name_of
 from alexnet.tools.run.options import TrainOptions
-
-
-def recipe_names() -> list[str]:
-    """Return the shipped recipes' names, sorted."""
-    names = (entry.name for entry in files("alexnet.model.recipes").iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
 
 
 @click.command()
 @click.version_option(package_name="alexnet", prog_name="alexnet-train")
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--recipe", type=click.Choice(recipe_names()), default="paper", show_default=True, help="Settings of the run."
+    "--recipe",
+    type=name_of(recipe_names()),
+    help=f"Settings of the run: {', '.join(recipe_names())}.  [default: --arch's, else {DEFAULT_RECIPE}]",
 )
+@click.option("--arch", type=name_of(DRAWINGS), help=f"Network: {', '.join(DRAWINGS)}.  [default: the recipe's]")
 @click.option("--epochs", type=int, help="Passes over the data.  [default: the recipe's]")
 @click.option("--steps", type=int, help="Stop after so many steps, whatever the epochs say.")
 @click.option("--seed", type=int, help="Initial values, order, augmentation and dropout follow from it.  [default: 0]")
@@ -30,12 +29,13 @@ def recipe_names() -> list[str]:
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. optim.lr=0.02."
 )
+@click.option("--init", type=click.Path(path_type=Path), help="Start from the weights in this safetensors file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-RECIPE-seedSEED]")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is in the run folder and start anew.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder; refuse to start a new one.")
 @one_line_errors
-def main(data: Path | None, **options: object) -> None:
-    """Train the two-tower network of 2012 on the shards in DATA.
+def main(data: Path | None, recipe: str | None, arch: str | None, **options: object) -> None:
+    """Train the two-tower network of 2012, or another, on the shards in DATA.
 
     DATA is a folder that `alexnet-prep shard` wrote; left out, it is the folder that the environment variable
     ALEXNET_DATA names, else the 100 images that come with the package.
@@ -47,7 +47,9 @@ def main(data: Path | None, **options: object) -> None:
       alexnet-train --recipe small                     100 bundled images, minutes on a CPU
       alexnet-train /data/ilsvrc-256                   the paper's recipe, 90 epochs
       alexnet-train DATA --set train.batch_images=256 --set optim.lr=0.02
+      alexnet-train /data/cifar10-32 --arch cuda-convnet-cifar
     """  # noqa: D301 (click wants the character)
     from alexnet.tools.run.training import run_training
 
-    run_training(TrainOptions(data=data, **options))  # type: ignore[arg-type]
+    chosen = recipe or (recipe_for(arch) if arch else DEFAULT_RECIPE)
+    run_training(TrainOptions(data=data, recipe=chosen, arch=arch, **options))  # type: ignore[arg-type]

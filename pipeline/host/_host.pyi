@@ -1,33 +1,40 @@
 """The C side. Nobody but `decoder.py` and `jpeg.py` calls it: they check what comes in."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from typing_extensions import Buffer
+import numpy.typing as npt
 
-def read_header(jpeg: Buffer, /) -> tuple[int, int, int, str, bool] | str: ...
+from alexnet.pipeline.host.jpeg import ColourSpace, Jpeg
+
+_Array = npt.NDArray[Any]
+
+def read_header(jpeg: Jpeg, /) -> tuple[int, int, int, ColourSpace, bool] | str: ...
 def decode_rows(
-    jpeg: Buffer, y: int, x: int, rows: int, columns: int, max_pixels: int, out: Buffer, /
+    jpeg: Jpeg,
+    y: int,
+    x: int,
+    rows: int,
+    columns: int,
+    with_filler: bool,
+    max_pixels: int,
+    out: _Array,
+    /,
 ) -> str | None: ...
-
-class Pool:
-    def __init__(self, threads: int, /) -> None: ...
-    def decode(
-        self,
-        jpegs: Sequence[Buffer],
-        crop_yx: Buffer,
-        mirror: Buffer,
-        mean: Buffer | None,
-        scale: Buffer | None,
-        mean_image: Buffer | None,
-        out: Buffer,
-        height: int,
-        width: int,
-        crop: int,
-        kind: int,
-        planar: bool,
-        /,
-    ) -> list[tuple[int, str]]: ...
-    def decode_planes(
-        self, jpegs: Sequence[Buffer], out: Buffer, height: int, width: int, /
-    ) -> list[tuple[int, str]]: ...
-    def close(self) -> None: ...
+def new_pool(threads: int, /) -> object: ...
+def decode(
+    pool: object,
+    jpegs: Sequence[Jpeg],
+    crop_yx: _Array | None,
+    mirror: _Array | None,
+    mean: _Array | None,
+    scale: _Array | None,
+    mean_image: _Array | None,
+    out: _Array | None,
+    height: int,
+    width: int,
+    crop: int,
+    kind: int,
+    planar: bool,
+    /,
+) -> list[tuple[int, str]]: ...

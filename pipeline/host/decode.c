@@ -22,11 +22,15 @@
 #error "libjpeg-turbo 1.5 or newer is needed: this libjpeg has no jpeg_crop_scanline"
 #endif
 
-/* Ordinary progressive files have about 10 scans. Each may cost the time of a whole image for a dozen bytes. */
-enum { MAX_SCANS = 500, ROWS_AT_ONCE = 4, CACHE_LINE = 64 };
+enum { ROWS_AT_ONCE = 4, LINE_BYTES = 64 /* of the caches */ };
 
-/* Where a decoded row begins within a cache line. libjpeg-turbo's AVX2 code writes rows that begin at a multiple of 32
- * past the caches, which is right for a picture nobody looks at soon and made decoding a window 1.6 times slower here.
+enum { NARROWEST = 16 }; /* columns asked for at least: chroma of one or two columns is upsampled in another way */
+
+/* Ordinary progressive files have about 10; each may cost a whole image's time for a dozen bytes. */
+enum { MAX_SCANS = 500 };
+
+/* Where a decoded row begins within a line. libjpeg-turbo's AVX2 code writes a row that begins at a multiple of 32 past
+ * the caches, which is right for a picture nobody looks at soon, and made the decode of windows 1.5 times slower.
  */
 enum { OFF_LINE = 8 };
 
@@ -40,6 +44,8 @@ struct decoder {
     size_t scratch_bytes;
     finish_row *finish;
 };
+
+typedef void step(struct decoder *decoder, const struct task *task, const struct image *image);
 
 __attribute__((format(printf, 2, 3), noreturn)) static void refuse(struct decoder *decoder, const char *format, ...)
 {
@@ -72,7 +78,7 @@ static void on_progress(j_common_ptr jpeg)
 
 struct decoder *decoder_new(void)
 {
-    struct decoder *const decoder = calloc(1, sizeof *decoder);
+    struct decoder *decoder = calloc(1, sizeof *decoder);
     if (!decoder)
         return NULL;
     decoder->jpeg.err = jpeg_std_error(&decoder->errors);
@@ -81,37 +87,44 @@ struct decoder *decoder_new(void)
     decoder->errors.emit_message = on_message;
     decoder->progress.progress_monitor = on_progress;
     decoder->finish = row_finisher();
-    if (setjmp(decoder->escape)) {
-        free(decoder);
-        return NULL;
-    }
-    jpeg_create_decompress(&decoder->jpeg);
-    decoder->jpeg.progress = &decoder->progress;
     return decoder;
 }
 
 void decoder_free(struct decoder *decoder)
 {
-    if (!decoder)
-        return;
-    jpeg_destroy_decompress(&decoder->jpeg);
-    free(decoder->scratch);
+    if (decoder)
+        free(decoder->scratch);
     free(decoder);
+}
+
+/* Run a step that may leave half-way. The decompressor is new for each image (.2% of the time): a used one would lend
+ * its tables to the next image that lacks them, so that pixels would depend on what the thread decoded before.
+ */
+static const char *attempt(struct decoder *decoder, step *read, const struct task *task, const struct image *image)
+{
+    if (setjmp(decoder->escape) == 0) {
+        jpeg_create_decompress(&decoder->jpeg);
+        decoder->jpeg.progress = &decoder->progress;
+        read(decoder, task, image);
+        decoder->message[0] = '\0';
+    }
+    jpeg_destroy_decompress(&decoder->jpeg);
+    return decoder->message[0] ? decoder->message : NULL;
 }
 
 static size_t in_lines(size_t bytes)
 {
-    return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    return (bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
 }
 
-/* Return memory, at the beginning of a cache line, that lasts until the next call with more bytes. */
+/* Return memory, at the beginning of a line, that lasts until the next call with more bytes. */
 static void *scratch_of(struct decoder *decoder, size_t bytes)
 {
     bytes = in_lines(bytes);
     if (bytes > decoder->scratch_bytes) {
         free(decoder->scratch);
         decoder->scratch_bytes = 0;
-        decoder->scratch = aligned_alloc(CACHE_LINE, bytes);
+        decoder->scratch = aligned_alloc(LINE_BYTES, bytes);
         if (!decoder->scratch)
             refuse(decoder, "needs %zu bytes of memory that are not there", bytes);
         decoder->scratch_bytes = bytes;
@@ -127,14 +140,8 @@ static void read_header(struct decoder *decoder, const struct image *image)
 
 static const char *name_of(J_COLOR_SPACE colour_space)
 {
-    switch (colour_space) {
-    case JCS_GRAYSCALE: return "GRAYSCALE";
-    case JCS_RGB: return "RGB";
-    case JCS_YCbCr: return "YCbCr";
-    case JCS_CMYK: return "CMYK";
-    case JCS_YCCK: return "YCCK";
-    default: return "unknown";
-    }
+    static const char *const names[] = {"unknown", "GRAYSCALE", "RGB", "YCbCr", "CMYK", "YCCK"};
+    return names[colour_space <= JCS_YCCK ? colour_space : JCS_UNKNOWN];
 }
 
 /* A file that was cut short below the window would go unnoticed: there is an end-of-image marker, or it is an error. */
@@ -176,22 +183,39 @@ static int is_smoothed(j_decompress_ptr jpeg)
 /* Narrow the decoder to the window's columns and return where they begin in a decoded row. */
 static int crop_columns(j_decompress_ptr jpeg, int x, int columns)
 {
-    JDIMENSION begin = x > 0 ? (JDIMENSION)x - 1 : 0, end = (JDIMENSION)(x + columns) + 1;
-    end = end < jpeg->output_width ? end : jpeg->output_width;
-    JDIMENSION width = end - begin;
-    if (width == jpeg->output_width)
-        return x;
-    jpeg_crop_scanline(jpeg, &begin, &width); /* begins at a whole block, hence no later than asked */
-    return x - (int)begin;
+    int whole = (int)jpeg->output_width, begin = x > 0 ? x - 1 : 0, end = x + columns < whole ? x + columns + 1 : whole;
+    if (end - begin < NARROWEST) {
+        begin = end > NARROWEST ? end - NARROWEST : 0;
+        end = begin + NARROWEST < whole ? begin + NARROWEST : whole;
+    }
+    JDIMENSION first = (JDIMENSION)begin, width = (JDIMENSION)(end - begin);
+    if ((int)width < whole)
+        jpeg_crop_scanline(jpeg, &first, &width); /* begins at a whole block, hence no later than asked */
+    return x - (int)first;
 }
 
-/* Everything after the header, for a window that is known to lie inside. */
-static void read_rows(struct decoder *decoder, const struct task *task, const struct image *image)
+static void read_rest(j_decompress_ptr jpeg, JSAMPARRAY lines)
+{
+    JDIMENSION left = jpeg->output_height - jpeg->output_scanline;
+    if (left > 1) /* not all of them: skipping the last row, too, would end without reading a byte */
+        jpeg_skip_scanlines(jpeg, left - 1);
+    if (left > 0)
+        jpeg_read_scanlines(jpeg, lines, 1);
+    jpeg_finish_decompress(jpeg);
+}
+
+/* Read the window's rows into lines of scratch memory and finish each while it is in L1. */
+static void read_window(struct decoder *decoder, const struct task *task, const struct image *image)
 {
     j_decompress_ptr jpeg = &decoder->jpeg;
-    int smoothed = is_smoothed(jpeg);
-    int first = smoothed ? image->x : crop_columns(jpeg, image->x, task->columns);
-    size_t row_bytes = in_lines(OFF_LINE + (size_t)jpeg->output_width * 3);
+    if (image->y < 0 || image->y > (int)jpeg->image_height - task->rows || image->x < 0 ||
+        image->x > (int)jpeg->image_width - task->columns)
+        refuse(decoder, "is %u pixels wide and %u high: too small", jpeg->image_width, jpeg->image_height);
+    jpeg->out_color_space = task->kind == KIND_RGBX ? JCS_EXT_RGBA : JCS_RGB;
+    jpeg_start_decompress(jpeg);
+    int smoothed = is_smoothed(jpeg), first = smoothed ? image->x : crop_columns(jpeg, image->x, task->columns);
+    size_t pixel_bytes = (size_t)jpeg->output_components;
+    size_t row_bytes = in_lines(OFF_LINE + jpeg->output_width * pixel_bytes);
     uint8_t *rows = scratch_of(decoder, ROWS_AT_ONCE * row_bytes + (size_t)task->columns * ROW_SCRATCH);
     void *scratch = rows + ROWS_AT_ONCE * row_bytes;
     JSAMPROW lines[ROWS_AT_ONCE];
@@ -200,48 +224,22 @@ static void read_rows(struct decoder *decoder, const struct task *task, const st
     prepare_rows(task, image, scratch);
     if (!smoothed && image->y > 0)
         jpeg_skip_scanlines(jpeg, (JDIMENSION)image->y);
-    for (int y = (int)jpeg->output_scanline, end = image->y + task->rows; y < end;) {
-        int want = end - y < ROWS_AT_ONCE ? end - y : ROWS_AT_ONCE;
+    for (int y = (int)jpeg->output_scanline - image->y; y < task->rows;) {
+        int want = task->rows - y < ROWS_AT_ONCE ? task->rows - y : ROWS_AT_ONCE;
         int got = (int)jpeg_read_scanlines(jpeg, lines, (JDIMENSION)want);
         for (int i = 0; i < got; i++, y++)
-            if (y >= image->y)
-                decoder->finish(task, image, y - image->y, lines[i] + 3 * first, scratch);
+            if (y >= 0)
+                decoder->finish(task, image, y, lines[i] + (size_t)first * pixel_bytes, scratch);
     }
-    if (task->to_the_end) {
-        int left = (int)(jpeg->output_height - jpeg->output_scanline);
-        if (left > 1) /* not all of them: skipping the last row, too, would end without reading a byte */
-            jpeg_skip_scanlines(jpeg, (JDIMENSION)left - 1);
-        if (left > 0)
-            jpeg_read_scanlines(jpeg, lines, 1);
-        jpeg_finish_decompress(jpeg);
-    }
-}
-
-static void read_window(struct decoder *decoder, const struct task *task, const struct image *image)
-{
-    j_decompress_ptr jpeg = &decoder->jpeg;
-    open_image(decoder, task, image);
-    if (image->y < 0 || image->y > (int)jpeg->image_height - task->rows || image->x < 0 ||
-        image->x > (int)jpeg->image_width - task->columns)
-        refuse(decoder, "is %u pixels wide and %u high: the window lies outside", jpeg->image_width, jpeg->image_height);
-    jpeg->out_color_space = JCS_RGB;
-    jpeg_start_decompress(jpeg);
-    read_rows(decoder, task, image);
+    if (task->to_the_end)
+        read_rest(jpeg, lines);
 }
 
 static int is_420(j_decompress_ptr jpeg)
 {
-    int as_expected = jpeg->num_components == 3 && jpeg->jpeg_color_space == JCS_YCbCr;
-    for (int c = 0; c < jpeg->num_components && as_expected; c++) {
-        jpeg_component_info *part = jpeg->comp_info + c;
-        as_expected = part->h_samp_factor == (c ? 1 : 2) && part->v_samp_factor == (c ? 1 : 2);
-    }
-    return as_expected;
-}
-
-size_t planes_bytes(int height, int width)
-{
-    return (size_t)height * (size_t)width + 2 * ((size_t)(height + 1) / 2) * ((size_t)(width + 1) / 2);
+    const jpeg_component_info *y = jpeg->comp_info, *cb = y + 1, *cr = y + 2;
+    return jpeg->num_components == 3 && jpeg->jpeg_color_space == JCS_YCbCr && y->h_samp_factor == 2 &&
+           y->v_samp_factor == 2 && cb->h_samp_factor * cb->v_samp_factor * cr->h_samp_factor * cr->v_samp_factor == 1;
 }
 
 /* Take the planes as they are before upsampling; grey images get the two chroma planes of grey. */
@@ -249,23 +247,22 @@ static void read_planes(struct decoder *decoder, const struct task *task, const 
 {
     enum { WIDEST = 4 * DCTSIZE }; /* what an MCU has at most of any component, in both directions */
     j_decompress_ptr jpeg = &decoder->jpeg;
-    open_image(decoder, task, image);
-    int grey = jpeg->num_components == 1, height = (int)jpeg->image_height, width = (int)jpeg->image_width;
-    if (!grey && !is_420(jpeg))
+    if (jpeg->num_components > 1 && !is_420(jpeg))
         refuse(decoder, "is not stored as 4:2:0");
     jpeg->raw_data_out = TRUE;
     jpeg->out_color_space = jpeg->jpeg_color_space;
     jpeg_start_decompress(jpeg);
-    int luma_rows = jpeg->max_v_samp_factor * DCTSIZE;
+    int height = task->height, width = task->width, luma_rows = jpeg->max_v_samp_factor * DCTSIZE;
     size_t stride = ((size_t)width + WIDEST - 1) / WIDEST * WIDEST;
-    uint8_t *rows = scratch_of(decoder, (WIDEST + 2 * DCTSIZE) * stride), *out = image->out;
+    uint8_t *rows = scratch_of(decoder, (WIDEST + 2 * DCTSIZE) * stride);
     JSAMPROW lines[WIDEST + 2 * DCTSIZE];
+    JSAMPARRAY parts[3] = {lines, lines + WIDEST, lines + WIDEST + DCTSIZE};
     for (size_t i = 0; i < WIDEST + 2 * DCTSIZE; i++)
         lines[i] = rows + i * stride;
-    JSAMPARRAY parts[3] = {lines, lines + WIDEST, lines + WIDEST + DCTSIZE};
+    memset(image->out, CENTERJSAMPLE, image_bytes(task)); /* what chroma of grey is */
     for (int y = 0; y < height; y += luma_rows) {
         jpeg_read_raw_data(jpeg, parts, (JDIMENSION)luma_rows);
-        uint8_t *plane = out;
+        uint8_t *plane = image->out;
         for (int c = 0; c < jpeg->num_components; c++) {
             int half = c > 0, plane_height = (height + half) >> half, plane_width = (width + half) >> half;
             int begin = y >> half, end = (y + luma_rows) >> half;
@@ -274,9 +271,6 @@ static void read_planes(struct decoder *decoder, const struct task *task, const 
             plane += (size_t)plane_height * (size_t)plane_width;
         }
     }
-    if (grey)
-        memset(out + (size_t)height * (size_t)width, CENTERJSAMPLE,
-               planes_bytes(height, width) - (size_t)height * (size_t)width);
 }
 
 static void read_facts(struct decoder *decoder, const struct task *task, const struct image *image)
@@ -289,17 +283,10 @@ static void read_facts(struct decoder *decoder, const struct task *task, const s
                         name_of(jpeg->jpeg_color_space)};
 }
 
-/* Run a step that may leave half-way. */
-static const char *attempt(
-    struct decoder *decoder, void (*step)(struct decoder *, const struct task *, const struct image *),
-    const struct task *task, const struct image *image)
+static void read_image(struct decoder *decoder, const struct task *task, const struct image *image)
 {
-    if (setjmp(decoder->escape) == 0) {
-        step(decoder, task, image);
-        decoder->message[0] = '\0';
-    }
-    jpeg_abort_decompress(&decoder->jpeg);
-    return decoder->message[0] ? decoder->message : NULL;
+    open_image(decoder, task, image);
+    (task->kind == KIND_PLANES ? read_planes : read_window)(decoder, task, image);
 }
 
 const char *decode_header(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, struct header *header)
@@ -307,12 +294,7 @@ const char *decode_header(struct decoder *decoder, const uint8_t *jpeg, size_t b
     return attempt(decoder, read_facts, NULL, &(struct image){.jpeg = jpeg, .bytes = bytes, .out = header});
 }
 
-const char *decode_window(struct decoder *decoder, const struct task *task, const struct image *image)
+const char *decode_image(struct decoder *decoder, const struct task *task, const struct image *image)
 {
-    return attempt(decoder, read_window, task, image);
-}
-
-const char *decode_planes(struct decoder *decoder, const struct task *task, const struct image *image)
-{
-    return attempt(decoder, read_planes, task, image);
+    return attempt(decoder, read_image, task, image);
 }

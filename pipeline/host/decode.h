@@ -1,7 +1,7 @@
-/* JPEG to the rows of a batch: what the C files of alexnet.pipeline.host offer each other. None but module.c knows Python.
+/* JPEG to the rows of a batch: what the C files of alexnet.pipeline.host offer each other. Only module.c knows Python.
  *
  * decode.c  one JPEG: the window's rows through libjpeg-turbo, damage as a message
- * rows.c    one row: mirrored, shifted, scaled, cast
+ * rows.c    one row: mirrored, shifted, scaled, cast, written
  * pool.c    threads that share a batch, image by image
  */
 #ifndef ALEXNET_HOST_DECODE_H
@@ -10,7 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum kind { KIND_UINT8, KIND_FLOAT32, KIND_BFLOAT16, KIND_FLOAT16, KINDS };
+/* The values of an output. Planes are no window: the whole image in 4:2:0 as stored, bytes. RGBX is four bytes a pixel,
+ * the last 255, as decoded: neither mirrored nor planar.
+ */
+enum kind { KIND_UINT8, KIND_FLOAT32, KIND_BFLOAT16, KIND_FLOAT16, KIND_PLANES, KIND_RGBX, KINDS };
 extern const size_t kind_bytes[KINDS];
 
 /* What all images of a batch have in common. */
@@ -22,7 +25,7 @@ struct task {
     enum kind kind;
     int planar;              /* write (3, rows, columns) instead of (rows, columns, 3) */
     const float *scale;      /* 3 */
-    const float *mean_image; /* rows lines of 3 * columns, channels ordered as in the output's rows; or NULL */
+    const float *mean_image; /* rows lines of 3 * columns, in the order of the output's rows; or NULL */
 };
 
 /* One image of it. */
@@ -39,26 +42,25 @@ struct header {
     const char *colour_space;
 };
 
-/* decode.c: each call returns NULL, or what is wrong with the JPEG: text that lives until the decoder's next call. */
+/* decode.c: a call returns NULL, or what is wrong with the JPEG: text that lives until the decoder's next call. */
 struct decoder;
 struct decoder *decoder_new(void); /* NULL: no memory, or another libjpeg than this was compiled for */
 void decoder_free(struct decoder *decoder);
 const char *decode_header(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, struct header *header);
-const char *decode_window(struct decoder *decoder, const struct task *task, const struct image *image);
-const char *decode_planes(struct decoder *decoder, const struct task *task, const struct image *image);
-size_t planes_bytes(int height, int width); /* of Y, Cb and Cr in 4:2:0 */
+const char *decode_image(struct decoder *decoder, const struct task *task, const struct image *image);
 
 /* rows.c: `rgb` is a row of the window as decoded; `scratch` has ROW_SCRATCH bytes for each column. */
 enum { ROW_SCRATCH = 3 * (4 * sizeof(float) + sizeof(uint16_t) + 2) };
 typedef void finish_row(const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch);
 finish_row *row_finisher(void); /* for the CPU at hand */
 void prepare_rows(const struct task *task, const struct image *image, void *scratch); /* once an image */
+size_t image_bytes(const struct task *task); /* of the output */
 
-/* pool.c: errors are values of errno. */
+/* pool.c: one batch at a time; whoever shares a pool holds a lock. */
 struct pool;
-typedef void pool_work(void *context, int thread, int index);
+typedef void pool_work(void *context, struct decoder *decoder, int index); /* decoder: the thread's, or NULL */
 struct pool *pool_new(int threads);
-int pool_run(struct pool *pool, pool_work *work, void *context, int count); /* the caller works, too */
-void pool_free(struct pool *pool);
+int pool_run(struct pool *pool, pool_work *work, void *context, int count); /* the caller works, too; 0 or errno */
+void pool_free(struct pool *pool); /* does nothing in a forked child, which has none of the threads */
 
 #endif

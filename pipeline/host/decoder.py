@@ -6,21 +6,20 @@ reported for its row and concerns no other. The interpreter is free for the whol
 """
 
 import os
+import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host.extension import require
-
-if TYPE_CHECKING:  # a name for type checkers only: the class came with Python 3.12
-    from typing_extensions import Buffer
+from alexnet.pipeline.host.jpeg import Jpeg
 
 Kind = Literal["uint8", "float32", "bfloat16", "float16"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""In the order of the numbers in decode.h."""
+"""In the order of decode.h, where planes follow."""
 
 DTYPES: dict[Kind, type[np.generic]] = {
     "uint8": np.uint8,
@@ -49,11 +48,14 @@ class Decoder:
         from alexnet.pipeline.host import _host
 
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
-        self._pool = _host.Pool(self.threads)
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._lines = np.empty((0, 3, 0), np.float32)
+        self._pool: object = _host.new_pool(self.threads)  # threads join when it goes
 
     def decode(
         self,
-        jpegs: "Sequence[Buffer]",
+        jpegs: Sequence[Jpeg],
         *,
         crop_yx: npt.NDArray[np.int32],
         mirror: npt.NDArray[np.bool_] | npt.NDArray[np.uint8],
@@ -79,31 +81,24 @@ class Decoder:
 
         Raises ValueError or TypeError for arguments that do not fit, before anything is decoded.
         """
-        n = len(jpegs)
+        shape = (len(jpegs), 3, crop_px, crop_px) if planar else (len(jpegs), crop_px, crop_px, 3)
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r}: must be one of {', '.join(KINDS)}")
-        _check("crop_yx", crop_yx, (n, 2), np.int32)
-        _check("mirror", mirror, (n,), np.bool_, np.uint8)
-        _check("out", out, (n, 3, crop_px, crop_px) if planar else (n, crop_px, crop_px, 3), DTYPES[kind])
+        _check("out", out, shape, DTYPES[kind])
+        _check("mirror", mirror, shape[:1], np.bool_, np.uint8)
+        _check_places(crop_yx, len(jpegs), size, crop_px)
         if kind != "uint8":
-            _check("mean", mean, (n, 3), np.float32)
+            _check("mean", mean, (len(jpegs), 3), np.float32)
             _check("scale", scale, (3,), np.float32)
-        if mean_image is not None:
-            _check("mean_image", mean_image, (crop_px, crop_px, 3), np.float32)
-            mean_image = np.ascontiguousarray(mean_image.transpose(0, 2, 1)) if planar else mean_image
-        outside = np.flatnonzero(((crop_yx < 0) | (crop_yx > np.array(size) - crop_px)).any(axis=1))
-        if outside.size:
-            row = int(outside[0])
-            raise ValueError(
-                f"crop_yx: row {row} is {tuple(crop_yx[row].tolist())}; with crop_px={crop_px} the images of "
-                f"{size[1]} x {size[0]} px have places from 0 to {(size[0] - crop_px, size[1] - crop_px)}"
-            )
-        return self._pool.decode(
-            jpegs, crop_yx, mirror, mean, scale, mean_image, out, *size, crop_px, KINDS.index(kind), planar
-        )
+            if mean_image is not None:
+                _check("mean_image", mean_image, (crop_px, crop_px, 3), np.float32)
+        with self._lock_here():
+            lines = self._as_lines(mean_image) if planar and mean_image is not None else mean_image
+            arrays = (crop_yx, mirror, mean, scale, lines, out)
+            return self._run(jpegs, arrays, size, crop_px, KINDS.index(kind), planar)
 
     def decode_planes(
-        self, jpegs: "Sequence[Buffer]", *, size: tuple[int, int], out: npt.NDArray[np.uint8]
+        self, jpegs: Sequence[Jpeg], *, size: tuple[int, int], out: npt.NDArray[np.uint8]
     ) -> list[tuple[int, str]]:
         """Fill `out` with whole images as the decoder has them before upsampling: Y, then Cb, then Cr, in 4:2:0.
 
@@ -111,11 +106,52 @@ class Decoder:
         be stored as 4:2:0, or grey, which gives chroma of 128. Errors as in `decode`.
         """
         _check("out", out, (len(jpegs), planes_bytes(size)), np.uint8)
-        return self._pool.decode_planes(jpegs, out, *size)
+        with self._lock_here():
+            return self._run(jpegs, (None, None, None, None, None, out), size, crop_px=1, kind=len(KINDS), planar=False)
 
     def close(self) -> None:
-        """Join the threads. Raises RuntimeError while another thread decodes. A closed decoder stays closed."""
-        self._pool.close()
+        """Join the threads, after the batch at work. A closed decoder stays closed."""
+        with self._lock_here():
+            self._pool = None
+
+    def _lock_here(self) -> threading.Lock:
+        """Return the lock, but in a forked child refuse: a thread that did not come along may have held it."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this decoder belongs to process {self._process}, and its threads did not come along with the fork; "
+                f"make a new one in process {os.getpid()}"
+            )
+        return self._lock
+
+    def _as_lines(self, mean_image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Order a mean image as the rows of planes are: (crop, 3, crop), in memory that is used again."""
+        side = len(mean_image)
+        if self._lines.shape != (side, 3, side):
+            self._lines = np.empty((side, 3, side), np.float32)
+        np.copyto(self._lines, mean_image.transpose(0, 2, 1))
+        return self._lines
+
+    def _run(
+        self,
+        jpegs: Sequence[Jpeg],
+        arrays: tuple[npt.NDArray[Any] | None, ...],
+        size: tuple[int, int],
+        crop_px: int,
+        kind: int,
+        planar: bool,
+    ) -> list[tuple[int, str]]:
+        from alexnet.pipeline.host import _host
+
+        if self._pool is None:
+            raise ValueError("the decoder is closed")
+        crop_yx, mirror, mean, scale, lines, out = arrays
+        height, width = size
+        try:
+            return _host.decode(
+                self._pool, jpegs, crop_yx, mirror, mean, scale, lines, out, height, width, crop_px, kind, planar
+            )
+        except BufferError as error:
+            raise ValueError(f"jpegs: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -124,6 +160,19 @@ class Decoder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_places(crop_yx: object, n: int, size: tuple[int, int], crop_px: int) -> None:
+    _check("crop_yx", crop_yx, (n, 2), np.int32)
+    assert isinstance(crop_yx, np.ndarray)
+    last = np.array(size) - crop_px
+    outside = np.flatnonzero(((crop_yx < 0) | (crop_yx > last)).any(axis=1))
+    if outside.size:
+        y, x = crop_yx[outside[0]].tolist()
+        raise ValueError(
+            f"crop_yx: row {outside[0]} is ({y}, {x}); windows of {crop_px} px in images {size[1]} px wide and "
+            f"{size[0]} high have places from (0, 0) to ({last[0]}, {last[1]})"
+        )
 
 
 def _check(name: str, array: object, shape: tuple[int, ...], *dtypes: type[np.generic]) -> None:

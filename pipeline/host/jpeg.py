@@ -5,16 +5,14 @@ picture that comes through is undamaged, and equal to the last bit to what any l
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host.extension import require
 
-if TYPE_CHECKING:  # a name for type checkers only: the class came with Python 3.12
-    from typing_extensions import Buffer
-
+Jpeg = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 ColourSpace = Literal["GRAYSCALE", "RGB", "YCbCr", "CMYK", "YCCK", "unknown"]
 
 MAX_PIXELS = 178_956_970
@@ -36,7 +34,7 @@ class JpegHeader:
     progressive: bool
 
 
-def read_header(jpeg: "Buffer") -> JpegHeader:
+def read_header(jpeg: Jpeg) -> JpegHeader:
     """Read a JPEG's header and nothing more of it. Raises DecodeError if there is none."""
     require()
     from alexnet.pipeline.host import _host
@@ -55,29 +53,35 @@ def read_header(jpeg: "Buffer") -> JpegHeader:
 
 
 def decode_rows(
-    jpeg: "Buffer",
+    jpeg: Jpeg,
     *,
     y: int,
     x: int,
-    height: int,
-    width: int,
-    max_pixels: int = MAX_PIXELS,
+    height: int | None = None,
+    width: int | None = None,
     out: npt.NDArray[np.uint8] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
     """Decode the window whose top left corner is (y, x): uint8 (height, width, 3), RGB; grey gives equal channels.
 
-    Only the window is reconstructed, but all of the file is read, so damage elsewhere is found, too. `max_pixels`: of
-    the whole picture. `out`: where to put the pixels, of that shape and contiguous. The interpreter is free meanwhile.
+    Only the window is reconstructed, but all of the file is read, so damage elsewhere is found, too. `out`: where to
+    put the pixels instead of fresh memory; it then says the window's size. With shape (height, width, 4), the fourth
+    channel is 255. `max_pixels`: of the whole picture. The interpreter is free meanwhile.
     Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside.
     """
     require()
     from alexnet.pipeline.host import _host
 
     if out is None:
+        if height is None or width is None:
+            raise ValueError("height and width: both are needed without out")
         out = np.empty((height, width, 3), np.uint8)
-    elif out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.c_contiguous:
-        raise ValueError(f"out: is {out.dtype} {out.shape}; must be contiguous uint8 ({height}, {width}, 3)")
-    message = _host.decode_rows(jpeg, y, x, height, width, max_pixels, out)
+    elif out.ndim != 3 or out.shape[2] not in (3, 4) or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(f"out: is {out.dtype} {out.shape}; must be contiguous uint8 (height, width, 3 or 4)")
+    elif (height or len(out), width or out.shape[1]) != out.shape[:2]:
+        raise ValueError(f"out: is {out.shape}, not for a window {width} px wide and {height} high")
+    rows, columns, channels = out.shape
+    message = _host.decode_rows(jpeg, y, x, rows, columns, channels == 4, max_pixels, out)
     if message is not None:
         raise DecodeError(message)
     return out

@@ -1,5 +1,5 @@
-/* The Python face of the C decoder, as thin as can be: alexnet.pipeline.host.decoder checks types and shapes and names
- * what is wrong; here only lengths are checked again, so that no argument can crash the interpreter.
+/* The Python face of the C decoder, as thin as can be. decoder.py and jpeg.py check what comes in and name what is
+ * wrong; here only what memory depends on is checked again, so that no argument can crash the interpreter.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -7,56 +7,40 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "decode.h"
 
-enum { MAX_SIDE = 65535 }; /* what a JPEG's header can say */
+enum { MAX_SIDE = 65535, MAX_THREADS = 4096 }; /* a side: what a JPEG's header can say */
 
-typedef struct {
-    PyObject_HEAD
-    struct pool *pool;
-    struct decoder **decoders; /* one a thread, made by the thread */
-    int threads, users;        /* users: calls in progress, guarded by the GIL */
-    pid_t process;             /* threads do not survive a fork, so neither does the pool */
-} PoolObject;
+static const char no_memory[] = "could not be decoded: no memory";
 
 /* A batch in work. */
 struct batch {
-    PoolObject *owner;
     struct task task;
-    int planes;
     Py_ssize_t count;
     Py_buffer *jpegs;
     const int32_t *crop_yx;
     const uint8_t *mirror;
     const float *mean;
     char *out;
-    size_t image_bytes;
     char **messages;
     atomic_int lost; /* a message for which there was no memory */
 };
 
-static void decode_one(void *context, int thread, int i)
+static void decode_one(void *context, struct decoder *decoder, int i)
 {
     struct batch *batch = context;
-    struct decoder **decoder = batch->owner->decoders + thread;
+    size_t bytes = image_bytes(&batch->task);
     struct image image = {.jpeg = batch->jpegs[i].buf, .bytes = (size_t)batch->jpegs[i].len,
-                          .out = batch->out + (size_t)i * batch->image_bytes};
-    const char *message = "libjpeg cannot be used: no memory, or not the version this was compiled for";
-    if (!*decoder)
-        *decoder = decoder_new();
-    if (*decoder && batch->planes)
-        message = decode_planes(*decoder, &batch->task, &image);
-    else if (*decoder) {
+                          .out = batch->out + (size_t)i * bytes, .mean = batch->mean ? batch->mean + 3 * i : NULL};
+    if (batch->task.kind != KIND_PLANES) {
         image.y = batch->crop_yx[2 * i];
         image.x = batch->crop_yx[2 * i + 1];
         image.mirror = batch->mirror[i];
-        image.mean = batch->mean ? batch->mean + 3 * i : NULL;
-        message = decode_window(*decoder, &batch->task, &image);
     }
+    const char *message = decoder ? decode_image(decoder, &batch->task, &image) : no_memory;
     if (message) {
-        memset(image.out, 0, batch->image_bytes);
+        memset(image.out, 0, bytes);
         batch->messages[i] = strdup(message);
         if (!batch->messages[i])
             atomic_store(&batch->lost, 1);
@@ -77,12 +61,11 @@ static PyObject *errors_of(const struct batch *batch)
 }
 
 /* Run a batch whose arguments are checked; `jpegs` is a tuple. */
-static PyObject *run_batch(PoolObject *self, struct batch *batch, PyObject *jpegs)
+static PyObject *run_batch(struct pool *pool, struct batch *batch, PyObject *jpegs)
 {
     PyObject *errors = NULL;
     Py_ssize_t held = 0;
     size_t count = (size_t)batch->count;
-    batch->owner = self;
     batch->jpegs = calloc(count + 1, sizeof *batch->jpegs);
     batch->messages = calloc(count + 1, sizeof *batch->messages);
     if (!batch->jpegs || !batch->messages)
@@ -93,11 +76,9 @@ static PyObject *run_batch(PoolObject *self, struct batch *batch, PyObject *jpeg
             held++;
     if (!PyErr_Occurred()) {
         int error;
-        self->users++;
         Py_BEGIN_ALLOW_THREADS
-        error = pool_run(self->pool, decode_one, batch, (int)count);
+        error = pool_run(pool, decode_one, batch, (int)count);
         Py_END_ALLOW_THREADS
-        self->users--;
         errno = error;
         errors = error ? PyErr_SetFromErrno(PyExc_OSError) : batch->lost ? PyErr_NoMemory() : errors_of(batch);
     }
@@ -110,22 +91,12 @@ static PyObject *run_batch(PoolObject *self, struct batch *batch, PyObject *jpeg
     return errors;
 }
 
-static int is_usable(const PoolObject *self)
-{
-    if (!self->pool)
-        PyErr_SetString(PyExc_ValueError, "the decoder is closed");
-    else if (self->process != getpid())
-        PyErr_Format(PyExc_RuntimeError, "this decoder was made by process %ld, whose threads did not come along with a fork; "
-                     "make a new one in process %ld", (long)self->process, (long)getpid());
-    return !PyErr_Occurred();
-}
-
-/* Check the length of a buffer that may be None, and that its values lie where the CPU wants them. */
+/* Check that a buffer has the right length and its values lie where the CPU wants them. */
 static int has(const Py_buffer *buffer, const char *name, size_t bytes, size_t item)
 {
-    if ((size_t)buffer->len == bytes && (uintptr_t)buffer->buf % item == 0)
+    if ((buffer->buf || !bytes) && (size_t)buffer->len == bytes && (uintptr_t)buffer->buf % item == 0)
         return 1;
-    PyErr_Format(PyExc_ValueError, "%s: has %zd bytes where %zu are needed, aligned to %zu", name, buffer->len, bytes, item);
+    PyErr_Format(PyExc_ValueError, "%s: must have %zu bytes, aligned to %zu", name, bytes, item);
     return 0;
 }
 
@@ -133,124 +104,78 @@ static int is_size(int height, int width)
 {
     if (height > 0 && height <= MAX_SIDE && width > 0 && width <= MAX_SIDE)
         return 1;
-    PyErr_Format(PyExc_ValueError, "size: %d and %d must be between 1 and %d", height, width, MAX_SIDE);
+    PyErr_Format(PyExc_ValueError, "size: (%d, %d): both must be between 1 and %d", height, width, MAX_SIDE);
     return 0;
 }
 
-static PyObject *pool_decode(PoolObject *self, PyObject *args)
+static int fits(const struct batch *batch, const Py_buffer buffers[6])
 {
-    PyObject *sequence, *result = NULL;
-    Py_buffer yx = {0}, mirror = {0}, mean = {0}, scale = {0}, mean_image = {0}, out = {0};
-    int height, width, crop, kind, planar;
-    if (!PyArg_ParseTuple(args, "Oy*y*z*z*z*w*iiiip:decode", &sequence, &yx, &mirror, &mean, &scale, &mean_image, &out,
-                          &height, &width, &crop, &kind, &planar))
-        return NULL;
-    PyObject *jpegs = PySequence_Tuple(sequence);
-    if (jpegs && (kind < 0 || kind >= KINDS))
-        PyErr_Format(PyExc_ValueError, "kind: %d is not one", kind);
-    if (jpegs && !PyErr_Occurred() && is_usable(self) && is_size(height, width) && is_size(crop, crop)) {
-        size_t n = (size_t)PyTuple_Size(jpegs), item = kind_bytes[kind], values = 3 * (size_t)crop * (size_t)crop;
-        int floats = kind != KIND_UINT8;
-        if (n > INT32_MAX)
-            PyErr_SetString(PyExc_ValueError, "jpegs: too many");
-        else if (has(&yx, "crop_yx", 8 * n, 4) && has(&mirror, "mirror", n, 1) && has(&out, "out", n * values * item, item) &&
-                 (!floats || (has(&mean, "mean", 12 * n, 4) && has(&scale, "scale", 12, 4))) &&
-                 (!mean_image.buf || has(&mean_image, "mean_image", 4 * values, 4))) {
-            struct batch batch = {
-                .task = {.max_pixels = INT64_MAX, .height = height, .width = width, .rows = crop, .columns = crop,
-                         .kind = (enum kind)kind, .planar = planar, .scale = scale.buf, .mean_image = mean_image.buf},
-                .count = (Py_ssize_t)n, .crop_yx = yx.buf, .mirror = mirror.buf, .mean = mean.buf, .out = out.buf,
-                .image_bytes = values * item};
-            result = run_batch(self, &batch, jpegs);
-        }
-    }
-    Py_XDECREF(jpegs);
-    Py_buffer *held[] = {&yx, &mirror, &mean, &scale, &mean_image, &out};
-    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
-        PyBuffer_Release(held[i]);
-    return result;
+    const struct task *task = &batch->task;
+    size_t n = (size_t)batch->count, item = kind_bytes[task->kind];
+    if (!has(buffers + 5, "out", n * image_bytes(task), item) || task->kind == KIND_PLANES)
+        return !PyErr_Occurred();
+    if (!has(buffers, "crop_yx", 2 * n * sizeof(int32_t), sizeof(int32_t)) || !has(buffers + 1, "mirror", n, 1))
+        return 0;
+    if (task->kind != KIND_UINT8 && (!has(buffers + 2, "mean", 3 * n * sizeof(float), sizeof(float)) ||
+                                     !has(buffers + 3, "scale", 3 * sizeof(float), sizeof(float))))
+        return 0;
+    size_t values = 3 * (size_t)task->rows * (size_t)task->columns;
+    return !buffers[4].buf || has(buffers + 4, "mean_image", values * sizeof(float), sizeof(float));
 }
 
-static PyObject *pool_decode_planes(PoolObject *self, PyObject *args)
+static void pool_destroy(PyObject *capsule)
 {
-    PyObject *sequence, *result = NULL;
-    Py_buffer out;
-    int height, width;
-    if (!PyArg_ParseTuple(args, "Ow*ii:decode_planes", &sequence, &out, &height, &width))
-        return NULL;
-    PyObject *jpegs = PySequence_Tuple(sequence);
-    if (jpegs && is_usable(self) && is_size(height, width)) {
-        size_t n = (size_t)PyTuple_Size(jpegs), bytes = planes_bytes(height, width);
-        if (n > INT32_MAX)
-            PyErr_SetString(PyExc_ValueError, "jpegs: too many");
-        else if (has(&out, "out", n * bytes, 1)) {
-            struct batch batch = {.task = {.max_pixels = INT64_MAX, .height = height, .width = width}, .planes = 1,
-                                  .count = (Py_ssize_t)n, .out = out.buf, .image_bytes = bytes};
-            result = run_batch(self, &batch, jpegs);
-        }
-    }
-    Py_XDECREF(jpegs);
-    PyBuffer_Release(&out);
-    return result;
-}
-
-static int pool_init(PoolObject *self, PyObject *args, PyObject *keywords)
-{
-    int threads;
-    if (keywords && PyDict_Size(keywords) > 0) {
-        PyErr_SetString(PyExc_TypeError, "Pool takes no keywords");
-        return -1;
-    }
-    if (!PyArg_ParseTuple(args, "i:Pool", &threads))
-        return -1;
-    if (self->pool || threads < 1 || threads > 4096) {
-        PyErr_Format(PyExc_ValueError, "threads=%d: must be between 1 and 4096", threads);
-        return -1;
-    }
-    self->decoders = calloc((size_t)threads, sizeof *self->decoders);
-    self->pool = self->decoders ? pool_new(threads) : NULL;
-    self->threads = threads;
-    self->process = getpid();
-    if (!self->pool) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
-}
-
-/* Stop the threads; in a forked child, where there are none, leave their memory alone. */
-static void shut(PoolObject *self)
-{
-    struct pool *pool = self->pool;
-    self->pool = NULL;
-    if (!pool || self->process != getpid())
-        return;
+    struct pool *pool = PyCapsule_GetPointer(capsule, "pool");
     Py_BEGIN_ALLOW_THREADS
     pool_free(pool);
     Py_END_ALLOW_THREADS
-    for (int i = 0; i < self->threads; i++)
-        decoder_free(self->decoders[i]);
-    free(self->decoders);
-    self->decoders = NULL;
 }
 
-static PyObject *pool_close(PoolObject *self, PyObject *none)
+static PyObject *new_pool(PyObject *module, PyObject *args)
 {
-    (void)none;
-    if (self->users) {
-        PyErr_SetString(PyExc_RuntimeError, "the decoder is at work in another thread: close it afterwards");
+    int threads;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "i:new_pool", &threads))
         return NULL;
-    }
-    shut(self);
-    Py_RETURN_NONE;
+    if (threads < 1 || threads > MAX_THREADS)
+        return PyErr_Format(PyExc_ValueError, "threads=%d: must be between 1 and %d", threads, MAX_THREADS);
+    struct pool *pool = pool_new(threads);
+    return pool ? PyCapsule_New(pool, "pool", pool_destroy) : PyErr_NoMemory();
 }
 
-static void pool_dealloc(PoolObject *self)
+static PyObject *decode(PyObject *module, PyObject *args)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)self);
-    shut(self);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
-    Py_DECREF(type);
+    PyObject *capsule, *sequence, *result = NULL;
+    Py_buffer buffers[6] = {{0}}; /* crop_yx, mirror, mean, scale, mean_image, out */
+    struct batch batch = {.task = {.max_pixels = INT64_MAX}};
+    struct task *task = &batch.task;
+    int kind, crop;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOz*z*z*z*z*w*iiiip:decode", &capsule, &sequence, buffers, buffers + 1, buffers + 2,
+                          buffers + 3, buffers + 4, buffers + 5, &task->height, &task->width, &crop, &kind,
+                          &task->planar))
+        return NULL;
+    struct pool *pool = PyCapsule_GetPointer(capsule, "pool");
+    PyObject *jpegs = pool ? PySequence_Tuple(sequence) : NULL;
+    batch.count = jpegs ? PyTuple_Size(jpegs) : 0;
+    if (jpegs && (kind < 0 || kind > KIND_PLANES || batch.count > INT32_MAX))
+        PyErr_SetString(PyExc_ValueError, "kind or jpegs: out of range");
+    else if (jpegs && is_size(task->height, task->width) && is_size(crop, crop)) {
+        task->kind = (enum kind)kind;
+        task->rows = task->columns = crop;
+        batch.crop_yx = buffers[0].buf;
+        batch.mirror = buffers[1].buf;
+        batch.mean = buffers[2].buf;
+        task->scale = buffers[3].buf;
+        task->mean_image = buffers[4].buf;
+        batch.out = buffers[5].buf;
+        if (fits(&batch, buffers))
+            result = run_batch(pool, &batch, jpegs);
+    }
+    Py_XDECREF(jpegs);
+    for (int i = 0; i < 6; i++)
+        PyBuffer_Release(buffers + i);
+    return result;
 }
 
 static PyObject *read_header(PyObject *module, PyObject *args)
@@ -261,7 +186,7 @@ static PyObject *read_header(PyObject *module, PyObject *args)
         return NULL;
     struct header header = {0};
     struct decoder *decoder = decoder_new();
-    const char *message = decoder ? decode_header(decoder, jpeg.buf, (size_t)jpeg.len, &header) : "libjpeg cannot be used";
+    const char *message = decoder ? decode_header(decoder, jpeg.buf, (size_t)jpeg.len, &header) : no_memory;
     PyObject *result = message ? Py_BuildValue("s", message)
                                : Py_BuildValue("(iiisO)", header.width, header.height, header.components,
                                                header.colour_space, header.progressive ? Py_True : Py_False);
@@ -273,20 +198,26 @@ static PyObject *read_header(PyObject *module, PyObject *args)
 static PyObject *decode_rows(PyObject *module, PyObject *args)
 {
     Py_buffer jpeg, out;
-    int y, x, rows, columns;
+    struct task task = {.to_the_end = 1};
+    struct image image = {0};
     long long max_pixels;
+    int with_filler;
     PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*iiiiLw*:decode_rows", &jpeg, &y, &x, &rows, &columns, &max_pixels, &out))
+    if (!PyArg_ParseTuple(args, "y*iiiipLw*:decode_rows", &jpeg, &image.y, &image.x, &task.rows, &task.columns,
+                          &with_filler, &max_pixels, &out))
         return NULL;
-    if (is_size(rows, columns) && has(&out, "out", 3 * (size_t)rows * (size_t)columns, 1)) {
-        struct task task = {.max_pixels = max_pixels, .rows = rows, .columns = columns, .to_the_end = 1, .kind = KIND_UINT8};
-        struct image image = {.jpeg = jpeg.buf, .bytes = (size_t)jpeg.len, .y = y, .x = x, .out = out.buf};
+    task.kind = with_filler ? KIND_RGBX : KIND_UINT8;
+    if (is_size(task.rows, task.columns) && has(&out, "out", image_bytes(&task), 1)) {
         struct decoder *decoder = decoder_new();
-        const char *message = "libjpeg cannot be used";
+        const char *message = no_memory;
+        task.max_pixels = max_pixels;
+        image.jpeg = jpeg.buf;
+        image.bytes = (size_t)jpeg.len;
+        image.out = out.buf;
         Py_BEGIN_ALLOW_THREADS
         if (decoder)
-            message = decode_window(decoder, &task, &image);
+            message = decode_image(decoder, &task, &image);
         Py_END_ALLOW_THREADS
         result = Py_BuildValue("z", message);
         decoder_free(decoder);
@@ -296,41 +227,15 @@ static PyObject *decode_rows(PyObject *module, PyObject *args)
     return result;
 }
 
-static PyMethodDef pool_methods[] = {
-    {"decode", (PyCFunction)(void (*)(void))pool_decode, METH_VARARGS, NULL},
-    {"decode_planes", (PyCFunction)(void (*)(void))pool_decode_planes, METH_VARARGS, NULL},
-    {"close", (PyCFunction)(void (*)(void))pool_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot pool_slots[] = {
-    {Py_tp_new, PyType_GenericNew},  {Py_tp_init, pool_init},
-    {Py_tp_dealloc, pool_dealloc},   {Py_tp_methods, pool_methods},
-    {Py_tp_doc, "Threads with a decompressor each."}, {0, NULL},
-};
-
-static PyType_Spec pool_spec = {
-    .name = "alexnet.pipeline.host._host.Pool",
-    .basicsize = sizeof(PoolObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = pool_slots,
-};
-
-static int fill(PyObject *module)
-{
-    PyObject *type = PyType_FromModuleAndSpec(module, &pool_spec, NULL);
-    int failed = !type || PyModule_AddType(module, (PyTypeObject *)type) < 0;
-    Py_XDECREF(type);
-    return failed ? -1 : 0;
-}
-
 static PyMethodDef functions[] = {
+    {"new_pool", new_pool, METH_VARARGS, NULL},
+    {"decode", decode, METH_VARARGS, NULL},
     {"read_header", read_header, METH_VARARGS, NULL},
     {"decode_rows", decode_rows, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};
+static struct PyModuleDef_Slot slots[] = {{0, NULL}};
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_host", "The C side of alexnet.pipeline.host.", 0, functions, slots, NULL, NULL, NULL,
 };

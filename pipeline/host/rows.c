@@ -1,13 +1,15 @@
-/* One row of a window: mirror, subtract the mean, scale, cast. All of it happens in L1, where libjpeg left the row.
+/* One row of a window: mirror, split into planes, subtract the mean, scale, cast, and out to the batch. All but the
+ * last happens in L1, where libjpeg left the row.
  *
- * The loops are plain C, compiled once for each level of instruction sets; no flag of the build says which CPU it is
- * for. Without contraction (-ffp-contract=off) each float operation rounds once, so NumPy gives the same bits.
+ * The loops are plain C, compiled once for any CPU and once for AVX2, whichever there is at run time: no flag of the
+ * build says which CPU it is for. (AVX-512 was slower: 72% against 77% of partial decode.) Without contraction
+ * (-ffp-contract=off) each float operation rounds once, so NumPy gives the same bits.
  */
 #include "decode.h"
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && !defined(PLAIN_ROWS)
 #define X86 1
 #include <cpuid.h>
 #include <immintrin.h>
@@ -15,9 +17,20 @@
 
 #define EVERYWHERE static inline __attribute__((always_inline))
 
-const size_t kind_bytes[KINDS] = {1, 4, 2, 2};
+const size_t kind_bytes[KINDS] = {1, 4, 2, 2, 1, 1};
+
+size_t image_bytes(const struct task *task)
+{
+    if (task->kind != KIND_PLANES)
+        return (task->kind == KIND_RGBX ? 4 : 3 * kind_bytes[task->kind]) * (size_t)task->rows * (size_t)task->columns;
+    size_t height = (size_t)task->height, width = (size_t)task->width;
+    return height * width + 2 * ((height + 1) / 2) * ((width + 1) / 2);
+}
 
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+/* A line of the caches; rows so long that the two parts of lines at their ends do not matter (measured). */
+enum { LINE_BYTES = 64, LONG_BYTES = 2048 };
 
 /* The parts of an image's scratch, for rows of n = 3 * columns values. */
 struct parts {
@@ -38,7 +51,7 @@ void prepare_rows(const struct task *task, const struct image *image, void *scra
 {
     int columns = task->columns;
     struct parts parts = parts_of(scratch, 3 * columns);
-    if (task->kind == KIND_UINT8)
+    if (task->kind == KIND_UINT8 || task->kind == KIND_RGBX)
         return;
     for (int x = 0; x < columns; x++)
         for (int c = 0; c < 3; c++) {
@@ -48,52 +61,47 @@ void prepare_rows(const struct task *task, const struct image *image, void *scra
         }
 }
 
-EVERYWHERE bytes16 mirror_five(bytes16 v) /* five pixels behind a byte that the next store replaces */
-{
+/* Byte i of the result is byte m[i] of `a` followed by `b`. */
 #ifdef __clang__
-    return __builtin_shufflevector(v, v, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0);
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-    return __builtin_shuffle(v, (bytes16){13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0});
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (bytes16){__VA_ARGS__})
 #endif
+
+EVERYWHERE bytes16 load16(const uint8_t *from)
+{
+    bytes16 v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+EVERYWHERE void store16(uint8_t *to, bytes16 v)
+{
+    memcpy(to, &v, sizeof v);
 }
 
 EVERYWHERE void mirror_row(const uint8_t *rgb, uint8_t *mirrored, int columns)
 {
-    int x = columns;
-    for (; x >= 6; x -= 5) { /* six, as 16 bytes are moved of which 15 count */
-        bytes16 v;
-        memcpy(&v, rgb + 3 * x - 16, 16);
-        v = mirror_five(v);
-        memcpy(mirrored + 3 * (columns - x), &v, 16);
+    int left = columns; /* from the right, five pixels at a time and a 16th byte, which the next store replaces */
+    for (; left >= 6; left -= 5) {
+        bytes16 v = load16(rgb + 3 * left - 16);
+        store16(mirrored + 3 * (columns - left), PICK(v, v, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0));
     }
-    for (; x > 0; x--)
-        memcpy(mirrored + 3 * (columns - x), rgb + 3 * x - 3, 3);
+    for (; left > 0; left--)
+        memcpy(mirrored + 3 * (columns - left), rgb + 3 * left - 3, 3);
 }
-
-/* Byte i of the result is byte m(i) of `a` followed by `b`. */
-#ifdef __clang__
-#define TWO(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define TWO(a, b, ...) __builtin_shuffle(a, b, (bytes16){__VA_ARGS__})
-#endif
 
 EVERYWHERE void split_row(const uint8_t *rgb, uint8_t *planes, int columns) /* RGBRGB... to R... G... B... */
 {
     int x = 0;
     for (; columns - x >= 16; x += 16) {
-        bytes16 a, b, c, red, green, blue;
-        memcpy(&a, rgb + 3 * x, 16);
-        memcpy(&b, rgb + 3 * x + 16, 16);
-        memcpy(&c, rgb + 3 * x + 32, 16);
-        red = TWO(a, b, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
-        green = TWO(a, b, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
-        blue = TWO(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
-        red = TWO(red, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29);
-        green = TWO(green, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30);
-        blue = TWO(blue, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31);
-        memcpy(planes + x, &red, 16);
-        memcpy(planes + columns + x, &green, 16);
-        memcpy(planes + 2 * columns + x, &blue, 16);
+        bytes16 a = load16(rgb + 3 * x), b = load16(rgb + 3 * x + 16), c = load16(rgb + 3 * x + 32);
+        bytes16 red = PICK(a, b, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
+        bytes16 green = PICK(a, b, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
+        bytes16 blue = PICK(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
+        store16(planes + x, PICK(red, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29));
+        store16(planes + columns + x, PICK(green, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30));
+        store16(planes + 2 * columns + x, PICK(blue, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31));
     }
     for (; x < columns; x++)
         for (int c = 0; c < 3; c++)
@@ -105,7 +113,7 @@ EVERYWHERE uint16_t to_bfloat16(float value) /* to nearest, ties to even */
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16, quiet_nan = bits >> 16 | 0x40;
-    return (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet_nan : rounded);
+    return (uint16_t)(value != value ? quiet_nan : rounded);
 }
 
 EVERYWHERE uint16_t to_float16(float value) /* to nearest, ties to even; without branches, so that it vectorises */
@@ -135,49 +143,60 @@ EVERYWHERE void cast_row(const float *restrict values, uint16_t *restrict out, i
 }
 
 EVERYWHERE void shift_and_scale(
-    float *restrict values, const uint8_t *restrict pixels, const float *restrict mean, const float *restrict scale, int n)
+    float *restrict values, const uint8_t *restrict pixels, const float *restrict mean, const float *restrict scale,
+    int n)
 {
     for (int k = 0; k < n; k++)
         values[k] = ((float)pixels[k] - mean[k]) * scale[k];
 }
 
-/* What instruction sets have beyond C: NULL stands for plain C. */
+/* What AVX2 machines have beyond C; NULL: plain C. */
 struct beyond {
     void (*float16)(const float *values, uint16_t *out, int n);
     void (*copy)(void *out, const void *from, size_t bytes);
 };
 
-/* Write values i.. of the row, `n` of them, that follow each other in the output. */
+EVERYWHERE void put(void *out, const void *ready, size_t bytes, struct beyond beyond)
+{
+    int whole_lines = (uintptr_t)out % LINE_BYTES == 0 && bytes % LINE_BYTES == 0;
+    if (beyond.copy && (whole_lines || bytes >= LONG_BYTES))
+        beyond.copy(out, ready, bytes);
+    else
+        memcpy(out, ready, bytes);
+}
+
+/* Finish values i.. of the row, `n` of them, that follow each other in the output. */
 EVERYWHERE void finish_part(
     const struct task *task, const struct parts *parts, const float *mean, const uint8_t *pixels, int i, int n,
     void *out, struct beyond beyond)
 {
     const void *ready = pixels + i;
     if (task->kind != KIND_UINT8) {
-        float *values = parts->value;
-        shift_and_scale(values, pixels + i, mean + i, parts->scale + i, n);
-        ready = values;
-        if (task->kind == KIND_FLOAT16 && beyond.float16) {
-            beyond.float16(values, parts->half, n);
-            ready = parts->half;
-        } else if (task->kind != KIND_FLOAT32) {
-            cast_row(values, parts->half, n, task->kind);
-            ready = parts->half;
-        }
+        shift_and_scale(parts->value, pixels + i, mean + i, parts->scale + i, n);
+        ready = parts->value;
     }
-    if (beyond.copy && task->kind == KIND_FLOAT32)
-        beyond.copy(out, ready, (size_t)n * kind_bytes[task->kind]);
-    else
-        memcpy(out, ready, (size_t)n * kind_bytes[task->kind]);
+    if (task->kind == KIND_FLOAT16 || task->kind == KIND_BFLOAT16) {
+        if (task->kind == KIND_FLOAT16 && beyond.float16)
+            beyond.float16(parts->value, parts->half, n);
+        else
+            cast_row(parts->value, parts->half, n, task->kind);
+        ready = parts->half;
+    }
+    put(out, ready, (size_t)n * kind_bytes[task->kind], beyond);
 }
 
 EVERYWHERE void finish(
-    const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch, struct beyond beyond)
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch,
+    struct beyond beyond)
 {
     int columns = task->columns, n = 3 * columns;
     size_t bytes = kind_bytes[task->kind];
     struct parts parts = parts_of(scratch, n);
     const float *mean = parts.mean;
+    if (task->kind == KIND_RGBX) {
+        memcpy((char *)image->out + (size_t)row * (size_t)columns * 4, rgb, (size_t)columns * 4);
+        return;
+    }
     if (task->mean_image && task->kind != KIND_UINT8) {
         const float *line = task->mean_image + (size_t)row * (size_t)n;
         for (int i = 0; i < n; i++)
@@ -217,17 +236,16 @@ AVX2 static void float16_f16c(const float *values, uint16_t *out, int n)
         out[i] = to_float16(values[i]);
 }
 
-/* Copy whole cache lines past the caches: a batch does not fit them, and an ordinary store first reads the line that it is
+/* Copy whole lines past the caches: a batch does not fit them, and an ordinary store first reads the line that it is
  * about to overwrite. Parts of lines go the ordinary way: the rest of the line follows with the next row.
  */
 AVX2 static void copy_past(void *out, const void *from, size_t bytes)
 {
-    enum { LINE = 64 };
     char *to = out;
     const char *values = from;
-    size_t i = -(uintptr_t)to % LINE < bytes ? -(uintptr_t)to % LINE : bytes;
+    size_t i = -(uintptr_t)to % LINE_BYTES < bytes ? -(uintptr_t)to % LINE_BYTES : bytes;
     memcpy(to, values, i);
-    for (; i + LINE <= bytes; i += LINE) {
+    for (; i + LINE_BYTES <= bytes; i += LINE_BYTES) {
         _mm256_stream_si256((__m256i *)(to + i), _mm256_loadu_si256((const __m256i *)(values + i)));
         _mm256_stream_si256((__m256i *)(to + i + 32), _mm256_loadu_si256((const __m256i *)(values + i + 32)));
     }

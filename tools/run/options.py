@@ -9,6 +9,7 @@ class TrainOptions:
     """Hold the command line as given; None where an option was left out."""
 
     data: Path | None
+    arch: str | None
     recipe: str
     epochs: int | None
     steps: int | None
@@ -17,6 +18,12 @@ class TrainOptions:
     gpus: int
     checkpoint_every: int | None
     assignments: tuple[str, ...]
+    init: Path | None
     out: Path | None
     overwrite: bool
     resume: bool
+
+    @property
+    def name(self) -> str:
+        """Name the run after its recipe, and after its network where that was asked for and says something new."""
+        return self.recipe if self.arch in (None, self.recipe) else f"{self.recipe}-{self.arch}"

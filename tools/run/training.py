@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import time
 from importlib.metadata import version
@@ -14,19 +15,20 @@ from alexnet import __version__
 from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from alexnet.model.evaluate import evaluate
-from alexnet.model.initialise import initialise, parameter_count
+from alexnet.model.initialise import initialise
 from alexnet.model.metrics import Metrics
+from alexnet.model.networks.build import build_network, parameter_count
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, choose_placement
 from alexnet.model.schedule import Schedule
-from alexnet.model.towers import INPUT_PX, TwoTowers
 from alexnet.model.trainer import Trainer
+from alexnet.model.warm_start import take_weights
 from alexnet.pipeline import ImageStream
-from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.tools.command import StoppedError
 from alexnet.tools.data import find_data
 from alexnet.tools.host_memory import keep_freed_memory
+from alexnet.tools.run.fitting import check_fit
 from alexnet.tools.run.options import TrainOptions
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings, load_recipe, with_overrides, with_setting
@@ -40,16 +42,19 @@ def run_training(options: TrainOptions) -> None:
     settings = resolve(options, manifest)
     placement = choose_placement(options.device, options.gpus, settings.train.precision)
     streams = Streams(data, settings, placement)
-    out = options.out or Path("runs") / f"{data.absolute().name}-{options.recipe}-seed{settings.train.seed}"
-    folder = RunFolder(
-        out, _identity(settings, manifest, placement), overwrite=options.overwrite, resume=options.resume
-    )
-    click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
-    click.echo(f"device: {placement.why}; decoding: {streams.backend}")
+    out = options.out or Path("runs") / f"{data.absolute().name}-{options.name}-seed{settings.train.seed}"
     if placement.device.type == "cpu":
         keep_freed_memory()
     trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train))
-    click.echo(f"network: two towers, {parameter_count(trainer.net):,} parameters; {trainer.total_steps:,} steps")
+    start = start_from(options.init, trainer, settings) if options.init else {}
+    identity = {**_identity(settings, manifest, placement), **start}
+    folder = RunFolder(out, identity, overwrite=options.overwrite, resume=options.resume)
+    click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
+    click.echo(f"device: {placement.why}; decoding: {streams.backend}")
+    count = parameter_count(trainer.net)
+    click.echo(f"network: {settings.net.arch}, {count:,} parameters; {trainer.total_steps:,} steps")
+    if start:
+        click.echo(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
     _continue(folder, trainer, streams.train)
     _train(folder, trainer, streams, settings)
 
@@ -84,37 +89,42 @@ class Streams:
             augment=augment,
             augmentation=self._settings.augment,
             device=str(self._placement.device),
-            threads=self._settings.stream.threads or None,
-            depth=self._settings.stream.depth,
             channels_last=True,
+            settings=self._settings.stream,
         )
 
 
 def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
     """Merge recipe, options and `--set` into the settings of a run."""
     settings = load_recipe(options.recipe)
+    if options.arch is not None:
+        settings = with_setting(settings, "net.arch", options.arch)
     for name in ("epochs", "steps", "seed", "checkpoint_every"):
         if (value := getattr(options, name)) is not None:
             settings = with_setting(settings, f"train.{name}", value)
     settings = with_overrides(settings, options.assignments)
-    if settings.schedule.kind == "plateau" and not manifest.counts["val"].written:
-        raise InputError(
-            "schedule.kind=plateau: the data set has no validation images to tell when to lower the rate; "
-            "--set schedule.kind=linear-tail does without"
-        )
-    if settings.augment.crop_px != INPUT_PX:
-        raise InputError(f"augment.crop_px={settings.augment.crop_px}: this network takes {INPUT_PX}")
+    check_fit(settings, manifest)
     return dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=len(manifest.classes)))
 
 
 def build_trainer(settings: RunSettings, placement: Placement, steps_per_epoch: int) -> Trainer:
     """Build network, update rule and schedule where the placement says."""
-    net = TwoTowers(settings.net)
+    net = build_network(settings.net)
     initialise(net, settings.init, settings.train.seed)
     net = net.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     total_steps = settings.train.steps or settings.train.epochs * steps_per_epoch
     schedule = Schedule(settings.schedule, settings.optim.lr, total_steps)
-    return Trainer(net, MomentumSGD(net, settings.optim), schedule, placement, settings.train, total_steps)
+    first_layer = next(iter(net.weighted().values()))
+    optim = MomentumSGD(net, settings.optim, [module for module in first_layer if module is not None])
+    return Trainer(net, optim, schedule, placement, settings.train, total_steps)
+
+
+def start_from(file: Path, trainer: Trainer, settings: RunSettings) -> dict[str, dict[str, str]]:
+    """Take initial values from a file; return what the run's description says of it."""
+    taken = take_weights(trainer.net, file, settings.init.up_to)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"start": {"layers": ", ".join(taken), "sha256": digest}}
 
 
 def _continue(folder: RunFolder, trainer: Trainer, source: BatchSource) -> None:

@@ -36,6 +36,100 @@ def test_update_is_the_papers_rule_also_when_the_rate_changes() -> None:
             np.testing.assert_allclose(p.detach().numpy(), weights[name], rtol=1e-12, atol=1e-14)
 
 
+class OneOfEach(nn.Module):
+    """A first convolution, another, and a fully connected layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.full = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.full(torch.tanh(self.conv2(torch.tanh(self.conv1(x)))).flatten(1))
+        return scores
+
+
+# What each group's rate and weight decay must be, when the schedule says a rate and a factor for the first layer.
+_SOURCE = OptimSettings(
+    lr=0.01, weight_decay=0.004, bias_lr_scale=2.0, bias_lr="constant", bias_decay=False, full_decay_scale=250.0
+)
+
+
+def rate_and_decay(name: str, rate: float, first_layer: float) -> tuple[float, float]:
+    mine = rate * first_layer if name.startswith("conv1") else rate
+    if name.endswith("bias"):
+        return (0.02 if mine else 0.0), 0.0
+    return mine, 1.0 if name.startswith("full") else 0.004
+
+
+def test_biases_full_layers_and_the_first_layer_have_rules_of_their_own() -> None:
+    """As in the authors' code: constant bias rates without decay, decay by layer, a first layer slowed and frozen."""
+    torch.manual_seed(0)
+    net = OneOfEach().double()
+    weights = {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+    velocity = {name: np.zeros_like(w) for name, w in weights.items()}
+    optim = MomentumSGD(net, _SOURCE, [net.conv1])
+    for rate, first_layer in ((0.01, 1.0), (0.01, 1.0), (0.001, 0.1), (0.001, 0.0), (0.001, 0.0), (0.0001, 0.5)):
+        net(torch.randn(4, 1, 6, 6).double()).square().sum().backward()
+        gradients = {name: p.grad.numpy().copy() for name, p in net.named_parameters() if p.grad is not None}
+        optim.step(rate, first_layer)
+        for name, w in weights.items():
+            mine, decay = rate_and_decay(name, rate, first_layer)
+            if mine:
+                velocity[name] = 0.9 * velocity[name] - mine * (decay * w + gradients[name])
+                weights[name] = w + velocity[name]
+        for name, p in net.named_parameters():
+            np.testing.assert_allclose(p.detach().numpy(), weights[name], rtol=1e-11, atol=1e-13, err_msg=name)
+
+
+def test_a_restored_rule_goes_on_as_if_nothing_had_happened() -> None:
+    def step(net: OneOfEach, optim: MomentumSGD, number: int, rate: float, first_layer: float) -> None:
+        images = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(number))
+        net(images).square().sum().backward()
+        optim.step(rate, first_layer)
+
+    torch.manual_seed(1)
+    whole, parts = OneOfEach(), OneOfEach()
+    parts.load_state_dict(whole.state_dict())
+    one, two = MomentumSGD(whole, _SOURCE, [whole.conv1]), MomentumSGD(parts, _SOURCE, [parts.conv1])
+    plan = [(0.01, 1.0), (0.001, 0.1), (0.001, 0.0), (0.0001, 0.1), (0.0001, 1.0)]
+    for number, (rate, first_layer) in enumerate(plan):
+        step(whole, one, number, rate, first_layer)
+        if number == 3:
+            buffers, rates = {n: b.clone() for n, b in two.momentum_buffers().items()}, two.rates()
+            two = MomentumSGD(parts, _SOURCE, [parts.conv1])
+            two.restore(buffers, rates)
+        step(parts, two, number, rate, first_layer)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def rates_by_epoch(settings: ScheduleSettings, epochs: int) -> list[tuple[float, float]]:
+    """Return (rate, factor of the first layer) in each epoch, from a schedule that is restored after every one."""
+    schedule = Schedule(settings, 0.01, 10**6)
+    seen = []
+    for _ in range(epochs):
+        seen.append((schedule.rate(0), schedule.first_layer()))
+        schedule.after_epoch(0.5)
+        state, schedule = schedule.state(), Schedule(settings, 0.01, 10**6)
+        schedule.restore(state)
+    return seen
+
+
+def test_run_145_is_the_log_of_the_authors_run() -> None:
+    """layer-params-145.cfg: .01; epoch 25: .001; 51: .0001; 67: conv1 .00001; 72: conv1 0; 79: .00001; 91: killed."""
+    expected = [
+        (0.01 if e < 25 else 0.001 if e < 51 else 0.0001 if e < 79 else 0.00001, 1 if e < 67 else 0.1 if e < 72 else 0)
+        for e in range(1, 92)
+    ]
+    assert rates_by_epoch(ScheduleSettings(kind="run-145"), 91) == [pytest.approx(pair) for pair in expected]
+
+
+def test_steps_divide_by_ten_after_the_epochs_they_name() -> None:
+    rates = rates_by_epoch(ScheduleSettings(kind="steps", drop_epochs=(2, 5)), 7)
+    assert rates == [pytest.approx((r, 1.0)) for r in (0.01, 0.01, 0.001, 0.001, 0.001, 0.0001, 0.0001)]
+    assert rates_by_epoch(ScheduleSettings(kind="steps"), 3) == [(0.01, 1.0)] * 3
+
+
 def test_linear_tail_falls_to_nearly_zero_over_the_last_third() -> None:
     schedule = Schedule(ScheduleSettings(kind="linear-tail"), base_rate=0.3, total_steps=30)
     rates = [schedule.rate(step) for step in range(30)]

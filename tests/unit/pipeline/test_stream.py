@@ -127,6 +127,9 @@ def test_what_a_run_says_at_its_start(ci_100: Path) -> None:
     assert lines[1].startswith("order global: 10.0 classes in 100 consecutive images, 10.0 if perfectly shuffled")
     assert lines[2].startswith("lighting krizhevsky: colour noise of standard deviation 7.40, 7.20, 7.70 on R, G, B")
     assert lines[3] == "decoding: host decoder, 2 threads"
+    blocks = make(ci_100, order="blocks", window_shards=2).describe()[1]
+    assert blocks.startswith("order blocks of 2 shards: 10.0 classes in 100 consecutive images")
+    assert "pairs of a batch meet again in the next epoch" in blocks
 
 
 def test_iteration_goes_from_epoch_to_epoch(ci_100: Path) -> None:

@@ -1,0 +1,76 @@
+"""What a recipe may settle about a network: which one, for how many classes, and the experiments on it.
+
+The experiments are the paper's own comparisons. Each is an edit of the drawing, and an edit that would change nothing
+is refused: a run that claims to be without normalisation must have had some to lose.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from alexnet.model.networks.catalogue import drawing_named
+from alexnet.model.networks.drawing import Activation, Drawing, Drop, NormAcrossMaps, NormInMap, Pool
+from alexnet.shards.errors import InputError
+
+PAPERS_DROPOUT = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetSettings:
+    """Settle the network.
+
+    `arch`: its name. `classes`: outputs. `channels`: of its input, 0 for what it was made for; with 1, it reads the
+    mean of the colours. `dropout`: rate, where it has dropout. `activation`: `tanh` for every rectifier, or the
+    reverse. `response_norm`: `off` leaves normalisation out. `pooling`: `disjoint` shrinks each window to its stride.
+    `drawn` leaves things as the network's paper has them.
+    """
+
+    arch: str = "alexnet-2012"
+    classes: int = 1000
+    channels: int = 0
+    dropout: float = PAPERS_DROPOUT
+    activation: Literal["drawn", "relu", "tanh"] = "drawn"
+    response_norm: Literal["drawn", "off"] = "drawn"
+    pooling: Literal["drawn", "disjoint"] = "drawn"
+
+    def __post_init__(self) -> None:
+        drawing_named(self.arch)
+        if self.classes < 1:
+            raise InputError(f"net.classes={self.classes}: must be at least 1")
+        if self.channels < 0:
+            raise InputError(f"net.channels={self.channels}: must be at least 1, or 0 for what the network is made for")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"net.dropout={self.dropout}: must be at least 0 and below 1")
+
+    @property
+    def input_channels(self) -> int:
+        """Return the channels of the input."""
+        return self.channels or drawing_named(self.arch).channels
+
+
+def drawing_of(settings: NetSettings) -> Drawing:
+    """Return the network's drawing with the experiments done to it. Raises InputError for one that changes nothing."""
+    drawing = drawing_named(settings.arch)
+    layers = drawing.layers
+    if settings.activation != "drawn":
+        function = Activation(settings.activation)
+        layers = tuple(function if isinstance(layer, Activation) else layer for layer in layers)
+        _refuse_without_effect(layers != drawing.layers, settings, "activation", "has no other")
+    if settings.response_norm == "off":
+        normalised, layers = layers, tuple(x for x in layers if not isinstance(x, NormAcrossMaps | NormInMap))
+        _refuse_without_effect(layers != normalised, settings, "response_norm", "has none")
+    if settings.pooling == "disjoint":
+        overlapping, layers = layers, tuple(_apart(x) if isinstance(x, Pool) else x for x in layers)
+        _refuse_without_effect(layers != overlapping, settings, "pooling", "has no pooling windows that overlap")
+    if settings.dropout != PAPERS_DROPOUT:
+        _refuse_without_effect(any(isinstance(x, Drop) for x in layers), settings, "dropout", "has none")
+    return dataclasses.replace(drawing, layers=layers)
+
+
+def _apart(pool: Pool) -> Pool:
+    return dataclasses.replace(pool, window=pool.stride)
+
+
+def _refuse_without_effect(effect: bool, settings: NetSettings, key: str, why: str) -> None:
+    if not effect:
+        raise InputError(f"net.{key}={getattr(settings, key)}: {settings.arch} {why}; leave the key out")

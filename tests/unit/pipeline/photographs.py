@@ -1,0 +1,108 @@
+"""What tests of the host decoder share: pictures with fine detail in every encoding, and Pillow's whole decode of them."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from alexnet.pipeline.host.decoder import DTYPES, Decoder, Kind
+
+Pixels = npt.NDArray[np.uint8]
+
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "4:2:0": {"subsampling": "4:2:0"},
+    "4:2:2": {"subsampling": "4:2:2"},
+    "4:4:4": {"subsampling": "4:4:4"},
+    "grey": {},
+    "RGB": {"keep_rgb": True},
+    "progressive": {"subsampling": "4:2:0", "progressive": True},
+    "progressive 4:4:4": {"subsampling": "4:4:4", "progressive": True},
+    "restart markers": {"subsampling": "4:2:0", "restart_marker_rows": 1},
+    "optimised": {"subsampling": "4:2:0", "optimize": True},
+}
+
+
+def photograph(seed: int, width: int = 256, height: int = 256, encoding: str = "4:2:0", quality: int = 90) -> bytes:
+    """Return a JPEG of smooth colours under noise; the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    noisy = smooth + rng.integers(-12, 13, smooth.shape)
+    image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    return encoded(image.convert("L") if encoding == "grey" else image, quality=quality, **ENCODINGS[encoding])
+
+
+def encoded(image: Image.Image, file_format: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def pixels_of(jpeg: bytes) -> Pixels:
+    """Decode all of a picture with Pillow: uint8 (height, width, 3)."""
+    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+
+
+def window_of(pixels: Pixels, yx: npt.NDArray[np.int32], crop_px: int, mirror: bool) -> Pixels:
+    y, x = yx.tolist()
+    window = pixels[y : y + crop_px, x : x + crop_px]
+    return window[:, ::-1] if mirror else window
+
+
+def all_places(height: int, width: int, crop_px: int) -> npt.NDArray[np.int32]:
+    """Return every top left corner that a window can have: int32 (n, 2)."""
+    ys, xs = np.indices((height - crop_px + 1, width - crop_px + 1))
+    return np.stack([ys.ravel(), xs.ravel()], axis=1).astype(np.int32)
+
+
+def centre_windows(
+    decoder: Decoder, jpegs: list[bytes], kind: Kind = "uint8", crop_px: int = 224, size: int = 256
+) -> tuple[npt.NDArray[Any], list[tuple[int, str]]]:
+    """Decode the same window of every picture."""
+    n = len(jpegs)
+    out = np.full((n, crop_px, crop_px, 3), 77, DTYPES[kind])
+    errors = decoder.decode(
+        jpegs,
+        crop_yx=np.full((n, 2), (size - crop_px) // 2, np.int32),
+        mirror=np.zeros(n, np.bool_),
+        size=(size, size),
+        crop_px=crop_px,
+        out=out,
+        kind=kind,
+        mean=np.full((n, 3), 100, np.float32),
+        scale=np.full(3, 0.5, np.float32),
+    )
+    return out, errors
+
+
+def without_segments(jpeg: bytes, marker: int) -> bytes:
+    """Return a JPEG's bytes without the header segments of one marker."""
+    return edited(jpeg, lambda found, segment: b"" if found == marker else segment)
+
+
+def edited(jpeg: bytes, edit: Callable[[int, bytes], bytes]) -> bytes:
+    """Return a JPEG's bytes with each segment before the first scan replaced by `edit(marker, segment)`."""
+    result, place = jpeg[:2], 2
+    while jpeg[place + 1] != 0xDA:
+        end = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        result += edit(jpeg[place + 1], jpeg[place:end])
+        place = end
+    return result + jpeg[place:]
+
+
+def claiming(jpeg: bytes, width: int, height: int) -> bytes:
+    """Return a JPEG whose header claims another size."""
+    size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+
+    def edit(marker: int, segment: bytes) -> bytes:
+        return segment[:5] + size + segment[9:] if marker in (0xC0, 0xC2) else segment
+
+    return edited(jpeg, edit)
+
+
+def scans_of(jpeg: bytes) -> list[int]:
+    """Return where each scan of a progressive JPEG begins."""
+    return [i for i in range(len(jpeg) - 1) if jpeg[i : i + 2] == b"\xff\xda"]
