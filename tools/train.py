@@ -1,10 +1,12 @@
 """`alexnet-train`: the command line. What it starts is in `training`, so that `--help` loads neither torch nor DALI."""
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from alexnet.model.networks.catalogue import DRAWINGS
+from alexnet.pipeline.lighting import Lighting
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.name_choice import name_of
 from alexnet.tools.run.options import TrainOptions
@@ -25,6 +27,8 @@ from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
 @click.option("--seed", type=int, help="Initial values, order, augmentation and dropout follow from it.  [default: 0]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 @click.option("--gpus", type=int, default=1, show_default=True, help="Devices the network is spread over.")
+@click.option("--decode", help="Who decodes: default, auto, gpu, dali, host or split=SHARE.  [default: the recipe's]")
+@click.option("--lighting", type=click.Choice(get_args(Lighting)), help="Whose colour noise.  [default: the recipe's]")
 @click.option("--checkpoint-every", type=int, metavar="STEPS", help="[default: each epoch]")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. optim.lr=0.02."

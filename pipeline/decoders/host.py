@@ -77,7 +77,7 @@ class HostDecoder:
         shape = (n, 3, side, side) if self._planar else (n, side, side, 3)
         out = self._ring.take(shape, DTYPES[self._kind])
         bad = self._decoder.decode(
-            [memoryview(jpeg) for jpeg in jpegs],
+            jpegs,
             crop_yx=batch.crop_yx,
             mirror=batch.mirror,
             size=(s.size_px, s.size_px),

@@ -16,6 +16,8 @@ class TrainOptions:
     seed: int | None
     device: str | None
     gpus: int
+    decode: str | None
+    lighting: str | None
     checkpoint_every: int | None
     assignments: tuple[str, ...]
     init: Path | None

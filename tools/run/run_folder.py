@@ -13,6 +13,8 @@ from typing import Any
 
 from alexnet.shards.errors import InputError
 
+# Other versions may give other bits, and the user is free to; the others change no bit.
+_MAY_DIFFER = ("versions.", "stream.threads", "stream.depth", "stream.read_ahead_batches")
 _SETTINGS = "settings.json"
 _RESULT = "result.json"
 
@@ -69,7 +71,7 @@ class RunFolder:
         different = [
             f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for"
             for key in sorted(found.keys() | wanted.keys())
-            if found.get(key) != wanted.get(key) and not key.startswith("versions.")
+            if found.get(key) != wanted.get(key) and not key.startswith(_MAY_DIFFER)
         ]
         if different:
             raise InputError(f"{self.path}: holds a run with other settings ({'; '.join(different)}); {mend}")

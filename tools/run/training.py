@@ -50,7 +50,9 @@ def run_training(options: TrainOptions) -> None:
     identity = {**_identity(settings, manifest, placement), **start}
     folder = RunFolder(out, identity, overwrite=options.overwrite, resume=options.resume)
     click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
-    click.echo(f"device: {placement.why}; decoding: {streams.backend}")
+    for line in streams.train.describe():
+        click.echo(line)
+    click.echo(f"device: {placement.why}")
     count = parameter_count(trainer.net)
     click.echo(f"network: {settings.net.arch}, {count:,} parameters; {trainer.total_steps:,} steps")
     if start:
@@ -64,7 +66,6 @@ class Streams:
 
     def __init__(self, data: Path, settings: RunSettings, placement: Placement) -> None:
         self._data, self._settings, self._placement = data, settings, placement
-        self.backend = "DALI on the GPU" if placement.device.type == "cuda" else "DALI on the CPU (training is there)"
         self.train = self._stream("train", augment=True)
         self.validation: BatchSource = self._stream("val", augment=False)
 
@@ -102,6 +103,9 @@ def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
     for name in ("epochs", "steps", "seed", "checkpoint_every"):
         if (value := getattr(options, name)) is not None:
             settings = with_setting(settings, f"train.{name}", value)
+    for key, value in (("stream.decode", options.decode), ("augment.lighting", options.lighting)):
+        if value is not None:
+            settings = with_setting(settings, key, value)
     settings = with_overrides(settings, options.assignments)
     check_fit(settings, manifest)
     return dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=len(manifest.classes)))

@@ -1,4 +1,4 @@
-"""What tests of the host decoder share: pictures with fine detail in every encoding, and Pillow's whole decode of them."""
+"""What tests of the host decoder share: pictures in every encoding, and Pillow's whole decode of them."""
 
 import io
 from collections.abc import Callable

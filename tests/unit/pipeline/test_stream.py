@@ -107,7 +107,10 @@ def test_resuming_on_another_number_of_ranks_gives_the_same_global_batches(ci_10
         part = make(ci_100, rank=rank, ranks=3)
         part.resume(state)
         shares.append(epoch_of(part))
-    assert equal(whole, [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*shares, strict=True)])
+    together = [
+        (torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])) for parts in zip(*shares, strict=True)
+    ]
+    assert equal(whole, together)
 
 
 @pytest.mark.parametrize("decode", ["dali", "host"])

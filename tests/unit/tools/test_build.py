@@ -1,6 +1,8 @@
 """A data set is the same bytes for every number of workers and every interruption, and nothing is lost on the way."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,6 +169,24 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(
     with pytest.raises(InputError, match=r"are needed and 0\.0 GB are free"):
         build(open_source(official), tmp_path / "set", SETTINGS)
     assert not list((tmp_path / "set").rglob("*.tar"))
+
+
+@pytest.mark.parametrize("last_step", ["write_index", "write_checksums"])
+def test_a_disk_that_is_full_at_the_last_step_ends_in_one_line_and_the_next_call_continues(
+    official: Path, data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_step: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "index.npy")
+
+    root, source = tmp_path / "set", open_source(official)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"alexnet.tools.convert.build.{last_step}", full)
+        with pytest.raises(ConversionError, match=r"No space left on device: index\.npy; mend it and give the same"):
+            build(source, root, SETTINGS)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.tar")}
+    build(source, root, SETTINGS)
+    assert digests(root) == digests(data_set)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.tar")} == before
 
 
 def test_a_source_cut_short_under_a_run_is_no_bad_image(official: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """One image in, one 256 px square out, whatever the file is and whatever its name says."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_what_comes_out_is_baseline_420_of_the_pixels_reported() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (100, 100), (90, 61), (1100, 70), (7, 300)])
 def test_the_short_way_gives_what_pillow_gives(
-    width: int, height: int, mode: str, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    width: int, height: int, mode: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not resize._SHORT_WAY:
         pytest.skip("the host decoder was not built")

@@ -123,7 +123,7 @@ def test_archives_are_known_by_md5_when_asked(official: Path, monkeypatch: pytes
     md5 = hashlib.md5((official / TRAIN_TAR).read_bytes()).hexdigest()
     archive = known.Archive(bytes=(official / TRAIN_TAR).stat().st_size, md5=md5)
     monkeypatch.setitem(known.ARCHIVES, TRAIN_TAR, archive)
-    notes = known.md5_notes(official)
+    notes = known.md5_notes(known.archives_in(official))
     assert notes[0] == f"{TRAIN_TAR}: md5 {md5}, as published"
     assert "published 29b22e2961454d5413ddabcf34fc5622" in notes[1]
     assert not any(TRAIN_TAR in note for note in known.size_notes(official))

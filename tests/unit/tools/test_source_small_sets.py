@@ -1,6 +1,7 @@
 """CIFAR-10 and MNIST: recognised, kept at their own size, unpacked once, and never trusted with a pickle's powers."""
 
 import gzip
+import hashlib
 import os
 import pickle
 import struct
@@ -29,9 +30,13 @@ def images_of(source: Source) -> list[tuple[int, np.ndarray]]:
     return found
 
 
-@pytest.mark.parametrize("form", ["archive", "extracted", "extracted folder itself"])
+@pytest.mark.parametrize("form", ["archive", "archive gunzipped", "extracted", "extracted folder itself"])
 def test_cifar_10_gives_its_own_pixels_and_labels(tmp_path: Path, form: str) -> None:
-    pixels = write_cifar10(tmp_path / "root", 12, archive=form == "archive")
+    pixels = write_cifar10(tmp_path / "root", 12, archive=form.startswith("archive"))
+    if "gunzipped" in form:
+        packed = tmp_path / "root" / "cifar-10-python.tar.gz"
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
     source = open_source(tmp_path / "root" / ("cifar-10-batches-py" if "itself" in form else ""))
     assert source.description == "CIFAR-10, 10 classes, 60 train and 12 val images of 32x32 px; its test set is val"
     assert (source.encoding, source.channels, source.size_px) == ("cifar10", 3, 32)
@@ -44,6 +49,16 @@ def test_cifar_10_gives_its_own_pixels_and_labels(tmp_path: Path, form: str) -> 
     assert np.array_equal(np.stack([image for _, image in found]), expected)
     assert readable.digest() == source.digest()
     assert source.members["train"][13].name == "automobile_s_000001.png"
+
+
+def test_the_published_class_list_is_read() -> None:
+    """`batches.meta` as it is in the published archive, md5 5ff9c542aee3614f3951f8cda6e48888, byte by byte."""
+    names = (b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck")
+    listed = b"".join(b"U" + bytes([len(name)]) + name + b"q" + bytes([5 + i]) for i, name in enumerate(names))
+    cases, vis = b"U\x13num_cases_per_batchq\x02M\x10'", b"U\x07num_visq\x0fM\x00\x0c"
+    data = b"\x80\x02}q\x01(" + cases + b"U\x0blabel_namesq\x03]q\x04(" + listed + b"e" + vis + b"u."
+    assert hashlib.md5(data).hexdigest() == "5ff9c542aee3614f3951f8cda6e48888"
+    assert load_plain(data) == {"num_cases_per_batch": 10_000, "label_names": list(names), "num_vis": 3072}
 
 
 def test_the_sample_is_what_python_2_pickled(tmp_path: Path) -> None:
@@ -167,6 +182,15 @@ def test_mnist_with_dots_in_its_names_is_recognised(tmp_path: Path) -> None:
     for path in list(tmp_path.iterdir()):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
     assert len(open_source(tmp_path).members["val"]) == 2
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_mnist_is_gzipped_or_not_whatever_its_names_say(tmp_path: Path, gzipped: bool) -> None:
+    pixels = write_mnist(tmp_path / "root", 4, 2, gzipped=gzipped)
+    for path in list((tmp_path / "root").iterdir()):
+        path.rename(path.with_suffix("") if gzipped else path.with_name(f"{path.name}.gz"))
+    readable = materialise(open_source(tmp_path / "root"), tmp_path / "scratch")
+    assert np.array_equal(np.stack([image for _, image in images_of(readable)]), pixels)
 
 
 def test_mnist_files_that_do_not_fit_are_named(tmp_path: Path) -> None:

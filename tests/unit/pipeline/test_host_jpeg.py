@@ -1,0 +1,107 @@
+"""One JPEG at a time: its header, and windows of pictures of any size."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.pipeline.host import DecodeError, JpegHeader, available, decode_rows, read_header
+from tests.unit.pipeline.photographs import ENCODINGS, claiming, encoded, photograph, pixels_of, scans_of
+
+pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_header_is_read_from_any_encoding(encoding: str) -> None:
+    spaces = {"grey": "GRAYSCALE", "RGB": "RGB"}
+    assert read_header(photograph(0, 60, 41, encoding)) == JpegHeader(
+        width_px=60,
+        height_px=41,
+        components=1 if encoding == "grey" else 3,
+        colour_space=spaces.get(encoding, "YCbCr"),  # type: ignore[arg-type]
+        progressive="progressive" in encoding,
+    )
+
+
+def test_the_header_of_what_cannot_be_decoded_is_read_too() -> None:
+    header = read_header(encoded(Image.new("CMYK", (5, 4))))
+    assert (header.components, header.colour_space) == (4, "CMYK")
+    assert read_header(claiming(photograph(0), 65_500, 65_000)).height_px == 65_000
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"GIF89a", b"\xff\xd8", photograph(0)[:100], bytes(1000)])
+def test_what_has_no_header_says_so(data: bytes) -> None:
+    with pytest.raises(DecodeError, match=r"Empty input|Not a JPEG|Premature end|JPEG"):
+        read_header(data)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_windows_equal_the_whole_decode(encoding: str) -> None:
+    rng = np.random.default_rng(5)
+    for width, height in ((333, 250), (17, 400), (1, 1), (2, 90)):
+        jpeg = photograph(6, width, height, encoding)
+        whole = pixels_of(jpeg)
+        assert np.array_equal(decode_rows(jpeg, y=0, x=0, height=height, width=width), whole)
+        for _ in range(20):
+            rows, columns = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
+            y, x = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
+            expected = whole[y : y + rows, x : x + columns]
+            assert np.array_equal(decode_rows(jpeg, y=y, x=x, height=rows, width=columns), expected)
+            with_filler = decode_rows(jpeg, y=y, x=x, out=np.empty((rows, columns, 4), np.uint8))
+            assert np.array_equal(with_filler[..., :3], expected)
+            assert set(with_filler[..., 3].ravel()) == {255}
+
+
+def test_the_callers_memory_is_filled() -> None:
+    jpeg, out = photograph(7), np.zeros((30, 40, 3), np.uint8)
+    assert decode_rows(jpeg, y=1, x=2, out=out) is out
+    assert np.array_equal(out, pixels_of(jpeg)[1:31, 2:42])
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "height", "width"), [(0, 0, 257, 256), (250, 0, 7, 1), (-1, 0, 5, 5), (0, 256, 1, 1)]
+)
+def test_a_window_that_is_not_inside_is_refused(y: int, x: int, height: int, width: int) -> None:
+    with pytest.raises(DecodeError, match="256 pixels wide and 256 high: too small"):
+        decode_rows(photograph(0), y=y, x=x, height=height, width=width)
+
+
+@pytest.mark.parametrize("encoding", ["4:2:0", "progressive"])
+def test_a_bomb_is_refused_by_its_header(encoding: str) -> None:
+    bomb = claiming(photograph(0, encoding=encoding), 65_500, 65_500)
+    with pytest.raises(DecodeError, match="has 65500 x 65500 pixels, more than the 178956970 allowed"):
+        decode_rows(bomb, y=0, x=0, height=8, width=8)
+    with pytest.raises(DecodeError, match="has 256 x 256 pixels, more than the 65535 allowed"):
+        decode_rows(photograph(0, encoding=encoding), y=0, x=0, height=8, width=8, max_pixels=65_535)
+
+
+def test_a_file_of_very_many_scans_is_refused() -> None:
+    """Each costs the time of a whole picture, for a few bytes."""
+    jpeg = photograph(0, 64, 64, "progressive")
+    *_, before, last = scans_of(jpeg)
+    many = jpeg[:before] + jpeg[before:last] * 600 + jpeg[last:]
+    with pytest.raises(DecodeError, match="has more than 500 scans|Inconsistent progression|Invalid progressive"):
+        decode_rows(many, y=0, x=0, height=8, width=8)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_damage_outside_the_window_is_found(encoding: str) -> None:
+    jpeg = photograph(8, encoding=encoding)
+    rest = len(jpeg) * 9 // 10
+    for damaged in (jpeg[:rest], jpeg[:rest] + b"\xff\xd9", jpeg[:-2], jpeg[:rest] + b"\xff\xc0" + jpeg[rest:]):
+        with pytest.raises(DecodeError):
+            decode_rows(damaged, y=0, x=0, height=8, width=8)
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    jpeg = photograph(0)
+    with pytest.raises(ValueError, match="both are needed"):
+        decode_rows(jpeg, y=0, x=0, height=5)
+    for out in (np.empty((5, 5, 2), np.uint8), np.empty((5, 5, 3), np.int8), np.empty((5, 9, 3), np.uint8)[:, :5]):
+        with pytest.raises(ValueError, match="out: is"):
+            decode_rows(jpeg, y=0, x=0, out=out)
+    with pytest.raises(ValueError, match="out: is"):
+        decode_rows(jpeg, y=0, x=0, height=6, out=np.empty((5, 5, 3), np.uint8))
+    with pytest.raises(ValueError, match="size"):
+        decode_rows(jpeg, y=0, x=0, height=0, width=5)
+    with pytest.raises(TypeError):
+        decode_rows("text", y=0, x=0, height=5, width=5)  # type: ignore[arg-type]

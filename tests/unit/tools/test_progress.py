@@ -1,0 +1,147 @@
+"""Progress says how much, how fast and how long still: to people in a line, to machines in an event, now and then."""
+
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+
+from alexnet.tools.progress import Amount, Bar, JsonEvents, Pace, PlainLines, Stopwatch, event, progress, sentence
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def images(done: int, total: int | None = 100, stage: str = "", **counts: int) -> Amount:
+    return Amount(event="progress", stage=stage, done=done, total=total, unit="images", counts=counts)
+
+
+def told(view_of: Callable[[io.StringIO, Clock], JsonEvents | PlainLines], moments: list[tuple[float, Amount]]) -> str:
+    """Return what a view prints when it is told amounts at some seconds."""
+    stream, clock = io.StringIO(), Clock()
+    view = view_of(stream, clock)
+    for seconds, amount in moments:
+        clock.now = 1000.0 + seconds
+        view.update(amount)
+    view.close()
+    return stream.getvalue()
+
+
+def test_the_pace_counts_from_the_first_amount_of_a_stage() -> None:
+    clock = Clock()
+    watch = Stopwatch(clock)
+    assert watch.pace(images(40)) == Pace(per_second=None, seconds_left=None), "40 were done before it looked"
+    clock.now += 2
+    assert watch.pace(images(60)) == Pace(per_second=10, seconds_left=4)
+    assert watch.pace(images(7, stage="next")) == Pace(per_second=None, seconds_left=None)
+    clock.now += 1
+    assert watch.pace(images(9, None, stage="next")) == Pace(per_second=2, seconds_left=None)
+
+
+@pytest.mark.parametrize(
+    ("amount", "pace", "line"),
+    [
+        (images(1234, 10_000, rejected=3), Pace(per_second=412.4, seconds_left=21.3), "1,234 of 10,000 images (12%), "
+         "412 images/s, 3 rejected, 21 s left"),
+        (Amount(event="index", stage="train", done=2_500_000_000, total=10_000_000_000, unit="bytes",
+                counts={"entries": 9}), Pace(per_second=5e6, seconds_left=1500),
+         "index train: 2,500 of 10,000 MB (25%), 5 MB/s, 9 entries, 25 min left"),
+        (Amount(event="index", stage="changes", done=17, total=None, unit="folders"),
+         Pace(per_second=None, seconds_left=None), "index changes: 17 folders"),
+        (images(0, 0), Pace(per_second=None, seconds_left=None), "0 of 0 images (100%)"),
+        (images(1, 10), Pace(per_second=0.001, seconds_left=9000), "1 of 10 images (10%), 0 images/s, 2 h 30 min left"),
+    ],
+)  # fmt: skip
+def test_what_people_read(amount: Amount, pace: Pace, line: str) -> None:
+    assert sentence(amount, pace) == line
+
+
+def test_what_machines_read() -> None:
+    found = event(images(5, rejected=1), Pace(per_second=2.04, seconds_left=47.4))
+    assert found == {
+        "event": "progress",
+        "done": 5,
+        "total": 100,
+        "unit": "images",
+        "rejected": 1,
+        "images_per_s": 2.0,
+        "seconds_left": 47,
+    }
+    assert event(images(0, None, "train"), Pace(per_second=None, seconds_left=None)) == {
+        "event": "progress",
+        "stage": "train",
+        "done": 0,
+        "total": None,
+        "unit": "images",
+        "images_per_s": None,
+        "seconds_left": None,
+    }
+
+
+def test_plain_lines_come_every_30_seconds() -> None:
+    moments = [(t / 10, images(t // 10)) for t in range(901)]
+    lines = told(PlainLines, moments).splitlines()
+    assert [line.split(" of")[0] for line in lines] == ["30", "60", "90"]
+    assert lines[1] == "60 of 100 images (60%), 1 images/s, 40 s left"
+
+
+def test_events_come_each_second_and_at_both_ends_of_each_stage() -> None:
+    one = [(t / 10, images(t, stage="one")) for t in range(25)]
+    two = [(2.45 + t / 10, images(t, stage="two")) for t in range(4)]
+    events = [json.loads(line) for line in told(JsonEvents, one + two).splitlines()]
+    assert [(e["stage"], e["done"]) for e in events] == [
+        ("one", 0),
+        ("one", 10),
+        ("one", 20),
+        ("one", 24),
+        ("two", 0),
+        ("two", 3),
+    ]
+    assert events[1]["images_per_s"] == 10.0
+
+
+def test_an_amount_is_told_once() -> None:
+    assert len(told(JsonEvents, [(0, images(3))]).splitlines()) == 1
+    assert told(JsonEvents, []) == told(PlainLines, []) == ""
+
+
+def test_the_bar_is_gone_when_it_closes_however_that_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = Terminal()
+
+    def interrupted() -> None:
+        with progress(as_json=False, stream=stream) as view:
+            assert isinstance(view, Bar)
+            view.update(images(50, rejected=2))
+            print("elsewhere")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    shown = stream.getvalue()
+    assert "50 of 100 images (50%), 2 rejected" in shown
+    assert shown.endswith("\x1b[1A\x1b[2K"), "the line it stood on is cleared last"
+    assert capsys.readouterr().out == "elsewhere\n", "what goes to another stream stays there"
+
+
+def test_no_bar_without_an_amount() -> None:
+    stream = Terminal()
+    with progress(as_json=False, stream=stream):
+        pass
+    assert stream.getvalue() == ""
+
+
+def test_the_view_fits_the_stream() -> None:
+    with progress(as_json=False, stream=io.StringIO()) as view:
+        assert isinstance(view, PlainLines)
+    with progress(as_json=True, stream=Terminal()) as view:
+        assert isinstance(view, JsonEvents)
