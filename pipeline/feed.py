@@ -126,14 +126,29 @@ def _stop(outbox: _Outbox, thread: threading.Thread) -> None:
 
 def _run(settings: FeedSettings, batches: EncodedBatches, outbox: _Outbox, begun: Callable[[int], None]) -> None:
     try:
-        with contextlib.closing(make_decoder(settings.decode, settings.decoder)) as decoder:
-            deliver = _Deliver(settings, decoder)
+        with (
+            _own_stream(settings.decoder.device) as stream,
+            contextlib.closing(make_decoder(settings.decode, settings.decoder)) as decoder,
+        ):
+            deliver = _Deliver(settings, decoder, stream)
             for decoded in _decoded(decoder, batches, settings.decoder, begun):
                 if outbox.stop.is_set():
                     return
                 outbox.put(deliver(decoded))
     except BaseException as error:  # whatever it is, the consumer must see it
         outbox.put(error)
+
+
+@contextlib.contextmanager
+def _own_stream(device: torch.device) -> "Iterator[torch.cuda.Stream | None]":
+    """Have this thread's copies and kernels queue on a stream of their own: the default one is the training's."""
+    if device.type != "cuda":
+        yield None
+        return
+    torch.cuda.set_device(device)
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        yield stream
 
 
 def _decoded(
@@ -159,14 +174,10 @@ def _decoded(
 class _Deliver:
     """Finish what a decoder left unfinished, and settle what a sample means that could not be used."""
 
-    def __init__(self, settings: FeedSettings, decoder: Decoder) -> None:
-        self._on_error, self._decoder = settings.on_error, decoder
+    def __init__(self, settings: FeedSettings, decoder: Decoder, stream: "torch.cuda.Stream | None") -> None:
+        self._on_error, self._decoder, self._stream = settings.on_error, decoder, stream
         self._batches = 0
         self._device = settings.decoder.device
-        self._stream = None
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)
-            self._stream = torch.cuda.Stream(self._device)
         self._finish = FinishPass(
             settings.decoder.finish,
             settings.decoder.output,
@@ -180,15 +191,13 @@ class _Deliver:
         if decoded.failures and self._on_error == "stop":
             first = decoded.failures[0]
             raise SampleError(first.sample_id, first.message)
+        images, labels = self._tensors(decoded)
         if self._stream is None:
-            images, labels = self._tensors(decoded)
             return Delivery(images=images, labels=labels, failures=decoded.failures)
-        with torch.cuda.stream(self._stream):
-            images, labels = self._tensors(decoded)
-            if images.data_ptr() == decoded.images.data_ptr():
-                images = images.clone()  # DALI may use its memory again while the training stream still reads it
-            ready = torch.cuda.Event()
-            ready.record(self._stream)
+        if images.data_ptr() == decoded.images.data_ptr():
+            images = images.clone()  # DALI may use its memory again while the training stream still reads it
+        ready = torch.cuda.Event()
+        ready.record(self._stream)
         self._stream.synchronize()  # the decoder's memory has been read
         return Delivery(
             images=images,
