@@ -3,9 +3,10 @@
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,15 @@ from alexnet.tools.samples.official import write_official
 
 WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}  # words are not unique
 TRAIN_PER_CLASS = 9
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Undo what a command leaves that was called here and not in a process of its own: pytest deaf to Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import click
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.show import show
+from alexnet.tools.synth.command import synth
 from alexnet.tools.verify import verify
 
 _DEFAULT = ConvertSettings()
@@ -76,6 +77,7 @@ def shard(source: Path, **options: Any) -> None:
 
 main.add_command(verify)
 main.add_command(show)
+main.add_command(synth)
 
 
 if __name__ == "__main__":

@@ -4,29 +4,23 @@ import dataclasses
 import json
 import os
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from alexnet import __version__
 from alexnet.shards.errors import InputError
-from alexnet.shards.verify.check import OnProgress
 from alexnet.shards.verify.check import verify as verify_data_set
 from alexnet.shards.verify.report import Report
 from alexnet.tools.command import one_line_errors
+from alexnet.tools.interruption import interruptible
+from alexnet.tools.progress import Amount, progress, say
 
 RECEIPT_SCHEMA = 1
 
-_PLAIN_SECONDS = 30.0
 _STDOUT = "-"
-_INTERRUPTED = 130  # as a shell counts it; 1 would say that something was found
 
 
 @click.command()
@@ -36,26 +30,33 @@ _INTERRUPTED = 130  # as a shell counts it; 1 would say that something was found
     "--workers", type=click.IntRange(min=1), help="Processes; the findings do not depend on it.  [default: cores]"
 )
 @click.option("--receipt", metavar="FILE", help="Write what was checked and found as JSON; `-` is standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")
 @one_line_errors
-def verify(data: Path, deep: bool, workers: int | None, receipt: str | None) -> None:
+def verify(data: Path, deep: bool, workers: int | None, receipt: str | None, as_json: bool) -> None:
     """Check the data set DIR: every byte of every file, and that its parts agree with each other.
 
     Sizes and sha256 against the manifest and SHA256SUMS; missing and extra files; the index and the DALI index files
     against the tars; labels, keys and counts; with --deep also the pixels. One line a finding. Nothing is changed.
 
+    A bar in a terminal, or a line every 30 seconds, says how far it is. With --json there are events instead: progress
+    each second, each finding, and at last what was checked.
+
     The exit code is 0 if all is well, 1 if something was found, 2 if DIR cannot be checked, 130 if stopped.
     """
     out = _receipt_file(receipt, data)
-    show = click.echo if receipt != _STDOUT else _to_stderr
+    stream = sys.stderr if receipt == _STDOUT else sys.stdout  # beside the receipt alone, nothing is on its stream
     decode = _decoder() if deep else None
-    try:
-        with _progress() as on_progress:
-            report = verify_data_set(data, decode=decode, workers=workers or _cores(), on_progress=on_progress)
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
-    for finding in report.findings:
-        show(str(finding))
-    show(_summary(data, report, deep))
+    with (
+        interruptible("interrupted; nothing was changed"),
+        progress(as_json=as_json, stream=stream if as_json else sys.stderr) as view,
+    ):
+        report = verify_data_set(
+            data,
+            decode=decode,
+            workers=workers or _cores(),
+            on_progress=lambda done, total: view.update(_amount(done, total)),
+        )
+    (_say if as_json else _print)(data, report, deep, stream)
     text = json.dumps(receipt_of(data, report, deep), indent=1, ensure_ascii=False) + "\n"
     if receipt == _STDOUT:
         click.echo(text, nl=False)
@@ -79,6 +80,37 @@ def receipt_of(data: Path, report: Report, deep: bool) -> dict[str, Any]:
         **fields,
         "seconds": round(report.seconds, 3),
     }
+
+
+def _amount(done_bytes: int, total_bytes: int) -> Amount:
+    return Amount(event="progress", done=done_bytes, total=total_bytes, unit="bytes")
+
+
+def _print(data: Path, report: Report, deep: bool, stream: TextIO) -> None:
+    """Tell people: a line a finding, and a summary."""
+    for finding in report.findings:
+        click.echo(str(finding), file=stream)
+    click.echo(_summary(data, report, deep), file=stream)
+
+
+def _say(data: Path, report: Report, deep: bool, stream: TextIO) -> None:
+    """Tell machines: an event a finding, and one that ends it."""
+    for finding in report.findings:
+        say(stream, event="finding", **dataclasses.asdict(finding))
+    say(
+        stream,
+        event="complete",
+        data_set=data.absolute().name,
+        deep=deep,
+        passed=report.passed,
+        findings=len(report.findings),
+        files=report.files,
+        bytes=report.bytes,
+        shards=report.shards,
+        images=report.images,
+        decoded=report.decoded,
+        seconds=round(report.seconds, 3),
+    )
 
 
 def _summary(data: Path, report: Report, deep: bool) -> str:
@@ -122,27 +154,3 @@ def _decoder() -> Any:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _to_stderr(text: str) -> None:
-    click.echo(text, err=True)
-
-
-@contextmanager
-def _progress() -> Iterator[OnProgress]:
-    """Show bytes checked on standard error: a bar in a terminal, elsewhere a line every 30 seconds."""
-    if not sys.stderr.isatty():
-        due = time.monotonic() + _PLAIN_SECONDS
-
-        def line(done: int, total: int) -> None:
-            nonlocal due
-            if time.monotonic() >= due:
-                due += _PLAIN_SECONDS
-                _to_stderr(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB checked")
-
-        yield line
-        return
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("checking", total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)

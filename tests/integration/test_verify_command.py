@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -135,14 +136,54 @@ def test_ctrl_c_is_told_apart_from_findings(copy: Path, monkeypatch: pytest.Monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verify_command, "verify_data_set", interrupted)
-    assert run(copy).exit_code == 130
-
-
-def test_progress_goes_to_standard_error_in_plain_lines(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_command, "_PLAIN_SECONDS", 0.0)
     result = run(copy)
-    assert re.search(r"^\d+ of \d+ MB checked$", result.stderr, re.MULTILINE)
-    assert "MB checked\n" not in result.stdout
+    assert result.exit_code == 130
+    assert (result.stdout, result.stderr) == ("", "interrupted; nothing was changed\n")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--deep",)])
+def test_progress_goes_to_standard_error_in_plain_lines(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("alexnet.tools.progress.PLAIN_SECONDS", 0.0)
+    result = run(copy, *arguments)
+    assert re.search(r"^\d+ of \d+ MB \(\d+%\)", result.stderr, re.MULTILINE)
+    assert " MB (100%), " in result.stderr.splitlines()[-1]
+    assert len(result.stdout.splitlines()) == 1
+
+
+def events(stdout: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stdout.splitlines()]
+
+
+def test_events_for_machines(copy: Path, tmp_path: Path) -> None:
+    rows = copy / "index.npy"
+    rows.write_bytes(rows.read_bytes()[:-1] + b"\1")
+    result = run(copy, "--deep", "--json", "--receipt", tmp_path / "receipt.json")
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    found = events(result.stdout)
+    kinds = [event["event"] for event in found]
+    assert kinds == sorted(kinds, key=["progress", "finding", "complete"].index)
+    progress = [event for event in found if event["event"] == "progress"]
+    total = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file())
+    assert {(event["total"], event["unit"]) for event in progress} == {(total, "bytes")}
+    assert [event["done"] for event in progress] == sorted(event["done"] for event in progress)
+    assert progress[-1]["done"] == total, "every byte is counted once, decoded or not"
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    told = [
+        {key: event[key] for key in ("file", "problem", "sample")} for event in found if event["event"] == "finding"
+    ]
+    assert told == receipt["findings"]
+    for key in ("data_set", "deep", "passed", "files", "bytes", "shards", "images", "decoded", "seconds"):
+        assert found[-1][key] == receipt[key]
+    assert found[-1]["findings"] == len(told)
+
+
+def test_beside_a_receipt_on_standard_output_events_go_to_standard_error(copy: Path) -> None:
+    result = run(copy, "--json", "--receipt", "-")
+    assert json.loads(result.stdout)["passed"] is True
+    assert events(result.stderr)[-1]["event"] == "complete"
 
 
 def test_nothing_is_written(copy: Path) -> None:

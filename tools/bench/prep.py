@@ -2,7 +2,7 @@
 
 The bound is what Pillow alone needs for an image: decode all of it to RGB, resize the centre, encode. It is measured on
 the same images in the same run, on one core, and nothing else is done with them. The converter reads, checks, sums
-colours and writes shards besides.
+colours and writes shards besides. What a second call costs, on a set that is half done or complete, is measured, too.
 """
 
 import dataclasses
@@ -10,57 +10,78 @@ import io
 import json
 import os
 import platform
-import resource
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import click
 import PIL
 from PIL import Image, features
-from rich.console import Console
-from rich.table import Table
 
 from alexnet.shards.errors import InputError
+from alexnet.tools.bench.figures import refuse_unwritable, spread
+from alexnet.tools.bench.prep_resume import ResumeCosts
+from alexnet.tools.bench.prep_table import print_prep
+from alexnet.tools.bench.process_memory import WorkerPeak
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.progress import of_index
 from alexnet.tools.convert.resize import resize_and_crop, to_rgb
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.progress import progress
 
 SCHEMA = 1
 _BOUND_IMAGES = 400
+_LONG_LISTING_SECONDS = 2.0  # a source that takes longer is listed anew in one round only
 
 
 def run_prep(source: Path, images: int, workers: tuple[int, ...], rounds: int, json_file: Path | None) -> None:
     """Measure bound and converter in turn, print a table, and write the JSON if asked."""
-    found = _sample(open_source(source), images)
-    count = len(found.members["train"])
+    refuse_unwritable(json_file)
+    report = measure_prep(source, images, workers, rounds)
+    print_prep(report)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: int) -> dict[str, Any]:
+    """Measure bound, converter and second calls in turn, round after round; return the report."""
+    started = time.perf_counter()
+    with progress(as_json=False, stream=sys.stderr) as view:
+        listed = open_source(source, on_walk=lambda walked: view.update(of_index(walked)))
+    resume_rounds = rounds if time.perf_counter() - started < _LONG_LISTING_SECONDS else 1
+    found = _sample(listed, images)
     bounds: list[float] = []
     speeds: dict[int, list[float]] = {n: [] for n in workers}
-    for _ in range(rounds):
+    peak, resume = WorkerPeak(), ResumeCosts()
+    for k in range(rounds):
         bounds.append(_bound(found))
         for n in workers:
-            speeds[n].append(_converter(found, n))
-    report = {
+            speeds[n].append(_converter(found, n, peak))
+        if k < resume_rounds:
+            resume.measure(source, _sample)
+    return {
         "schema": SCHEMA,
-        "conditions": _conditions(source, count, rounds),
-        "bound_images_per_s_a_core": _spread(bounds),
+        "conditions": {
+            **_conditions(source, rounds),
+            "images": len(found.members["train"]),
+            "entries": sum(map(len, listed.members.values())),
+        },
+        "bound_images_per_s_a_core": spread(bounds),
         "rows": [
             {
                 "workers": n,
-                "images_per_s": _spread(values),
+                "images_per_s": spread(values),
                 "share_of_bound_a_core": statistics.median(values) / n / statistics.median(bounds),
             }
             for n, values in speeds.items()
         ],
-        "largest_worker_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "resume": resume.report(),
+        "largest_worker_mb": peak.bytes / 1e6,
     }
-    _print(report)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _sample(source: Source, images: int) -> Source:
@@ -68,6 +89,8 @@ def _sample(source: Source, images: int) -> Source:
     members = source.members["train"]
     if not members:
         raise InputError(f"{source.root}: holds no training images to measure with")
+    if source.encoding != "file":
+        raise InputError(f"{source.root}: holds raw pixels ({source.kind}), and decoding is measured; give image files")
     step = max(1, len(members) // images)
     chosen = tuple(members[i] for i in range(0, len(members), step))[:images]
     return dataclasses.replace(source, members={"train": chosen, "val": ()})
@@ -100,9 +123,9 @@ def _try(data: bytes) -> bool:
     return True
 
 
-def _converter(source: Source, workers: int) -> float:
+def _converter(source: Source, workers: int, peak: WorkerPeak) -> float:
     """Return images/s of a whole conversion from its first image on: starting Python is not part of it."""
-    clock = _Clock()
+    clock = _Clock(peak)
     images = len(source.members["train"])
     settings = ConvertSettings(shard_images=max(1, -(-images // (2 * workers))))
     with tempfile.TemporaryDirectory() as folder:
@@ -113,10 +136,12 @@ def _converter(source: Source, workers: int) -> float:
 class _Clock:
     """Time the steady part of a conversion: from the first report with every worker at work to the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, peak: WorkerPeak) -> None:
+        self._peak = peak
         self._points: list[tuple[float, int]] = []
 
     def update(self, progress: Progress) -> None:
+        self._peak.look()
         done = progress.written + progress.rejected
         if not self._points or done != self._points[-1][1]:
             self._points.append((time.perf_counter(), done))
@@ -129,18 +154,9 @@ class _Clock:
         return (n1 - n0) / (t1 - t0)
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def _figures(rate: dict[str, float]) -> list[str]:
-    return [f"{rate[k]:,.0f}" for k in ("median", "min", "max")]
-
-
-def _conditions(source: Path, images: int, rounds: int) -> dict[str, Any]:
+def _conditions(source: Path, rounds: int) -> dict[str, Any]:
     return {
         "source": str(source),
-        "images": images,
         "rounds": rounds,
         "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
@@ -148,19 +164,3 @@ def _conditions(source: Path, images: int, rounds: int) -> dict[str, Any]:
         "libjpeg_turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
         "python": platform.python_version(),
     }
-
-
-def _print(report: dict[str, Any]) -> None:
-    c, bound = report["conditions"], report["bound_images_per_s_a_core"]
-    click.echo(f"{c['source']}: {c['images']:,} images, {c['rounds']} rounds, {c['cores']} cores, Pillow {c['pillow']}")
-    table = Table("", "images/s", "min", "max", "share of the bound, a core")
-    table.add_row("bound: one core, decode + resize + encode", *_figures(bound), "")
-    for row in report["rows"]:
-        name = f"alexnet-prep shard, {row['workers']} worker{'s' if row['workers'] > 1 else ''}"
-        table.add_row(name, *_figures(row["images_per_s"]), f"{row['share_of_bound_a_core']:.0%}")
-    Console().print(table)
-    first, last = report["rows"][0], report["rows"][-1]
-    if last["workers"] > first["workers"]:
-        gain = last["images_per_s"]["median"] / first["images_per_s"]["median"]
-        click.echo(f"{first['workers']} to {last['workers']} workers: {gain:.2f}x")
-    click.echo(f"largest worker: {report['largest_worker_mb']:,.0f} MB")

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import PIL
@@ -15,7 +15,7 @@ from alexnet import __version__
 from alexnet.shards.checksums import CHECKSUMS_NAME, write_checksums
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
-from alexnet.shards.index import IndexRows
+from alexnet.shards.index import IndexRows, write_index
 from alexnet.shards.manifest import (
     INDEX_NAME,
     MANIFEST_NAME,
@@ -32,9 +32,9 @@ from alexnet.shards.writer import file_record, remove_partials
 from alexnet.tools.convert.claim import Job, claim, is_complete
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
-from alexnet.tools.convert.pool import ConversionError, Pool
+from alexnet.tools.convert.pool import MEND_AND_REPEAT, ConversionError, Pool
 from alexnet.tools.convert.sources import materialise
-from alexnet.tools.convert.work import WORK, OnError, ShardJob, is_done, load_outcome
+from alexnet.tools.convert.work import WORK, OnError, Outcome, ShardJob, is_done, load_outcome
 
 _BYTES_PER_PIXEL = 0.4  # of a stored JPEG at quality 90: ImageNet has 0.34
 _NOTES_BYTES_PER_PIXEL = 24  # of a training shard's colour sums in .work: three int64
@@ -86,7 +86,19 @@ def build(
     The bytes do not depend on `options`. The caller holds the folder's lock (`claim.locked`). Raises InputError if
     `root` holds anything else or has no room, and ConversionError if the run stopped and can be continued.
     """
-    options = options or BuildOptions()
+    try:
+        return _build(source, root, settings, options or BuildOptions(), on_progress)
+    except OSError as error:  # a full disk, here and not in a worker
+        raise ConversionError(f"{error.strerror or error}: {error.filename or root}; {MEND_AND_REPEAT}") from None
+
+
+def _build(
+    source: Source,
+    root: Path,
+    settings: ConvertSettings,
+    options: BuildOptions,
+    on_progress: Callable[[Progress], None],
+) -> Manifest:
     job = job_of(source, settings)
     claim(root, job, overwrite=options.overwrite)
     if is_complete(root):
@@ -113,6 +125,7 @@ def build(
     def tell(written: int, rejected: int) -> None:
         on_progress(Progress(written, rejected, total - left, total))
 
+    tell(0, 0)
     engine_of(options, len(missing), tell).run(jobs)
     manifest = _finish(root, job, source, plans, options)
     _seal(root)
@@ -154,34 +167,43 @@ def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan])
         )
 
 
+class _AllShards:
+    """Add up what shards came to, one at a time: of ImageNet-21k's 2,800, the sums take 4 GB and the rows 0.3."""
+
+    def __init__(self, size_px: int) -> None:
+        self.sums = ColourSums(size_px)
+        self.records: list[ShardRecord] = []
+        self.rejected: list[dict[str, Any]] = []
+
+    def add(self, outcome: Outcome) -> IndexRows:
+        """Add a shard; return its rows, which are not kept."""
+        self.records.append(outcome.record)
+        self.rejected += outcome.rejected
+        if outcome.sums is not None:
+            self.sums.merge(outcome.sums)
+        return outcome.rows
+
+
 def _finish(root: Path, job: Job, source: Source, plans: list[ShardPlan], options: BuildOptions) -> Manifest:
     """Write everything beside the shards, the manifest last."""
-    sums = ColourSums(job["settings"]["size_px"])
-    records: list[ShardRecord] = []
-    rows: list[IndexRows] = []
-    rejected: list[dict[str, object]] = []
-    for plan in plans:  # one at a time: the sums of ImageNet-21k's 2,800 shards are 4 GB together
-        outcome = load_outcome(root, plan)
-        records.append(outcome.record)
-        rows.append(outcome.rows)
-        rejected += outcome.rejected
-        if outcome.sums is not None:
-            sums.merge(outcome.sums)
-    (root / REJECTED_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in rejected))
-    counts = _counts(source, records, rejected)
+    all_shards = _AllShards(job["settings"]["size_px"])
+    index = root / WORK / f"{INDEX_NAME}.partial"
+    write_index(index, (all_shards.add(load_outcome(root, plan)) for plan in plans))
+    (root / REJECTED_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in all_shards.rejected))
+    counts = _counts(source, all_shards)
     _check_rejected(root, counts, options.max_rejected)
-    if not sums.images:
+    if not all_shards.sums.images:
         raise InputError(f"{source.root}: none of its training images can be decoded; see {root / REJECTED_NAME}")
-    np.save(root / INDEX_NAME, np.concatenate(rows))
-    np.save(root / MEAN_IMAGE_NAME, sums.mean_image())
+    index.replace(root / INDEX_NAME)
+    np.save(root / MEAN_IMAGE_NAME, all_shards.sums.mean_image())
     manifest = Manifest(
         schema=SCHEMA,
         **job,
         classes=source.classes,
         counts=counts,
-        shards=tuple(records),
+        shards=tuple(all_shards.records),
         files=tuple(file_record(root, name) for name in (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)),
-        colour=statistics_of(sums),
+        colour=statistics_of(all_shards.sums),
     )
     partial = root / WORK / f"{MANIFEST_NAME}.partial"
     partial.write_text(manifest.to_json(), encoding="utf-8")
@@ -197,12 +219,12 @@ def _seal(root: Path) -> None:
         write_checksums(root)
 
 
-def _counts(source: Source, records: list[ShardRecord], rejected: list[dict[str, object]]) -> dict[str, SplitCounts]:
+def _counts(source: Source, shards: _AllShards) -> dict[str, SplitCounts]:
     return {
         split: SplitCounts(
             input=len(source.members[split]),
-            written=sum(record.images for record in records if record.split == split),
-            rejected=sum(1 for entry in rejected if entry["split"] == split),
+            written=sum(record.images for record in shards.records if record.split == split),
+            rejected=sum(1 for entry in shards.rejected if entry["split"] == split),
         )
         for split in SPLITS
     }

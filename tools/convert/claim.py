@@ -60,6 +60,18 @@ def is_complete(root: Path) -> bool:
     return (root / MANIFEST_NAME).exists()
 
 
+def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    """Refuse what `claim` will refuse, as far as it shows before the source is listed, which can take an hour."""
+    if overwrite:
+        _refuse_to_clear(root)
+    elif is_complete(root):
+        _refuse_differences(root, {"settings": settings}, {"settings": read_manifest(root).settings})
+    elif (root / WORK / _JOB).exists():
+        _refuse_differences(root, {"settings": settings}, _read(root / WORK / _JOB))
+    else:
+        _refuse_foreign(root)
+
+
 def index_cache(root: Path) -> Path | None:
     """Return where the source's index may be kept for the next call; None in a folder that is finished or not ours."""
     if is_complete(root) or (any(root.iterdir()) and not (root / WORK).is_dir()):
@@ -84,8 +96,8 @@ def claim(root: Path, job: Job, *, overwrite: bool) -> None:
     job_file = root / WORK / _JOB
     if job_file.exists():
         _refuse_differences(root, job, _read(job_file))
-    elif any(path.name != WORK for path in root.iterdir()):
-        raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
+    else:
+        _refuse_foreign(root)
     for folder in (WORK, *SPLITS):
         (root / folder).mkdir(exist_ok=True)
     partial = job_file.with_suffix(".partial")
@@ -95,17 +107,30 @@ def claim(root: Path, job: Job, *, overwrite: bool) -> None:
 
 def _clear(root: Path) -> None:
     """Delete a data set, finished or begun, and nothing else."""
-    if not is_complete(root) and not (root / WORK / _JOB).exists():
-        if any(root.iterdir()):
-            raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
+    _refuse_to_clear(root)
+    if not _is_begun(root):
         return
-    foreign = sorted(path.name for path in root.iterdir() if path.name not in (*_FILES, *_FOLDERS))
-    if foreign:
-        raise InputError(f"--overwrite: {root} also holds {', '.join(foreign)}, so nothing was deleted; move it away")
     for name in _FILES:  # the manifest first: from then on the set is not complete
         (root / name).unlink(missing_ok=True)
     for name in _FOLDERS:
         shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _is_begun(root: Path) -> bool:
+    return is_complete(root) or (root / WORK / _JOB).exists()
+
+
+def _refuse_foreign(root: Path) -> None:
+    if any(path.name != WORK for path in root.iterdir()):
+        raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
+
+
+def _refuse_to_clear(root: Path) -> None:
+    if not _is_begun(root) and any(path.name != WORK for path in root.iterdir()):
+        raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
+    foreign = sorted(path.name for path in root.iterdir() if path.name not in (*_FILES, *_FOLDERS))
+    if foreign:
+        raise InputError(f"--overwrite: {root} also holds {', '.join(foreign)}, so nothing was deleted; move it away")
 
 
 def _read(job_file: Path) -> Job:

@@ -5,7 +5,7 @@ for the user, with the explanation where there is one: subsets and repaired copi
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ DOGS_TAR = "ILSVRC2012_img_train_t3.tar"
 
 CLASSES, TRAIN_IMAGES, VAL_IMAGES = 1000, 1_281_167, 50_000
 _CLASSES_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"  # sorted WNIDs, one a line
+_CHUNK_BYTES = 1 << 20
 _CLASS_IMAGES = (732, 1300)  # least and most training images of a class
 _FIRST_IDS = (490, 361, 171, 822)  # of ILSVRC2012_val_00000001 to 4
 _FIRST_LABELS = (65, 970, 230, 809)
@@ -110,16 +111,24 @@ def size_notes(root: Path) -> tuple[str, ...]:
     return (f"not the published archives: {'; '.join(different)}",) if different else ()
 
 
-def md5_notes(root: Path) -> tuple[str, ...]:
-    """Read the official archives of a folder whole and say of each whether it is the published one, by md5."""
+def md5_notes(archives: Iterable[Path], on_bytes: Callable[[int], None] = lambda _: None) -> tuple[str, ...]:
+    """Read official archives whole and say of each whether it is the published one, by md5."""
     notes = []
-    for name, archive in ARCHIVES.items():
-        if (root / name).is_file():
-            with (root / name).open("rb") as file:
-                md5 = hashlib.file_digest(file, "md5").hexdigest()
-            same = md5 == archive.md5
-            notes.append(f"{name}: md5 {md5}, {'as published' if same else f'published {archive.md5}'}")
+    for path in archives:
+        md5 = hashlib.md5(usedforsecurity=False)
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(_CHUNK_BYTES):
+                md5.update(data)
+                on_bytes(len(data))
+        published = ARCHIVES[path.name].md5
+        same = md5.hexdigest() == published
+        notes.append(f"{path.name}: md5 {md5.hexdigest()}, {'as published' if same else f'published {published}'}")
     return tuple(notes)
+
+
+def archives_in(root: Path) -> tuple[Path, ...]:
+    """Return the official archives that a folder has."""
+    return tuple(root / name for name in ARCHIVES if (root / name).is_file())
 
 
 def count_notes(wnids: Sequence[str], train: Listing, val: Listing) -> tuple[str, ...]:

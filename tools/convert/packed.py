@@ -10,15 +10,19 @@ from alexnet.shards.errors import InputError
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
+def is_gzipped(path: Path) -> bool:
+    """Say whether a file is gzipped."""
+    with path.open("rb") as file:
+        return file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+
+
 def files_in(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Yield last name and bytes of the regular files whose last name is wanted, in the archive's order.
 
     Raises InputError if the archive is damaged.
     """
     try:
-        with path.open("rb") as file:
-            gzipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        with tarfile.open(path, "r:gz" if gzipped else "r:") as tar:
+        with tarfile.open(path, "r:gz" if is_gzipped(path) else "r:") as tar:
             for member in tar:
                 name = PurePosixPath(member.name).name
                 data = tar.extractfile(member) if member.isreg() and wanted(name) else None

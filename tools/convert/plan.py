@@ -69,9 +69,8 @@ def plan_shards(source: Source, settings: ConvertSettings) -> list[ShardPlan]:
     plans: list[ShardPlan] = []
     for split in SPLITS:
         images = len(source.members[split])
-        order = np.arange(images)
-        if split == "train":
-            order = permutation(images, key_of(Purpose.PREP_ORDER, settings.seed))
+        shuffled = split == "train"
+        order = permutation(images, key_of(Purpose.PREP_ORDER, settings.seed)) if shuffled else np.arange(images)
         for number, first in enumerate(range(0, images, settings.shard_images)):
             ids = order[first : first + settings.shard_images]
             plans.append(ShardPlan(split=split, number=number, first_place=first, member_ids=ids))

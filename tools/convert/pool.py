@@ -26,6 +26,9 @@ _TRIAL_SECONDS = 60
 _DEATHS_ALLOWED = 5  # of workers on one shard, images that were found to kill not counted
 
 
+MEND_AND_REPEAT = "mend it and give the same command again"
+
+
 class ConversionError(StoppedError):
     """End a run that can be continued: the message says why it stopped."""
 
@@ -37,7 +40,7 @@ def raise_unless_done(report: Report) -> None:
     if report.status == "rejected":
         raise ConversionError(f"--on-error fail: {report.message}")
     if report.status == "os":
-        raise ConversionError(f"{report.message}; mend it and give the same command again")
+        raise ConversionError(f"{report.message}; {MEND_AND_REPEAT}")
 
 
 @dataclass

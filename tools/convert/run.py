@@ -1,30 +1,25 @@
-"""What `alexnet-prep shard` does once its command line is read: open the source, build, and tell people about it."""
+"""What `alexnet-prep shard` does once its command line is read: open the source, build, and tell of it."""
 
 import dataclasses
-import json
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from alexnet.shards.manifest import Manifest
-from alexnet.shards.reader import SplitReader
-from alexnet.shards.shuffle import shuffle_score
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import index_cache, is_complete, locked
-from alexnet.tools.convert.known import md5_notes
+from alexnet.tools.convert.claim import index_cache, is_complete, locked, refuse_early
+from alexnet.tools.convert.known import archives_in, md5_notes
 from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.pillow import slowness
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.progress import ProgressView, progress_view
+from alexnet.tools.convert.progress import of_images, of_index
 from alexnet.tools.convert.sources import native_size_px, open_source
-
-_INTERRUPTED = 130
-_SHUFFLE_WINDOW = 256
+from alexnet.tools.convert.sources.walk import Walk
+from alexnet.tools.convert.summary import Outcome, source_event, source_lines
+from alexnet.tools.interruption import interruptible
+from alexnet.tools.progress import progress, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,87 +59,68 @@ class ShardOptions:
 
 def run_shard(source: Path, options: ShardOptions) -> None:
     """Convert a source as the command line says. Raises InputError and ConversionError; SystemExit when interrupted."""
-    source = source.absolute()
-    settings = options.settings(native_size_px(source))
-    root = options.out or source.with_name(f"{source.name}-{settings.size_px}")
-    say = _silent if options.as_json else click.echo
-    started = time.perf_counter()
-    with _interruptible(options) as view, locked(root):
-        already = is_complete(root) and not options.overwrite
-        say(f"reading the headers of {source} ...")
-        found = open_source(source, index_cache(root))
-        for line in _description(found, md5_notes(source) if options.md5 else ()):
-            say(line)
-        manifest = build(found, root, settings, options.build_options(), view.update)
-    seconds = None if already else time.perf_counter() - started
+    how = " without --overwrite" if options.overwrite else ""
+    with interruptible(f"interrupted; the same command{how} continues"):
+        _warn(options)
+        source = source.absolute()
+        settings = options.settings(native_size_px(source))
+        root = options.out or source.with_name(f"{source.name}-{settings.size_px}")
+        with locked(root):
+            outcome = _convert(source, root, settings, options)
+        if options.as_json:
+            say(**outcome.as_event())
+        else:
+            for line in outcome.lines():
+                click.echo(line)
+
+
+def _convert(source: Path, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
+    """Make the data set, or find that it is there, and show how far it is meanwhile."""
+    refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
+    already = is_complete(root) and not options.overwrite
+    found = _open(source, root, options)
+    started, last = time.perf_counter(), Progress(0, 0, 0, 0)
+
+    def on_progress(done: Progress) -> None:
+        nonlocal last
+        last = done
+        view.update(of_images(done))
+
+    with progress(as_json=options.as_json) as view:
+        manifest = build(found, root, settings, options.build_options(), on_progress)
+    seconds = time.perf_counter() - started
+    return Outcome(root=root, manifest=manifest, seconds=seconds, progress=last, already=already)
+
+
+def _warn(options: ShardOptions) -> None:
+    message = slowness()
+    if message and options.as_json:
+        say(event="warning", message=message)
+    elif message:
+        click.echo(f"warning: {message}", err=True)
+
+
+def _open(source: Path, root: Path, options: ShardOptions) -> Source:
+    """List the source, and say what it is."""
+    if not options.as_json:
+        click.echo(f"reading the headers of {source} ...")
+    with progress(as_json=options.as_json) as view:
+        found = open_source(source, index_cache(root), lambda walked: view.update(of_index(walked)))
+    if options.md5:
+        found = dataclasses.replace(found, notes=(*found.notes, *_md5(source, options)))
     if options.as_json:
-        counts = {split: dataclasses.asdict(c) for split, c in manifest.counts.items()}
-        click.echo(json.dumps({"event": "complete", "root": str(root), "counts": counts, "seconds": seconds}))
+        say(**source_event(found))
     else:
-        _report(root, manifest, seconds)
+        for line in source_lines(found):
+            click.echo(line)
+    return found
 
 
-def _silent(_: str) -> None:
-    """Say nothing: machines get events instead."""
-
-
-class _LazyView:
-    """Start the progress view with the first progress, so that no bar stands there while headers are read."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self._view: ProgressView | None = None
-
-    def update(self, progress: Progress) -> None:
-        if self._view is None:
-            self._view = progress_view(as_json=self._as_json)
-        self._view.update(progress)
-
-    def close(self) -> None:
-        if self._view is not None:
-            self._view.close()
-
-
-@contextmanager
-def _interruptible(options: ShardOptions) -> Iterator[_LazyView]:
-    """Turn Ctrl-C and SIGTERM into one line and exit code 130, and leave the screen clean in any case."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    view = _LazyView(as_json=options.as_json)
-    try:
-        yield view
-    except KeyboardInterrupt:
-        view.close()
-        click.echo("interrupted; the same command continues", err=True)
-        raise SystemExit(_INTERRUPTED) from None
-    finally:
-        view.close()
-
-
-def _description(found: Source, md5_lines: tuple[str, ...]) -> list[str]:
-    lines = [f"found: {found.description}", f"labels: {found.label_order}"]
-    lines += [f"note: {note}" for note in (*found.notes, *md5_lines)]
-    if found.ignored:
-        lines.append(f"ignored: {found.ignored:,} entries that are no regular files, or junk")
-    return lines
-
-
-def _report(root: Path, manifest: Manifest, seconds: float | None) -> None:
-    for split, c in manifest.counts.items():
-        click.echo(f"{split}: {c.input:,} in = {c.written:,} written + {c.rejected:,} rejected")
-    colour = manifest.colour
-    click.echo(f"mean RGB {_row(colour.mean)}; standard deviations along the axes {_row(colour.standard_deviations)}")
-    labels = SplitReader(root, "train").labels
-    window = min(_SHUFFLE_WINDOW, len(labels))
-    score, ideal = shuffle_score(labels, window)
-    click.echo(f"shuffle: {score:.1f} classes in {window} consecutive images; a perfect shuffle has {ideal:.1f}")
-    if any(c.rejected for c in manifest.counts.values()):
-        click.echo(f"rejected images and why: {root / 'rejected.jsonl'}")
-    if seconds is None:
-        click.echo(f"{root} was already complete; nothing to do")
-    else:
-        images = sum(c.input for c in manifest.counts.values())
-        click.echo(f"{root} is complete: {len(manifest.shards)} shards, {images / seconds:,.0f} images/s")
-
-
-def _row(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{v:.2f}" for v in values)
+def _md5(source: Path, options: ShardOptions) -> tuple[str, ...]:
+    archives = archives_in(source)
+    with progress(as_json=options.as_json) as view:
+        walk = Walk(lambda walked: view.update(of_index(walked)))
+        walk.begin("md5", "bytes", sum(path.stat().st_size for path in archives))
+        notes = md5_notes(archives, walk.advance)
+        walk.end()
+    return notes or (f"--md5: none of the official archives is in {source}",)

@@ -15,25 +15,27 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources.cache import load_index, save_index
 from alexnet.tools.convert.sources.materialise import materialise
 from alexnet.tools.convert.sources.recognise import recognise
+from alexnet.tools.convert.sources.walk import OnWalk, Walk
 
 __all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "materialise", "native_size_px", "open_source"]
 
 
-def open_source(root: Path, cache: Path | None = None) -> Source:
+def open_source(root: Path, cache: Path | None = None, on_walk: OnWalk = lambda _: None) -> Source:
     """Recognise a source and list it; nothing in it is changed.
 
     `cache`: a file in which the list is kept and found again as long as the source's files and folders have the same
-    sizes and mtimes. Raises InputError that says what is missing, damaged or wrongly labelled.
+    sizes and mtimes. `on_walk` is told how far it is. Raises InputError that says what is missing, damaged or
+    wrongly labelled.
     """
     with _readable(root):
-        layout = recognise(root)
-        if cache is None:
-            return layout.read()
-        key = layout.key()
-        source = load_index(cache, key, root)
+        layout, walk = recognise(root), Walk(on_walk)
+        key = layout.key(walk) if cache else ""
+        source = load_index(cache, key, root) if cache else None
         if source is None:
-            source = layout.read()
-            save_index(cache, key, source)
+            source = layout.read(walk)
+            if cache:
+                save_index(cache, key, source)
+        walk.end()
         return source
 
 

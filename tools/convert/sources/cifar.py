@@ -4,9 +4,11 @@ A batch is a pickle of 10,000 images, so an image has no place in it that could 
 if a batch's pixels lay in a file of their own, and `unpack` writes that file.
 """
 
+import itertools
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,10 @@ from alexnet.tools.convert.packed import files_in
 from alexnet.tools.convert.raw import CIFAR_BYTES, CIFAR_PX
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.pickles import load_plain
+from alexnet.tools.convert.sources.walk import Walk
 
 ARCHIVE = "cifar-10-python.tar.gz"
+GUNZIPPED = "cifar-10-python.tar"  # browsers do that
 FOLDER = "cifar-10-batches-py"
 META = "batches.meta"
 BATCHES: dict[str, Split] = {**{f"data_batch_{k}": "train" for k in range(1, 6)}, "test_batch": "val"}
@@ -42,7 +46,7 @@ def find(root: Path) -> Layout | None:
     if home is None:
         return None
     files = (home,) if home.is_file() else tuple(home / name for name in (META, *BATCHES))
-    return Layout(kind="cifar10", root=root, files=files, read=lambda: _read(root, home), size_px=CIFAR_PX)
+    return Layout(kind="cifar10", root=root, files=files, read=partial(_read, root, home), size_px=CIFAR_PX)
 
 
 def unpack(root: Path, folder: Path) -> None:
@@ -57,12 +61,14 @@ def unpack(root: Path, folder: Path) -> None:
 
 def _home(root: Path) -> Path | None:
     """Return what holds the batches: a folder or the archive."""
-    extracted = next((folder for folder in (root / FOLDER, root) if (folder / META).is_file()), None)
-    return extracted or (root / ARCHIVE if (root / ARCHIVE).is_file() else None)
+    extracted = (folder for folder in (root / FOLDER, root) if (folder / META).is_file())
+    archives = (root / name for name in (ARCHIVE, GUNZIPPED) if (root / name).is_file())
+    return next(itertools.chain(extracted, archives), None)
 
 
-def _read(root: Path, home: Path) -> Source:
-    names, batches = _contents(home)
+def _read(root: Path, home: Path, walk: Walk) -> Source:
+    walk.begin("train", "files", len(BATCHES) + 1)
+    names, batches = _contents(home, walk)
     builders: dict[Split, ListingBuilder] = {"train": ListingBuilder(), "val": ListingBuilder()}
     for name, split in BATCHES.items():
         container = (home / name).relative_to(root).as_posix()
@@ -89,7 +95,7 @@ def _read(root: Path, home: Path) -> Source:
     )
 
 
-def _contents(home: Path) -> tuple[list[str], dict[str, list[tuple[bytes, int]]]]:
+def _contents(home: Path, walk: Walk) -> tuple[list[str], dict[str, list[tuple[bytes, int]]]]:
     """Return the class names, and name and label of every image of every batch; pixels are dropped on the way."""
     names: list[str] = []
     batches = {}
@@ -102,6 +108,7 @@ def _contents(home: Path) -> tuple[list[str], dict[str, list[tuple[bytes, int]]]
         else:
             batch = _batch(home, name, data)
             batches[name] = list(zip(batch.names, batch.labels, strict=True))
+        walk.advance(1, len(batches.get(name, ())))
     return names, batches
 
 

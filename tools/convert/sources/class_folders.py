@@ -8,16 +8,17 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.listing import Entry, Listing, ListingBuilder
 from alexnet.tools.convert.sources.folders import contents, list_folder
 from alexnet.tools.convert.sources.labels import ValLabels, printed
+from alexnet.tools.convert.sources.walk import Stage, Walk
 
 
-def read_train_folders(root: Path, folder: Path, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+def read_train_folders(root: Path, folder: Path, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
     """List the class folders of a folder by label, then name; and count what is ignored, loose files among it.
 
     Raises InputError if a folder is no class or there is no image at all.
     """
     builder = ListingBuilder(in_folders=True)
     ignored = 0
-    for label, container, entries, more in _classes(root, folder, label_of):
+    for label, container, entries, more in _classes(root, folder, label_of, walk, "train"):
         builder.add(container, label, entries)
         ignored += more
     train = builder.finish()
@@ -27,20 +28,23 @@ def read_train_folders(root: Path, folder: Path, label_of: Mapping[str, int]) ->
     return train, ignored + found.ignored + len(found.files)
 
 
-def read_val_folders(root: Path, folder: Path, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+def read_val_folders(root: Path, folder: Path, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
     """List the class folders of a validation set in the order of file names, as if they lay in one folder."""
     rows: list[tuple[Entry, int, str]] = []
     found = contents(folder)
     ignored = found.ignored + len(found.files)
-    for label, container, entries, more in _classes(root, folder, label_of):
+    for label, container, entries, more in _classes(root, folder, label_of, walk, "val"):
         rows += [(entry, label, container) for entry in entries]
         ignored += more
     return _in_order(rows), ignored
 
 
-def read_flat_folder(root: Path, folder: Path, labels: ValLabels, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+def read_flat_folder(
+    root: Path, folder: Path, labels: ValLabels, label_of: Mapping[str, int], walk: Walk
+) -> tuple[Listing, int]:
     """List a folder of validation images in the order of file names, labelled by a table."""
-    entries, ignored = list_folder(folder)
+    walk.begin("val", "files")
+    entries, ignored = list_folder(folder, lambda found: walk.advance(found, found))
     container = _relative(root, folder)
     rows = []
     for entry in entries:
@@ -49,7 +53,9 @@ def read_flat_folder(root: Path, folder: Path, labels: ValLabels, label_of: Mapp
     return _in_order(rows), ignored
 
 
-def _classes(root: Path, folder: Path, label_of: Mapping[str, int]) -> Iterator[tuple[int, str, list[Entry], int]]:
+def _classes(
+    root: Path, folder: Path, label_of: Mapping[str, int], walk: Walk, stage: Stage
+) -> Iterator[tuple[int, str, list[Entry], int]]:
     """Yield label, path from the root, files and ignored of each class folder, by label."""
     names = contents(folder).folders
     unknown = [name for name in names if printed(name) not in label_of]
@@ -57,8 +63,10 @@ def _classes(root: Path, folder: Path, label_of: Mapping[str, int]) -> Iterator[
         raise InputError(
             f"{folder}: {printed(unknown[0])} is none of the {len(label_of):,} classes; move it away, or add the class"
         )
+    walk.begin(stage, "folders", len(names))
     for label, name in sorted((label_of[printed(name)], name) for name in names):
-        entries, ignored = list_folder(folder / name)
+        entries, ignored = list_folder(folder / name, lambda found: walk.advance(0, found))
+        walk.advance(1)
         yield label, _relative(root, folder / name), entries, ignored
 
 

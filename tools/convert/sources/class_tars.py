@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -19,6 +20,7 @@ from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, prin
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.sniff import is_image, spread
 from alexnet.tools.convert.sources.tars import list_tar
+from alexnet.tools.convert.sources.walk import Walk
 
 _SIDECARS = {".cls", ".json", ".txt"}
 _FIRST_MEMBERS = 8
@@ -26,12 +28,12 @@ _FIRST_MEMBERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTar:
-    """Say where a class tar lies: in which file, from which byte; `length` is None if it is the whole file."""
+    """Say where a class tar lies: in which file, from which byte, and how long it is."""
 
     name: str
     file: str
-    start: int = 0
-    length: int | None = None
+    start: int
+    length: int
 
 
 def find(root: Path) -> Layout | None:
@@ -41,7 +43,7 @@ def find(root: Path) -> Layout | None:
         return None
     words = tuple(root / name for name in WORD_FILES if (root / name).is_file())
     files = (*(root / name for name in names), *words)
-    return Layout(kind="class-tars", root=root, files=files, read=lambda: _read(root, names))
+    return Layout(kind="class-tars", root=root, files=files, read=partial(_read, root, names))
 
 
 def _holds_images(path: Path) -> bool:
@@ -70,15 +72,16 @@ def _first_members(file: IO[bytes]) -> list[tarfile.TarInfo]:
     return members
 
 
-def _read(root: Path, names: Sequence[str]) -> Source:
-    class_tars, ignored = _class_tars(root, names)
+def _read(root: Path, names: Sequence[str], walk: Walk) -> Source:
+    class_tars, ignored = _class_tars(root, names, walk)
     classes = class_records({tar.name for tar in class_tars}, read_words(root))
     label_of = {record.wnid: label for label, record in enumerate(classes)}
     builder = ListingBuilder()
+    walk.begin("train", "bytes", sum(tar.length for tar in class_tars))
     for tar in sorted(class_tars, key=lambda tar: (label_of[printed(tar.name)], tar.file, tar.start)):
         path = root / tar.file
         with path.open("rb") as file:
-            images = list_tar(path, file, f"{tar.name}.tar", tar.start, tar.length)
+            images = list_tar(path, file, f"{tar.name}.tar", tar.start, tar.length, walk.advance)
         builder.add(tar.file, label_of[printed(tar.name)], images.entries)
         ignored += images.ignored
     train = builder.finish()
@@ -97,17 +100,20 @@ def _read(root: Path, names: Sequence[str]) -> Source:
     )
 
 
-def _class_tars(root: Path, names: Sequence[str]) -> tuple[list[ClassTar], int]:
+def _class_tars(root: Path, names: Sequence[str], walk: Walk) -> tuple[list[ClassTar], int]:
     """Find the class tars: files, or members of files that hold tars; and count what is ignored."""
     found: list[ClassTar] = []
     ignored = 0
+    walk.begin("class tars", "files", len(names))
     for name in names:
         path = root / name
+        walk.advance(1)
         with path.open("rb") as file:
             if not _holds_tars(file):
-                found.append(ClassTar(name=name.removesuffix(".tar"), file=name))
+                length = path.stat().st_size
+                found.append(ClassTar(name=name.removesuffix(".tar"), file=name, start=0, length=length))
                 continue
-            outer = list_tar(path, file, name)
+            outer = list_tar(path, file, name, on_entries=lambda _, entries: walk.advance(0, entries))
         ignored += outer.ignored
         for inner, start, length in outer.entries:
             inner_name = PurePosixPath(os.fsdecode(inner))

@@ -6,13 +6,15 @@ the droppings of file managers are passed over and counted, as are sockets, devi
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.tools.convert.listing import Entry
 
 _JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
+
+_TELL_ENTRIES = 1024
 
 _Identity = tuple[int, int]  # device and inode: what a folder is, whatever links lead to it
 
@@ -46,14 +48,15 @@ def contents(folder: Path) -> Contents:
     return Contents(folders=tuple(sorted(folders)), files=tuple(sorted(files)), ignored=ignored)
 
 
-def list_folder(folder: Path) -> tuple[list[Entry], int]:
+def list_folder(folder: Path, on_entries: Callable[[int], None] = lambda _: None) -> tuple[list[Entry], int]:
     """List the regular files of a folder and of those below it, and count what is ignored.
 
     A name is the path from `folder`; an offset is 0. A folder that is reached a second time, through a link, is
-    ignored: it would be walked for ever, or give images twice.
+    ignored: it would be walked for ever, or give images twice. `on_entries` is told of files found, a thousand at a
+    time.
     """
     entries: list[Entry] = []
-    ignored = 0
+    ignored = told = 0
     seen = _above(folder)
     left = [(os.fspath(folder), b"")]
     while left:
@@ -64,6 +67,9 @@ def list_folder(folder: Path) -> tuple[list[Entry], int]:
                 state = None if is_junk(entry.name) else _followed(entry)
                 if state is not None and stat.S_ISREG(state.st_mode):
                     entries.append((prefix + os.fsencode(entry.name), 0, state.st_size))
+                    if len(entries) - told == _TELL_ENTRIES:
+                        on_entries(_TELL_ENTRIES)
+                        told = len(entries)
                 elif state is not None and stat.S_ISDIR(state.st_mode):
                     folders.append(entry)
                 else:
@@ -71,6 +77,7 @@ def list_folder(folder: Path) -> tuple[list[Entry], int]:
         fresh = _not_seen(folders, seen)
         ignored += len(folders) - len(fresh)
         left += [(entry.path, prefix + os.fsencode(entry.name) + b"/") for entry in reversed(fresh)]
+    on_entries(len(entries) - told)
     return entries, ignored
 
 

@@ -12,6 +12,7 @@ from alexnet.tools.convert.sources.folders import Contents, contents
 from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, printed, read_words
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.sniff import is_image, spread
+from alexnet.tools.convert.sources.walk import Walk
 
 VAL_NAMES = ("val", "valid", "validation", "test")
 _FILES_A_CLASS = 3
@@ -53,17 +54,17 @@ def _holds_images(folder: Path, depth: int = 3) -> bool:
     return depth > 0 and any(_holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
 
 
-def _read(root: Path, train_folder: Path, val_folder: Path | None) -> Source:
+def _read(root: Path, train_folder: Path, val_folder: Path | None, walk: Walk) -> Source:
     classes = class_records(contents(train_folder).folders, read_words(root))
     label_of = {record.wnid: label for label, record in enumerate(classes)}
-    train, ignored = read_train_folders(root, train_folder, label_of)
+    train, ignored = read_train_folders(root, train_folder, label_of, walk)
     val, more = Listing.of(()), 0
     if val_folder is not None:
         if not contents(val_folder).folders:
             raise InputError(
                 f"{val_folder}: its images have no labels; sort them into class folders as in {train_folder}"
             )
-        val, more = read_val_folders(root, val_folder, label_of)
+        val, more = read_val_folders(root, val_folder, label_of, walk)
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,

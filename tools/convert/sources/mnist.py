@@ -1,4 +1,4 @@
-"""MNIST's four IDX files, gzipped as downloaded or not; its test files serve as validation.
+"""MNIST's four IDX files, gzipped as downloaded or not, whatever their names say; its test files serve as validation.
 
 An IDX file is a big-endian header (magic number, sizes) and raw bytes, so that an image has a place that can be read by
 offset, once the file is not gzipped. Sets in the same form, such as Fashion-MNIST, cannot be told apart from it.
@@ -14,6 +14,7 @@ from typing import IO, cast
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, ClassRecord, Split
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
+from alexnet.tools.convert.packed import is_gzipped
 from alexnet.tools.convert.raw import MNIST_BYTES, MNIST_PX
 from alexnet.tools.convert.sources.layout import Layout
 
@@ -33,7 +34,7 @@ def find(root: Path) -> Layout | None:
         return None
     found = (_file(home, name) for split in SPLITS for name in (IMAGES[split], LABELS[split]))
     files = tuple(path for path in found if path is not None)
-    return Layout(kind="mnist", root=root, files=files, read=lambda: _read(root, home), size_px=MNIST_PX)
+    return Layout(kind="mnist", root=root, files=files, read=lambda _: _read(root, home), size_px=MNIST_PX)
 
 
 def unpack(listing: Listing, root: Path, folder: Path) -> None:
@@ -50,7 +51,7 @@ def unpack(listing: Listing, root: Path, folder: Path) -> None:
 
 def _read(root: Path, home: Path) -> Source:
     members: dict[Split, Listing] = {split: _split(root, home, split) for split in SPLITS}
-    gzipped = any(name.endswith(".gz") for listing in members.values() for name in listing.containers)
+    gzipped = any(is_gzipped(root / name) for listing in members.values() for name in listing.containers)
     notes = [
         f"{len(members[split]):,} {split} images where MNIST has {published:,}"
         for split, published in _PUBLISHED.items()
@@ -93,7 +94,7 @@ def _image_count(path: Path) -> int:
     magic, count, height, width = _IMAGE_HEADER.unpack(head) if len(head) == _IMAGE_HEADER.size else (0, 0, 0, 0)
     if (magic, height, width) != (_IMAGE_MAGIC, MNIST_PX, MNIST_PX):
         raise InputError(f"{path}: does not begin as an IDX file of 28x28 images; download it again")
-    if path.suffix != ".gz":
+    if not is_gzipped(path):
         _check_size(path, path.stat().st_size, count)
     return int(count)
 
@@ -123,7 +124,7 @@ def _bytes(path: Path, count: int) -> bytes:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    return cast(IO[bytes], gzip.open(path)) if is_gzipped(path) else path.open("rb")
 
 
 def _file(home: Path, name: str) -> Path | None:

@@ -5,6 +5,7 @@ the words.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from alexnet.shards.errors import InputError
@@ -15,6 +16,7 @@ from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes
 from alexnet.tools.convert.sources.labels import WORD_FILES, ValLabels, class_records, devkit_labels, read_words
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.tars import list_tar
+from alexnet.tools.convert.sources.walk import Walk
 
 KIND = "ilsvrc2012-archives"
 
@@ -26,18 +28,19 @@ def find(root: Path) -> Layout | None:
     kit = find_devkit(root)
     names = (TRAIN_TAR, VAL_TAR, DOGS_TAR, *WORD_FILES)
     files = (*(root / name for name in names if (root / name).is_file()), *(devkit_files(kit) if kit else ()))
-    return Layout(kind=KIND, root=root, files=files, read=lambda: _read(root, kit))
+    return Layout(kind=KIND, root=root, files=files, read=partial(_read, root, kit))
 
 
-def _read(root: Path, kit: Path | None) -> Source:
+def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
     has_val = (root / VAL_TAR).is_file()
     if has_val and kit is None:
         raise InputError(f"{root}: lacks {DEVKIT_TAR}, and the labels of {VAL_TAR} are in it; put it there")
     labels = devkit_labels(kit, read_devkit(kit)) if kit else None
-    classes, train, ignored = _read_train(root, labels)
+    classes, train, ignored = _read_train(root, labels, walk)
     val = Listing.of(())
     if has_val and labels is not None:
-        val, more = read_val_tar(root, labels, {record.wnid: label for label, record in enumerate(classes)})
+        label_of = {record.wnid: label for label, record in enumerate(classes)}
+        val, more = read_val_tar(root, labels, label_of, walk)
         ignored += more
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
@@ -51,24 +54,26 @@ def _read(root: Path, kit: Path | None) -> Source:
     )
 
 
-def _read_train(root: Path, labels: ValLabels | None) -> tuple[tuple[ClassRecord, ...], Listing, int]:
+def _read_train(root: Path, labels: ValLabels | None, walk: Walk) -> tuple[tuple[ClassRecord, ...], Listing, int]:
     path = root / TRAIN_TAR
     builder = ListingBuilder()
     with path.open("rb") as file:
-        outer = list_tar(path, file, TRAIN_TAR)
+        walk.begin("class tars", "bytes", path.stat().st_size)
+        outer = list_tar(path, file, TRAIN_TAR, on_entries=walk.advance)
         ignored = outer.ignored
         class_tars = [(PurePosixPath(name.decode("utf-8", "replace")), at, n) for name, at, n in outer.entries]
         classes = (
             labels.classes if labels else class_records({name.stem for name, _, _ in class_tars}, read_words(root))
         )
         label_of = {record.wnid: label for label, record in enumerate(classes)}
+        walk.begin("train", "bytes", sum(length for _, _, length in class_tars))
         for name, at, length in sorted(class_tars, key=lambda tar: (tar[0].stem, tar[1])):
             if name.stem not in label_of or name.suffix != ".tar":
                 raise InputError(
                     f"{path}: {name} is no class tar of the {len(classes):,} classes; the archive and the devkit must "
                     "belong together"
                 )
-            images = list_tar(path, file, str(name), at, length)
+            images = list_tar(path, file, str(name), at, length, walk.advance)
             builder.add(TRAIN_TAR, label_of[name.stem], images.entries)
             ignored += images.ignored
     train = builder.finish()
@@ -77,15 +82,16 @@ def _read_train(root: Path, labels: ValLabels | None) -> tuple[tuple[ClassRecord
     return classes, train, ignored
 
 
-def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
     """List the validation archive in the order of file names, labelled; and count what is ignored.
 
     Raises InputError if an image has no label or a label no image.
     """
     path = root / VAL_TAR
     builder = ListingBuilder()
+    walk.begin("val", "bytes", path.stat().st_size)
     with path.open("rb") as file:
-        images = list_tar(path, file, VAL_TAR)
+        images = list_tar(path, file, VAL_TAR, on_entries=walk.advance)
     for entry in sorted(images.entries):
         wnid = labels.wnid_of(path, entry[0].decode("utf-8", "replace"))
         builder.add(VAL_TAR, label_of[wnid], [entry])

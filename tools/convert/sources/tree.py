@@ -6,6 +6,7 @@ Kaggle's download is such a tree, too, in a deeper folder: `kaggle.py` says wher
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from alexnet.tools.convert.sources.labels import (
 )
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.official import read_val_tar
+from alexnet.tools.convert.sources.walk import Walk
 
 _WNID = re.compile(r"n\d{8}")
 _VAL_IMAGE = re.compile(r"ILSVRC2012_val_\d{8}\.")
@@ -60,7 +62,7 @@ class Tree:
         tables = [self.tables / name for name in (SOLUTION, VAL_TAR, *WORD_FILES)]
         files = (*(path for path in tables if path.is_file()), *(devkit_files(kit) if kit else ()))
         trees = tuple(folder for folder in (self.train, self.val) if folder.is_dir())
-        return Layout(kind=self.kind, root=self.root, files=files, trees=trees, read=lambda: _read(self))
+        return Layout(kind=self.kind, root=self.root, files=files, trees=trees, read=partial(_read, self))
 
 
 def find(root: Path) -> Layout | None:
@@ -76,7 +78,7 @@ def has_wnid_folders(folder: Path) -> bool:
     return bool(names) and all(_WNID.fullmatch(name) for name in names)
 
 
-def _read(tree: Tree) -> Source:
+def _read(tree: Tree, walk: Walk) -> Source:
     form = _val_form(tree)
     labels = _labels(tree)
     if labels is None and form in ("flat", "archive"):
@@ -87,8 +89,8 @@ def _read(tree: Tree) -> Source:
         )
     classes = _classes(tree, form, labels)
     label_of = {record.wnid: label for label, record in enumerate(classes)}
-    train, ignored = read_train_folders(tree.root, tree.train, label_of)
-    val, more = _read_val(tree, form, labels, label_of)
+    train, ignored = read_train_folders(tree.root, tree.train, label_of, walk)
+    val, more = _read_val(tree, form, labels, label_of, walk)
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=tree.root,
@@ -141,15 +143,17 @@ def _classes(tree: Tree, form: ValForm, labels: ValLabels | None) -> tuple[Class
     return labels.classes
 
 
-def _read_val(tree: Tree, form: ValForm, labels: ValLabels | None, label_of: Mapping[str, int]) -> tuple[Listing, int]:
+def _read_val(
+    tree: Tree, form: ValForm, labels: ValLabels | None, label_of: Mapping[str, int], walk: Walk
+) -> tuple[Listing, int]:
     if form == "class folders":
-        val, ignored = read_val_folders(tree.root, tree.val, label_of)
+        val, ignored = read_val_folders(tree.root, tree.val, label_of, walk)
         check_sorted_labels(tree.val, tuple(label_of), val)
         return val, ignored
     if form == "flat" and labels is not None:
-        return read_flat_folder(tree.root, tree.val, labels, label_of)
+        return read_flat_folder(tree.root, tree.val, labels, label_of, walk)
     if form == "archive" and labels is not None:
-        return read_val_tar(tree.tables, labels, label_of)
+        return read_val_tar(tree.tables, labels, label_of, walk)
     return Listing.of(()), 0
 
 

@@ -1,0 +1,173 @@
+"""What `alexnet-prep shard` says on its way: lines for logs, events for machines, one line when it is stopped."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import alexnet.tools.convert.run as run_module
+from alexnet.shards.manifest import read_manifest
+from alexnet.tools.bench.generated import write_entries
+from alexnet.tools.convert.build import BuildOptions, build
+from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.pool import ConversionError
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.convert.sources.walk import OnWalk, Walked
+from alexnet.tools.prep import main
+
+OPTIONS = ("--size", "40", "--shard-images", "10", "--seed", "7", "--workers", "1")
+
+
+def events_of(source: Path, out: Path, *more: str) -> list[dict[str, Any]]:
+    result = CliRunner().invoke(main, ["shard", str(source), "--out", str(out), *OPTIONS, "--json", *more])
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_events_tell_all_that_lines_do(official: Path, tmp_path: Path) -> None:
+    events = events_of(official, tmp_path / "set", "--md5")
+    kinds = [event["event"] for event in events]
+    assert kinds == sorted(kinds, key=["index", "source", "progress", "complete"].index)
+    ends = {event["stage"]: event for event in events if event["event"] == "index"}
+    assert {stage: event["entries"] for stage, event in ends.items()} == {
+        "class tars": 3,
+        "train": 27,
+        "val": 7,
+        "md5": 0,
+    }
+    assert all(event["done"] == event["total"] for event in ends.values())
+    source = next(event for event in events if event["event"] == "source")
+    assert source["kind"] == "ilsvrc2012-archives"
+    assert (source["classes"], source["entries"]) == (3, {"train": 27, "val": 7})
+    assert any("md5" in note for note in source["notes"])
+    first, last = (next(e for e in order if e["event"] == "progress") for order in (events, events[::-1]))
+    assert (first["done"], first["total"], first["unit"]) == (0, 34, "images")
+    assert (last["done"], last["rejected"]) == (34, 3)
+    counts = read_manifest(tmp_path / "set").counts
+    assert events[-1]["counts"]["train"] == {"input": 27, "written": counts["train"].written, "rejected": 3}
+    assert events[-1]["seconds"] > 0
+
+
+def test_a_second_call_says_that_nothing_was_to_be_done(official: Path, tmp_path: Path) -> None:
+    events_of(official, tmp_path / "set")
+    again = events_of(official, tmp_path / "set")
+    assert not [event for event in again if event["event"] == "progress"]
+    assert again[-1]["event"] == "complete"
+    assert again[-1]["seconds"] is None
+
+
+def test_a_resumed_call_counts_its_own_images(official: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError):
+        build(
+            open_source(official),
+            tmp_path / "set",
+            ConvertSettings(size_px=40, shard_images=10, seed=7),
+            BuildOptions(max_rejected=0),
+        )
+    (tmp_path / "set" / "train" / "000001.tar").unlink()
+    arguments = ["shard", str(official), "--out", str(tmp_path / "set"), *OPTIONS]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "complete: 4 shards; 10 images (24 more by an earlier call) in " in result.output
+
+
+def test_plain_lines_where_there_is_no_terminal(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alexnet.tools.progress.PLAIN_SECONDS", 0.0)
+    result = CliRunner().invoke(main, ["shard", str(official), "--out", str(tmp_path / "set"), *OPTIONS])
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"reading the headers of {official} ..."
+    assert any(line.startswith("index train: 0 of 0 MB (100%), ") and "27 entries" in line for line in lines)
+    assert any(line.startswith("34 of 34 images (100%), ") and "3 rejected" in line for line in lines)
+    assert "\x1b" not in result.stdout
+
+
+def test_stopped_while_it_reads_headers_it_says_so_in_one_line(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(root: Path, cache: Path | None, on_walk: OnWalk) -> Source:
+        on_walk(Walked(stage="train", entries=1, done=1, total=2, unit="bytes"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "open_source", interrupted)
+    result = CliRunner().invoke(main, ["shard", str(official), "--out", str(tmp_path / "set"), *OPTIONS])
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted; the same command continues\n"
+    assert not (tmp_path / "set").exists()
+
+
+def test_interrupted_in_a_terminal_it_leaves_one_clean_line(tmp_path: Path) -> None:
+    write_entries(tmp_path / "tars", 300, 600_000)  # 12 s of headers, if nobody interrupts
+    command = [sys.executable, "-m", "alexnet.tools.prep", "shard", str(tmp_path / "tars"), "--out", f"{tmp_path}/set"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the command has left
+                break
+            if b"index train: " in shown and process.poll() is None:  # more than once: people do
+                process.send_signal(signal.SIGINT)
+    finally:
+        process.kill()
+        code = process.wait()
+        os.close(ours)
+    assert code == 130, shown
+    assert shown.endswith(b"\x1b[1A\x1b[2Kinterrupted; the same command continues\r\n"), shown[-300:]
+    assert b"Traceback" not in shown
+
+
+def refused(official: Path, out: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(main, ["shard", str(official), "--out", str(out), *OPTIONS, *arguments])
+    assert result.exit_code == 2
+    assert result.stdout == "", "no header was read"
+    return result.stderr
+
+
+def test_what_can_be_refused_before_any_header_is_read_is(official: Path, data_set: Path, tmp_path: Path) -> None:
+    assert "seed 7 there, 8 asked for" in refused(official, data_set, "--seed", "8")
+    (tmp_path / "thesis.tex").touch()
+    assert "is no data set of alexnet-prep" in refused(official, tmp_path)
+    assert "so nothing was deleted" in refused(official, tmp_path, "--overwrite")
+    begun = tmp_path / "begun"
+    events_of(official, begun, "--max-rejected", "3")
+    (begun / "notes.txt").touch()
+    assert "also holds notes.txt" in refused(official, begun, "--overwrite")
+
+
+def test_overwrite_where_there_is_nothing_yet_begins(official: Path, tmp_path: Path) -> None:
+    assert events_of(official, tmp_path / "set", "--overwrite")[-1]["event"] == "complete"
+    assert events_of(official, tmp_path / "set", "--overwrite")[-1]["seconds"] is not None
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_slow_pillow_is_named_at_once_and_does_not_end_the_run(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    monkeypatch.setattr("PIL.__version__", "12.1.1")
+    arguments = ["shard", str(official), "--out", str(tmp_path / "set"), *OPTIONS]
+    result = CliRunner().invoke(main, [*arguments, "--json"] if as_json else arguments)
+    assert result.exit_code == 0, result.output
+    line = result.stdout.splitlines()[0] if as_json else result.stderr.splitlines()[0]
+    assert "Pillow 12.1.1 is in use and not pillow-simd" in line
+    assert "pip install --force-reinstall --no-deps pillow-simd" in line
+
+
+def test_pillow_simd_is_what_is_installed_here(official: Path, tmp_path: Path) -> None:
+    assert ".post" in version("pillow-simd"), "its releases can be told from Pillow's by that"
+    result = CliRunner().invoke(main, ["shard", str(official), "--out", str(tmp_path / "set"), *OPTIONS])
+    assert "warning" not in result.output

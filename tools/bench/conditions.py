@@ -1,0 +1,60 @@
+"""Under what conditions figures came about: the machine, its load, the data, and what of them the system has cached."""
+
+import datetime
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alexnet.shards.manifest import Split
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.bench.dataloader_clock import foreign_load, read_clocks
+from alexnet.tools.bench.stages_storage import cached_share
+from alexnet.tools.bench.stages import CannotRunError
+from alexnet.tools.machine import describe_machine
+
+FOREIGN_LOAD_MARK = 0.05
+"""A row is marked if others kept more of the cores busy than this while it was measured."""
+
+_LOOK_SECONDS = 0.5
+_REPEATED_BELOW_BATCHES = 8
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, Any]:
+    """Describe machine, data and load before anything is measured; takes half a second of looking."""
+    reader = SplitReader(data, split)
+    begin = read_clocks()
+    time.sleep(_LOOK_SECONDS)
+    idle = foreign_load(begin, read_clocks())
+    return {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": asdict(describe_machine()),
+        "governor": _governor(),
+        "load": {"before": os.getloadavg()[0], "after": None, "foreign_before": idle},
+        "data": str(data),
+        "manifest": reader.manifest.digest(),
+        "split": split,
+        "images": len(reader),
+        "bytes_per_image": round(reader.jpeg_bytes() / len(reader)),
+        "size_px": reader.manifest.size_px,
+        "repeated": len(reader) < _REPEATED_BELOW_BATCHES * batch_images,
+        "cached": _cached(reader),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def _governor() -> str:
+    try:
+        return _GOVERNOR.read_text().strip()
+    except OSError:
+        return "not told by this system"
+
+
+def _cached(reader: SplitReader) -> float | None:
+    """Return the share of the shards that the system has in its cache; None where it does not say."""
+    try:
+        return cached_share([reader.root / shard.file for shard in reader.shards])
+    except CannotRunError:
+        return None
