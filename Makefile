@@ -8,7 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 
-.PHONY: help venv demo test test-all check gpu-check ci-100 clean
+# What the C extensions are built from: a change builds them anew.
+SOURCES := setup.py $(wildcard pipeline/host/*.[ch] shards/*.c)
+FUZZ_SECONDS ?= 1200
+CLANG ?= clang
+FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer -fno-sanitize-recover=all \
+        tests/fuzz/decode_fuzz.c pipeline/host/decode.c pipeline/host/rows.c
+
+.PHONY: help venv demo test test-all check gpu-check fuzz ci-100 clean
 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
@@ -16,16 +23,18 @@ help:
 	@echo "make test-all   the same with the slow tests"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what this machine can do: limits, GPU tests, network, stream, end to end (10 minutes)"
+	@echo "make fuzz       damaged JPEGs through the host decoder under sanitizers (FUZZ_SECONDS=1200; clang's fuzzer, else gcc)"
 	@echo "make ci-100     make the bundled data set anew (needs scikit-image, in an environment of its own)"
 
 venv: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml tools/preflight.py
+$(VENV)/.installed: pyproject.toml tools/preflight.py $(SOURCES)
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv python3-dev"; exit 2; }
 	@$(PYTHON) tools/preflight.py
 	@$(PYTHON) -m venv $(VENV)
 	@echo "installing torch, DALI and the rest into $(VENV) ..."
 	@$(PIP) -e .
+	@$(BIN)/python -c "from alexnet.pipeline.host import available; print(available() or 'the host decoder was built')"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -51,6 +60,15 @@ test-all: check
 
 gpu-check: $(VENV)/.installed-dev
 	@$(BIN)/python -m alexnet.tools.gpu_check --out runs/gpu-check
+
+# What crashes is left in build/fuzz; add it to tests/fuzz/found, which the tests replay. The corpus is kept for the next run.
+fuzz: $(VENV)/.installed
+	@mkdir -p build/fuzz/corpus && $(BIN)/python -m tests.fuzz.seeds build/fuzz/seeds
+	@if command -v $(CLANG) >/dev/null; \
+	then $(CLANG) $(FUZZ) -fsanitize=fuzzer,address,undefined -ljpeg -o build/fuzz/decode_fuzz && cd build/fuzz \
+	  && nice ./decode_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=40000 -timeout=20 corpus seeds ../../tests/fuzz/found; \
+	else $(CC) $(FUZZ) tests/fuzz/standalone.c -fsanitize=address,undefined -ljpeg -o build/fuzz/decode_fuzz && cd build/fuzz \
+	  && nice ./decode_fuzz -seconds $(FUZZ_SECONDS) seeds/* ../../tests/fuzz/found/*; fi
 
 ci-100: $(VENV)/.installed
 	@test -d .venv-samples || $(PYTHON) -m venv .venv-samples

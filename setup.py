@@ -31,8 +31,17 @@ class BuildOptional(build_ext):
         try:
             super().build_extension(ext)
         except Exception:
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             print(f"alexnet: {ext.name} was not built and a slower way is taken; it needs {NEEDS[ext.name]}")
             raise
+
+    def copy_extensions_to_source(self) -> None:
+        """For an editable install: take away what an earlier build left, as it may not fit; copy what was built."""
+        for ext in self.extensions:
+            name = self.get_ext_fullname(ext.name)
+            folder = self.get_finalized_command("build_py").get_package_dir(name.rpartition(".")[0])
+            Path(folder, Path(self.get_ext_filename(name)).name).unlink(missing_ok=True)
+        super().copy_extensions_to_source()
 
 
 def extension(

@@ -3,6 +3,9 @@
 Each thread takes image after image. Of an image only the window's pixels are reconstructed; each row is mirrored,
 shifted, scaled and cast while it is in the core's first cache, and written once. What goes wrong with one image is
 reported for its row and concerns no other. The interpreter is free for the whole batch.
+
+The arithmetic is (pixel - mean) * scale in float32, each operation rounded once, then to nearest even for 16 bits. A
+mean image goes with the place in the output, so it is not mirrored: (pixel - (mean_image + mean)) * scale.
 """
 
 import os
@@ -74,11 +77,8 @@ class Decoder:
         `mirror`: bool or uint8 (n,). `out`: (n, crop, crop, 3), or (n, 3, crop, crop) if `planar`; contiguous, of the
         dtype in `DTYPES`. Rows with an error are filled with zeros.
 
-        `uint8` gives the pixels. The other kinds need `mean`, float32 (n, 3), and `scale`, float32 (3,), and give
-        (pixel - mean) * scale in float32, each operation rounded once, then rounded to nearest even for 16 bits. With
-        `mean_image`, float32 (crop, crop, 3), (pixel - (mean_image + mean)) * scale; it belongs to the place in the
-        output: it is not mirrored.
-
+        `uint8` gives the pixels; the other kinds need `mean`, float32 (n, 3), and `scale`, float32 (3,), and take a
+        `mean_image`, float32 (crop, crop, 3).
         Raises ValueError or TypeError for arguments that do not fit, before anything is decoded.
         """
         shape = (len(jpegs), 3, crop_px, crop_px) if planar else (len(jpegs), crop_px, crop_px, 3)
@@ -87,7 +87,9 @@ class Decoder:
         _check("out", out, shape, DTYPES[kind])
         _check("mirror", mirror, shape[:1], np.bool_, np.uint8)
         _check_places(crop_yx, len(jpegs), size, crop_px)
-        if kind != "uint8":
+        if kind == "uint8":
+            mean = scale = mean_image = None
+        else:
             _check("mean", mean, (len(jpegs), 3), np.float32)
             _check("scale", scale, (3,), np.float32)
             if mean_image is not None:

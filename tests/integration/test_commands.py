@@ -124,22 +124,6 @@ def test_train_mistakes(ci_100: Path, tmp_path: Path) -> None:
     assert "bytes where the manifest says" in run(cut)
 
 
-def test_bench_measures_the_stages_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ALEXNET_DATA", raising=False)
-    file = tmp_path / "bench.json"
-    result = CliRunner().invoke(bench, ["dataloader", "--quick", "--seconds", "0.1", "--json", str(file)])
-    assert result.exit_code == 0, result.output
-    assert "the bundled 100 images" in result.output
-    report = json.loads(file.read_text())
-    assert report["schema"] == 1
-    assert report["conditions"]["repeated"] is True
-    assert report["verdict"]
-    assert [row["name"] for row in report["rows"]] == ["read only", "decode only", "full pipeline"]
-    for row in report["rows"]:
-        rate = row["images_per_s"]
-        assert 0 < rate["min"] <= rate["median"] <= rate["max"]
-
-
 def test_bench_mistakes(tmp_path: Path) -> None:
     def run(*arguments: object) -> str:
         return mistake(CliRunner().invoke(bench, ["dataloader", "--quick", *map(str, arguments)]))

@@ -1,7 +1,7 @@
 """Broken pictures: an error for the row they are in, the others unharmed, nothing lost, nothing lent."""
 
-import io
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -143,9 +143,10 @@ def test_nothing_is_lost_over_thousands_of_errors() -> None:
                 _, errors = centre_windows(decoder, bad)
                 assert len(errors) == len(bad)
                 for data in bad:
-                    for call in (read_header, lambda data: decode_rows(data, y=0, x=0, height=300, width=300)):
-                        with pytest.raises(DecodeError) if call is not read_header else _tolerant():
-                            call(data)
+                    with suppress(DecodeError):
+                        read_header(data)
+                    with pytest.raises(DecodeError):
+                        decode_rows(data, y=0, x=0, height=300, width=300)
 
         rounds(20)
         before = memory_bytes()
@@ -153,12 +154,22 @@ def test_nothing_is_lost_over_thousands_of_errors() -> None:
         assert memory_bytes() - before < 1_000_000
 
 
-class _tolerant:  # noqa: N801
-    def __enter__(self) -> None:
-        pass
+def test_messages_are_not_kept() -> None:
+    n = 20_000
+    places, mirror, out = np.zeros((n, 2), np.int32), np.zeros(n, np.bool_), np.empty((n, 1, 1, 3), np.uint8)
+    with Decoder(2) as decoder:
 
-    def __exit__(self, kind: object, error: object, traceback: object) -> bool:
-        return isinstance(error, DecodeError)
+        def rounds(count: int) -> None:
+            for _ in range(count):
+                errors = decoder.decode(
+                    [b""] * n, crop_yx=places, mirror=mirror, size=(9, 9), crop_px=1, out=out, kind="uint8"
+                )
+                assert len(errors) == n
+
+        rounds(3)
+        before = memory_bytes()
+        rounds(40)  # 800,000 texts of 32 bytes; a round's list and tuples take some MB for a while
+        assert memory_bytes() - before < 10_000_000
 
 
 def test_random_damage_never_harms_the_neighbours() -> None:
@@ -189,4 +200,3 @@ def test_no_memory_is_taken_for_what_a_header_claims() -> None:
     with pytest.raises(DecodeError):
         decode_rows(bomb, y=0, x=0, height=8, width=8)
     assert memory_bytes() - before < 50_000_000  # its coefficients alone would be 25 GB
-    assert io.BytesIO(bomb).getbuffer().nbytes < 100_000
