@@ -64,7 +64,7 @@ def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
     Every pixel is what Pillow's way gives, because both decode with libjpeg-turbo. What is damaged, large enough to be
     reduced while it is decoded, or no JPEG goes Pillow's way.
     """
-    if not _SHORT_WAY:
+    if not _SHORT_WAY or not data.startswith(b"\xff\xd8"):
         return None
     try:
         header = read_header(data)
