@@ -1,9 +1,21 @@
-"""How towers see each other. Four places in the network need both towers' values; this is what they call."""
+"""How towers see each other. A few places in a network need all towers' values; this is what they call.
 
+Two ways, one contract: towers that live in one process, and towers that live one in a process each. What goes over the
+wire has the type that the next layer computes in, and the memory format that it reads.
+"""
+
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives as collectives
+import torch.nn.functional as F
 from torch import Tensor
+
+# Renamed in PyTorch 2.13; the old name warns there.
+_with_backward = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
+_forward_only = getattr(collectives, "all_gather_single", None) or collectives.all_gather_tensor
 
 
 class Exchange(Protocol):
@@ -21,8 +33,56 @@ class SameDevice:
 
     def hidden(self, parts: list[Tensor]) -> list[Tensor]:
         """Concatenate once and share."""
-        return [torch.cat(parts, dim=1)] * len(parts)
+        return [torch.cat([as_computed(part) for part in parts], dim=1)] * len(parts)
 
     def logits(self, parts: list[Tensor]) -> Tensor:
         """Concatenate the towers' classes."""
         return torch.cat(parts, dim=1)
+
+
+class AcrossRanks:
+    """Join towers that live one in a process each, in the order of the ranks of `group`.
+
+    `classes`: how many classes each tower scores.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, classes: Sequence[int]) -> None:
+        self._group, self._classes = group, tuple(classes)
+        self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
+
+    def hidden(self, parts: list[Tensor]) -> list[Tensor]:
+        """Gather; backwards, each tower receives the sum of what all towers make of its values."""
+        (own,) = parts
+        own = as_computed(own)
+        # Ranks are gathered along the first dimension of the memory as it lies, so that nothing is moved about in it.
+        channels_last = own.dim() == 4 and own.is_contiguous(memory_format=torch.channels_last)
+        gathered = _with_backward((own.movedim(1, -1) if channels_last else own).contiguous(), 0, self._group)
+        towers = gathered.chunk(self._ranks)
+        return [torch.cat([tower.movedim(-1, 1) if channels_last else tower for tower in towers], dim=1)]
+
+    def logits(self, parts: list[Tensor]) -> Tensor:
+        """Gather; backwards, each tower takes the gradient of its own classes.
+
+        Every rank computes the same loss from the same scores. Summing its gradient over ranks, as `hidden` does, would
+        make it as many times too large as there are ranks.
+        """
+        (own,) = parts
+        padded = F.pad(own.detach(), (0, max(self._classes) - own.shape[1]))
+        towers = _forward_only(padded.contiguous(), 0, self._group).chunk(self._ranks)
+        whole = [tower[:, :classes] for tower, classes in zip(towers, self._classes, strict=True)]
+        whole[self._rank] = own
+        return torch.cat(whole, dim=1)
+
+
+def as_computed(values: Tensor) -> Tensor:
+    """Return values in the type that autocast would give them in the next layer, so that half the bytes travel."""
+    kind = values.device.type
+    return values.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else values
+
+
+def gather_rows(rows: Tensor, sizes: Sequence[int], group: dist.ProcessGroup) -> Tensor:
+    """Gather every rank's rows, one rank's after the other's. `sizes`: rows of each rank; they may differ."""
+    short = max(sizes) - len(rows)
+    padded = torch.cat([rows, rows.new_zeros(short, *rows.shape[1:])]) if short else rows.contiguous()
+    ranks = _forward_only(padded, 0, group).chunk(len(sizes))
+    return torch.cat([part[:size] for part, size in zip(ranks, sizes, strict=True)])

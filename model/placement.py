@@ -1,5 +1,9 @@
-"""Where a run computes and in which precision. Decided here and nowhere else; everything else receives it."""
+"""Where a run computes, in which precision, and who holds what. Decided here and nowhere else.
 
+Networks, sources and the trainer receive the decision; `ranks` carries it out.
+"""
+
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,43 +14,141 @@ import torch
 from alexnet.shards.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
+Parallel = Literal["towers", "data"]
 
 _BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Say which process holds what: `ranks` processes, in groups of `group_ranks` that hold one network together.
+
+    The ranks of a group follow each other, and so do their parts of a global batch. With a group of one, a process
+    holds every tower; with more, its own.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    group_ranks: int = 1
+
+    @property
+    def group(self) -> int:
+        """Number the group that this process belongs to."""
+        return self.rank // self.group_ranks
+
+    @property
+    def groups(self) -> int:
+        """Count the groups: replicas of the network."""
+        return self.ranks // self.group_ranks
+
+    @property
+    def towers(self) -> tuple[int, ...] | None:
+        """Return the towers held here; None: all."""
+        return None if self.group_ranks == 1 else (self.rank % self.group_ranks,)
+
+    def members(self, group: int) -> range:
+        """Return the ranks of a group."""
+        return range(group * self.group_ranks, (group + 1) * self.group_ranks)
+
+    def part(self, images: int, rank: int) -> range:
+        """Return the rows of a global batch of so many images that a rank decodes; it may be empty."""
+        return range(images * rank // self.ranks, images * (rank + 1) // self.ranks)
+
+    def group_part(self, images: int) -> range:
+        """Return the rows that this process's group computes."""
+        members = self.members(self.group)
+        return range(self.part(images, members[0]).start, self.part(images, members[-1]).stop)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Hold the device, the precision of forward and backward, and why, in words for the user."""
+    """Hold the device, the precision of forward and backward, the layout, and why, in words for the user."""
 
     device: torch.device
     bf16: bool
     why: str
+    layout: Layout = Layout()
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context that forward passes run in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
 
-def choose_placement(device: str | None, gpus: int, precision: Precision) -> Placement:
-    """Choose from what the user asked for and what the machine has. Raises InputError if they do not fit."""
+def choose_placement(
+    device: str | None,
+    gpus: int,
+    precision: Precision,
+    *,
+    parallel: Parallel = "towers",
+    towers: int = 2,
+    rank: int = 0,
+    local_rank: int = 0,
+    local_ranks: int | None = None,
+) -> Placement:
+    """Choose from what the user asked for and what the machine has. Raises InputError if they do not fit.
+
+    `gpus`: processes, each with a device of its own, on all machines together; `local_ranks` of them are here.
+    `towers`: of the network.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     kind = device or ("cuda" if count else "cpu")
+    here = gpus if local_ranks is None else local_ranks
     if kind == "cuda" and not count:
         raise InputError("--device cuda: this machine has no GPU that PyTorch can use; --device cpu works here")
-    if gpus != 1:
-        works = "--gpus 1" if count else "--gpus 1 --device cpu"
-        has = f"this machine has {count} GPU{'' if count == 1 else 's'}"
-        why = has if gpus > count else f"{has}, but in this version both towers share one device"
-        raise InputError(f"--gpus {gpus}: {why}; {works} trains both towers here")
+    if gpus < 1:
+        raise InputError(f"--gpus {gpus}: must be at least 1")
+    if here > max(count, 1) and device != "cpu":
+        raise InputError(
+            f"--gpus {gpus}: this machine has {count} GPU{'' if count == 1 else 's'}; --gpus 1 trains the whole "
+            f"network on one device, --gpus {gpus} --device cpu in {gpus} processes on the CPU"
+        )
+    layout = Layout(rank=rank, ranks=gpus, group_ranks=_group_ranks(gpus, parallel, towers))
     bf16, why = _precision(kind, precision)
     asked = "asked for" if device else ("a GPU is there" if count else "no GPU here")
-    return Placement(device=torch.device(kind), bf16=bf16, why=f"{kind} ({asked}), {why}")
+    exact = torch.device(kind, local_rank) if kind == "cuda" and gpus > 1 else torch.device(kind)
+    return Placement(device=exact, bf16=bf16, why=f"{kind} ({asked}), {why}", layout=layout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """Hold what torchrun tells a process it started."""
+
+    rank: int
+    ranks: int
+    local_rank: int
+    local_ranks: int
+
+
+def worker_of_environment() -> Worker | None:
+    """Return this process's place among those that torchrun started; None if it was not, or is the only one."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks < 2 or "RANK" not in os.environ:
+        return None
+    rank = int(os.environ["RANK"])
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    return Worker(
+        rank=rank, ranks=ranks, local_rank=local_rank, local_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    )
 
 
 def cpu_has_bf16() -> bool:
     """Say whether the CPU multiplies bf16 in hardware (AVX512_BF16 or AMX); without it bf16 is slower than fp32."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and not _BF16_CPU_FLAGS.isdisjoint(cpuinfo.read_text().split())
+
+
+def _group_ranks(gpus: int, parallel: Parallel, towers: int) -> int:
+    """Return how many processes hold one network together."""
+    if gpus == 1 or parallel == "data":
+        return 1
+    if towers == 1:
+        raise InputError(f"--gpus {gpus}: the network has one tower, which is not divided; --parallel data works")
+    if gpus % towers:
+        raise InputError(
+            f"--gpus {gpus}: must be 1 or a multiple of {towers}, the network's towers; --parallel data takes any "
+            "number"
+        )
+    return towers
 
 
 def _precision(kind: str, precision: Precision) -> tuple[bool, str]:

@@ -1,7 +1,7 @@
 """The loop.
 
 It knows a network, a source of batches, an update rule and a schedule, and nothing of files of images, progress bars or
-command lines. Everything that varies between machines comes from outside: placement, sources, sinks.
+command lines. Everything that varies between machines comes from outside: placement, ranks, sources, sinks.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from alexnet.model.metrics import Metrics
 from alexnet.model.networks.network import Network
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Precision
+from alexnet.model.ranks import OneProcess, Ranks
 from alexnet.model.schedule import Schedule
 from alexnet.shards.errors import InputError
 
@@ -49,8 +50,16 @@ class TrainSettings:
             raise InputError(f"train.keep_checkpoints={self.keep_checkpoints}: must be at least 1")
 
 
+class StopRequestedError(Exception):
+    """Say that training stopped because it was asked to, after a checkpoint of the last finished step."""
+
+
+def _nobody_asks() -> bool:
+    return False
+
+
 class Trainer:
-    """Train a network that is already where it runs."""
+    """Train a network that is already where it runs. `ranks`: the run's processes; each has a trainer of its own."""
 
     def __init__(
         self,
@@ -60,11 +69,14 @@ class Trainer:
         placement: Placement,
         settings: TrainSettings,
         total_steps: int,
+        ranks: Ranks | None = None,
     ) -> None:
         self.net, self.optim, self.schedule = net, optim, schedule
         self.placement, self.settings, self.total_steps = placement, settings, total_steps
+        self.ranks = ranks or OneProcess()
         self.step = 0
         self.epoch = 0
+        self._forward = self.ranks.forward(net)
 
     def train(
         self,
@@ -72,21 +84,29 @@ class Trainer:
         validation: BatchSource,
         metrics: Metrics,
         save: Callable[[Checkpoint], object],
+        stop: Callable[[], bool] = _nobody_asks,
     ) -> Evaluation:
-        """Train to the end from wherever the trainer and the source stand; return the last validation."""
+        """Train to the end from wherever the trainer and the source stand; return the last validation.
+
+        `stop`: asked after each step; once it says yes in one process, all save and raise StopRequestedError.
+        """
         self.net.train()
         while True:
             for images, labels in metrics.timed(source):
                 rate = self.schedule.rate(self.step)
                 loss = self._update(images, labels, rate)
-                metrics.step_done(self.step, self.epoch, loss, rate, len(labels))
-                if self.settings.checkpoint_every and self.step % self.settings.checkpoint_every == 0:
+                metrics.step_done(self.step, self.epoch, loss, rate, self._images_of_all(labels))
+                stopping = self.ranks.any(stop()) and self.step < self.total_steps
+                due = self.settings.checkpoint_every and self.step % self.settings.checkpoint_every == 0
+                if due or stopping:
                     with metrics.paused():
                         save(self.checkpoint(source))
+                if stopping:
+                    raise StopRequestedError
                 if self.step >= self.total_steps:
                     break
             with metrics.paused():
-                evaluation = evaluate(self.net, validation, self.placement)
+                evaluation = evaluate(self.net, validation, self.placement, self.ranks)
                 self.schedule.after_epoch(1.0 - evaluation.top1)
                 metrics.evaluated(self.step, self.epoch, evaluation)
                 self.epoch += 1
@@ -96,7 +116,7 @@ class Trainer:
                 return evaluation
 
     def checkpoint(self, source: BatchSource) -> Checkpoint:
-        """Return everything needed to go on after the last finished step."""
+        """Return everything needed to go on after the last finished step: of tensors, those that are held here."""
         tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in self.net.named_parameters()}
         tensors |= {f"momentum.{name}": b for name, b in self.optim.momentum_buffers().items()}
         progress: dict[str, Any] = {
@@ -125,10 +145,16 @@ class Trainer:
 
     def _update(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """Take one step of gradient descent; return the batch's loss, still on the device."""
-        self.net.clock.set(self.settings.seed, self.step)
+        layout, whole_batch = self.ranks.layout, self._images_of_all(labels)
+        self.net.clock.set(self.settings.seed, self.step, layout.group_part(whole_batch).start)
         with self.placement.autocast():
-            loss = F.cross_entropy(self.net(images).float(), labels)
+            loss = F.cross_entropy(self._forward(images).float(), labels)
+        loss = loss * self.ranks.weight(len(labels), whole_batch)
         loss.backward()
         self.optim.step(rate, self.schedule.first_layer())
         self.step += 1
-        return loss.detach()
+        return self.ranks.total(loss.detach()) / layout.groups
+
+    def _images_of_all(self, labels: Tensor) -> int:
+        """Return the size of the global batch; only one group alone may have lost a sample that cannot be used."""
+        return len(labels) if self.ranks.layout.groups == 1 else self.settings.batch_images

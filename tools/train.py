@@ -26,7 +26,14 @@ from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
 @click.option("--steps", type=int, help="Stop after so many steps, whatever the epochs say.")
 @click.option("--seed", type=int, help="Initial values, order, augmentation and dropout follow from it.  [default: 0]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
-@click.option("--gpus", type=int, default=1, show_default=True, help="Devices the network is spread over.")
+@click.option("--gpus", type=int, help="Devices, one process each; with --device cpu processes.  [default: 1]")
+@click.option(
+    "--parallel",
+    type=click.Choice(["towers", "data"]),
+    default="towers",
+    show_default=True,
+    help="What several devices divide: towers (2 a network, then replicas), or data (replicas only).",
+)
 @click.option("--decode", help="Who decodes: default, auto, gpu, dali, host or split=SHARE.  [default: the recipe's]")
 @click.option("--lighting", type=click.Choice(get_args(Lighting)), help="Whose colour noise.  [default: the recipe's]")
 @click.option("--checkpoint-every", type=int, metavar="STEPS", help="[default: each epoch]")
@@ -50,6 +57,7 @@ def main(data: Path | None, recipe: str | None, arch: str | None, **options: obj
     Examples:
       alexnet-train --recipe small                     100 bundled images, minutes on a CPU
       alexnet-train /data/ilsvrc-256                   the paper's recipe, 90 epochs
+      alexnet-train /data/ilsvrc-256 --gpus 2          one tower on each GPU
       alexnet-train DATA --set train.batch_images=256 --set optim.lr=0.02
       alexnet-train /data/cifar10-32 --arch cuda-convnet-cifar
     """  # noqa: D301 (click wants the character)

@@ -15,7 +15,8 @@ from alexnet.model.layers import HashDropout, StepClock
 from alexnet.model.metrics import Metrics
 from alexnet.model.placement import Placement
 from alexnet.tools.run.settings import RunSettings, load_recipe, with_setting
-from alexnet.tools.run.training import Streams, build_trainer
+from alexnet.tools.run.streams import Streams
+from alexnet.tools.run.training import build_trainer
 
 pytestmark = [
     pytest.mark.gpu,

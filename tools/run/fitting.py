@@ -3,6 +3,7 @@
 from alexnet.model.networks.drawing import Drawing
 from alexnet.model.networks.settings import drawing_of
 from alexnet.model.networks.trace import weighted_names
+from alexnet.model.placement import Layout
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest
 from alexnet.tools.run.settings import RunSettings
@@ -23,6 +24,19 @@ def check_fit(settings: RunSettings, manifest: Manifest) -> None:
         raise InputError(
             f"schedule.drop_epochs={','.join(map(str, settings.schedule.drop_epochs))}: says nothing to "
             f"schedule.kind={settings.schedule.kind}; set that to steps, or leave drop_epochs out"
+        )
+
+
+def check_layout(settings: RunSettings, layout: Layout) -> None:
+    """Raise InputError if the settings do not suit so many processes."""
+    if settings.train.batch_images < layout.ranks:
+        raise InputError(
+            f"train.batch_images={settings.train.batch_images}: must be at least {layout.ranks}, one for each process"
+        )
+    if layout.ranks > 1 and settings.stream.on_error == "skip":
+        raise InputError(
+            "stream.on_error=skip: works with --gpus 1 only, as several processes must agree on what is in a batch; "
+            "--set stream.on_error=stop"
         )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,8 @@ class TrainOptions:
     steps: int | None
     seed: int | None
     device: str | None
-    gpus: int
+    gpus: int | None
+    parallel: Literal["towers", "data"]
     decode: str | None
     lighting: str | None
     checkpoint_every: int | None

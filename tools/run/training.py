@@ -13,86 +13,108 @@ import torch
 
 from alexnet import __version__
 from alexnet.model.batches import BatchSource
-from alexnet.model.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
-from alexnet.model.evaluate import evaluate
+from alexnet.model.checkpoint import Checkpoint, CheckpointError, checkpoints, load_checkpoint, save_checkpoint
+from alexnet.model.evaluate import Evaluation, evaluate
 from alexnet.model.initialise import initialise
 from alexnet.model.metrics import Metrics
 from alexnet.model.networks.build import build_network, parameter_count
+from alexnet.model.networks.figures import figures
+from alexnet.model.networks.settings import drawing_of
 from alexnet.model.optim import MomentumSGD
-from alexnet.model.placement import Placement, choose_placement
+from alexnet.model.placement import Placement, Worker, choose_placement, worker_of_environment
+from alexnet.model.ranks import OneProcess, Ranks, started
 from alexnet.model.schedule import Schedule
-from alexnet.model.trainer import Trainer
+from alexnet.model.traffic import describe_layout
+from alexnet.model.trainer import StopRequestedError, Trainer
 from alexnet.model.warm_start import take_weights
-from alexnet.pipeline import ImageStream
-from alexnet.shards.manifest import Manifest, Split, read_manifest
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.tools.command import StoppedError
 from alexnet.tools.data import find_data
 from alexnet.tools.host_memory import keep_freed_memory
-from alexnet.tools.run.fitting import check_fit
+from alexnet.tools.interruption import INTERRUPTED
+from alexnet.tools.run.fitting import check_fit, check_layout
+from alexnet.tools.run.launch import launch
 from alexnet.tools.run.options import TrainOptions
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings, load_recipe, with_overrides, with_setting
 from alexnet.tools.run.sinks import JsonLines, Terminal
+from alexnet.tools.run.stopping import StopSignal
+from alexnet.tools.run.streams import Streams
 
 
 def run_training(options: TrainOptions) -> None:
-    """Run `alexnet-train` from its options to the finished run folder."""
+    """Run `alexnet-train` from its options to the finished run folder: here, or in as many processes as it takes."""
     data, why = find_data(options.data)
     manifest = read_manifest(data)
     settings = resolve(options, manifest)
-    placement = choose_placement(options.device, options.gpus, settings.train.precision)
-    streams = Streams(data, settings, placement)
-    out = options.out or Path("runs") / f"{data.absolute().name}-{options.name}-seed{settings.train.seed}"
+    worker = worker_of_environment()
+    placement = _place(options, settings, worker)
+    if placement.layout.ranks > 1 and worker is None:
+        launch(functools.partial(run_training, options), placement.layout.ranks)
+        return
     if placement.device.type == "cpu":
         keep_freed_memory()
-    trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train))
-    start = start_from(options.init, trainer, settings) if options.init else {}
-    identity = {**_identity(settings, manifest, placement), **start}
-    folder = RunFolder(out, identity, overwrite=options.overwrite, resume=options.resume)
-    click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
-    for line in streams.train.describe():
+    local_ranks = worker.local_ranks if worker else 1
+    with started(placement, local_ranks) as ranks:
+        streams = Streams(data, settings, placement, ranks, local_ranks)
+        trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train), ranks=ranks)
+        start = start_from(options.init, trainer, settings) if options.init else {}
+        folder = None
+        if ranks.layout.rank == 0:
+            identity = {**_identity(settings, manifest, placement), **start}
+            out = options.out or Path("runs") / f"{data.absolute().name}-{options.name}-seed{settings.train.seed}"
+            folder = RunFolder(out, identity, overwrite=options.overwrite, resume=options.resume)
+            click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
+            _describe(settings, streams, trainer)
+            if start:
+                click.echo(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
+        _continue(folder, trainer, streams.train)
+        _train(folder, trainer, streams, settings)
+
+
+def _parameters(settings: RunSettings) -> int:
+    """Count the parameters of the whole network, wherever they are."""
+    drawing = drawing_of(settings.net)
+    px, channels = drawing.input_px[0], settings.net.input_channels
+    return sum(row.parameters for row in figures(drawing, px=px, channels=channels, classes=settings.net.classes))
+
+
+def _place(options: TrainOptions, settings: RunSettings, worker: Worker | None) -> Placement:
+    """Choose the placement of this process; of the first one, if it has none yet and others are to be started."""
+    if worker and options.gpus not in (None, worker.ranks):
+        raise InputError(
+            f"--gpus {options.gpus}: torchrun started {worker.ranks} processes; leave --gpus out, or give that number"
+        )
+    placement = choose_placement(
+        options.device,
+        worker.ranks if worker else 1 if options.gpus is None else options.gpus,
+        settings.train.precision,
+        parallel=options.parallel,
+        towers=drawing_of(settings.net).towers,
+        rank=worker.rank if worker else 0,
+        local_rank=worker.local_rank if worker else 0,
+        local_ranks=worker.local_ranks if worker else None,
+    )
+    check_layout(settings, placement.layout)
+    return placement
+
+
+def _describe(settings: RunSettings, streams: Streams, trainer: Trainer) -> None:
+    """Say what is about to run."""
+    for line in streams.lines():
         click.echo(line)
+    placement, held = trainer.placement, parameter_count(trainer.net)
+    layout = describe_layout(
+        settings.net,
+        placement,
+        batch_images=settings.train.batch_images,
+        crop_px=settings.augment.crop_px,
+        parameters=held,
+    )
     click.echo(f"device: {placement.why}")
-    count = parameter_count(trainer.net)
-    click.echo(f"network: {settings.net.arch}, {count:,} parameters; {trainer.total_steps:,} steps")
-    if start:
-        click.echo(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
-    _continue(folder, trainer, streams.train)
-    _train(folder, trainer, streams, settings)
-
-
-class Streams:
-    """Make the run's batch sources: training, validation, and training images as evaluation sees them."""
-
-    def __init__(self, data: Path, settings: RunSettings, placement: Placement) -> None:
-        self._data, self._settings, self._placement = data, settings, placement
-        self.train = self._stream("train", augment=True)
-        self.validation: BatchSource = self._stream("val", augment=False)
-
-    def train_as_evaluated(self) -> BatchSource:
-        """Return the training images without augmentation, each once."""
-        return self._stream("train", augment=False)
-
-    def describe(self, manifest: Manifest) -> str:
-        """Say how much data there is."""
-        return (
-            f"{len(manifest.classes):,} classes, {self.train.images:,} training and {self.validation.images:,} "
-            f"validation images of {manifest.size_px} px"
-        )
-
-    def _stream(self, split: Split, *, augment: bool) -> ImageStream:
-        return ImageStream(
-            self._data / split,
-            batch_images=self._settings.train.batch_images,
-            seed=self._settings.train.seed,
-            rank=0,
-            ranks=1,
-            augment=augment,
-            augmentation=self._settings.augment,
-            device=str(self._placement.device),
-            channels_last=True,
-            settings=self._settings.stream,
-        )
+    click.echo(f"layout: {layout}")
+    click.echo(f"network: {settings.net.arch}, {_parameters(settings):,} parameters; {trainer.total_steps:,} steps")
 
 
 def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
@@ -111,16 +133,19 @@ def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
     return dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=len(manifest.classes)))
 
 
-def build_trainer(settings: RunSettings, placement: Placement, steps_per_epoch: int) -> Trainer:
-    """Build network, update rule and schedule where the placement says."""
-    net = build_network(settings.net)
+def build_trainer(
+    settings: RunSettings, placement: Placement, steps_per_epoch: int, ranks: Ranks | None = None
+) -> Trainer:
+    """Build network, update rule and schedule where the placement says; in one process unless `ranks` are given."""
+    ranks = ranks or OneProcess()
+    net = build_network(settings.net, placement.layout.towers, ranks.exchange(settings.net))
     initialise(net, settings.init, settings.train.seed)
     net = net.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     total_steps = settings.train.steps or settings.train.epochs * steps_per_epoch
     schedule = Schedule(settings.schedule, settings.optim.lr, total_steps)
     first_layer = next(iter(net.weighted().values()))
     optim = MomentumSGD(net, settings.optim, [module for module in first_layer if module is not None])
-    return Trainer(net, optim, schedule, placement, settings.train, total_steps)
+    return Trainer(net, optim, schedule, placement, settings.train, total_steps, ranks)
 
 
 def start_from(file: Path, trainer: Trainer, settings: RunSettings) -> dict[str, dict[str, str]]:
@@ -131,49 +156,75 @@ def start_from(file: Path, trainer: Trainer, settings: RunSettings) -> dict[str,
     return {"start": {"layers": ", ".join(taken), "sha256": digest}}
 
 
-def _continue(folder: RunFolder, trainer: Trainer, source: BatchSource) -> None:
-    """Go on from the newest checkpoint, if there is one."""
-    saved = checkpoints(folder.checkpoints)
-    if not saved:
-        folder.cut_metrics(0)
-        click.echo(f"run folder: {folder.path}")
-        return
-    trainer.restore(load_checkpoint(saved[-1]), source)
-    folder.cut_metrics(trainer.step)
-    click.echo(f"run folder: {folder.path}, continued from step {trainer.step:,}")
+def _continue(folder: RunFolder | None, trainer: Trainer, source: BatchSource) -> None:
+    """Go on from the newest checkpoint that the first process sees, if there is one."""
+    saved = checkpoints(folder.checkpoints) if folder else []
+    newest = trainer.ranks.of_first(saved[-1] if saved else None)
+    if newest:
+        trainer.restore(load_checkpoint(newest), source)
+    if folder:
+        folder.cut_metrics(trainer.step)
+        click.echo(f"run folder: {folder.path}" + (f", continued from step {trainer.step:,}" if newest else ""))
 
 
-def _train(folder: RunFolder, trainer: Trainer, streams: Streams, settings: RunSettings) -> None:
-    log, terminal = JsonLines(folder.metrics), Terminal(trainer.total_steps, trainer.step)
-    metrics = Metrics([log, terminal])
-    started = time.perf_counter()
+def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, settings: RunSettings) -> None:
+    """Train to the end. `folder`: None in all processes but the first, which alone writes and speaks."""
+    sinks: list[JsonLines | Terminal] = []
+    if folder:
+        sinks = [JsonLines(folder.metrics), Terminal(trainer.total_steps, trainer.step)]
+    metrics = Metrics(list(sinks))
+    stop = StopSignal(alone=trainer.ranks.layout.ranks == 1)
+    started_at = time.perf_counter()
     try:
-        validation = trainer.train(
-            streams.train,
-            streams.validation,
-            metrics,
-            functools.partial(save_checkpoint, folder.checkpoints, keep=settings.train.keep_checkpoints),
-        )
-    except KeyboardInterrupt:
-        terminal.close()
-        click.echo(f"interrupted after step {trainer.step:,}; the same command continues from the last checkpoint")
-        raise SystemExit(130) from None
+        with stop.listening():
+            save = functools.partial(_save, folder, trainer.ranks, settings.train.keep_checkpoints)
+            validation = trainer.train(streams.train, streams.validation, metrics, save, stop)
+    except (KeyboardInterrupt, StopRequestedError) as error:
+        for sink in sinks:
+            sink.close()
+        if folder:
+            saved = "saved" if isinstance(error, StopRequestedError) else "not saved"
+            click.echo(f"interrupted after step {trainer.step:,}, {saved}; the same command continues")
+        raise SystemExit(INTERRUPTED) from None
     except CheckpointError as error:
         raise StoppedError(f"{error}; make room and give the same command again") from None
     finally:
-        terminal.close()
-        log.close()
-        streams.train.close()
-        streams.validation.close()
-    speed = metrics.training_images / metrics.training_seconds if metrics.training_seconds else 0.0
-    result = {"steps": trainer.step, "images_per_s": speed, "validation": dataclasses.asdict(validation)}
-    click.echo(f"{trainer.step:,} steps in {time.perf_counter() - started:.0f} s, {speed:,.1f} images/s in training")
-    if settings.train.train_accuracy:
-        on_train = evaluate(trainer.net, streams.train_as_evaluated(), trainer.placement)
+        for sink in sinks:
+            sink.close()
+        streams.close()
+    _finish(folder, trainer, streams, validation, metrics, time.perf_counter() - started_at)
+
+
+def _finish(
+    folder: RunFolder | None,
+    trainer: Trainer,
+    streams: Streams,
+    validation: Evaluation,
+    metrics: Metrics,
+    seconds: float,
+) -> None:
+    """Evaluate what is left to evaluate, say how it went, and mark the run as finished."""
+    result: dict[str, object] = {"validation": dataclasses.asdict(validation)}
+    on_train = None
+    if trainer.settings.train_accuracy:
+        on_train = evaluate(trainer.net, streams.train_as_evaluated(), trainer.placement, trainer.ranks)
         result["training"] = dataclasses.asdict(on_train)
+    if not folder:
+        return
+    speed = metrics.training_images / metrics.training_seconds if metrics.training_seconds else 0.0
+    click.echo(f"{trainer.step:,} steps in {seconds:.0f} s, {speed:,.1f} images/s in training")
+    if on_train:
         click.echo(f"training images, without augmentation and dropout: {on_train}")
     click.echo(f"validation: {validation}")
-    folder.finish(json.loads(json.dumps(result)))
+    folder.finish(json.loads(json.dumps({"steps": trainer.step, "images_per_s": speed, **result})))
+
+
+def _save(folder: RunFolder | None, ranks: Ranks, keep: int, checkpoint: Checkpoint) -> None:
+    """Write the whole network's checkpoint in the first process; all go on together when it is there."""
+    tensors = ranks.whole(checkpoint.tensors)
+    if folder and tensors is not None:
+        save_checkpoint(folder.checkpoints, dataclasses.replace(checkpoint, tensors=tensors), keep=keep)
+    ranks.wait()
 
 
 def _identity(settings: RunSettings, manifest: Manifest, placement: Placement) -> dict[str, object]:

@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU is told")
 def test_placement_says_what_works_on_a_machine_without_a_gpu() -> None:
-    with pytest.raises(InputError, match=r"--gpus 2: this machine has 0 GPUs; --gpus 1 --device cpu trains"):
+    with pytest.raises(InputError, match=r"--gpus 2: this machine has 0 GPUs; --gpus 1 .*--gpus 2 --device cpu"):
         choose_placement(None, 2, "auto")
     with pytest.raises(InputError, match=r"--device cuda: this machine has no GPU .*--device cpu"):
         choose_placement("cuda", 1, "auto")

@@ -1,0 +1,164 @@
+"""`alexnet-train --gpus 2 --device cpu`: the same training as in one process, and an end in every case."""
+
+import filecmp
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from alexnet.tools.train import main as train
+
+SMALL = ("--recipe", "small", "--device", "cpu", "--set", "train.train_accuracy=false")
+# One image on one rank, two on the other; saved when told to stop, and at the end.
+STEPS = ("--steps", "10", "--checkpoint-every", "1000", "--set", "train.batch_images=3")
+END_SECONDS = 30  # within which a dead rank ends the run
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from alexnet.tools.train import main; main()", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> str:
+    """Read what a process prints up to a line that begins with these words."""
+    read = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        read += line
+        if line.startswith(words):
+            return read
+    raise AssertionError(read + (process.stderr.read() if process.stderr else ""))
+
+
+def in_one_process(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(train, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def in_processes(*arguments: object, code: int = 0) -> tuple[str, str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, err
+    return out, err
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(record["step"], record["loss"]) for record in records if "loss" in record]
+
+
+def newest(out: Path) -> Path:
+    return sorted((out / "checkpoints").iterdir())[-1]
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Return the process numbers of the ranks, in order of their start."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return sorted(int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_pair_told_to_stop_saves_and_continues_in_one_process(ci_100: Path, tmp_path: Path) -> None:
+    """Losses to the bit, whoever computed them, and the same weights at the end."""
+    pair = start(ci_100, *SMALL, *STEPS, "--gpus", 2, "--out", tmp_path / "pair")
+    printed = wait_for(pair, "step 1 ")
+    assert "layout: 2 processes over gloo; rank 0 tower 1, rank 1 tower 2" in printed
+    assert "meeting at conv3, fc6, fc7, fc8" in printed
+    assert "rank 0 of 2" in printed, "each decodes its share"
+    pair.send_signal(signal.SIGTERM)
+    rest, error = pair.communicate(timeout=60)
+    assert pair.returncode == 130, error
+    assert "saved; the same command continues" in rest
+    assert error.startswith("stopping after this step, with a checkpoint")
+    assert error.count("\n") == 1
+    stopped_at = int(newest(tmp_path / "pair").name.removeprefix("step-"))
+    assert 1 <= stopped_at < 10
+    in_one_process(ci_100, *SMALL, *STEPS, "--out", tmp_path / "one")
+    assert losses(tmp_path / "pair") == losses(tmp_path / "one")[:stopped_at]
+
+    continued = in_one_process(ci_100, *SMALL, *STEPS, "--out", tmp_path / "pair", "--resume")
+    assert f"continued from step {stopped_at}" in continued
+    assert losses(tmp_path / "pair") == losses(tmp_path / "one")
+    pairs, ones = (newest(tmp_path / name) / "tensors.safetensors" for name in ("pair", "one"))
+    assert filecmp.cmp(pairs, ones, shallow=False)
+
+
+def test_a_dead_rank_ends_the_run(ci_100: Path, tmp_path: Path) -> None:
+    pair = start(ci_100, *SMALL, "--steps", 500, "--gpus", 2, "--out", tmp_path / "run")
+    wait_for(pair, "step 1 ")
+    ranks = workers_of(pair)
+    os.kill(ranks[1], signal.SIGKILL)
+    _, error = pair.communicate(timeout=END_SECONDS)
+    assert pair.returncode == 1
+    assert f"Error: rank 1 (process {ranks[1]}) was ended by SIGKILL" in error
+    assert "Traceback" not in error
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+
+
+def test_what_cannot_be_divided_is_refused_before_anything_starts(ci_100: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--gpus", 0), "--gpus 0: must be at least 1"),
+        (("--gpus", 3), "--gpus 3: must be 1 or a multiple of 2"),
+        (("--gpus", 2, "--arch", "alexnet-owt"), "--parallel data works"),
+        (("--gpus", 2, "--set", "stream.on_error=skip"), "stream.on_error=skip: works with --gpus 1 only"),
+        (("--gpus", 2, "--set", "train.batch_images=1"), "train.batch_images=1: must be at least 2"),
+    ):
+        printed = in_one_process(ci_100, *SMALL, *arguments, "--out", tmp_path / "run", code=2)
+        assert words in printed
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "parallel"), [(2, "towers"), (4, "towers"), (3, "data")])
+def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path, gpus: int, parallel: str) -> None:
+    """Losses as in one process: to the bit for a pair; for replicas to what sums in another order make of it."""
+    run = (*SMALL, "--steps", "10", "--checkpoint-every", "5", "--set", "train.batch_images=7")
+    in_one_process(ci_100, *run, "--out", tmp_path / "one")
+    os.renames(
+        tmp_path / "one" / "checkpoints" / "step-000000005", tmp_path / "some" / "checkpoints" / "step-000000005"
+    )
+    for name in ("settings.json", "metrics.jsonl"):
+        (tmp_path / "some" / name).write_text((tmp_path / "one" / name).read_text())
+    arguments = (ci_100, *run, "--gpus", gpus, "--parallel", parallel, "--out", tmp_path / "some")
+    printed, _ = in_processes(*arguments)
+    assert "continued from step 5" in printed
+    validations = [json.loads((tmp_path / name / "result.json").read_text())["validation"] for name in ("one", "some")]
+    if (gpus, parallel) == (2, "towers"):
+        assert losses(tmp_path / "some") == losses(tmp_path / "one")
+        assert validations[0] == validations[1]
+    for (_, loss), (_, expected) in zip(losses(tmp_path / "some"), losses(tmp_path / "one"), strict=True):
+        assert loss == pytest.approx(expected, rel=2e-2)  # bf16 has 8 bits: a rounding is 4e-3, and there are many
+    assert validations[1]["images"] == 20
+    assert validations[1]["loss"] == pytest.approx(validations[0]["loss"], rel=2e-2)
+    _, error = in_processes(*arguments, code=2)
+    assert error.count("Error: ") == 1
+    assert "holds a finished run" in error
+
+
+@pytest.mark.slow
+def test_a_pair_learns_the_bundled_images_as_one_process_does(ci_100: Path, tmp_path: Path) -> None:
+    whole = ("--recipe", "small", "--device", "cpu")
+    in_one_process(ci_100, *whole, "--out", tmp_path / "one")
+    in_processes(ci_100, *whole, "--gpus", 2, "--out", tmp_path / "pair")
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "pair")]
+    assert losses(tmp_path / "pair") == losses(tmp_path / "one")
+    assert results[1]["training"]["top1"] >= 0.95
+    assert [results[1][split] for split in ("training", "validation")] == [
+        results[0][split] for split in ("training", "validation")
+    ]

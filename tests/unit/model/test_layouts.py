@@ -1,0 +1,176 @@
+"""The same training in every layout: two towers in two processes, or two replicas, against one process.
+
+The processes are started once; each of them trains in every way that is asked for and leaves its results in a file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.multiprocessing.spawn import spawn
+
+from alexnet.model.initialise import InitSettings, initialise
+from alexnet.model.networks.build import build_network
+from alexnet.model.networks.settings import NetSettings
+from alexnet.model.networks.towers import TowerNetwork
+from alexnet.model.optim import MomentumSGD, OptimSettings
+from alexnet.model.placement import Layout, Placement, choose_placement
+from alexnet.model.ranks import OneProcess, Processes, Ranks, started
+from alexnet.model.traffic import traffic
+from alexnet.shards.errors import InputError
+from alexnet.tools.host_memory import keep_freed_memory
+
+NET = NetSettings(arch="alexnet-2012", classes=7)  # 4 classes on one tower, 3 on the other
+SMALL = NetSettings(arch="cuda-convnet-cifar-80s", classes=7)
+BATCH = 3  # does not divide by 2
+STEPS = 5
+Record = dict[str, Any]
+
+
+def placement(layout: Layout, *, bf16: bool = False) -> Placement:
+    return Placement(device=torch.device("cpu"), bf16=bf16, why="a test", layout=layout)
+
+
+def train(settings: NetSettings, placed: Placement, ranks: Ranks) -> Record:
+    """Train for a few steps with dropout on; return what happened, of the parameters that are held here."""
+    net = build_network(settings, placed.layout.towers, ranks.exchange(settings)).train()
+    initialise(net, InitSettings(kind="he"), seed=3)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward, optim = ranks.forward(net), MomentumSGD(net, OptimSettings(lr=0.003))
+    generator = torch.Generator().manual_seed(1)
+    rows, px = placed.layout.group_part(BATCH), net.drawing.input_px[0]
+    losses, gradients = [], {}
+    for step in range(STEPS):
+        images = torch.randn(BATCH, 3, px, px, generator=generator).contiguous(memory_format=torch.channels_last)
+        labels = torch.randint(7, (BATCH,), generator=generator)
+        net.clock.set(3, step, rows.start)
+        mine = slice(rows.start, rows.stop)
+        with placed.autocast():
+            loss = F.cross_entropy(forward(images[mine]).float(), labels[mine]) * ranks.weight(len(rows), BATCH)
+        loss.backward()
+        gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+        losses.append((ranks.total(loss.detach()) / placed.layout.groups).item())
+        optim.step(0.003)
+    return {"losses": losses, "gradients": gradients, "weights": {n: p.detach() for n, p in net.named_parameters()}}
+
+
+def as_one_of_two(rank: int, folder: Path) -> None:
+    """Be one of two processes; their meeting place is a file."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GLOO_SOCKET_IFNAME", "lo")
+        patched.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        keep_freed_memory()
+        torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+        pair, replicas = Layout(rank=rank, ranks=2, group_ranks=2), Layout(rank=rank, ranks=2)
+        result: Record = {}
+        for bf16 in (False, True):
+            placed = placement(pair, bf16=bf16)
+            result[f"pair bf16={bf16}"] = train(NET, placed, Processes(placed))
+        placed = placement(replicas)
+        result["data"] = train(SMALL, placed, Processes(placed))
+        together = Processes(placement(pair))
+        result["any"] = [together.any(flag) for flag in (False, rank == 1)]
+        result["first"] = together.of_first(f"from {rank}")
+        whole = together.whole(result["pair bf16=False"]["weights"])
+        result["whole"] = None if whole is None else sorted(whole)
+        torch.save(result, folder / f"{rank}.pt")
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    folder: Path = tmp_path_factory.mktemp("two")
+    spawn(as_one_of_two, (folder,), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_pair_equals_one_process_to_the_bit(two: list[Record], bf16: bool) -> None:
+    """Losses, gradients and weights over five steps with dropout, at one thread a tower."""
+    expected = train(NET, placement(Layout(), bf16=bf16), OneProcess())
+    pair = [rank[f"pair bf16={bf16}"] for rank in two]
+    assert len(set(expected["losses"])) == STEPS
+    for kind in ("gradients", "weights"):
+        assert pair[0][kind].keys().isdisjoint(pair[1][kind])
+        assert {**pair[0][kind], **pair[1][kind]}.keys() == expected[kind].keys()
+    for rank in pair:
+        assert rank["losses"] == expected["losses"]
+        for kind in ("gradients", "weights"):
+            differing = [name for name, tensor in rank[kind].items() if not torch.equal(tensor, expected[kind][name])]
+            assert not differing, kind
+
+
+@pytest.mark.slow
+def test_a_pair_is_close_at_any_number_of_threads(two: list[Record]) -> None:
+    """More threads cut sums elsewhere; after five steps that is far below the 1e-3 that would matter."""
+    expected = train(NET, placement(Layout()), OneProcess())
+    torch.testing.assert_close(two[0]["pair bf16=False"]["losses"], expected["losses"], rtol=1e-3, atol=0)
+
+
+def test_replicas_equal_one_process_with_parts_of_uneven_size(two: list[Record]) -> None:
+    """One image here, two there, weighted by their number: sums in another order, so equal to rounding only."""
+    expected = train(SMALL, placement(Layout()), OneProcess())
+    for rank in two:
+        torch.testing.assert_close(rank["data"]["losses"], expected["losses"], rtol=1e-5, atol=0)
+        for name, weights in rank["data"]["weights"].items():
+            torch.testing.assert_close(weights, expected["weights"][name], rtol=1e-4, atol=1e-6)
+            assert torch.equal(weights, two[0]["data"]["weights"][name])
+
+
+def test_processes_agree(two: list[Record]) -> None:
+    assert [rank["any"] for rank in two] == [[False, True], [False, True]]
+    assert [rank["first"] for rank in two] == ["from 0", "from 0"]
+    net = build_network(NET)
+    assert two[0]["whole"] == sorted(name for name, _ in net.named_parameters())
+    assert two[1]["whole"] is None
+
+
+def test_a_layout_divides_ranks_and_rows() -> None:
+    layouts = [Layout(rank=rank, ranks=4, group_ranks=2) for rank in range(4)]
+    assert [layout.towers for layout in layouts] == [(0,), (1,), (0,), (1,)]
+    assert [layout.group for layout in layouts] == [0, 0, 1, 1]
+    for images in (1, 3, 7, 128):
+        parts = [layouts[0].part(images, rank) for rank in range(4)]
+        assert [row for part in parts for row in part] == list(range(images))
+        assert layouts[0].group_part(images) == range(parts[0].start, parts[1].stop)
+        assert layouts[3].group_part(images) == range(parts[2].start, parts[3].stop)
+    assert Layout().towers is None
+
+
+def test_a_layout_that_does_not_fit_is_refused() -> None:
+    for gpus, towers, words in ((3, 2, "a multiple of 2"), (2, 1, "one tower"), (0, 2, "at least 1")):
+        with pytest.raises(InputError, match=words):
+            choose_placement("cpu", gpus, "auto", towers=towers)
+    assert choose_placement("cpu", 3, "auto", parallel="data").layout.groups == 3
+
+
+def test_bytes_sent_are_those_of_the_tensors_that_meet() -> None:
+    """Counted by hand: 13x13x128 + 6x6x128 + 2048 + 2048 values there and back, 500 scores there, 64 crops."""
+    sent = traffic(
+        NetSettings(), placement(Layout(ranks=2, group_ranks=2), bf16=True), batch_images=128, crop_px=224, parameters=0
+    )
+    values = 13 * 13 * 128 + 6 * 6 * 128 + 2048 + 2048
+    assert sent.towers == 128 * 2 * (2 * values + 500)
+    assert sent.images == 64 * (224 * 224 * 3 + 8)
+    assert sent.gradients == 0
+    replicas = traffic(NetSettings(), placement(Layout(ranks=4)), batch_images=128, crop_px=224, parameters=100)
+    assert (replicas.towers, replicas.images, replicas.gradients) == (0, 0, 2 * 3 * 100 * 4 // 4)
+
+
+def test_one_process_starts_nothing() -> None:
+    with started(placement(Layout()), 1) as ranks:
+        assert isinstance(ranks, OneProcess)
+        assert isinstance(build_network(NET, ranks.layout.towers, ranks.exchange(NET)), TowerNetwork)
+    assert not torch.distributed.is_initialized()

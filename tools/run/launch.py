@@ -1,0 +1,112 @@
+"""Start a run's processes on this machine and stay until they end.
+
+Each gets the environment that torchrun would give it and is an ordinary worker from there on. PyTorch's own spawning
+does the work: when one process ends otherwise than well, the others get some seconds to leave, then SIGTERM, then
+SIGKILL, so that a dead rank ends the run.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+import click
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.command import StoppedError
+from alexnet.tools.interruption import INTERRUPTED
+from alexnet.tools.run.stopping import STOPPING
+
+GRACE_SECONDS = 8
+"""Granted twice, before SIGTERM and before SIGKILL: a run with a dead rank is over within 30 seconds."""
+
+_HERE = "127.0.0.1"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MISTAKE = 2
+_CONTINUE = "the same command continues from the last checkpoint"
+
+
+def launch(work: Callable[[], None], processes: int) -> None:
+    """Run `work` in each of so many new processes; leave as they do.
+
+    Raises InputError or StoppedError with the line of the first process that could not go on, and SystemExit if they
+    were interrupted.
+    """
+    store = TCPStore(_HERE, 0, is_master=True, wait_for_workers=False)  # port 0: one that is free
+    endings = get_context("spawn").SimpleQueue()
+    arguments = (work, processes, store.port, endings)
+    workers = start_processes(_worker, arguments, nprocs=processes, join=False, start_method="spawn")
+    assert workers is not None  # with join=False there is always a context
+    with _passing_signals_to(workers) as heard:
+        try:
+            while not workers.join(grace_period=GRACE_SECONDS):
+                pass
+        except ProcessExitedException as error:
+            _told(endings)
+            if heard or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
+                raise SystemExit(INTERRUPTED) from None
+            raise StoppedError(f"rank {error.error_index} {_how(error)}; {_CONTINUE}") from None
+        except ProcessRaisedException as error:
+            _told(endings)
+            click.echo(str(error).strip(), err=True)
+            raise StoppedError(f"rank {error.error_index} failed as shown above; {_CONTINUE}") from None
+
+
+def _how(error: ProcessExitedException) -> str:
+    """Say how a process ended that could not say so itself."""
+    process = f"(process {error.error_pid})"
+    if error.signal_name is None:
+        return f"{process} ended with exit code {error.exit_code}"
+    memory = ", as the system does when memory runs out" if error.signal_name == "SIGKILL" else ""
+    return f"{process} was ended by {error.signal_name}{memory}"
+
+
+def _told(endings: Any) -> None:
+    """Raise the error of the first process that said why it ended."""
+    if not endings.empty():
+        code, line = endings.get()
+        raise (InputError(line) if code == _MISTAKE else StoppedError(line)) from None
+
+
+def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endings: Any) -> None:
+    """Be one of the processes."""
+    place = {"MASTER_ADDR": _HERE, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
+    try:
+        work()
+    except InputError as error:
+        endings.put((_MISTAKE, str(error)))
+        sys.exit(_MISTAKE)
+    except StoppedError as error:
+        endings.put((1, str(error)))
+        sys.exit(1)
+    except KeyboardInterrupt:  # which PyTorch would take for a good end
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _passing_signals_to(workers: ProcessContext) -> Iterator[list[int]]:
+    """Pass the first Ctrl-C or SIGTERM on, and wait; at the second, kill. Yields the list of those that came."""
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        if not heard:
+            click.echo(STOPPING, err=True)
+        heard.append(number)
+        for process in workers.processes:
+            if process.is_alive():
+                process.kill() if len(heard) > 1 else process.terminate()
+
+    before = {number: signal.signal(number, hear) for number in _SIGNALS}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
