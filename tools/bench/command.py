@@ -24,16 +24,26 @@ def main() -> None:
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
 @click.option("--batch-images", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Decoder threads.  [default: one a core]")
+@click.option("--threads", type=click.IntRange(min=1), help="Of each loader.  [default: one a core]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Interleaved rounds.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 5; 3 with --quick]")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.05), default=2.0, show_default=True, help="Of one row in one round."
+    "--seconds", type=click.FloatRange(min=0.05), help="Of one row in one round.  [default: 2; 0.5 with --quick]"
 )
-@click.option("--quick", is_flag=True, help="3 rounds of half a second.")
+@click.option("--quick", is_flag=True, help="The main rows only, under a minute without --compare.")
+@click.option("--rows", default="", help="Only these, with commas between; a wrong name lists them all.")
+@click.option("--compare", default="", help="Other loaders, of webdataset,torch,dali,ffcv,spdl.")
+@click.option(
+    "--need", type=click.FloatRange(min=0, min_open=True), help="Images/s the trainer takes, for the verdict."
+)
+@click.option(
+    "--tune", "tune_seconds", type=click.FloatRange(min=0), default=0.0, help="Seconds to search options for."
+)
+@click.option("--check", is_flag=True, help="Exit code 1 if a guarded ratio fails.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
 )
+@click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page of charts.")
 @one_line_errors
 def dataloader(
     data: Path | None,
@@ -41,17 +51,26 @@ def dataloader(
     batch_images: int,
     threads: int | None,
     device: str | None,
-    rounds: int,
-    seconds: float,
+    rounds: int | None,
+    seconds: float | None,
     quick: bool,
+    rows: str,
+    compare: str,
+    need: float | None,
+    tune_seconds: float,
+    check: bool,
     json_file: Path | None,
+    html_file: Path | None,
 ) -> None:
-    """Images per second of reading, of decoding and of the full pipeline on DATA.
+    """Images per second of the data path on DATA, beside its limits and beside other loaders.
 
-    DATA is found as `alexnet-train` finds it. Rows are measured in turn, round after round, so that a machine whose
-    speed drifts treats them alike; the table gives median, minimum and maximum.
+    DATA is found as `alexnet-train` finds it. Each row runs in a process of its own, in turn with the others, round
+    after round, so that a machine whose speed drifts treats them alike; the table gives median, minimum and maximum by
+    wall time, and the rate by CPU time, which other users of the machine do not change. docs/benchmarks.md explains
+    rows and JSON. Ctrl-C writes what was measured until then.
     """
     from alexnet.tools.bench.dataloader import DataloaderBench, run_dataloader
+    from alexnet.tools.bench.dataloader_rows import known_peers
 
     folder, why = find_data(data)
     settings = DataloaderBench(
@@ -61,10 +80,34 @@ def dataloader(
         batch_images=batch_images,
         threads=threads,
         device=device,
-        rounds=3 if quick else rounds,
-        seconds=0.5 if quick else seconds,
+        rounds=rounds or (3 if quick else 5),
+        seconds=seconds or (0.5 if quick else 2.0),
+        quick=quick,
+        rows=tuple(name.strip() for name in rows.split(",") if name.strip()),
+        peers=known_peers(compare),
+        need=need,
+        tune_seconds=tune_seconds,
+        check=check,
     )
-    run_dataloader(settings, json_file)
+    run_dataloader(settings, json_file, html_file)
+
+
+@main.command()
+@click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--max-slowdown", type=click.FloatRange(0, 0.99), default=0.05, show_default=True, help="That is let pass."
+)
+@one_line_errors
+def diff(a: Path, b: Path, max_slowdown: float) -> None:
+    """Compare two files that `dataloader --json` wrote; exit code 1 if B is really slower.
+
+    A row counts as slower if it is by more than the slowdown that is let pass and the spread of both runs' rounds
+    leaves no doubt. Where others used the machine, rates are compared by CPU time.
+    """
+    from alexnet.tools.bench.diff import run_diff
+
+    run_diff(a, b, max_slowdown)
 
 
 @main.command()

@@ -11,7 +11,6 @@ from alexnet.shards.manifest import Split
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.dataloader_clock import foreign_load, read_clocks
 from alexnet.tools.bench.stages_storage import cached_share
-from alexnet.tools.bench.stages import CannotRunError
 from alexnet.tools.machine import describe_machine
 
 FOREIGN_LOAD_MARK = 0.05
@@ -40,7 +39,7 @@ def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, 
         "bytes_per_image": round(reader.jpeg_bytes() / len(reader)),
         "size_px": reader.manifest.size_px,
         "repeated": len(reader) < _REPEATED_BELOW_BATCHES * batch_images,
-        "cached": _cached(reader),
+        "cached": cached_share([reader.root / shard.file for shard in reader.shards]),
         "cores": len(os.sched_getaffinity(0)),
     }
 
@@ -50,11 +49,3 @@ def _governor() -> str:
         return _GOVERNOR.read_text().strip()
     except OSError:
         return "not told by this system"
-
-
-def _cached(reader: SplitReader) -> float | None:
-    """Return the share of the shards that the system has in its cache; None where it does not say."""
-    try:
-        return cached_share([reader.root / shard.file for shard in reader.shards])
-    except CannotRunError:
-        return None

@@ -1,32 +1,95 @@
 """The stages of the data path, each as something that can be run for a while and counted.
 
-A stage yields the number of images of each batch it finished. `read` touches every byte in the epoch's order; `decode`
-turns whole files into pixels and does nothing with them; `full` is the stream as training uses it.
+A stage is made in a process of its own, and loads only what it measures with: reading and libjpeg-turbo need no torch.
 """
 
 from collections.abc import Iterator
 from contextlib import closing
+from importlib import import_module
 from typing import Any
 
-from nvidia.dali import Pipeline, fn, types
+import numpy as np
 
-from alexnet.pipeline import ImageStream
 from alexnet.shards.reader import SplitReader
-
-Stage = Iterator[int]
-
-
-def read(reader: SplitReader, batch_images: int) -> Stage:
-    """Copy the bytes of one image after another out of the mapped tars."""
-    while True:
-        for first in range(0, len(reader) - batch_images + 1, batch_images):
-            for sample_id in range(first, first + batch_images):
-                reader.jpeg(sample_id).copy()
-            yield batch_images
+from alexnet.tools.bench.stages_seam import Stage, StageSettings, Work
 
 
-def decode(reader: SplitReader, batch_images: int, threads: int, device_id: int | None) -> Stage:
-    """Decode whole images with DALI, nothing else."""
+def make_stage(kind: str, options: dict[str, Any], settings: StageSettings) -> Stage:
+    """Make the stage of a row. Raises CannotRunError with the reason where it cannot run here."""
+    if kind in ("storage", "memory-copy"):
+        from alexnet.tools.bench import stages_storage
+
+        if kind == "storage":
+            return stages_storage.storage(settings, cold=bool(options["cold"]))
+        return stages_storage.memory_copy(settings.threads)
+    if kind == "read":
+        return _read(settings)
+    if kind == "jpeg":
+        from alexnet.tools.bench.stages_jpeg import jpeg
+
+        return jpeg(settings, options)
+    if kind == "stream":
+        return _stream(settings, options)
+    from alexnet.tools.bench.peers import make_peer
+
+    return make_peer(kind, options, settings)
+
+
+def _read(settings: StageSettings) -> Stage:
+    """Read one image after another through the reader, in the stream's order."""
+    reader = SplitReader(settings.data, settings.split)
+
+    def work() -> Work:
+        order = np.random.default_rng(0)
+        while True:
+            ids = order.permutation(len(reader))
+            for first in range(0, len(ids), settings.batch_images):
+                batch = ids[first : first + settings.batch_images].tolist()
+                yield len(batch), sum(len(reader.jpeg(sample_id)) for sample_id in batch)
+
+    return Stage(work=work, settings="1 thread, shuffled")
+
+
+def _stream(settings: StageSettings, options: dict[str, Any]) -> Stage:
+    """Iterate the stream, epoch after epoch, letting go of each batch."""
+    from alexnet.pipeline import ImageStream, StreamSettings
+
+    import_module("alexnet.pipeline.running")  # torch: it comes with the first batch otherwise, as if a batch's memory
+    threads = int(options.get("threads", settings.threads))
+    cuda = options.get("device") == "cuda"
+    run = StreamSettings(
+        decode=options.get("decode", "default"),
+        depth=options.get("depth", 2),
+        read_ahead_batches=options.get("read_ahead_batches", 8),
+    )
+    stream = ImageStream(
+        settings.data / settings.split,
+        batch_images=settings.batch_images,
+        rank=0,
+        ranks=1,
+        augment=bool(options.get("augment", True)),
+        device=options.get("device", "cpu"),
+        threads=threads,
+        output=options["output"],
+        settings=run,
+    )
+    image_bytes = SplitReader(settings.data, settings.split).jpeg_bytes() / stream.images
+
+    def work() -> Work:
+        with closing(stream):
+            while True:
+                for _, labels in stream:
+                    if cuda:
+                        labels.sum().item()  # the GPU has passed the batch
+                    yield len(labels), round(len(labels) * image_bytes)
+
+    return Stage(work=work, settings=f"{stream.describe()[-1]}; depth {run.depth}", ready_batches=run.depth + 1)
+
+
+def decode(reader: SplitReader, batch_images: int, threads: int, device_id: int | None) -> Iterator[int]:
+    """Decode whole images with DALI, nothing else; yield the number of each run's images."""
+    from nvidia.dali import Pipeline, fn, types
+
     batches = len(reader) // batch_images
 
     def jpegs(iteration: int) -> list[Any]:
@@ -39,22 +102,10 @@ def decode(reader: SplitReader, batch_images: int, threads: int, device_id: int 
         device = "cpu" if device_id is None else "mixed"
         pipeline.set_outputs(
             fn.decoders.image(
-                files,
-                device=device,
-                output_type=types.RGB,
-                jpeg_fancy_upsampling=True,
-                adjust_orientation=False,
+                files, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False
             )
         )
     pipeline.build()
     while True:
         pipeline.run()
         yield batch_images
-
-
-def full(stream: ImageStream) -> Stage:
-    """Iterate the stream, epoch after epoch."""
-    with closing(stream):
-        while True:
-            for _, labels in stream:
-                yield len(labels)
