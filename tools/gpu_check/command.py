@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 import alexnet
+from alexnet.pipeline.decoders.jpeg_engine import JpegEngine, query_jpeg_engine
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.data import find_data
-from alexnet.pipeline.decoders.jpeg_engine import JpegEngine, query_jpeg_engine
 from alexnet.tools.machine import Machine, describe_machine
 
 if TYPE_CHECKING:  # torch is loaded when the command runs, not for its --help

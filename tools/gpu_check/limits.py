@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from alexnet.model.placement import cpu_has_bf16
-from alexnet.shards.reader import SplitReader
 from alexnet.pipeline.decoders.jpeg_engine import UtilisationSampler
+from alexnet.shards.reader import SplitReader
 
 DECODE_BATCH_IMAGES = 128
 _WINDOWS = 5

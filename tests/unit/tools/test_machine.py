@@ -8,9 +8,9 @@ from dataclasses import asdict
 import pynvml
 import pytest
 
-from alexnet.tools import machine
 from alexnet.pipeline.decoders import jpeg_engine
 from alexnet.pipeline.decoders.jpeg_engine import UtilisationSampler, query_jpeg_engine
+from alexnet.tools import machine
 from alexnet.tools.machine import Gpu, describe_machine
 
 
