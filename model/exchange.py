@@ -77,7 +77,8 @@ class AcrossRanks:
 def as_computed(values: Tensor) -> Tensor:
     """Return values in the type that autocast would give them in the next layer, so that half the bytes travel."""
     kind = values.device.type
-    return values.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else values
+    computes = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # not on `meta`
+    return values.to(torch.get_autocast_dtype(kind)) if computes else values
 
 
 def gather_rows(rows: Tensor, sizes: Sequence[int], group: dist.ProcessGroup) -> Tensor:

@@ -110,7 +110,7 @@ def test_train_mistakes(ci_100: Path, tmp_path: Path) -> None:
         return line
 
     assert "there is no such folder" in run(tmp_path / "nowhere")
-    assert "--gpus 2" in run("--recipe", "small", "--gpus", 2)
+    assert "--gpus 3" in run("--recipe", "small", "--gpus", 3)
     assert "batch_images=101: the data set has only 100" in run("--recipe", "small", "--set", "train.batch_images=101")
     assert "did you mean optim.lr?" in run("--set", "optim.rate=1")
     assert "holds no run" in run("--resume", "--recipe", "small")
