@@ -50,10 +50,12 @@ EACH_CPU static void sum_products_at(const uint8_t *x, int channels, int shift, 
                 totals[(VECTOR * v + 4 * j + byte_of[k]) % channels] += sums[v][k][j];
 }
 
-EACH_CPU static void add_image(const uint8_t *restrict x, uint16_t *restrict recent, Py_ssize_t n)
+EACH_CPU static void add_four_images(
+    const uint8_t *restrict a, const uint8_t *restrict b, const uint8_t *restrict c, const uint8_t *restrict d,
+    uint16_t *restrict recent, Py_ssize_t n)
 {
     for (Py_ssize_t i = 0; i < n; i++)
-        recent[i] = (uint16_t)(recent[i] + x[i]);
+        recent[i] = (uint16_t)(recent[i] + a[i] + b[i] + c[i] + d[i]);
 }
 
 static void sum_products(const uint8_t *x, Py_ssize_t n, int channels, uint64_t totals[3][4])
@@ -70,34 +72,54 @@ static void sum_products(const uint8_t *x, Py_ssize_t n, int channels, uint64_t 
             totals[shift][i % channels] += (uint64_t)x[i] * x[i + shift];
 }
 
-static PyObject *add(PyObject *module, PyObject *args)
+static PyObject *products(PyObject *module, PyObject *args)
 {
     (void)module;
-    Py_buffer pixels, recent;
+    Py_buffer pixels;
     int channels;
-    if (!PyArg_ParseTuple(args, "y*w*i:add", &pixels, &recent, &channels))
+    if (!PyArg_ParseTuple(args, "y*i:products", &pixels, &channels))
         return NULL;
     PyObject *result = NULL;
     uint64_t t[3][4] = {{0}};
     if ((channels != 3 && channels != 4) || pixels.len % channels != 0) {
         PyErr_Format(PyExc_ValueError, "pixels: %zd bytes are no pixels of 3 or 4 channels", pixels.len);
-    } else if (recent.len != 2 * pixels.len || (uintptr_t)recent.buf % sizeof(uint16_t) != 0) {
-        PyErr_Format(PyExc_ValueError, "recent: must be %zd bytes of uint16, not %zd", 2 * pixels.len, recent.len);
     } else {
         Py_BEGIN_ALLOW_THREADS
         sum_products(pixels.buf, pixels.len, channels, t);
-        add_image(pixels.buf, recent.buf, pixels.len);
         Py_END_ALLOW_THREADS
         /* rr, rg, rb, gg, gb, bb: the shift says how far the second channel lies behind the first. */
         result = Py_BuildValue("(KKKKKK)", t[0][0], t[1][0], t[2][0], t[0][1], t[1][1], t[0][2]);
     }
     PyBuffer_Release(&pixels);
-    PyBuffer_Release(&recent);
     return result;
 }
 
+static PyObject *add_four(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_buffer in[4], recent;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*w*:add_four", &in[0], &in[1], &in[2], &in[3], &recent))
+        return NULL;
+    Py_ssize_t n = in[0].len;
+    int fits = recent.len == 2 * n && (uintptr_t)recent.buf % sizeof(uint16_t) == 0;
+    for (int i = 1; i < 4; i++)
+        fits = fits && in[i].len == n;
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        add_four_images(in[0].buf, in[1].buf, in[2].buf, in[3].buf, recent.buf, n);
+        Py_END_ALLOW_THREADS
+    } else {
+        PyErr_SetString(PyExc_ValueError, "four images of one size and as many uint16 sums are wanted");
+    }
+    for (int i = 0; i < 4; i++)
+        PyBuffer_Release(&in[i]);
+    PyBuffer_Release(&recent);
+    return fits ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyMethodDef methods[] = {
-    {"add", add, METH_VARARGS, "Add pixels of 3 or 4 channels to uint16 sums of their shape; return the sums rr, rg, rb, gg, gb, bb."},
+    {"products", products, METH_VARARGS, "Return the sums rr, rg, rb, gg, gb, bb of pixels of 3 or 4 channels."},
+    {"add_four", add_four, METH_VARARGS, "Add four images of bytes to uint16 sums of their shape."},
     {NULL, NULL, 0, NULL},
 };
 

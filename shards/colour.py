@@ -10,23 +10,22 @@ rounding, so it makes no difference to the result.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-_Add = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.uint16], int], tuple[int, ...]]
-_add_in_c: _Add | None
+_compiled: ModuleType | None
 try:
-    from alexnet.shards import _colour
-
-    _add_in_c = _colour.add
+    from alexnet.shards import _colour as _compiled
 except ImportError:  # no compiler when the package was installed
-    _add_in_c = None
+    _compiled = None
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+_TOGETHER = 4
 _UINT16_IMAGES = 257  # 257 * 255 = 65,535: as many images as a uint16 can sum
 _BAND_PIXELS = 8192  # 197 kB as float64: stays in a core's cache beside the image
 _DIGITS = 12
@@ -47,6 +46,7 @@ class ColourSums:
         self.products = [0] * 6
         self.mean_image_sums = np.zeros((size_px, size_px, 3), np.int64)
         self._recent = np.zeros((size_px, size_px, 3), np.uint16)
+        self._waiting: list[npt.NDArray[np.uint8]] = []
         self._recent_images = 0
 
     def add(self, pixels: npt.NDArray[np.uint8]) -> None:
@@ -57,9 +57,14 @@ class ColourSums:
         if channels != self._recent.shape[-1]:
             self._flush()
             self._recent = np.zeros((size, size, channels), np.uint16)
-        add = _add_in_c or add_with_numpy
-        products = add(np.ascontiguousarray(pixels), self._recent, channels)
+        pixels = np.ascontiguousarray(pixels)
+        products = _compiled.products(pixels, channels) if _compiled else products_with_numpy(pixels)
         self.products = [total + product for total, product in zip(self.products, products, strict=True)]
+        if pixels.flags.writeable:  # it may change when we return
+            self._recent += pixels
+        else:
+            self._waiting.append(pixels)
+            self._add_waiting(_TOGETHER)
         self._recent_images += 1
         self.images += 1
         self.pixels += size * size
@@ -104,22 +109,33 @@ class ColourSums:
         sums.mean_image_sums = arrays["mean_image_sums"].astype(np.int64)
         return sums
 
+    def _add_waiting(self, least: int) -> None:
+        """Add what waits to the mean image's sums, once there are so many: these are out of cache every time."""
+        if len(self._waiting) < least:
+            return
+        if _compiled and len(self._waiting) == _TOGETHER:
+            _compiled.add_four(*self._waiting, self._recent)
+        else:
+            for pixels in self._waiting:
+                self._recent += pixels
+        self._waiting.clear()
+
     def _flush(self) -> None:
+        self._add_waiting(1)
         self.mean_image_sums += self._recent[:, :, :3]
         self._recent[:] = 0
         self._recent_images = 0
 
 
-def add_with_numpy(pixels: npt.NDArray[np.uint8], recent: npt.NDArray[np.uint16], channels: int) -> tuple[int, ...]:
-    """Add an image to uint16 sums of its shape; return its sums of products (rr, rg, rb, gg, gb, bb)."""
+def products_with_numpy(pixels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
+    """Return an image's sums of products (rr, rg, rb, gg, gb, bb)."""
     products = [0] * 6
-    rows = pixels.reshape(-1, channels)[:, :3]
+    rows = pixels.reshape(-1, pixels.shape[-1])[:, :3]
     for first in range(0, len(rows), _BAND_PIXELS):
         red, green, blue = rows[first : first + _BAND_PIXELS].T.astype(np.float64, order="C")
         # Six dot products take 0.05 ms an image, the matrix product of the planes 0.3.
         for k, product in enumerate((red @ red, red @ green, red @ blue, green @ green, green @ blue, blue @ blue)):
             products[k] += int(product)
-    recent += pixels
     return tuple(products)
 
 

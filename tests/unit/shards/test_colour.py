@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from alexnet.shards import colour
-from alexnet.shards.colour import ColourSums, add_with_numpy, principal_axes, statistics_of
+from alexnet.shards.colour import ColourSums, principal_axes, products_with_numpy, statistics_of
 
 Images = npt.NDArray[np.uint8]
 
@@ -42,15 +42,31 @@ def test_equals_a_float64_computation_over_all_pixels(images: Images) -> None:
 def test_c_and_numpy_give_the_same_integers(size_px: int, channels: int, value: int | None) -> None:
     compiled = pytest.importorskip("alexnet.shards._colour", reason="the C extension was not built")
     rng = np.random.default_rng(size_px)
-    pixels = rng.integers(0 if value is None else value, 256, (size_px, size_px, channels)).astype(np.uint8)
-    recent, expected = (np.full(pixels.shape, 1000, np.uint16) for _ in range(2))
-    assert compiled.add(pixels, recent, channels) == add_with_numpy(pixels, expected, channels)
-    assert np.array_equal(recent, expected)
+    images = rng.integers(0 if value is None else value, 256, (4, size_px, size_px, channels)).astype(np.uint8)
+    for pixels in images:
+        assert compiled.products(pixels, channels) == products_with_numpy(pixels)
+    recent = np.full(images.shape[1:], 1000, np.uint16)
+    compiled.add_four(*images, recent)
+    assert np.array_equal(recent, 1000 + images.sum(axis=0))
+
+
+def test_images_that_may_change_are_summed_at_once(images: Images) -> None:
+    sums, buffer = ColourSums(8), np.empty((8, 8, 3), np.uint8)
+    for i, image in enumerate(images):
+        if i % 3:
+            buffer[:] = image
+            sums.add(buffer)
+        else:
+            frozen = image.copy()
+            frozen.flags.writeable = False
+            sums.add(frozen)
+    assert statistics_of(sums) == statistics_of(sums_of(images))
+    assert np.array_equal(sums.mean_image(), sums_of(images).mean_image())
 
 
 def test_without_the_c_extension_the_sums_are_the_same(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = statistics_of(sums_of(images))
-    monkeypatch.setattr(colour, "_add_in_c", None)
+    monkeypatch.setattr(colour, "_compiled", None)
     assert statistics_of(sums_of(images)) == whole
 
 
