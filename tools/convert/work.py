@@ -156,7 +156,7 @@ class _SourceFiles:
 
     def read(self, member: Member) -> bytes:
         if member.offset == 0:  # a file that holds this image alone
-            with open(f"{self._root}/{member.file}", "rb", buffering=0) as file:  # noqa: PTH123 (20 us of pathlib)
+            with (self._root / member.file).open("rb") as file:
                 data = file.read(member.length)
         else:
             if member.file not in self._open:

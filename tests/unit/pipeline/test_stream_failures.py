@@ -1,5 +1,6 @@
 """What a stream does when storage fails it, and what it leaves behind: nothing."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -120,8 +121,11 @@ def open_files() -> set[str]:
 
 
 def children() -> set[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return {child for task in tasks for child in (task / "children").read_text().split()}
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile
+            found |= set((task / "children").read_text().split())
+    return found
 
 
 def break_off(stream: ImageStream) -> None:
