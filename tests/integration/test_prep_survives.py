@@ -97,7 +97,9 @@ def disturb_until_done(source: Path, root: Path, seed: int, kills: int) -> None:
             if victim != "worker":
                 assert_gone(workers)
         output, errors = process.communicate()
-        assert not output or "Traceback" not in errors, errors
+        # A worker whose parent is killed while it starts leaves Python's own words: none of ours has run there.
+        killed = process.returncode == -signal.SIGKILL
+        assert not output or killed or "Traceback" not in errors, errors
         if process.returncode == 0:
             return
         loading = not output  # struck before the command began: Python itself answers
