@@ -4,6 +4,7 @@ Baseline JPEG with 4:2:0 chroma, because training decodes it ninety times: progr
 and 4:4:4 1.4 times.
 """
 
+import functools
 import io
 import math
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
 
 from alexnet.pipeline.host.extension import available
-from alexnet.pipeline.host.jpeg import DecodeError, decode_rows, read_header
+from alexnet.pipeline.host.jpeg import DecodeError, decode_rows
+from alexnet.tools.convert.jpeg_size import jpeg_size
 from alexnet.tools.convert.listing import Encoding
+from alexnet.tools.convert.pixels import pixels_of
 from alexnet.tools.convert.raw import decode_raw
 
 MAX_PIXELS = 1 << 27
@@ -53,8 +56,7 @@ def convert_image(data: bytes, size_px: int, quality: int, encoding: Encoding = 
         square = resize_and_crop(decode_raw(data, encoding), size_px)
     encoded = io.BytesIO()
     square.save(encoded, "JPEG", quality=quality, subsampling="4:2:0" if square.mode in ("RGB", "RGBX") else -1)
-    colour = square if square.mode in ("RGB", "RGBX") else square.convert("RGB")
-    return Converted(pixels=np.asarray(colour), jpeg=encoded.getvalue())
+    return Converted(pixels=pixels_of(square), jpeg=encoded.getvalue())
 
 
 def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
@@ -64,16 +66,15 @@ def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
     Every pixel is what Pillow's way gives, because both decode with libjpeg-turbo. What is damaged, large enough to be
     reduced while it is decoded, or no JPEG goes Pillow's way.
     """
-    if not _SHORT_WAY or not data.startswith(b"\xff\xd8"):
+    size = jpeg_size(data) if _SHORT_WAY else None
+    if size is None:
         return None
+    width, height = size
+    if min(size) >= 2 * _SPARE * size_px or width * height > MAX_PIXELS:
+        return None
+    window = source_window(width, height, size_px)
+    shape = (window.height, window.width, 4)
     try:
-        header = read_header(data)
-        width, height = header.width_px, header.height_px
-        reduced = min(width, height) >= 2 * _SPARE * size_px
-        if reduced or width * height > MAX_PIXELS or header.colour_space not in ("YCbCr", "RGB", "GRAYSCALE"):
-            return None
-        window = source_window(width, height, size_px)
-        shape = (window.height, window.width, 4)
         pixels = decode_rows(data, y=window.top, x=window.left, out=np.empty(shape, np.uint8))
     except DecodeError:
         return None
@@ -146,6 +147,7 @@ class SourceWindow:
     box: tuple[float, float, float, float]
 
 
+@functools.lru_cache(maxsize=4096)
 def source_window(width: int, height: int, size_px: int, reduced_by: int = 1) -> SourceWindow:
     """Find what is needed of an image of a size for its centre of `size_px` after resizing.
 
