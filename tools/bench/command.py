@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from alexnet.shards.errors import InputError
+from alexnet.tools.bench.names import numbers
+from alexnet.tools.bench.net_commands import model
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.data import find_data
 
@@ -12,12 +13,16 @@ from alexnet.tools.data import find_data
 @click.group()
 @click.version_option(package_name="alexnet", prog_name="alexnet-bench")
 def main() -> None:
-    """Measure how fast this machine feeds the network, stage by stage.
+    """Measure how fast this machine feeds and trains the network, what bounds it, and how far it is from that.
 
     \b
     Start here:
       alexnet-bench dataloader /data/ilsvrc-256
+      alexnet-bench model
     """  # noqa: D301 (click wants the character)
+
+
+main.add_command(model)
 
 
 @main.command()
@@ -126,13 +131,7 @@ def prep(source: Path, images: int, workers: str, rounds: int, json_file: Path |
     """
     from alexnet.tools.bench.prep import run_prep
 
-    try:
-        counts = tuple(int(n) for n in workers.split(","))
-    except ValueError:
-        raise InputError(f"--workers {workers}: must be numbers with commas between, such as 1,2") from None
-    if min(counts) < 1:
-        raise InputError(f"--workers {workers}: every number must be at least 1")
-    run_prep(source, images, counts, rounds, json_file)
+    run_prep(source, images, numbers("--workers", workers), rounds, json_file)
 
 
 @main.command()
@@ -159,3 +158,22 @@ def prep_memory(entries: int, classes: int, shard_images: int, walk: bool, quick
         entries, classes, shard_images = 1_400_000, 2_184, 1_000
     bench = MemoryBench(entries=entries, classes=classes, shard_images=shard_images, walk=walk)
     run_prep_memory(bench, json_file)
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--images", type=click.IntRange(min=1), default=400, show_default=True, help="Taken evenly from SOURCE.")
+@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
+)
+@one_line_errors
+def encoding(source: Path, images: int, rounds: int, json_file: Path | None) -> None:
+    """Compare what a stored image costs to decode, for each way it could have been encoded.
+
+    Images of SOURCE are resized as the converter does it, encoded in seven ways, and decoded in turn by one thread:
+    windows as training reads them, and whole. Each way's bytes, error and speed stand beside the default's.
+    """
+    from alexnet.tools.bench.encoding import run_encoding
+
+    run_encoding(source, images, rounds, json_file)

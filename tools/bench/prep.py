@@ -54,7 +54,7 @@ def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: in
     with progress(as_json=False, stream=sys.stderr) as view:
         listed = open_source(source, on_walk=lambda walked: view.update(of_index(walked)))
     resume_rounds = rounds if time.perf_counter() - started < _LONG_LISTING_SECONDS else 1
-    found = _sample(listed, images)
+    found = sample_evenly(listed, images)
     bounds: list[float] = []
     speeds: dict[int, list[float]] = {n: [] for n in workers}
     peak, resume = WorkerPeak(), ResumeCosts()
@@ -63,7 +63,7 @@ def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: in
         for n in workers:
             speeds[n].append(_converter(found, n, peak))
         if k < resume_rounds:
-            resume.measure(source, _sample)
+            resume.measure(source, sample_evenly)
     return {
         "schema": SCHEMA,
         "conditions": {
@@ -85,7 +85,7 @@ def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: in
     }
 
 
-def _sample(source: Source, images: int) -> Source:
+def sample_evenly(source: Source, images: int) -> Source:
     """Take images evenly from the training set, so that every class and size is there."""
     members = source.members["train"]
     if not members:
@@ -105,7 +105,7 @@ def _bound(source: Source) -> float:
 
 def _bound_here(source: Source) -> float:
     """Return images/s of one core's decode + resize + encode, on CPU time, bytes already in memory."""
-    data = [_read(source, m) for m in source.members["train"][:_BOUND_IMAGES]]
+    data = [read_member(source, m) for m in source.members["train"][:_BOUND_IMAGES]]
     decodable = [d for d in data if _try(d)]
     started = time.process_time()
     for d in decodable:
@@ -115,7 +115,8 @@ def _bound_here(source: Source) -> float:
     return len(decodable) / (time.process_time() - started)
 
 
-def _read(source: Source, member: Member) -> bytes:
+def read_member(source: Source, member: Member) -> bytes:
+    """Read one image's bytes from a source."""
     with (source.root / member.file).open("rb") as file:
         file.seek(member.offset)
         return file.read(member.length)
