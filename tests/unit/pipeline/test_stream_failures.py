@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline.host import available
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
 
@@ -201,3 +204,17 @@ def test_memory_is_flat_over_fifty_epochs(root: Path, decode: str) -> None:
                 pass
             after.append(resident_bytes())
     assert after[-1] - after[1] < 20e6
+
+
+@pytest.mark.skipif(available() is not None, reason=f"no host decoder: {available()}")
+def test_the_host_decoder_takes_no_fresh_memory_over_a_hundred_epochs(ci_100: Path) -> None:
+    """A batch of fresh memory would fault in each of its 2,940 pages."""
+    faults, resident = [], []
+    with ImageStream(ci_100 / "train", batch_images=20, seed=1, settings=StreamSettings(decode="host")) as stream:
+        for _ in range(100):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            batches = sum(1 for _ in stream)
+            faults.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / batches)
+            resident.append(resident_bytes())
+    assert statistics.median(faults[10:]) < 30
+    assert resident[-1] - resident[10] < 12e6, "less than one batch"
