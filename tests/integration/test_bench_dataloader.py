@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from alexnet.tools.bench import dataloader_rounds
+from alexnet.tools.bench import rounds
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.dataloader_rounds import Measured, Timing, measure_rows
 from alexnet.tools.bench.dataloader_rows import Row, rows_of
+from alexnet.tools.bench.rounds import Measured, Timing, measure_rows
 from alexnet.tools.bench.schema import faults, read_report
 from alexnet.tools.bench.stages_seam import StageSettings
 
@@ -83,7 +83,7 @@ def test_storage_memory_and_parts_are_measured_without_torch(ci_100: Path) -> No
             assert "cache" in one.why or "cached" in one.why  # some file systems cannot forget
             continue
         assert not one.why, one.row.name
-        assert one.rounds[0]["bytes"] > 0
+        assert one.rounds[0]["amount"] > 0
         if one.row.name != "memory-copy":
             assert one.rounds[0]["peak_bytes"] < 250e6, "a process with torch would take more"
 
@@ -103,13 +103,13 @@ def test_a_row_that_hangs_or_dies_is_told_from_the_others(ci_100: Path, monkeypa
         "die": "import os, sys; print('the disk is on fire', file=sys.stderr); sys.stderr.flush(); os.abort()",
         "leave": "raise SystemExit(3)",
     }
-    real = dataloader_rounds.command_of
+    real = rounds.command_of
 
     def command(row: Row, settings: StageSettings) -> list[str]:
         return [sys.executable, "-c", scripts[row.name]] if row.name in scripts else real(row, settings)
 
-    monkeypatch.setattr(dataloader_rounds, "command_of", command)
-    monkeypatch.setattr(dataloader_rounds, "limit_of", lambda row, timing: 0.2 if row.name == "hang" else 60.0)
+    monkeypatch.setattr(rounds, "command_of", command)
+    monkeypatch.setattr(rounds, "limit_of", lambda row, timing: 0.2 if row.name == "hang" else 60.0)
     rows = [Row(name=name, title=name, group="peer", kind="read") for name in scripts]
     hung, died, left, fine = measure(ci_100, *rows, READ)
     assert "did not answer within" in hung.why
@@ -160,7 +160,7 @@ def test_ctrl_c_writes_partial_results(ci_100: Path, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["dataloader", "--compare", "pytorch"], "--compare pytorch: must be of webdataset, torch, dali, ffcv, spdl"),
+        (["dataloader", "--compare", "pytorch"], "--compare pytorch: must be of webdataset, torch, dali, ffcv, spdl, "),
         (["dataloader", "--rows", "reed", "--device", "cpu"], "--rows reed: must be of"),
         (["dataloader", "--html", "/no/such/folder/x.html"], "--html /no/such/folder/x.html: cannot be written"),
         (["diff", "/no/such/a.json", "/no/such/b.json"], "/no/such/a.json: cannot be read"),

@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 
 from alexnet.tools.bench.names import numbers
-from alexnet.tools.bench.net_commands import model
+from alexnet.tools.bench.net_commands import model, train
 from alexnet.tools.command import one_line_errors
-from alexnet.tools.data import find_data
 
 
 @click.group()
@@ -23,6 +22,7 @@ def main() -> None:
 
 
 main.add_command(model)
+main.add_command(train)
 
 
 @main.command()
@@ -37,7 +37,9 @@ main.add_command(model)
 )
 @click.option("--quick", is_flag=True, help="The main rows only, under a minute without --compare.")
 @click.option("--rows", default="", help="Only these, with commas between; a wrong name lists them all.")
-@click.option("--compare", default="", help="Other loaders, of webdataset,torch,dali,ffcv,spdl.")
+@click.option(
+    "--compare", default="", help="Other loaders, of webdataset,torch,dali,ffcv,spdl,nvimagecodec,torchvision."
+)
 @click.option(
     "--need", type=click.FloatRange(min=0, min_open=True), help="Images/s the trainer takes, for the verdict."
 )
@@ -74,10 +76,12 @@ def dataloader(
     wall time, and the rate by CPU time, which other users of the machine do not change. docs/benchmarks.md explains
     rows and JSON. Ctrl-C writes what was measured until then.
     """
+    from alexnet.tools.bench.bench_data import bench_data
     from alexnet.tools.bench.dataloader import DataloaderBench, run_dataloader
     from alexnet.tools.bench.dataloader_rows import known_peers
 
-    folder, why = find_data(data)
+    peers = known_peers(compare)
+    folder, why = bench_data(data, quick=quick)
     settings = DataloaderBench(
         data=folder,
         why=why,
@@ -89,7 +93,7 @@ def dataloader(
         seconds=seconds or (0.5 if quick else 2.0),
         quick=quick,
         rows=tuple(name.strip() for name in rows.split(",") if name.strip()),
-        peers=known_peers(compare),
+        peers=peers,
         need=need,
         tune_seconds=tune_seconds,
         check=check,
@@ -103,16 +107,23 @@ def dataloader(
 @click.option(
     "--max-slowdown", type=click.FloatRange(0, 0.99), default=0.05, show_default=True, help="That is let pass."
 )
+@click.option(
+    "--run-to-run",
+    type=click.FloatRange(0, 0.5),
+    default=0.01,
+    show_default=True,
+    help="Deviation of equal runs beyond that of their rounds.",
+)
 @one_line_errors
-def diff(a: Path, b: Path, max_slowdown: float) -> None:
-    """Compare two files that `dataloader --json` wrote; exit code 1 if B is really slower.
+def diff(a: Path, b: Path, max_slowdown: float, run_to_run: float) -> None:
+    """Compare two files that --json of one command wrote; exit code 1 if B is really slower.
 
-    A row counts as slower if it is by more than the slowdown that is let pass and the spread of both runs' rounds
-    leaves no doubt. Where others used the machine, rates are compared by CPU time.
+    A row counts as slower if it is by more than the slowdown that is let pass and the spread of both runs' rounds, and
+    of equal runs, leaves no doubt. Where others used the machine, rates are compared by CPU time.
     """
     from alexnet.tools.bench.diff import run_diff
 
-    run_diff(a, b, max_slowdown)
+    run_diff(a, b, max_slowdown, run_to_run)
 
 
 @main.command()

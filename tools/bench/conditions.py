@@ -9,7 +9,7 @@ from typing import Any
 
 from alexnet.shards.manifest import Split
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.bench.dataloader_clock import foreign_load, read_clocks
+from alexnet.tools.bench.clock import foreign_load, read_clocks
 from alexnet.tools.bench.stages_storage import cached_share
 from alexnet.tools.machine import describe_machine
 
@@ -21,9 +21,8 @@ _REPEATED_BELOW_BATCHES = 8
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, Any]:
-    """Describe machine, data and load before anything is measured; takes half a second of looking."""
-    reader = SplitReader(data, split)
+def machine_before() -> dict[str, Any]:
+    """Describe machine and load before anything is measured; takes half a second of looking."""
     begin = read_clocks()
     time.sleep(_LOOK_SECONDS)
     idle = foreign_load(begin, read_clocks())
@@ -32,6 +31,15 @@ def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, 
         "machine": asdict(describe_machine()),
         "governor": _governor(),
         "load": {"before": os.getloadavg()[0], "after": None, "foreign_before": idle},
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, Any]:
+    """Describe machine, load and data."""
+    reader = SplitReader(data, split)
+    return {
+        **machine_before(),
         "data": str(data),
         "manifest": reader.manifest.digest(),
         "split": split,
@@ -40,7 +48,6 @@ def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, 
         "size_px": reader.manifest.size_px,
         "repeated": len(reader) < _REPEATED_BELOW_BATCHES * batch_images,
         "cached": cached_share([reader.root / shard.file for shard in reader.shards]),
-        "cores": len(os.sched_getaffinity(0)),
     }
 
 

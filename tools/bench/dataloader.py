@@ -1,7 +1,7 @@
 """`alexnet-bench dataloader`: what the data path makes on this machine, beside its limits and beside other loaders.
 
 A number without its bound and its conditions is worth little, so every row has both. Settings come in, a report goes
-out; the rows are in `dataloader_rows`, the turns in `dataloader_rounds`, the arithmetic in `dataloader_report`.
+out; the rows are in `dataloader_rows`, the turns in `rounds`, the arithmetic in `dataloader_report`.
 """
 
 import json
@@ -20,11 +20,11 @@ from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.conditions import conditions_before
 from alexnet.tools.bench.dataloader_page import dataloader_page
 from alexnet.tools.bench.dataloader_report import report_of
-from alexnet.tools.bench.dataloader_rounds import Timing, measure_rows
 from alexnet.tools.bench.dataloader_rows import choose_rows, peer_rows, rows_of
 from alexnet.tools.bench.dataloader_table import print_dataloader
 from alexnet.tools.bench.dataloader_tune import tune
 from alexnet.tools.bench.figures import refuse_unwritable
+from alexnet.tools.bench.rounds import Timing, measure_rows
 from alexnet.tools.bench.stages_seam import StageSettings
 from alexnet.tools.command import StoppedError
 from alexnet.tools.interruption import INTERRUPTED, interruptible

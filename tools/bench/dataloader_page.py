@@ -110,7 +110,7 @@ def _ratios(ratios: Sequence[dict[str, Any]]) -> list[Element]:
             r["about"],
             f"{r['wall']['median']:.2f}",
             f"{r['cpu']['median']:.2f}",
-            f"{r['at_least']:.2f}",
+            "" if r["at_least"] is None else f"{r['at_least']:.2f}",
             f"{'holds' if r['holds'] else 'fails'} by {r['by']}",
         )
         for r in ratios

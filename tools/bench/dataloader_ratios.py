@@ -1,41 +1,10 @@
-"""Ratios between rows of one run that must not fall, and the stages of the stream told apart by differences.
-
-A ratio is taken round by round, between rows that ran within seconds of each other, so that a machine's drift cancels.
-"""
+"""The loader's guarded ratios, and the stages of the stream told apart by differences between rows."""
 
 import math
 import statistics
-from dataclasses import dataclass
 from typing import Any
 
-from alexnet.tools.bench.conditions import FOREIGN_LOAD_MARK
-from alexnet.tools.bench.figures import spread
-
-_THREADS_SHARE = 0.95  # of a gain by the number of threads: 1.9 for two
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guard:
-    """Say that a row must reach so many times another one."""
-
-    row: str
-    over: str
-    at_least: float
-    about: str
-
-
-GUARDS = (
-    Guard(row="stream-uint8", over="dali-plain", at_least=1.3, about="stream to uint8 over the plain DALI graph"),
-    Guard(row="stream-float32", over="dali-plain", at_least=1.5, about="stream to float32 over the plain DALI graph"),
-    Guard(
-        row="stream-dali-float32",
-        over="dali-plain",
-        at_least=0.95,
-        about="stream to float32 with the DALI decoder over the plain DALI graph",
-    ),
-    Guard(row="stream-uint8", over="jpeg-window", at_least=0.85, about="stream to uint8 over its limit"),
-    Guard(row="stream-float32", over="jpeg-window", at_least=0.75, about="stream to float32 over its limit"),
-)
+from alexnet.tools.bench.guards import BESIDE_TRAINER, DATALOADER, THREADS_SHARE, Guard, ratio_of
 
 
 def guarded(rows: dict[str, dict[str, Any]], threads: int) -> list[dict[str, Any]]:
@@ -44,30 +13,28 @@ def guarded(rows: dict[str, dict[str, Any]], threads: int) -> list[dict[str, Any
     CPU time decides where others used more than 5% of the cores beside one of the two rows.
     """
     gain = Guard(
-        row="stream-float32", over="stream-1-thread", at_least=_THREADS_SHARE * threads, about=f"1 to {threads} threads"
+        row="stream-float32", over="stream-1-thread", at_least=THREADS_SHARE * threads, about=f"1 to {threads} threads"
     )
-    return [_ratio(g, rows[g.row], rows[g.over]) for g in (*GUARDS, gain) if g.row in rows and g.over in rows]
+    ratios = [ratio_of(g, rows[g.row], rows[g.over]) for g in (*DATALOADER, gain) if {g.row, g.over} <= rows.keys()]
+    return ratios + _beside_trainer(rows)
 
 
-def _ratio(guard: Guard, row: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    wall, cpu = (_round_by_round(row, over, key) for key in ("images_per_s", "images_per_s_all_cores_busy"))
-    by = "cpu" if max(row["foreign_load"], over["foreign_load"]) > FOREIGN_LOAD_MARK else "wall"
-    value = (cpu if by == "cpu" else wall)["median"]
-    return {
-        "about": guard.about,
-        "row": guard.row,
-        "over": guard.over,
-        "wall": wall,
-        "cpu": cpu,
-        "by": by,
-        "at_least": guard.at_least,
-        "holds": value >= guard.at_least,
-    }
+def _beside_trainer(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stream beside a trainer over the stream alone with as many threads, by wall time.
 
-
-def _round_by_round(row: dict[str, Any], over: dict[str, Any], key: str) -> dict[str, float]:
-    pairs = zip(row["rounds"], over["rounds"], strict=False)  # a run that was interrupted has one row a round ahead
-    return spread([a[key] / b[key] for a, b in pairs])
+    CPU time would not do: the trainer's is in it.
+    """
+    alone = [name for name in rows if name.startswith("stream-") and name.endswith(("-thread", "-threads"))]
+    if not alone:
+        return []
+    over = max(alone, key=lambda name: int(name.split("-")[1]))  # what the rows beside a trainer run with
+    ratios = []
+    for where, process, at_least in (("here", "this", BESIDE_TRAINER), ("elsewhere", "another", None)):
+        about = f"the stream beside a trainer in {process} process over the stream alone"
+        guard = Guard(row=f"stream-beside-trainer-{where}", over=over, at_least=at_least, about=about)
+        if guard.row in rows:
+            ratios.append(ratio_of(guard, rows[guard.row], rows[over], by_wall=True))
+    return ratios
 
 
 _STAGES = (

@@ -6,11 +6,10 @@ The report is plain data; `schema.py` says what it holds.
 import statistics
 from typing import Any
 
-from alexnet.tools.bench.conditions import FOREIGN_LOAD_MARK
 from alexnet.tools.bench.dataloader_ratios import guarded, stages_of
-from alexnet.tools.bench.dataloader_rounds import Measured
 from alexnet.tools.bench.dataloader_verdict import verdict_of
-from alexnet.tools.bench.figures import spread
+from alexnet.tools.bench.report_rows import missing_rows, row_of
+from alexnet.tools.bench.rounds import Measured
 from alexnet.tools.bench.schema import SCHEMA
 
 _LISTS = {"limit": "limits", "row": "rows", "part": "parts", "peer": "peers"}
@@ -27,11 +26,7 @@ def report_of(
     report: dict[str, Any] = {"schema": SCHEMA, "command": "dataloader", "complete": complete, "conditions": conditions}
     for group, name in _LISTS.items():
         report[name] = [rows[o.row.name] for o in measured if o.row.group == group and o.row.name in rows]
-    report["missing"] = [
-        {"name": one.row.name, "title": one.row.title, "why": one.why or "the run was interrupted before it"}
-        for one in measured
-        if one.why or not one.rounds
-    ]
+    report["missing"] = missing_rows(measured)
     report["stages"] = stages_of(rows)
     report["ratios"] = guarded(rows, conditions["threads"])
     report["tune"] = []
@@ -40,41 +35,18 @@ def report_of(
 
 
 def _row(one: Measured, conditions: dict[str, Any]) -> dict[str, Any]:
-    cores = _cores(one, conditions)
-    rounds = [
-        {
-            "images": r["images"],
-            "bytes": r["bytes"],
-            "seconds": r["seconds"],
-            "cpu_seconds": r["cpu_seconds"],
-            "foreign_load": r["foreign_load"],
-            "images_per_s": r["images"] / r["seconds"],
-            "images_per_s_all_cores_busy": cores * r["images"] / max(r["cpu_seconds"], 1e-9),
-        }
-        for r in one.rounds
-    ]
-    images = sum(r["images"] for r in rounds)
-    seconds, cpu = (sum(r[key] for r in rounds) for key in ("seconds", "cpu_seconds"))
-    foreign = sum(r["foreign_load"] * r["seconds"] for r in rounds) / seconds
-    return {
-        "name": one.row.name,
-        "title": one.row.title,
-        "images_per_s": spread([r["images_per_s"] for r in rounds]),
-        "images_per_s_all_cores_busy": spread([r["images_per_s_all_cores_busy"] for r in rounds]),
-        "mb_per_s": statistics.median(r["bytes"] / r["seconds"] / 1e6 for r in rounds),
-        "cpu_s_per_1000_images": 1000 * cpu / images if images else None,
-        "cores_busy": cpu / seconds,
-        "cores": cores,
-        "foreign_load": foreign,
-        "disturbed": foreign > FOREIGN_LOAD_MARK,
-        "limit": one.row.limit or None,
-        "by": one.row.by,
-        "share_of_limit": None,
-        "memory_mb": {"before": one.ready["before_bytes"] / 1e6, "peak": one.rounds[-1]["peak_bytes"] / 1e6},
-        "settings": one.ready["settings"],
-        "versions": one.ready["versions"],
-        "rounds": rounds,
-    }
+    row = row_of(one, _cores(one, conditions))
+    for kept, r in zip(row["rounds"], one.rounds, strict=True):
+        kept["bytes"] = r["amount"]
+    row["mb_per_s"] = statistics.median(r["bytes"] / r["seconds"] / 1e6 for r in row["rounds"])
+    return row | {"gpu": _gpu(one), "limit": one.row.limit or None, "by": one.row.by, "share_of_limit": None}
+
+
+def _gpu(one: Measured) -> dict[str, float]:
+    """Return how busy the GPU and its JPEG engine were, where a row tells it."""
+    told = [r.get("more", {}) for r in one.rounds]
+    names = sorted({name for more in told for name in more})
+    return {name: statistics.median(more[name] for more in told if name in more) for name in names}
 
 
 def _cores(one: Measured, conditions: dict[str, Any]) -> int:

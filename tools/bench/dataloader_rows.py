@@ -10,7 +10,7 @@ from typing import Any, Literal
 from alexnet.shards.errors import InputError
 
 Group = Literal["limit", "row", "peer", "part"]
-PEERS = ("webdataset", "torch", "dali", "ffcv", "spdl")
+PEERS = ("webdataset", "torch", "dali", "ffcv", "spdl", "nvimagecodec", "torchvision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,11 @@ class Row:
 def rows_of(threads: int, device: str) -> list[Row]:
     """Return the rows of a machine, limits first."""
     rows = [*_LIMITS, *_PARTS, *_ROWS]
-    rows += [_fewer_threads(n) for n in (1, 2, 4, 8, 16, 32, 64) if n < threads]
+    fewer = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < threads]
+    rows += [_fewer_threads(n) for n in fewer]
+    rows += [_beside(fewer[-1], trainer) for trainer in ("here", "elsewhere") if fewer]
     if device == "cuda":
-        options = {"output": "float32", "device": "cuda"}
-        rows.append(
-            Row(name="stream-cuda", title="stream to float32 on the GPU", group="row", kind="stream", options=options)
-        )
+        rows += _GPU_ROWS
     return rows
 
 
@@ -130,6 +129,19 @@ def _fewer_threads(n: int) -> Row:
     return _stream(f"stream-{n}-thread{plural}", f"stream to float32, {n} thread{plural}", output="float32", threads=n)
 
 
+def _beside(n: int, trainer: str) -> Row:
+    where = "in the same process" if trainer == "here" else "in another process"
+    options = {"output": "float32", "threads": n, "trainer": trainer}
+    return Row(
+        name=f"stream-beside-trainer-{trainer}",
+        title=f"stream to float32, {n} thread{'s' * (n > 1)}, beside a trainer {where}",
+        group="row",
+        kind="beside",
+        options=options,
+        limit="jpeg-window",
+    )
+
+
 _ROWS = (
     Row(
         name="read",
@@ -157,6 +169,32 @@ _ROWS = (
 )
 
 
+_GPU_ROWS = (
+    Row(name="nvjpeg", title="nvJPEG, whole images", group="limit", kind="nvjpeg", options={"by": "both"}, quick=True),
+    Row(name="nvjpeg-engine", title="nvJPEG, its engine alone", group="part", kind="nvjpeg", options={"by": "engine"}),
+    Row(
+        name="nvjpeg-kernels", title="nvJPEG, its kernels alone", group="part", kind="nvjpeg", options={"by": "kernels"}
+    ),
+    Row(
+        name="to-device",
+        title="copies to the GPU, float32 batches",
+        group="limit",
+        kind="to-device",
+        options={"output": "float32"},
+    ),
+    _stream("stream-cuda", "stream to float32 on the GPU", "nvjpeg", quick=True, output="float32", device="cuda"),
+    _stream("stream-cuda-bfloat16", "stream to bfloat16 on the GPU", "nvjpeg", output="bfloat16", device="cuda"),
+    _stream(
+        "stream-cuda-host",
+        "stream to float32 on the GPU, decoded on the host",
+        output="float32",
+        device="cuda",
+        decode="host",
+    ),
+    _stream("stream-cuda-auto", 'the same, decode="auto"', "", output="float32", device="cuda", decode="auto"),
+)
+
+
 def _peer(name: str, title: str, kind: str, **options: object) -> Row:
     return Row(name=name, title=title, group="peer", kind=kind, options=options, limit="jpeg-full", quick=True)
 
@@ -179,4 +217,6 @@ _PEER_ROWS = {
         _peer("spdl", "SPDL, its own decoder", "spdl", decoder="spdl"),
         _peer("spdl-simplejpeg", "SPDL, simplejpeg", "spdl", decoder="simplejpeg"),
     ),
+    "nvimagecodec": (_peer("nvimagecodec", "nvImageCodec", "nvimagecodec", library="nvimagecodec"),),
+    "torchvision": (_peer("torchvision", "torchvision, decode_jpeg", "torchvision", library="torchvision"),),
 }

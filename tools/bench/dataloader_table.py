@@ -85,6 +85,7 @@ def _cells(row: dict[str, Any], *, repeated: bool) -> list[str]:
     rate, busy, cost = row["images_per_s"], row["images_per_s_all_cores_busy"], row["cpu_s_per_1000_images"]
     of_images = [f"{rate['median']:,.0f}", f"{rate['min']:,.0f}-{rate['max']:,.0f}", f"{busy['median']:,.0f}"]
     marks = (["repeated"] if repeated else []) + ([f"others {row['foreign_load']:.0%}"] if row["disturbed"] else [])
+    marks += [f"{_words(what)} {busy:.0f}%" for what, busy in row["gpu"].items()]
     return [
         row["title"],
         *(of_images if cost is not None else ["", "", ""]),
@@ -95,6 +96,10 @@ def _cells(row: dict[str, Any], *, repeated: bool) -> list[str]:
         f"{row['memory_mb']['peak']:,.0f}",
         ", ".join(marks),
     ]
+
+
+def _words(busy: str) -> str:
+    return busy.removesuffix("_busy_percent").replace("_", " ")
 
 
 def _share(share: dict[str, float | None] | None) -> str:
@@ -115,7 +120,6 @@ def _ratios(ratios: list[dict[str, Any]]) -> Table:
     table = Table("ratio, round by round", "by wall time", "by CPU time", "at least", "")
     for r in ratios:
         figures = [f"{r[k]['median']:.2f} ({r[k]['min']:.2f}-{r[k]['max']:.2f})" for k in ("wall", "cpu")]
-        table.add_row(
-            r["about"], *figures, f"{r['at_least']:.2f}", f"{'holds' if r['holds'] else 'FAILS'} by {r['by']}"
-        )
+        wanted = "" if r["at_least"] is None else f"{r['at_least']:.2f}"
+        table.add_row(r["about"], *figures, wanted, f"{'holds' if r['holds'] else 'FAILS'} by {r['by']}" * bool(wanted))
     return table

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from alexnet.tools.bench.dataloader_rounds import Measured, Timing, measure_rows
 from alexnet.tools.bench.dataloader_rows import Row
+from alexnet.tools.bench.rounds import Measured, Timing, measure_rows
 from alexnet.tools.bench.stages_seam import StageSettings
 
 _SECONDS = 0.5  # of a candidate in a round

@@ -66,17 +66,20 @@ def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: in
             resume.measure(source, sample_evenly)
     return {
         "schema": SCHEMA,
+        "command": "prep",
         "conditions": {
             **_conditions(source, rounds),
             "images": len(found.members["train"]),
             "entries": sum(map(len, listed.members.values())),
         },
         "bound_images_per_s_a_core": spread(bounds),
+        "bound_rounds": bounds,
         "rows": [
             {
                 "workers": n,
                 "images_per_s": spread(values),
                 "share_of_bound_a_core": statistics.median(values) / n / statistics.median(bounds),
+                "rounds": values,
             }
             for n, values in speeds.items()
         ],

@@ -1,130 +1,28 @@
-"""What the JSON of `alexnet-bench dataloader` holds, and whether a file holds it. docs/benchmarks.md explains it.
-
-A shape is a type, a tuple of allowed types, a list of one shape (for any number of such values), a dictionary of
-shapes (exactly these fields), or `Mapping(shape)` for fields of any name.
-"""
+"""Check a file that `--json` wrote, of any command: whether it holds what `shapes.py` says."""
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alexnet.shards.errors import InputError
+from alexnet.tools.bench.shapes import SHAPES, Mapping, OneOf, Optional
 
 SCHEMA = 2
 """Grows when a field changes its meaning or goes; new fields do not change it."""
-
-_NUMBER = (float, int)
-_SPREAD = {"median": _NUMBER, "min": _NUMBER, "max": _NUMBER}
-
-
-@dataclass(frozen=True)
-class Mapping:
-    """Allow fields of any name, each of this shape."""
-
-    of: Any
-
-
-@dataclass(frozen=True)
-class Optional:
-    """Allow null in place of a shape."""
-
-    of: Any
-
-
-_ROUND = {
-    "images": int,
-    "bytes": int,
-    "seconds": _NUMBER,
-    "cpu_seconds": _NUMBER,
-    "foreign_load": _NUMBER,
-    "images_per_s": _NUMBER,
-    "images_per_s_all_cores_busy": _NUMBER,
-}
-_ROW = {
-    "name": str,
-    "title": str,
-    "images_per_s": _SPREAD,
-    "images_per_s_all_cores_busy": _SPREAD,
-    "mb_per_s": _NUMBER,
-    "cpu_s_per_1000_images": Optional(_NUMBER),
-    "cores_busy": _NUMBER,
-    "cores": int,
-    "foreign_load": _NUMBER,
-    "disturbed": bool,
-    "limit": Optional(str),
-    "share_of_limit": Optional({"wall": _NUMBER, "cpu": Optional(_NUMBER)}),
-    "memory_mb": {"before": _NUMBER, "peak": _NUMBER},
-    "settings": str,
-    "versions": Mapping(str),
-    "rounds": [_ROUND],
-}
-_CONDITIONS = {
-    "when": str,
-    "machine": {
-        "system": str,
-        "cpu": str,
-        "cores": int,
-        "memory_bytes": int,
-        "gpu": Optional(
-            {"name": str, "memory_bytes": int, "driver": str, "compute_capability": str, "gpus": int},
-        ),
-        "gpu_why": str,
-        "versions": Mapping(str),
-    },
-    "governor": str,
-    "load": {"before": _NUMBER, "after": _NUMBER, "foreign_before": _NUMBER},
-    "data": str,
-    "why": str,
-    "manifest": str,
-    "split": str,
-    "images": int,
-    "bytes_per_image": int,
-    "size_px": int,
-    "repeated": bool,
-    "cached": Optional(_NUMBER),
-    "cores": int,
-    "batch_images": int,
-    "threads": int,
-    "device": str,
-    "rounds": int,
-    "seconds": _NUMBER,
-}
-_REPORT = {
-    "schema": int,
-    "command": str,
-    "complete": bool,
-    "conditions": _CONDITIONS,
-    "limits": [_ROW],
-    "rows": [_ROW],
-    "parts": [_ROW],
-    "peers": [_ROW],
-    "missing": [{"name": str, "title": str, "why": str}],
-    "stages": [{"name": str, "cpu_us": _NUMBER, "plus_minus_us": _NUMBER, "share": _NUMBER, "how": str}],
-    "ratios": [
-        {
-            "about": str,
-            "row": str,
-            "over": str,
-            "wall": _SPREAD,
-            "cpu": _SPREAD,
-            "by": str,
-            "at_least": _NUMBER,
-            "holds": bool,
-        }
-    ],
-    "tune": [str],
-    "verdict": str,
-}
+_SCHEMAS = {"prep": 1}
+"""Of commands whose JSON has a number of its own."""
 
 
 def faults(report: Any) -> list[str]:
     """Return what is wrong with a report, a line each: fields that lack, that nobody knows, of another type."""
-    found = _faults(report, _REPORT, "report")
-    if not found and report["schema"] != SCHEMA:
-        found.append(f"report.schema: is {report['schema']}, this version reads {SCHEMA}")
-    return found
+    command = report.get("command") if isinstance(report, dict) else None
+    if command not in SHAPES:
+        return [f"report.command: is {command!r}, must be one of {', '.join(SHAPES)}"]
+    known = _SCHEMAS.get(str(command), SCHEMA)
+    if report.get("schema") != known:
+        return [f"report.schema: is {report.get('schema')}, this version reads {known}"]
+    return _faults(report, SHAPES[command], "report")
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -136,7 +34,7 @@ def read_report(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: is not JSON ({error}); give a file that --json wrote") from None
     if wrong := faults(report):
-        raise InputError(f"{path}: is no report of `alexnet-bench dataloader`: {wrong[0]}")
+        raise InputError(f"{path}: is no report of `alexnet-bench`: {wrong[0]}")
     checked: dict[str, Any] = report
     return checked
 
@@ -144,6 +42,8 @@ def read_report(path: Path) -> dict[str, Any]:
 def _faults(value: Any, shape: Any, where: str) -> list[str]:
     if isinstance(shape, Optional):
         return [] if value is None else _faults(value, shape.of, where)
+    if isinstance(shape, OneOf):
+        return min((_faults(value, one, where) for one in shape.of), key=len)
     if isinstance(shape, list):
         if not isinstance(value, list):
             return [f"{where}: must be a list"]

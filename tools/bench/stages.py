@@ -3,7 +3,6 @@
 A stage is made in a process of its own, and loads only what it measures with: reading and libjpeg-turbo need no torch.
 """
 
-from collections.abc import Iterator
 from contextlib import closing
 from importlib import import_module
 from typing import Any
@@ -30,6 +29,14 @@ def make_stage(kind: str, options: dict[str, Any], settings: StageSettings) -> S
         return jpeg(settings, options)
     if kind == "stream":
         return _stream(settings, options)
+    if kind in ("nvjpeg", "to-device"):
+        from alexnet.tools.bench import stages_gpu
+
+        return (stages_gpu.nvjpeg if kind == "nvjpeg" else stages_gpu.to_device)(settings, options)
+    if kind == "beside":
+        from alexnet.tools.bench.stages_beside import beside
+
+        return beside(_stream(settings, options), settings, options)
     from alexnet.tools.bench.peers import make_peer
 
     return make_peer(kind, options, settings)
@@ -83,29 +90,9 @@ def _stream(settings: StageSettings, options: dict[str, Any]) -> Stage:
                         labels.sum().item()  # the GPU has passed the batch
                     yield len(labels), round(len(labels) * image_bytes)
 
-    return Stage(work=work, settings=f"{stream.describe()[-1]}; depth {run.depth}", ready_batches=run.depth + 1)
+    stage = Stage(work=work, settings=f"{stream.describe()[-1]}; depth {run.depth}", ready_batches=run.depth + 1)
+    if not cuda:
+        return stage
+    from alexnet.tools.bench.stages_gpu import watched
 
-
-def decode(reader: SplitReader, batch_images: int, threads: int, device_id: int | None) -> Iterator[int]:
-    """Decode whole images with DALI, nothing else; yield the number of each run's images."""
-    from nvidia.dali import Pipeline, fn, types
-
-    batches = len(reader) // batch_images
-
-    def jpegs(iteration: int) -> list[Any]:
-        first = iteration % batches * batch_images
-        return [reader.jpeg(i) for i in range(first, first + batch_images)]
-
-    pipeline = Pipeline(batch_images, threads, device_id, prefetch_queue_depth=2, exec_dynamic=True)
-    with pipeline:
-        files = fn.external_source(source=jpegs, batch=True, no_copy=True)
-        device = "cpu" if device_id is None else "mixed"
-        pipeline.set_outputs(
-            fn.decoders.image(
-                files, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, adjust_orientation=False
-            )
-        )
-    pipeline.build()
-    while True:
-        pipeline.run()
-        yield batch_images
+    return watched(stage)

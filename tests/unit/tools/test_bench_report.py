@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from alexnet.shards.errors import InputError
+from alexnet.tools.bench.comparable import WALL, comparable
 from alexnet.tools.bench.dataloader_page import dataloader_page
 from alexnet.tools.bench.dataloader_report import report_of
-from alexnet.tools.bench.dataloader_rounds import Measured
 from alexnet.tools.bench.dataloader_rows import Row, choose_rows, known_peers, peer_rows, rows_of
 from alexnet.tools.bench.dataloader_table import print_dataloader
 from alexnet.tools.bench.dataloader_tune import candidates_of, recommendation
 from alexnet.tools.bench.diff import changes, run_diff, slowdown_p
+from alexnet.tools.bench.rounds import Measured
 from alexnet.tools.bench.schema import faults, read_report
 from alexnet.tools.command import StoppedError
 
@@ -74,7 +75,7 @@ def _measured(row: Row, rate: float, foreign: float, wall: float) -> Measured:
     rounds = [
         {
             "images": round(rate * factor),
-            "bytes": round(rate * factor * 20_000),
+            "amount": round(rate * factor * 20_000),
             "seconds": 1 / wall,
             "cpu_seconds": float(cores),
             "foreign_load": foreign,
@@ -234,7 +235,7 @@ def test_diff_raises_few_false_alarms() -> None:
             for row in side["rows"]:
                 for r in row["rounds"]:
                     r["images_per_s"] *= float(np.exp(rng.normal(0, 0.05)))
-        alarms += any(c.slower and c.decides for c in changes(a, b, 0.0, "images_per_s"))
+        alarms += any(c.slower and c.decides for c in changes(comparable(a), comparable(b), 0.0, WALL))
     assert alarms <= 20  # 10 expected at most; a faultless test passes with probability 0.998
 
 

@@ -17,6 +17,8 @@ _MODULES = {
     "dali": "dali_graph",
     "ffcv": "ffcv_loader",
     "spdl": "spdl_pipeline",
+    "nvimagecodec": "batch_decoders",
+    "torchvision": "batch_decoders",
 }
 _NEEDS = {
     "torch": ("torch",),
@@ -24,6 +26,8 @@ _NEEDS = {
     "dali": ("nvidia-dali-cuda130", "torch"),
     "ffcv": ("ffcv", "torch"),
     "spdl": ("spdl", "torch"),
+    "nvimagecodec": ("nvidia-nvimgcodec-cu13", "torch"),
+    "torchvision": ("torchvision", "torch"),
 }
 _DECODERS = {"simplejpeg": ("simplejpeg",), "pil": ("pillow-simd",)}
 

@@ -4,7 +4,7 @@ Each row has a process of its own, so that rows share neither threads nor memory
 along, and peak memory is a row's own. Commands come as lines of JSON on standard input, answers go out the same way on
 what was standard output; whatever libraries print goes to standard error.
 
-It is started as `python -m alexnet.tools.bench.dataloader_process SPECIFICATION`.
+It is started as `python -m alexnet.tools.bench.row_process SPECIFICATION`.
 """
 
 import json
@@ -13,31 +13,38 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.bench.dataloader_clock import descendants, foreign_load, read_clocks, wait_until_quiet
+from alexnet.tools.bench.clock import descendants, foreign_load, read_clocks, wait_until_quiet
 from alexnet.tools.bench.process_memory import peak_bytes
-from alexnet.tools.bench.stages import make_stage
-from alexnet.tools.bench.stages_seam import CannotRunError, Stage, StageSettings, Work
+from alexnet.tools.bench.stages_seam import (
+    AnySettings,
+    CannotRunError,
+    NetStageSettings,
+    Stage,
+    StageSettings,
+    Work,
+)
 
 _WARM_ROUNDS = 5
 _STABLE = 0.05  # two rounds in turn that differ by less
 _QUIET_LIMIT_SECONDS = 1.0
-_LEAST_BATCHES = 16  # loaders with worker processes deliver in bursts
 _LONGEST = 3.0  # times the seconds asked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Hold what one round gave. `foreign_load`: share of all cores that others kept busy."""
+    """Hold what one round gave. `foreign_load`: share of all cores that others kept busy. `more`: told by the stage."""
 
     images: int
-    bytes: int
+    amount: int
     seconds: float
     cpu_seconds: float
     foreign_load: float
+    more: dict[str, Any]
 
 
 class Runner:
@@ -50,17 +57,18 @@ class Runner:
     def round(self, seconds: float) -> Round:
         """Run for about so long and for some batches at least; then wait until what runs ahead has come to rest."""
         self._skip_ready()
-        images = bytes_ = batches = 0
+        images = amount = batches = 0
+        least = self._stage.least_batches
         wall = cpu = busy = 0.0
         deadline = time.perf_counter() + _LONGEST * seconds
-        while (wall < seconds or batches < _LEAST_BATCHES) and time.perf_counter() < deadline:
+        while (wall < seconds or batches < least) and time.perf_counter() < deadline:
             work = self._running()
             begin = read_clocks()
             until = begin.wall_seconds + seconds - wall
             for n, size in work:
-                images, bytes_, batches = images + n, bytes_ + size, batches + 1
+                images, amount, batches = images + n, amount + size, batches + 1
                 now = time.perf_counter()
-                if now >= deadline or (now >= until and batches >= _LEAST_BATCHES):
+                if now >= deadline or (now >= until and batches >= least):
                     break
             else:
                 self._pass = None
@@ -69,15 +77,16 @@ class Runner:
             cpu += end.cpu_seconds - begin.cpu_seconds
             busy += foreign_load(begin, end) * (end.wall_seconds - begin.wall_seconds)
         self._stage.after_round()
+        more = self._stage.more()
         wait_until_quiet(_QUIET_LIMIT_SECONDS)
-        return Round(images=images, bytes=bytes_, seconds=wall, cpu_seconds=cpu, foreign_load=busy / wall)
+        return Round(images=images, amount=amount, seconds=wall, cpu_seconds=cpu, foreign_load=busy / wall, more=more)
 
     def warm_up(self, seconds: float) -> None:
         """Run until two rounds in turn need the same CPU time for the same work, within 5%, or for five rounds."""
         before = 0.0
         for _ in range(_WARM_ROUNDS):
             done = self.round(seconds)
-            speed = done.bytes / max(done.cpu_seconds, 1e-6)
+            speed = done.amount / max(done.cpu_seconds, 1e-6)
             if abs(speed - before) < _STABLE * before:
                 return
             before = speed
@@ -99,7 +108,8 @@ def answers(commands: Iterator[str], specification: dict[str, Any]) -> Iterator[
     for line in commands:
         command = json.loads(line)
         if command["do"] == "build":
-            stage = make_stage(specification["kind"], specification["options"], _settings(specification))
+            maker = import_module(f"alexnet.tools.bench.{specification['made_by']}")
+            stage = maker.make_stage(specification["kind"], specification["options"], _settings(specification))
             before = _memory()
             runner = Runner(stage)
             runner.warm_up(command["seconds"])
@@ -125,7 +135,12 @@ def main() -> None:
     os._exit(0)  # whatever threads and worker processes a peer leaves behind must not keep this alive
 
 
-def _settings(specification: dict[str, Any]) -> StageSettings:
+def _settings(specification: dict[str, Any]) -> AnySettings:
+    if specification["made_by"] == NetStageSettings.made_by:
+        data = specification["data"]
+        return NetStageSettings(
+            device=specification["device"], threads=specification["threads"], data=Path(data) if data else None
+        )
     return StageSettings(
         data=Path(specification["data"]),
         split="train" if specification["split"] == "train" else "val",

@@ -1,0 +1,97 @@
+"""Which data are measured when none are given: a drawn set that no cache holds, or the bundled images, and why.
+
+The set is drawn once by `alexnet-prep synth` into a cache folder, and found there again. ALEXNET_BENCH_IMAGES changes
+how many images it has.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import click
+
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import read_manifest
+from alexnet.tools.data import find_data
+
+IMAGES, CLASSES, SEED = 50_000, 1_000, 2012
+_VARIABLE = "ALEXNET_BENCH_IMAGES"
+_IMAGE_BYTES = 25_000  # with its share of the index and of validation images
+_CORE_IMAGES_PER_S = 800  # drawn and encoded, roughly: for a word of warning
+_ROOM = 2.0  # times what it takes: a disk that this fills is not to be filled
+
+
+def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
+    """Return the data set to measure on, and why, in words; draw it if it is not there. Raises InputError.
+
+    What is given, or named by ALEXNET_DATA, is taken as it is; `quick` takes the bundled images.
+    """
+    if given is not None or os.environ.get("ALEXNET_DATA"):
+        return find_data(given)
+    bundled, why = find_data(None)
+    if quick:
+        return bundled, f"{why}; --quick draws none"
+    images = _wanted_images()
+    folder = cache_folder() / f"bench-{SEED}-{images}"
+    if _is_complete(folder):
+        return folder, f"drawn by `alexnet-prep synth` with seed {SEED}, found in the cache"
+    if short := _no_room(folder.parent, images):
+        return bundled, f"the bundled images, as {short}"
+    cores = len(os.sched_getaffinity(0))
+    click.echo(
+        f"no DATA was given: drawing {images:,} images into {folder}, once; about {images * _IMAGE_BYTES / 1e9:.1f} GB "
+        f"and {images / _CORE_IMAGES_PER_S / cores / 60:.1f} minutes (--quick takes the bundled 100 images instead)",
+        err=True,
+    )
+    _draw(folder, images)
+    return folder, f"drawn by `alexnet-prep synth` with seed {SEED}"
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
+
+
+def _wanted_images() -> int:
+    text = os.environ.get(_VARIABLE) or str(IMAGES)
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InputError(f"{_VARIABLE}={text}: must be a whole number of at least 1")
+    return int(text)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Say whether a set is there: its manifest is written last."""
+    try:
+        read_manifest(folder)
+    except InputError:
+        return False
+    return True
+
+
+def _no_room(parent: Path, images: int) -> str:
+    """Say why there is no room for the set; empty if there is."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(parent).free
+    except OSError as error:
+        return f"{parent} cannot be written ({error.strerror})"
+    needed = _ROOM * images * _IMAGE_BYTES
+    return f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are wanted" if free < needed else ""
+
+
+def _draw(folder: Path, images: int) -> None:
+    from alexnet.tools.synth.run import SynthOptions, run_synth
+
+    options = SynthOptions(
+        classes=min(CLASSES, images),
+        images=images,
+        val_images=None,
+        seed=SEED,
+        layout="shards",
+        size_px=None,
+        shard_images=None,
+        workers=None,
+        overwrite=False,
+        as_json=False,
+    )
+    run_synth(folder, options)
