@@ -1,24 +1,32 @@
-"""Checkpoints: a folder a step, whole or not there.
+"""Checkpoints, read: what lies in a checkpoint's folder, and how it comes back.
 
-Tensors lie in safetensors, everything else in JSON; loading unpickles nothing. A checkpoint is written under another
-name and renamed when it is whole, so a folder called `step-*` is complete.
+    checkpoints/LATEST                    the name of the newest one
+    checkpoints/step-000000200/
+        tensors.safetensors               or tensors-00001-of-00002.safetensors ...: what each process held
+        progress.json                     everything else, and the files' sizes; written last
+
+A folder with `progress.json` and files of those sizes is whole. Any program can read the tensors with `safetensors`;
+loading unpickles nothing. `checkpoint_writer` writes.
 """
 
 import json
-import os
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from alexnet.shards.errors import InputError
 
-_TENSORS = "tensors.safetensors"
-_PROGRESS = "progress.json"
+PROGRESS = "progress.json"
+LATEST = "LATEST"
+TENSORS = "*.safetensors"
 
 
 class CheckpointError(Exception):
@@ -34,37 +42,91 @@ class Checkpoint:
     progress: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint, then drop all but the newest `keep`."""
-    target = folder / f"step-{checkpoint.step:09d}"
-    partial = folder / f".partial-{checkpoint.step:09d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        save_file({name: t.detach().contiguous() for name, t in checkpoint.tensors.items()}, partial / _TENSORS)
-        with (partial / _PROGRESS).open("w") as file:
-            json.dump({"step": checkpoint.step, **checkpoint.progress}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)  # half a checkpoint is of no use, and its room is needed
-        raise CheckpointError(f"{target}: cannot be written ({error}); the checkpoints before it are kept") from None
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
-
-
 def checkpoints(folder: Path) -> list[Path]:
-    """Return a run's complete checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"))
+    """Return the checkpoints of a run that were written to their end, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / PROGRESS).is_file())
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint. Raises InputError if it is damaged."""
+def candidates(folder: Path) -> list[Path]:
+    """Return everything that claims to be a checkpoint, in the order to try: what LATEST names, then newest first."""
+    paths = sorted(folder.glob("step-*"), reverse=True)
     try:
-        progress = json.loads((path / _PROGRESS).read_text())
-        return Checkpoint(step=progress.pop("step"), tensors=load_file(path / _TENSORS), progress=progress)
+        latest = (folder / LATEST).read_text().strip()
+    except (OSError, ValueError):
+        latest = ""
+    return sorted(paths, key=lambda path: path.name != latest)
+
+
+def step_name(step: int) -> str:
+    """Return the name of a step's folder."""
+    return f"step-{step:09d}"
+
+
+def load_checkpoint(path: Path, wanted: Mapping[str, Tensor] | None = None) -> Checkpoint:
+    """Read one checkpoint. Raises InputError if it is damaged.
+
+    `wanted`: read these tensors only, in place; of a sharded one (DTensor) the part that belongs here. All others come
+    whole and on the CPU, whatever the layout that wrote them.
+    """
+    progress = read_progress(path)
+    try:
+        tensors = _empty(path) if wanted is None else dict(wanted)
+        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+    except (Exception, CheckpointException) as error:  # the latter is no Exception; safetensors has a class of its own
+        raise damaged(path, first_failure(error)) from None
+    return Checkpoint(step=progress.pop("step"), tensors=tensors, progress=progress)
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """Read what is not a tensor, `step` included. Raises InputError unless the checkpoint is whole."""
+    try:
+        progress: dict[str, Any] = json.loads((path / PROGRESS).read_text())
+        files = progress.pop("files")
+        if not isinstance(progress["step"], int) or not isinstance(files, dict):
+            raise TypeError("step is no number, or files no table")
+        found = {file.name: file.stat().st_size for file in path.glob(TENSORS)}
+    except FileNotFoundError:
+        raise damaged(path, f"it has no {PROGRESS}, so it was not written to its end") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, f"{PROGRESS}: {type(error).__name__}: {error}") from None
+    if found != files:
+        raise damaged(path, f"its files are {_listed(found)}, and were {_listed(files)}")
+    return progress
+
+
+def shapes(path: Path) -> dict[str, torch.Size]:
+    """Return the shapes of a checkpoint's tensors as a whole, from the files' headers. Raises InputError."""
+    return {name: tensor.shape for name, tensor in _metadata(path).items()}
+
+
+def damaged(path: Path, why: object) -> InputError:
+    """Return the error that says why a folder is not a whole checkpoint."""
+    return InputError(f"{path}: not a whole checkpoint ({why}); delete it to go on from the one before")
+
+
+def first_failure(error: BaseException) -> BaseException:
+    """Return what really went wrong: the engine reports it by rank, inside an error of its own."""
+    if isinstance(error, CheckpointException) and error.failures:
+        return error.failures[min(error.failures)][0]
+    return error
+
+
+def _empty(path: Path) -> dict[str, Tensor]:
+    return {name: torch.empty(like.shape, dtype=like.dtype) for name, like in _metadata(path).items()}
+
+
+def _metadata(path: Path) -> dict[str, Tensor]:
+    """Return each tensor's shape and type, as a tensor without memory."""
+    try:
+        stored = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except Exception as error:  # safetensors raises its own error class for a damaged header
-        raise InputError(f"{path}: not a whole checkpoint ({error}); delete it to go on from the one before") from None
+        raise damaged(path, error) from None
+    return {
+        name: torch.empty(like.size, dtype=like.properties.dtype, device="meta")
+        for name, like in stored.items()
+        if isinstance(like, TensorStorageMetadata)
+    }
+
+
+def _listed(files: Any) -> str:
+    return ", ".join(f"{name} of {size:,} bytes" for name, size in sorted(files.items())) or "none"

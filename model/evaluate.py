@@ -1,50 +1,88 @@
 """Count how often the network is right."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.placement import Placement
 from alexnet.model.ranks import OneProcess, Ranks
+from alexnet.model.stopping import Stop, StopRequestedError, nobody_asks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Hold the outcome over a whole source: `images` seen, `of` there are; shares of 1; mean loss."""
+    """Hold the outcome over a whole source: `images` seen, `of` there are; shares of 1; mean loss.
+
+    `views`: of each image, whose probabilities were averaged.
+    """
 
     images: int
     of: int
     top1: float
     top5: float
     loss: float
+    views: int = 1
 
     def __str__(self) -> str:
         if not self.of:
             return "no images"
         once = ", each once" if self.images == self.of else ""
-        return f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%} ({self.images:,}/{self.of:,} images{once})"
+        views = f", {self.views} views" if self.views > 1 else ""
+        return f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%} ({self.images:,}/{self.of:,} images{once}{views})"
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, source: BatchSource, placement: Placement, ranks: Ranks | None = None) -> Evaluation:
-    """Run the source once through the network in evaluation mode and count, over all ranks."""
-    was_training = net.training
+def evaluate(
+    net: nn.Module,
+    source: BatchSource,
+    placement: Placement,
+    ranks: Ranks | None = None,
+    stop: Stop = nobody_asks,
+) -> Evaluation:
+    """Run the source once through the network in evaluation mode and count, over all ranks.
+
+    The source yields images, (n, 3, px, px), or views of them, (n, views, 3, px, px). `stop`: asked before each batch;
+    once it says yes in one process, all raise StopRequestedError.
+    """
+    ranks = ranks or OneProcess()
+    totals = torch.zeros(4, dtype=torch.float64, device=placement.device)
+    views, was_training = 1, net.training
     net.eval()
     source.seek(0, 0)
-    totals = torch.zeros(4, dtype=torch.float64, device=placement.device)
-    for batch, labels in source:
-        if not len(labels):  # the last batch may be too small for every rank to have a part
-            continue
-        with placement.autocast():
-            scores = net(batch).float()
-        best = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
-        loss = F.cross_entropy(scores, labels, reduction="sum")
-        totals += torch.stack([best[:, 0].sum(), best.sum(), loss, torch.full_like(loss, len(labels))])
-    source.close()
-    net.train(was_training)
-    *sums, images = (ranks or OneProcess()).total(totals).tolist()
-    top1, top5, loss_mean = (value / max(images, 1) for value in sums)
-    return Evaluation(images=int(images), of=source.images, top1=top1, top5=top5, loss=loss_mean)
+    try:
+        for images, labels in source:
+            if ranks.any(stop()):
+                raise StopRequestedError
+            views = images.shape[1] if images.dim() == _WITH_VIEWS else 1
+            if len(labels):  # the last batch may be too small for every rank to have a part
+                with placement.autocast():
+                    totals += _count(log_probabilities(net, images), labels)
+    finally:
+        source.close()
+        net.train(was_training)
+    *sums, seen = ranks.total(totals).tolist()
+    top1, top5, loss = (value / max(seen, 1) for value in sums)
+    return Evaluation(images=int(seen), of=source.images, top1=top1, top5=top5, loss=loss, views=views)
+
+
+def log_probabilities(net: nn.Module, images: Tensor) -> Tensor:
+    """Return float32 (n, classes): logarithms of the softmax, or of its mean over the views (paper, section 4.1)."""
+    views = images.shape[1] if images.dim() == _WITH_VIEWS else 1
+    scores: Tensor = net(images.flatten(0, 1) if images.dim() == _WITH_VIEWS else images).float()
+    each = F.log_softmax(scores, dim=1)
+    return each if views == 1 else each.unflatten(0, (-1, views)).logsumexp(dim=1) - math.log(views)
+
+
+_WITH_VIEWS = 5
+"""Dimensions of a batch of views."""
+
+
+def _count(log_probability: Tensor, labels: Tensor) -> Tensor:
+    """Return how many of a batch are right at the first guess and among five, the sum of losses, and the images."""
+    guesses = log_probability.topk(min(5, log_probability.shape[1]), dim=1).indices == labels[:, None]
+    loss = F.nll_loss(log_probability, labels, reduction="sum")
+    return torch.stack([guesses[:, 0].sum(), guesses.sum(), loss, torch.full_like(loss, len(labels))])

@@ -24,6 +24,9 @@ class Exchange(Protocol):
     def hidden(self, parts: list[Tensor]) -> list[Tensor]:
         """Return, for each local tower, the values of all towers."""
 
+    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+        """Return, for each local tower, the maps of all images that the fully connected layers are to see."""
+
     def logits(self, parts: list[Tensor]) -> Tensor:
         """Return the class scores of all towers: (n, classes)."""
 
@@ -34,6 +37,10 @@ class SameDevice:
     def hidden(self, parts: list[Tensor]) -> list[Tensor]:
         """Concatenate once and share."""
         return [torch.cat([as_computed(part) for part in parts], dim=1)] * len(parts)
+
+    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+        """All are here."""
+        return parts
 
     def logits(self, parts: list[Tensor]) -> Tensor:
         """Concatenate the towers' classes."""
@@ -60,6 +67,10 @@ class AcrossRanks:
         towers = gathered.chunk(self._ranks)
         return [torch.cat([tower.movedim(-1, 1) if channels_last else tower for tower in towers], dim=1)]
 
+    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+        """Every tower has seen every image."""
+        return parts
+
     def logits(self, parts: list[Tensor]) -> Tensor:
         """Gather; backwards, each tower takes the gradient of its own classes.
 
@@ -74,6 +85,25 @@ class AcrossRanks:
         return torch.cat(whole, dim=1)
 
 
+class AcrossBatch(SameDevice):
+    """Join the parts of a batch, of which each rank of `group` has convolved its own, with all towers."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self._group = group
+
+    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+        """Gather; backwards, each part receives the sum of what all ranks make of its values.
+
+        Towers that have met read one and the same tensor, which travels once.
+        """
+        sizes = row_counts(len(parts[0]))
+        whole = {id(part): part for part in parts}
+        for key, part in whole.items():
+            lying = as_computed(part).movedim(1, -1)  # as channels-last memory lies, so that nothing is moved about
+            whole[key] = gather_rows(lying, sizes, self._group, backward=True).movedim(-1, 1)
+        return [whole[id(part)] for part in parts]
+
+
 def as_computed(values: Tensor) -> Tensor:
     """Return values in the type that autocast would give them in the next layer, so that half the bytes travel."""
     kind = values.device.type
@@ -81,9 +111,19 @@ def as_computed(values: Tensor) -> Tensor:
     return values.to(torch.get_autocast_dtype(kind)) if computes else values
 
 
-def gather_rows(rows: Tensor, sizes: Sequence[int], group: dist.ProcessGroup) -> Tensor:
-    """Gather every rank's rows, one rank's after the other's. `sizes`: rows of each rank; they may differ."""
+def row_counts(rows: int) -> list[int]:
+    """Return how many rows each process has. The counts go from CPU to CPU: no device waits."""
+    counts = torch.empty(dist.get_world_size(), dtype=torch.int64)
+    dist.all_gather_into_tensor(counts, torch.tensor([rows]))
+    return [int(count) for count in counts]
+
+
+def gather_rows(rows: Tensor, sizes: Sequence[int], group: dist.ProcessGroup, *, backward: bool = False) -> Tensor:
+    """Gather every rank's rows, one rank's after the other's. `sizes`: rows of each rank; they may differ.
+
+    `backward`: pass gradients back, each rank receiving the sum over all ranks.
+    """
     short = max(sizes) - len(rows)
     padded = torch.cat([rows, rows.new_zeros(short, *rows.shape[1:])]) if short else rows.contiguous()
-    ranks = _forward_only(padded, 0, group).chunk(len(sizes))
+    ranks = (_with_backward if backward else _forward_only)(padded, 0, group).chunk(len(sizes))
     return torch.cat([part[:size] for part, size in zip(ranks, sizes, strict=True)])

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch.distributed as dist
 from torch import Tensor
 
-from alexnet.model.exchange import gather_rows
+from alexnet.model.batches import BatchSource
+from alexnet.model.exchange import gather_rows, row_counts
 from alexnet.model.placement import Layout
 
 
@@ -25,7 +26,7 @@ class WindowSource(Protocol):
         """Count an epoch's steps."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this rank's crops, uint8 (n, 3, px, px), and labels."""
+        """Yield this rank's crops, uint8 (n, 3, px, px) or with views (n, views, 3, px, px), and labels."""
 
     def seek(self, epoch: int, step: int) -> None:
         """Stand at a step of an epoch."""
@@ -54,7 +55,6 @@ class GatheredBatches:
 
     def __init__(self, source: WindowSource, layout: Layout, group: dist.ProcessGroup) -> None:
         self._source, self._layout, self._group = source, layout, group
-        self._finish: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def images(self) -> int:
@@ -67,18 +67,19 @@ class GatheredBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rest of the current epoch."""
-        self._finish = self._finish or self._source.finish_pass()
         epoch = step = -1
         for crops, labels in self._source:
             if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
                 state = self._source.state()
                 epoch, step = state["epoch"], state["step"] - 1
+                finish = self._source.finish_pass()  # of this epoch: it may differ from the one before
             means = self._source.means_of(self._source.global_plan(epoch, step))
             members = self._layout.members(self._layout.group)
             sizes = [len(self._layout.part(len(means), rank)) for rank in members]
-            windows = gather_rows(crops.movedim(1, -1), sizes, self._group)
+            windows = gather_rows(crops.movedim(-3, -1), sizes, self._group)
             rows = self._layout.group_part(len(means))
-            yield self._finish(windows, means[rows.start : rows.stop]), gather_rows(labels, sizes, self._group)
+            images = _finished(finish, windows, means[rows.start : rows.stop])
+            yield images, gather_rows(labels, sizes, self._group)
             step += 1
 
     def seek(self, epoch: int, step: int) -> None:
@@ -96,3 +97,49 @@ class GatheredBatches:
     def close(self) -> None:
         """Stop threads."""
         self._source.close()
+
+
+class GatheredLabels:
+    """Yield this rank's images of each global batch, and the labels of all."""
+
+    def __init__(self, source: BatchSource, group: dist.ProcessGroup) -> None:
+        self._source, self._group = source, group
+
+    @property
+    def images(self) -> int:
+        """Count the samples of the whole source."""
+        return self._source.images
+
+    def __len__(self) -> int:
+        """Count an epoch's steps."""
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rest of the current epoch."""
+        for images, labels in self._source:
+            yield images, gather_rows(labels, row_counts(len(labels)), self._group)
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Stand at a step of an epoch."""
+        self._source.seek(epoch, step)
+
+    def state(self) -> dict[str, Any]:
+        """Return where the source stands: the same on every rank."""
+        return self._source.state()
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Stand where `state` was taken, on whatever number of ranks."""
+        self._source.resume(state)
+
+    def close(self) -> None:
+        """Stop threads."""
+        self._source.close()
+
+
+def _finished(finish: Callable[[Tensor, Tensor], Tensor], windows: Tensor, means: Tensor) -> Tensor:
+    """Finish crops, (n, px, px, 3), or views of each image, (n, views, px, px, 3)."""
+    if windows.dim() == 4:
+        return finish(windows, means)
+    count, views = windows.shape[:2]
+    images = finish(windows.flatten(0, 1), means.repeat_interleave(views, dim=0))
+    return images.reshape(count, views, *images.shape[1:])

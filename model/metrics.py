@@ -1,17 +1,42 @@
 """What a run measures about itself, kept out of the loop that trains."""
 
+import math
+import statistics
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from alexnet.model.batches import BatchSource
+from alexnet.model.divergence import DivergedError
 from alexnet.model.evaluate import Evaluation
+from alexnet.model.memory import resident_bytes
 
 EVERY_STEP_UNTIL = 20
 """Each of the first 20 steps is logged, then every 20th: reading a loss makes the CPU wait for the device."""
+
+_MEDIAN_OF = 1000
+"""Records that the median of images/s is taken over: of 20,000 steps."""
+
+
+def is_logged(step: int) -> bool:
+    """Say whether a step, numbered from 1, is a logging step."""
+    return step <= EVERY_STEP_UNTIL or step % EVERY_STEP_UNTIL == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Hold what was measured in a step, still on the device: the global batch's mean loss, the whole gradient's norm.
+
+    The gradient is that of the loss: weight decay is no part of it.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
 
 
 class Sink(Protocol):
@@ -21,21 +46,24 @@ class Sink(Protocol):
         """Hear that a step is done; called for every step, so it must be cheap."""
 
     def record(self, record: dict[str, Any]) -> None:
-        """Take a logging step's record: step, epoch, loss, lr, images_per_s, data_wait, seconds."""
+        """Take a logging step's record: see `Metrics`."""
 
     def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
         """Take an epoch's validation."""
 
 
 class Metrics:
-    """Measure speed, waiting and loss between logging steps and pass them to sinks.
+    """Measure speed, waiting, loss and memory at logging steps and pass them to sinks.
 
-    `images_per_s` and `data_wait` (share of the time the loop stood waiting for a batch) cover the steps since the
-    record before; validation and checkpoints are not part of that time.
+    A record holds `step`, `epoch`, `loss`, `grad_norm`, `lr`; `images_per_s` and `data_wait` (share of the time that the
+    loop stood waiting for a batch), which cover the steps since the record before, without validation and checkpoints;
+    `images_per_s_median` over the records of this process; `memory_mb`, of `memory_bytes`; `seconds` since the record
+    before.
     """
 
-    def __init__(self, sinks: list[Sink]) -> None:
-        self._sinks = sinks
+    def __init__(self, sinks: list[Sink], memory_bytes: Callable[[], int] = resident_bytes) -> None:
+        self._sinks, self._memory_bytes = sinks, memory_bytes
+        self._speeds: deque[float] = deque(maxlen=_MEDIAN_OF)
         self._waited = 0.0
         self._images = 0
         self._since = time.perf_counter()
@@ -53,24 +81,19 @@ class Metrics:
                 return
             yield batch
 
-    def step_done(self, step: int, epoch: int, loss: Tensor, rate: float, images: int) -> None:
-        """Count a finished step, numbered from 1; at a logging step, read the loss and tell the sinks."""
+    def step_done(self, step: int, epoch: int, measured: Measured | None, rate: float, images: int) -> None:
+        """Count a finished step, numbered from 1; if it was measured, read that and tell the sinks.
+
+        Raises DivergedError if the loss is not finite.
+        """
         self._images += images
-        if step <= EVERY_STEP_UNTIL or step % EVERY_STEP_UNTIL == 0:
-            value = loss.item()  # waits for the device, so the clock is read after it
-            seconds = time.perf_counter() - self._since
-            record = {
-                "step": step,
-                "epoch": epoch,
-                "loss": value,
-                "lr": rate,
-                "images_per_s": self._images / seconds,
-                "data_wait": min(1.0, self._waited / seconds),
-                "seconds": seconds,
-            }
+        if measured:
+            loss, grad_norm = measured.loss.item(), measured.grad_norm.item()  # waits for the device
+            if not math.isfinite(loss):
+                raise DivergedError(f"loss is {loss}", step, rate)
+            record = {"step": step, "epoch": epoch, "loss": loss, "grad_norm": grad_norm, "lr": rate, **self._pace()}
             for sink in self._sinks:
                 sink.record(record)
-            self._reset(seconds)
         for sink in self._sinks:
             sink.step(step)
 
@@ -88,7 +111,18 @@ class Metrics:
         finally:
             self._since += time.perf_counter() - entered
 
-    def _reset(self, seconds: float) -> None:
+    def _pace(self) -> dict[str, float]:
+        """Return how fast it went since the record before, and begin anew."""
+        seconds = time.perf_counter() - self._since
+        self._speeds.append(self._images / seconds)
+        pace = {
+            "images_per_s": self._speeds[-1],
+            "images_per_s_median": statistics.median(self._speeds),
+            "data_wait": min(1.0, self._waited / seconds),
+            "memory_mb": round(self._memory_bytes() / 1e6, 1),
+            "seconds": seconds,
+        }
         self.training_seconds += seconds
         self.training_images += self._images
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
+        return pace

@@ -14,7 +14,7 @@ import torch
 from alexnet.shards.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
-Parallel = Literal["towers", "data"]
+Parallel = Literal["towers", "data", "owt"]
 
 _BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
@@ -24,12 +24,14 @@ class Layout:
     """Say which process holds what: `ranks` processes, in groups of `group_ranks` that hold one network together.
 
     The ranks of a group follow each other, and so do their parts of a global batch. With a group of one, a process
-    holds every tower; with more, its own.
+    holds every tower; with more, its own. `owt`, one weird trick: all are one group, each convolves its own part of the
+    batch with all towers, and holds a part of the fully connected layers, which see the whole batch.
     """
 
     rank: int = 0
     ranks: int = 1
     group_ranks: int = 1
+    owt: bool = False
 
     @property
     def group(self) -> int:
@@ -44,7 +46,7 @@ class Layout:
     @property
     def towers(self) -> tuple[int, ...] | None:
         """Return the towers held here; None: all."""
-        return None if self.group_ranks == 1 else (self.rank % self.group_ranks,)
+        return None if self.group_ranks == 1 or self.owt else (self.rank % self.group_ranks,)
 
     def members(self, group: int) -> range:
         """Return the ranks of a group."""
@@ -54,8 +56,12 @@ class Layout:
         """Return the rows of a global batch of so many images that a rank decodes; it may be empty."""
         return range(images * rank // self.ranks, images * (rank + 1) // self.ranks)
 
+    def convolved(self, images: int) -> range:
+        """Return the rows that this process convolves."""
+        return self.part(images, self.rank) if self.owt else self.group_part(images)
+
     def group_part(self, images: int) -> range:
-        """Return the rows that this process's group computes."""
+        """Return the rows whose loss this process's group computes."""
         members = self.members(self.group)
         return range(self.part(images, members[0]).start, self.part(images, members[-1]).stop)
 
@@ -102,7 +108,8 @@ def choose_placement(
             f"--gpus {gpus}: this machine has {count} GPU{'' if count == 1 else 's'}; --gpus 1 trains the whole "
             f"network on one device, --gpus {gpus} --device cpu in {gpus} processes on the CPU"
         )
-    layout = Layout(rank=rank, ranks=gpus, group_ranks=_group_ranks(gpus, parallel, towers))
+    owt = parallel == "owt" and gpus > 1
+    layout = Layout(rank=rank, ranks=gpus, group_ranks=_group_ranks(gpus, parallel, towers), owt=owt)
     bf16, why = _precision(kind, precision)
     asked = "asked for" if device else ("a GPU is there" if count else "no GPU here")
     exact = torch.device(kind, local_rank) if kind == "cuda" and gpus > 1 else torch.device(kind)
@@ -141,8 +148,12 @@ def _group_ranks(gpus: int, parallel: Parallel, towers: int) -> int:
     """Return how many processes hold one network together."""
     if gpus == 1 or parallel == "data":
         return 1
+    if parallel == "owt":
+        return gpus
     if towers == 1:
-        raise InputError(f"--gpus {gpus}: the network has one tower, which is not divided; --parallel data works")
+        raise InputError(
+            f"--gpus {gpus}: the network has one tower, which is not divided; --parallel data or owt works"
+        )
     if gpus % towers:
         raise InputError(
             f"--gpus {gpus}: must be 1 or a multiple of {towers}, the network's towers; --parallel data takes any "

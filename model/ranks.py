@@ -11,11 +11,15 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
 
 from alexnet.model.batches import BatchSource
-from alexnet.model.exchange import AcrossRanks, Exchange, SameDevice
-from alexnet.model.gathered import GatheredBatches, WindowSource
+from alexnet.model.exchange import AcrossBatch, AcrossRanks, Exchange, SameDevice
+from alexnet.model.full_layers import divide, whole_full_parameters
+from alexnet.model.gathered import GatheredBatches, GatheredLabels, WindowSource
 from alexnet.model.networks.network import Network
 from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.model.networks.trace import class_range
@@ -32,6 +36,9 @@ class Ranks(Protocol):
     def exchange(self, settings: NetSettings) -> Exchange:
         """Return how this process's towers reach the others of its group."""
 
+    def divide(self, net: Network) -> None:
+        """Leave of a network that was built whole, in place, what this process holds; before an optimizer takes it."""
+
     def forward(self, net: Network) -> Forward:
         """Return the forward pass to train with: after its backward, gradients are the mean over groups."""
 
@@ -41,14 +48,20 @@ class Ranks(Protocol):
     def total(self, sums: Tensor) -> Tensor:
         """Add up each group's sums."""
 
+    def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Return the norm of the whole network's tensors, of which these, by parameter name, are held here."""
+
     def any(self, flag: bool) -> bool:
         """Say whether any process's flag is up."""
 
     def of_first(self, value: Any) -> Any:
         """Return the value that the first process has."""
 
-    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        """Return the tensors of all towers in the first process, None in the others."""
+    def as_stored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a checkpoint's tensors with what is a part of a whole tensor marked as such."""
+
+    def group_for_a_thread(self) -> dist.ProcessGroup | None:
+        """Return a group of all, on the CPU, that nothing else uses; None if there is one process."""
 
     def wait(self) -> None:
         """Wait until all are here."""
@@ -63,6 +76,9 @@ class OneProcess:
         """Every tower is here."""
         return SameDevice()
 
+    def divide(self, net: Network) -> None:
+        """Everything is here."""
+
     def forward(self, net: Network) -> Forward:
         """Return the network's own."""
         return net
@@ -75,6 +91,10 @@ class OneProcess:
         """There is one group."""
         return sums
 
+    def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Everything is here."""
+        return get_total_norm(tensors.values())
+
     def any(self, flag: bool) -> bool:
         """There is one flag."""
         return flag
@@ -83,9 +103,13 @@ class OneProcess:
         """Return the value: no other process has one."""
         return value
 
-    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    def as_stored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Everything is here."""
         return tensors
+
+    def group_for_a_thread(self) -> dist.ProcessGroup | None:
+        """There is none."""
+        return None
 
     def wait(self) -> None:
         """Nobody to wait for."""
@@ -104,20 +128,45 @@ class Processes:
         peers = [dist.new_group(list(range(i, layout.ranks, layout.group_ranks))) for i in range(layout.group_ranks)]
         self._group = groups[layout.group]
         self._peers = peers[layout.rank % layout.group_ranks]
+        self._divided: set[str] = set()
 
     def exchange(self, settings: NetSettings) -> Exchange:
-        """One tower is here, or all."""
+        """One tower is here, or all; or all, with a part of the images."""
         if self.layout.group_ranks == 1:
             return SameDevice()
+        if self.layout.owt:
+            return AcrossBatch(self._group)
         towers = drawing_of(settings).towers
         return AcrossRanks(self._group, [len(class_range(settings.classes, towers, t)) for t in range(towers)])
 
+    def divide(self, net: Network) -> None:
+        """Cut fully connected layers, where they are divided; towers were built apart."""
+        if self.layout.owt:
+            self._divided = divide(net, self._group)
+            self._mesh = DeviceMesh.from_group(self._group, "cpu")  # of copies, in checkpoints
+
     def forward(self, net: Network) -> Forward:
-        """With one group the network's own; with more, PyTorch's data-parallel wrapper, which averages."""
+        """With one group the network's own; else PyTorch's data-parallel wrapper, which averages what is in replicas.
+
+        Where each rank has a part of the images, what is not divided is a replica, and its gradients are added up.
+        """
+        if self.layout.owt:
+            return self._adding_up(net)
         if self.layout.groups == 1:
             return net
+        return self._replica(net, self._peers)
+
+    def _adding_up(self, net: Network) -> Forward:
+        for parameter in whole_full_parameters(net, self._divided):
+            parameter.register_hook(lambda gradient: gradient / self.layout.ranks)  # of which every rank has all
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, list(self._divided))
+        replica = self._replica(net, self._group)
+        replica.register_comm_hook(self._group, _sum)
+        return replica
+
+    def _replica(self, net: Network, group: dist.ProcessGroup) -> DistributedDataParallel:
         return DistributedDataParallel(
-            net, process_group=self._peers, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
+            net, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
         )
 
     def weight(self, images: int, of: int) -> float:
@@ -131,6 +180,15 @@ class Processes:
             dist.all_reduce(sums, group=self._peers)
         return sums
 
+    def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Add up the squares over what a group shares out; groups have equal tensors."""
+        if self.layout.group_ranks == 1:
+            return get_total_norm(tensors.values())
+        shared = {name: tensor for name, tensor in tensors.items() if not self.layout.owt or name in self._divided}
+        squares = get_total_norm(shared.values()).square()
+        dist.all_reduce(squares, group=self._group)
+        return (squares + get_total_norm([tensors[name] for name in tensors.keys() - shared.keys()]).square()).sqrt()
+
     def any(self, flag: bool) -> bool:
         """Reduce the flags on the CPU: no device waits."""
         raised = torch.tensor(int(flag))
@@ -143,33 +201,37 @@ class Processes:
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
 
-    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        """Send the first group's tensors, one after the other, to the first process."""
-        if self.layout.rank not in self.layout.members(0):
-            return None
-        if self.layout.rank > 0:
-            kinds = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-            dist.send_object_list([kinds], dst=0, device=torch.device("cpu"))
-            for tensor in tensors.values():
-                dist.send(tensor.detach().cpu().contiguous(), dst=0)
-            return None
-        everything = dict(tensors)
-        for rank in self.layout.members(0)[1:]:
-            box: list[Any] = [None]
-            dist.recv_object_list(box, src=rank, device=torch.device("cpu"))
-            for name, (shape, dtype) in box[0].items():
-                received = torch.empty(shape, dtype=dtype)
-                dist.recv(received, src=rank)
-                everything.setdefault(name, received)
-        return everything
+    def as_stored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Name what is a part; else towers have names of their own, and replicas equal values."""
+        if not self._divided:
+            return tensors
+        parts = {name: name.partition(".")[2] in self._divided for name in tensors}
+        return {
+            name: DTensor.from_local(tensor, self._mesh, [Shard(0)], run_check=False) if parts[name] else tensor
+            for name, tensor in tensors.items()
+        }
+
+    def group_for_a_thread(self) -> dist.ProcessGroup | None:
+        """Make one: what two threads send over the same group may arrive at the wrong one."""
+        group: dist.ProcessGroup = dist.new_group(backend="gloo")
+        return group
 
     def wait(self) -> None:
         """Agree on nothing, together."""
         self.any(False)
 
     def gathered(self, source: WindowSource) -> BatchSource:
-        """Return a source that yields a group's part of each batch, of which every member decodes its own share."""
+        """Return a source that yields what a group computes of each batch; every member decodes its own share."""
+        if self.layout.owt:
+            return GatheredLabels(source, self._group)
         return GatheredBatches(source, self.layout, self._group)
+
+
+def _sum(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+    """Add up a bucket of gradients, which the wrapper would have averaged."""
+    work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    added: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return added
 
 
 @contextmanager

@@ -1,5 +1,10 @@
-"""The learning rate over a run."""
+"""The learning rate over a run.
 
+What a kind of schedule says is multiplied by a warm-up, if there is one: both are functions of the step and of what
+validation said, so a run that is resumed in the middle of either goes on as if it had never stopped.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,18 +16,24 @@ class ScheduleSettings:
     """Settle how the rate changes.
 
     `plateau`: divide by 10 when the validation error has not improved for `patience_epochs`, at most `drops` times
-    (paper, section 5: three). `linear-tail`: constant, then falling to zero over the last `tail` of the run. `steps`:
-    divide by 10 after each number of epochs in `drop_epochs`. `run-145`: as run 145 of the authors was, which is the
-    paper's; it ended during its 91st epoch.
+    (paper, section 5: three). `linear-tail`: constant, then falling to zero over the last `tail` of the run. `cosine`:
+    half a cosine, from the rate to zero, over the steps after the warm-up. `constant`: as it says. `steps`: divide by
+    10 after each number of epochs in `drop_epochs`. `run-145`: as run 145 of the authors was, which is the paper's; it
+    ended during its 91st epoch.
+
+    `warmup_steps`: whatever the kind, the first so many steps have 1/n, 2/n ... n/n of its rate.
     """
 
-    kind: Literal["plateau", "linear-tail", "steps", "run-145"] = "plateau"
+    kind: Literal["plateau", "linear-tail", "cosine", "constant", "steps", "run-145"] = "plateau"
+    warmup_steps: int = 0
     patience_epochs: int = 5
     drops: int = 3
     tail: float = 1 / 3
     drop_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise InputError(f"schedule.warmup_steps={self.warmup_steps}: must not be negative")
         if not 0 < self.tail <= 1:
             raise InputError(f"schedule.tail={self.tail}: must be above 0 and at most 1")
         if self.patience_epochs < 1 or self.drops < 0:
@@ -54,14 +65,27 @@ class Schedule:
         self._epochs = 0
 
     def rate(self, step: int) -> float:
-        """Return the rate of a step, counted from 0; always above 0."""
-        if self._settings.kind == "linear-tail":
-            tail_steps = max(1.0, self._total_steps * self._settings.tail)
-            return self._base_rate * min(1.0, max(1, self._total_steps - step) / tail_steps)
-        if self._settings.kind == "plateau":
-            return self._base_rate / 10.0**self._dropped
-        drops = _RUN_145_DROPS if self._settings.kind == "run-145" else self._settings.drop_epochs
-        return self._base_rate / 10.0 ** sum(self._epochs >= epochs for epochs in drops)
+        """Return the rate of a step, counted from 0.
+
+        Always above 0, the last step's included: the rate is part of the velocity, which the update rule divides by it.
+        """
+        warmup, rate = self._settings.warmup_steps, self._warm(step)
+        return rate * (step + 1) / warmup if step < warmup else rate
+
+    def _warm(self, step: int) -> float:
+        """Return the rate of a step as if there were no warm-up."""
+        kind, rate, left = self._settings.kind, self._base_rate, max(1, self._total_steps - step)
+        if kind == "constant":
+            return rate
+        if kind == "linear-tail":
+            return rate * min(1.0, left / max(1.0, self._total_steps * self._settings.tail))
+        if kind == "cosine":
+            of = max(1, self._total_steps - self._settings.warmup_steps)
+            return rate * math.sin(math.pi / 2 * min(1.0, left / of)) ** 2  # (1 + cos) / 2, which cancels near 0
+        if kind == "plateau":
+            return rate / 10.0**self._dropped
+        drops = _RUN_145_DROPS if kind == "run-145" else self._settings.drop_epochs
+        return rate / 10.0 ** sum(self._epochs >= epochs for epochs in drops)
 
     def first_layer(self) -> float:
         """Return what the first layer's rate is multiplied with now; 0: that layer is frozen."""

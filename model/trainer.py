@@ -2,11 +2,15 @@
 
 It knows a network, a source of batches, an update rule and a schedule, and nothing of files of images, progress bars or
 command lines. Everything that varies between machines comes from outside: placement, ranks, sources, sinks.
+
+Nothing in it waits for the device but logging steps, validations and checkpoints.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +18,18 @@ from torch import Tensor
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import Checkpoint
+from alexnet.model.divergence import DivergedError, all_finite
 from alexnet.model.evaluate import Evaluation, evaluate
-from alexnet.model.metrics import Metrics
+from alexnet.model.metrics import Measured, Metrics, is_logged
 from alexnet.model.networks.network import Network
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Precision
 from alexnet.model.ranks import OneProcess, Ranks
 from alexnet.model.schedule import Schedule
+from alexnet.model.stopping import Stop, StopRequestedError, nobody_asks
 from alexnet.shards.errors import InputError
+
+Save = Callable[[Checkpoint], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +38,9 @@ class TrainSettings:
 
     `batch_images`: the global batch. `epochs`: passes over the data. `steps`: stop after so many instead, 0 for
     epochs. `checkpoint_every`: steps between checkpoints, 0 for each epoch. `keep_checkpoints`: newest to keep.
-    `train_accuracy`: at the end, evaluate the training images, too (for small sets).
+    `views`: of each validation image, 1 or the paper's 10, whose predictions are averaged; `final_views`: of the
+    evaluation that ends the run. `train_accuracy`: at the end, evaluate the training images, too (for small sets).
+    `deterministic`: see `determinism.py`.
     """
 
     batch_images: int = 128
@@ -40,7 +50,10 @@ class TrainSettings:
     precision: Precision = "auto"
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
+    views: Literal[1, 10] = 1
+    final_views: Literal[1, 10] = 1
     train_accuracy: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for field, low in (("batch_images", 1), ("epochs", 1), ("steps", 0), ("checkpoint_every", 0)):
@@ -48,14 +61,6 @@ class TrainSettings:
                 raise InputError(f"train.{field}={getattr(self, field)}: must be at least {low}")
         if self.keep_checkpoints < 1:
             raise InputError(f"train.keep_checkpoints={self.keep_checkpoints}: must be at least 1")
-
-
-class StopRequestedError(Exception):
-    """Say that training stopped because it was asked to, after a checkpoint of the last finished step."""
-
-
-def _nobody_asks() -> bool:
-    return False
 
 
 class Trainer:
@@ -76,44 +81,64 @@ class Trainer:
         self.ranks = ranks or OneProcess()
         self.step = 0
         self.epoch = 0
+        self.rate = schedule.rate(0)
+        self.validation_due = False
+        self.last_validation = Evaluation(images=0, of=0, top1=0.0, top5=0.0, loss=0.0)
+        self.saved_step: int | None = None
         self._forward = self.ranks.forward(net)
 
     def train(
-        self,
-        source: BatchSource,
-        validation: BatchSource,
-        metrics: Metrics,
-        save: Callable[[Checkpoint], object],
-        stop: Callable[[], bool] = _nobody_asks,
+        self, source: BatchSource, validation: BatchSource, metrics: Metrics, save: Save, stop: Stop = nobody_asks
     ) -> Evaluation:
         """Train to the end from wherever the trainer and the source stand; return the last validation.
 
-        `stop`: asked after each step; once it says yes in one process, all save and raise StopRequestedError.
+        `stop`: asked after each step and between the batches of a validation; once it says yes in one process, all save
+        and raise StopRequestedError. Raises DivergedError, and saves nothing more, when numbers are no longer finite.
         """
+        save_here = functools.partial(self._save, save, source, metrics)
         self.net.train()
-        while True:
-            for images, labels in metrics.timed(source):
-                rate = self.schedule.rate(self.step)
-                loss = self._update(images, labels, rate)
-                metrics.step_done(self.step, self.epoch, loss, rate, self._images_of_all(labels))
-                stopping = self.ranks.any(stop()) and self.step < self.total_steps
-                due = self.settings.checkpoint_every and self.step % self.settings.checkpoint_every == 0
-                if due or stopping:
-                    with metrics.paused():
-                        save(self.checkpoint(source))
+        while self.step < self.total_steps or self.validation_due:
+            for images, labels in () if self.validation_due else metrics.timed(source):
+                self.rate = self.schedule.rate(self.step)
+                measured = self._update(images, labels, self.rate)
+                metrics.step_done(self.step, self.epoch, measured, self.rate, self._images_of_all(labels))
+                self.validation_due = self.step >= self.total_steps
+                stopping = self.ranks.any(stop()) and not self.validation_due
+                if stopping or self._checkpoint_due():
+                    save_here()
                 if stopping:
                     raise StopRequestedError
-                if self.step >= self.total_steps:
+                if self.validation_due:
                     break
+            self.validation_due = True
+            self._validate(validation, metrics, save_here, stop)
+            if not self.settings.checkpoint_every or self.step >= self.total_steps:
+                save_here()
+        return self.last_validation
+
+    def _validate(self, validation: BatchSource, metrics: Metrics, save: Callable[[], None], stop: Stop) -> None:
+        """Evaluate, and tell the schedule and the metrics; or save, and leave it to whoever goes on from there."""
+        try:
             with metrics.paused():
-                evaluation = evaluate(self.net, validation, self.placement, self.ranks)
-                self.schedule.after_epoch(1.0 - evaluation.top1)
-                metrics.evaluated(self.step, self.epoch, evaluation)
-                self.epoch += 1
-                if not self.settings.checkpoint_every or self.step >= self.total_steps:
-                    save(self.checkpoint(source))
-            if self.step >= self.total_steps:
-                return evaluation
+                self.last_validation = evaluate(self.net, validation, self.placement, self.ranks, stop)
+        except StopRequestedError:
+            save()
+            raise
+        self.schedule.after_epoch(1.0 - self.last_validation.top1)
+        metrics.evaluated(self.step, self.epoch, self.last_validation)
+        self.epoch += 1
+        self.validation_due = False
+
+    def _save(self, save: Save, source: BatchSource, metrics: Metrics) -> None:
+        """Save what can be gone on from; a checkpoint of weights that are lost would push out a good one."""
+        with metrics.paused():
+            if self.ranks.any(not all_finite(self.net.parameters())):
+                raise DivergedError("weights are not finite", self.step, self.rate)
+            save(self.checkpoint(source))
+            self.saved_step = self.step
+
+    def _checkpoint_due(self) -> bool:
+        return self.settings.checkpoint_every > 0 and self.step % self.settings.checkpoint_every == 0
 
     def checkpoint(self, source: BatchSource) -> Checkpoint:
         """Return everything needed to go on after the last finished step: of tensors, those that are held here."""
@@ -124,6 +149,8 @@ class Trainer:
             "rates": self.optim.rates(),
             "schedule": self.schedule.state(),
             "source": source.state(),
+            "validation_due": self.validation_due,
+            "last_validation": dataclasses.asdict(self.last_validation),
         }
         return Checkpoint(step=self.step, tensors=tensors, progress=progress)
 
@@ -142,18 +169,26 @@ class Trainer:
         self.schedule.restore(checkpoint.progress["schedule"])
         source.resume(checkpoint.progress["source"])
         self.step, self.epoch = checkpoint.step, checkpoint.progress["epoch"]
+        self.validation_due = checkpoint.progress["validation_due"]
+        self.last_validation = Evaluation(**checkpoint.progress["last_validation"])
+        self.saved_step = self.step
 
-    def _update(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """Take one step of gradient descent; return the batch's loss, still on the device."""
+    def _update(self, images: Tensor, labels: Tensor, rate: float) -> Measured | None:
+        """Take one step of gradient descent; at a logging step return loss and gradient norm, still on the device."""
         layout, whole_batch = self.ranks.layout, self._images_of_all(labels)
         self.net.clock.set(self.settings.seed, self.step, layout.group_part(whole_batch).start)
         with self.placement.autocast():
             loss = F.cross_entropy(self._forward(images).float(), labels)
         loss = loss * self.ranks.weight(len(labels), whole_batch)
         loss.backward()
+        measured = None
+        if is_logged(self.step + 1):
+            gradients = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
+            norm = self.ranks.whole_norm(gradients)
+            measured = Measured(loss=self.ranks.total(loss.detach()) / layout.groups, grad_norm=norm)
         self.optim.step(rate, self.schedule.first_layer())
         self.step += 1
-        return self.ranks.total(loss.detach()) / layout.groups
+        return measured
 
     def _images_of_all(self, labels: Tensor) -> int:
         """Return the size of the global batch; only one group alone may have lost a sample that cannot be used."""

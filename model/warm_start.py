@@ -1,30 +1,42 @@
 """Start from the weights of another network, as the 2012 network with a sixth convolution did.
 
-Parameters are taken by name where the shape is the same, from a safetensors file; nothing is unpickled. A checkpoint's
-`tensors.safetensors` is such a file, and so are torchvision's weights for `alexnet-owt` once they are in that format.
+Parameters are taken by name where the shape is the same: from a checkpoint, from safetensors, or from a state dict of
+PyTorch's, such as torchvision's `alexnet`, whose names and shapes `alexnet-owt` shares. Nothing is unpickled but
+tensors.
 """
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from alexnet.model.checkpoint import load_checkpoint
 from alexnet.model.networks.network import Network
+from alexnet.model.weights_file import read_weights
 from alexnet.shards.errors import InputError
 
-_PREFIX = "net."  # what a checkpoint calls the network's parameters, beside the optimizer's
+PREFIX = "net."
+"""What a checkpoint calls the network's parameters, beside the optimizer's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Say which layers came from a file; `sha256` names all the parameters that it holds, whatever its format."""
+
+    layers: tuple[str, ...]
+    sha256: str
 
 
 @torch.no_grad()
-def take_weights(net: Network, file: Path, up_to: str = "") -> list[str]:
-    """Copy parameters of a file into the network; return the names of the layers that came from it.
+def take_weights(net: Network, file: Path, up_to: str = "") -> WarmStart:
+    """Copy parameters of a file, or of a checkpoint's folder, into the network.
 
     `up_to`: the last layer to take, all if empty. Other layers keep the values they have, and so does one of which the
     file has nothing or another shape, unless `up_to` asked for it. Raises InputError then, and if no layer fits.
     """
-    stored = {name.removeprefix(_PREFIX): tensor for name, tensor in _read(file).items()}
+    stored = _read(file)
     named = {parameter: name for name, parameter in net.named_parameters()}
     layers = net.weighted()
     names = list(layers)
@@ -42,14 +54,30 @@ def take_weights(net: Network, file: Path, up_to: str = "") -> list[str]:
         raise InputError(
             f"--init {file}: no layer fits {net.settings.arch}; its first is called {next(iter(named.values()))}"
         )
-    return taken
+    return WarmStart(layers=tuple(taken), sha256=_digest(stored))
+
+
+def network_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the network's parameters among a checkpoint's tensors, under the names that the network gives them."""
+    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
 
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"--init {file}: cannot be read as safetensors ({error})") from None
+        tensors = load_checkpoint(file).tensors if file.is_dir() else read_weights(file).tensors
+    except InputError as error:
+        raise InputError(f"--init {error}") from None
+    return network_tensors(tensors) or tensors
+
+
+def _digest(stored: dict[str, Tensor]) -> str:
+    """Name the stored values: sha256 over names, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(stored.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _misfit(name: str, parameter: nn.Parameter, stored: dict[str, Tensor]) -> str | None:

@@ -20,7 +20,7 @@ def build_network(
     `towers`: which of its towers live in this process, all unless said; `exchange`: how they reach the others.
     """
     if settings.arch == OWT.name:
-        return Column(settings)
+        return Column(settings, exchange)
     return TowerNetwork(settings, towers, exchange)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from alexnet.model.exchange import Exchange, SameDevice
 from alexnet.model.networks.drawing import Flatten, PoolTo
 from alexnet.model.networks.modules import module_of
 from alexnet.model.networks.network import Network
@@ -17,8 +18,9 @@ class Column(Network):
     The numbers are places in the drawing: before the pooling to a fixed size, and after it.
     """
 
-    def __init__(self, settings: NetSettings) -> None:
+    def __init__(self, settings: NetSettings, exchange: Exchange | None = None) -> None:
         super().__init__(settings)
+        self.exchange = exchange or SameDevice()
         placed = self.placed()
         modules = [module_of(place, self.clock, tower=0, dropout=settings.dropout) for place in placed]
         middle = next(i for i, place in enumerate(placed) if isinstance(place.layer, PoolTo))
@@ -34,6 +36,7 @@ class Column(Network):
         maps = self.features(images)
         if maps.shape[2:] != self._pooled:  # means of single values: left out, for its gradient varies on GPUs
             maps = self.avgpool(maps)
+        (maps,) = self.exchange.rows([maps])
         scores: Tensor = self.classifier(maps.flatten(1))
         return scores
 

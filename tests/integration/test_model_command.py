@@ -50,7 +50,8 @@ def test_help_lists_the_networks_and_loads_neither_torch_nor_dali() -> None:
 import sys
 from click.testing import CliRunner
 from alexnet.tools.model import main
-for arguments in (["--help"], ["show", "--help"], ["show", "alexnet-2012"]):
+commands = ("show", "evaluate", "predict", "export", "report")
+for arguments in (["--help"], *([name, "--help"] for name in commands), ["show", "alexnet-2012"]):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     print(result.output)
@@ -59,3 +60,37 @@ assert not {"torch", "nvidia.dali"} & set(sys.modules)
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "alexnet-model show alexnet-2012" in run.stdout
     assert "lenet-5" in run.stdout
+
+
+def layout(*arguments: object) -> tuple[list[list[str]], str]:
+    """Return the table of processes, its cells apart, and the line below it."""
+    *lines, last = show("alexnet-2012", *arguments).splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("process"))
+    return [line.split("  ") for line in lines[first + 1 :]], last
+
+
+def test_show_says_who_holds_what() -> None:
+    """A pair's parameters are those of the whole network; with owt the fully connected layers are divided."""
+    rows, line = layout("--gpus", 4)
+    assert [row[0].strip() for row in rows] == ["rank 0", "rank 1", "rank 2", "rank 3"]
+    assert [" ".join(row).split()[2:4] for row in rows] == [["tower", "1"], ["tower", "2"]] * 2
+    held = [int(row[-1].replace(",", "")) for row in rows]
+    assert held[0] + held[1] == held[2] + held[3] == 60_965_224
+    assert "64-127" in " ".join(rows[3])
+    assert line.startswith("layout: 4 processes over NCCL; ")
+    assert "134.6 MB a step" in line  # 7.8 of values and 4.8 of images in a pair, 121.9 of gradients between them
+
+    rows, _ = layout("--gpus", 3, "--parallel", "data", "--batch-images", 9)
+    assert all("all 2 towers" in " ".join(row) and row[-1].strip() == "60,965,224" for row in rows)
+    assert "6-8" in " ".join(rows[2])
+
+    rows, _ = layout("--gpus", 2, "--parallel", "owt")
+    convolutions, full = 2_334_080, 58_631_144
+    assert [int(row[-1].replace(",", "")) for row in rows] == [convolutions + full // 2] * 2
+
+
+def test_layouts_that_cannot_be() -> None:
+    assert "must be 1 or a multiple of 2" in show("alexnet-2012", "--gpus", 3, code=2)
+    assert "has one tower" in show("lenet-5", "--gpus", 2, code=2)
+    assert "must be at least 4, one for each process" in show("alexnet-2012", "--gpus", 4, "--batch-images", 3, code=2)
+    assert "give --gpus as well" in show("alexnet-2012", "--parallel", "data", code=2)

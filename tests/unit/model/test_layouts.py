@@ -1,8 +1,9 @@
-"""The same training in every layout: two towers in two processes, or two replicas, against one process.
+"""The same training in every layout: a tower each, replicas, or one weird trick, against one process.
 
 The processes are started once; each of them trains in every way that is asked for and leaves its results in a file.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
+from alexnet.model.full_layers import divided_layers
 from alexnet.model.initialise import InitSettings, initialise
 from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
@@ -24,6 +26,9 @@ from alexnet.tools.host_memory import keep_freed_memory
 
 NET = NetSettings(arch="alexnet-2012", classes=7)  # 4 classes on one tower, 3 on the other
 SMALL = NetSettings(arch="cuda-convnet-cifar-80s", classes=7)
+ONE_FULL = NetSettings(arch="cuda-convnet-cifar", classes=8)  # its only fully connected layer is its last
+COLUMN = NetSettings(arch="alexnet-owt", classes=8)
+RATE = {NET.arch: 0.003, COLUMN.arch: 1e-5, ONE_FULL.arch: 0.003}  # without normalisation, more would diverge
 BATCH = 3  # does not divide by 2
 STEPS = 5
 Record = dict[str, Any]
@@ -33,27 +38,37 @@ def placement(layout: Layout, *, bf16: bool = False) -> Placement:
     return Placement(device=torch.device("cpu"), bf16=bf16, why="a test", layout=layout)
 
 
-def train(settings: NetSettings, placed: Placement, ranks: Ranks) -> Record:
+def train(settings: NetSettings, placed: Placement, ranks: Ranks, rate: float = 0.003, steps: int = STEPS) -> Record:
     """Train for a few steps with dropout on; return what happened, of the parameters that are held here."""
     net = build_network(settings, placed.layout.towers, ranks.exchange(settings)).train()
     initialise(net, InitSettings(kind="he"), seed=3)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward, optim = ranks.forward(net), MomentumSGD(net, OptimSettings(lr=0.003))
+    ranks.divide(net)
+    forward, optim = ranks.forward(net), MomentumSGD(net, OptimSettings(lr=rate))
     generator = torch.Generator().manual_seed(1)
-    rows, px = placed.layout.group_part(BATCH), net.drawing.input_px[0]
+    rows, convolved, px = placed.layout.group_part(BATCH), placed.layout.convolved(BATCH), net.drawing.input_px[0]
     losses, gradients = [], {}
-    for step in range(STEPS):
+    for step in range(steps):
         images = torch.randn(BATCH, 3, px, px, generator=generator).contiguous(memory_format=torch.channels_last)
         labels = torch.randint(7, (BATCH,), generator=generator)
         net.clock.set(3, step, rows.start)
-        mine = slice(rows.start, rows.stop)
+        mine, theirs = slice(convolved.start, convolved.stop), slice(rows.start, rows.stop)
         with placed.autocast():
-            loss = F.cross_entropy(forward(images[mine]).float(), labels[mine]) * ranks.weight(len(rows), BATCH)
+            loss = F.cross_entropy(forward(images[mine]).float(), labels[theirs]) * ranks.weight(len(rows), BATCH)
         loss.backward()
         gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
         losses.append((ranks.total(loss.detach()) / placed.layout.groups).item())
-        optim.step(0.003)
-    return {"losses": losses, "gradients": gradients, "weights": {n: p.detach() for n, p in net.named_parameters()}}
+        optim.step(rate)
+    norm = ranks.whole_norm(gradients)
+    with torch.no_grad():
+        scores = net.eval()(images[convolved.start : convolved.stop])
+    return {
+        "losses": losses,
+        "gradients": gradients,
+        "norm": norm,
+        "scores": scores,
+        "weights": {n: p.detach() for n, p in net.named_parameters()},
+    }
 
 
 def as_one_of_two(rank: int, folder: Path) -> None:
@@ -71,11 +86,16 @@ def as_one_of_two(rank: int, folder: Path) -> None:
             result[f"pair bf16={bf16}"] = train(NET, placed, Processes(placed))
         placed = placement(replicas)
         result["data"] = train(SMALL, placed, Processes(placed))
+        for settings in (NET, COLUMN, ONE_FULL):
+            placed = placement(Layout(rank=rank, ranks=2, group_ranks=2, owt=True))
+            together = Processes(placed)
+            record = train(settings, placed, together, RATE[settings.arch], 2)
+            stored = together.as_stored({f"net.{name}": weight for name, weight in record["weights"].items()})
+            record["global"] = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+            result[f"owt {settings.arch}"] = record
         together = Processes(placement(pair))
         result["any"] = [together.any(flag) for flag in (False, rank == 1)]
         result["first"] = together.of_first(f"from {rank}")
-        whole = together.whole(result["pair bf16=False"]["weights"])
-        result["whole"] = None if whole is None else sorted(whole)
         torch.save(result, folder / f"{rank}.pt")
         torch.distributed.destroy_process_group()
 
@@ -129,12 +149,52 @@ def test_replicas_equal_one_process_with_parts_of_uneven_size(two: list[Record])
             assert torch.equal(weights, two[0]["data"]["weights"][name])
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("settings", [NET, COLUMN, ONE_FULL], ids=lambda settings: settings.arch)
+def test_one_weird_trick_equals_one_process(two: list[Record], settings: NetSettings) -> None:
+    """One image convolved here, two there, half of the units each; dropout on. Sums come in another order.
+
+    Of the two towers the last layer, 4 and 3 classes, is left whole: its gradients must not count twice.
+    """
+    expected = train(settings, placement(Layout()), OneProcess(), RATE[settings.arch], 2)
+    ranks = [rank[f"owt {settings.arch}"] for rank in two]
+    for number, rank in enumerate(ranks):
+        torch.testing.assert_close(rank["losses"], expected["losses"], rtol=1e-5, atol=0)
+        torch.testing.assert_close(rank["norm"], expected["norm"], rtol=1e-3, atol=0)  # of 10^7 squares, in float32
+        assert (rank["scores"] - expected["scores"]).abs().max() < 1e-5 * expected["scores"].abs().max()
+        assert torch.equal(rank["scores"], ranks[0]["scores"])
+        assert rank["global"] == {f"net.{name}": tuple(weight.shape) for name, weight in expected["weights"].items()}
+        for kind in ("gradients", "weights"):
+            for name, whole in expected[kind].items():
+                units = len(rank[kind][name])
+                mine = whole if units == len(whole) else whole[number * units : (number + 1) * units]
+                # Roundings, 6e-8 each, of sums whose parts may cancel: measured against the layer's largest value.
+                furthest = (rank[kind][name] - mine).abs().max() / whole.abs().max()
+                assert furthest < 1e-5, (kind, name)
+
+
+def test_one_weird_trick_divides_what_can_be_divided() -> None:
+    thousand = NetSettings()
+    assert divided_layers(thousand, 2) == divided_layers(thousand, 4) == ["fc6", "fc7", "fc8"]
+    assert divided_layers(thousand, 8) == ["fc6", "fc7"], "a tower has 500 classes"
+    assert divided_layers(NetSettings(classes=7), 2) == ["fc6", "fc7"]
+    assert divided_layers(NetSettings(arch="alexnet-owt"), 8) == ["fc6", "fc7", "fc8"]
+    for settings, ranks in (
+        (thousand, 3),
+        (NetSettings(arch="lenet-5", classes=10), 5),
+        (replace(ONE_FULL, classes=7), 2),
+    ):
+        with pytest.raises(InputError, match=f"{ranks} processes cannot divide the"):
+            divided_layers(settings, ranks)
+    layout = choose_placement("cpu", 3, "auto", parallel="owt", rank=1).layout
+    assert (layout.groups, layout.towers, layout.owt) == (1, None, True)
+    assert [list(part) for part in (layout.group_part(7), layout.convolved(7))] == [list(range(7)), [2, 3]]
+    assert not choose_placement("cpu", 1, "auto", parallel="owt").layout.owt
+
+
 def test_processes_agree(two: list[Record]) -> None:
     assert [rank["any"] for rank in two] == [[False, True], [False, True]]
     assert [rank["first"] for rank in two] == ["from 0", "from 0"]
-    net = build_network(NET)
-    assert two[0]["whole"] == sorted(name for name, _ in net.named_parameters())
-    assert two[1]["whole"] is None
 
 
 def test_a_layout_divides_ranks_and_rows() -> None:
@@ -162,11 +222,22 @@ def test_bytes_sent_are_those_of_the_tensors_that_meet() -> None:
         NetSettings(), placement(Layout(ranks=2, group_ranks=2), bf16=True), batch_images=128, crop_px=224, parameters=0
     )
     values = 13 * 13 * 128 + 6 * 6 * 128 + 2048 + 2048
-    assert sent.towers == 128 * 2 * (2 * values + 500)
+    assert sent.values == 128 * 2 * (2 * values + 500)
     assert sent.images == 64 * (224 * 224 * 3 + 8)
     assert sent.gradients == 0
     replicas = traffic(NetSettings(), placement(Layout(ranks=4)), batch_images=128, crop_px=224, parameters=100)
-    assert (replicas.towers, replicas.images, replicas.gradients) == (0, 0, 2 * 3 * 100 * 4 // 4)
+    assert (replicas.values, replicas.images, replicas.gradients) == (0, 0, 2 * 3 * 100 * 4 // 4)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_bytes_of_one_weird_trick(ranks: int) -> None:
+    """128 images a process: 9,216 values of each and 4,096 units twice, there and back; 1,000 scores there."""
+    placed = placement(Layout(ranks=ranks, group_ranks=ranks, owt=True), bf16=True)
+    sent = traffic(NetSettings(), placed, batch_images=128 * ranks, crop_px=224, parameters=0)
+    whole_batch = 128 * ranks * (2 * (2 * 4096 // ranks) + 1000 // ranks)
+    assert sent.values == (ranks - 1) * 2 * (128 * 2 * 9216 + whole_batch)
+    assert sent.gradients == 2 * (ranks - 1) * 4 * 2_334_080 // ranks
+    assert sent.images == (ranks - 1) * 128 * 8
 
 
 def test_one_process_starts_nothing() -> None:

@@ -1,8 +1,7 @@
-"""Update rule, schedule, evaluation, placement and checkpoints, each against its definition."""
+"""Update rule, schedule, evaluation and placement, each against its definition."""
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alexnet.model.checkpoint import Checkpoint, CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from alexnet.model.evaluate import evaluate
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.placement import Placement, choose_placement, cpu_has_bf16
@@ -183,42 +181,6 @@ def test_evaluation_counts_every_image_of_partial_batches() -> None:
     assert [result.top1, result.top5] == pytest.approx([3 / 5, 4 / 5])
     assert str(result) == "top-1 60.0%, top-5 80.0% (5/5 images, each once)"
     assert net.training
-
-
-def checkpoint(step: int) -> Checkpoint:
-    tensors = {"net.w": torch.arange(6.0).reshape(2, 3).t(), "momentum.w": torch.full((2,), float(step))}
-    return Checkpoint(step=step, tensors=tensors, progress={"epoch": step // 2, "lr": 0.01})
-
-
-def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> None:
-    for step in (2, 4, 6):
-        save_checkpoint(tmp_path, checkpoint(step), keep=2)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-000000004", "step-000000006"]
-    loaded = load_checkpoint(checkpoints(tmp_path)[-1])
-    assert loaded.step == 6
-    assert loaded.progress == {"epoch": 3, "lr": 0.01}
-    for name, tensor in checkpoint(6).tensors.items():
-        assert torch.equal(loaded.tensors[name], tensor)
-
-
-def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(tmp_path, checkpoint(2), keep=2)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("alexnet.model.checkpoint.json.dump", full)
-    with pytest.raises(CheckpointError, match=r"No space .* before it are kept"):
-        save_checkpoint(tmp_path, checkpoint(4), keep=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002"], "what was half written is gone"
-
-
-@pytest.mark.parametrize("name", ["tensors.safetensors", "progress.json"])
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
-    path = save_checkpoint(tmp_path, checkpoint(2), keep=1)
-    (path / name).write_bytes((path / name).read_bytes()[:20])
-    with pytest.raises(InputError, match="step-000000002: not a whole checkpoint"):
-        load_checkpoint(path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU is told")

@@ -1,0 +1,191 @@
+"""Checkpoints, written: while training goes on, each process its share.
+
+PyTorch's checkpoint engine plans who writes what, makes every process learn of an error in any, and lets the first
+process finish. What is ours is the form on the disk (`checkpoint`) and that nothing incomplete is ever seen: tensors go
+to a hidden folder, `progress.json` comes last, then the folder gets its name, then LATEST is replaced.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+
+from alexnet.model.checkpoint import (
+    LATEST,
+    PROGRESS,
+    Checkpoint,
+    CheckpointError,
+    checkpoints,
+    first_failure,
+    step_name,
+)
+
+_PARTIAL = ".partial-"
+_OFFSETS = "DCP_SHARDING_INFO"  # where the reader looks in a file's header for the place of a part in its whole
+
+# It says so at every save and load of a run of one process.
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+
+Tensors = dict[str, Tensor]
+
+
+class CheckpointWriter:
+    """Write a run's checkpoints into a folder and keep the newest `keep`, one at a time, in a thread.
+
+    `group`: the processes that save together, the first of which finishes; None: this one alone. The group is for
+    nothing else, for two threads must not share one. `as_stored`: wraps what is only a part of a whole tensor.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        group: dist.ProcessGroup | None = None,
+        as_stored: Callable[[Tensors], Mapping[str, Tensor]] = dict,
+    ) -> None:
+        self._folder, self._keep, self._group, self._as_stored = folder, keep, group, as_stored
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._staged: Tensors = {}
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Copy a checkpoint and begin to write it. Raises CheckpointError if the one before could not be written."""
+        self.wait()
+        tensors = {name: self._copied(name, tensor.detach()) for name, tensor in checkpoint.tensors.items()}
+        if any(tensor.is_cuda for tensor in checkpoint.tensors.values()):
+            torch.cuda.synchronize()
+        self._writing = self._thread.submit(self._write, dataclasses.replace(checkpoint, tensors=tensors))
+
+    def wait(self) -> None:
+        """Wait until what was begun is written. Raises CheckpointError, in every process, if it could not be."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _copied(self, name: str, tensor: Tensor) -> Tensor:
+        """Copy a tensor to where the next step will not change it: the same place for each checkpoint."""
+        if name not in self._staged:
+            pinned = tensor.device.type == "cuda"
+            self._staged[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+        return self._staged[name].copy_(tensor, non_blocking=True)
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        target = self._folder / step_name(checkpoint.step)
+        storage = _StepFolder(self._folder, checkpoint, keep=self._keep)
+        stored = dict(self._as_stored(checkpoint.tensors))
+        try:
+            save(stored, storage_writer=storage, process_group=self._group, no_dist=self._group is None)
+        except (Exception, CheckpointException) as error:  # the latter is no Exception
+            if self._group is None or dist.get_rank(self._group) == 0:
+                shutil.rmtree(storage.partial, ignore_errors=True)  # of no use, and its room is needed
+            raise CheckpointError(
+                f"{target}: cannot be written ({first_failure(error)}); the checkpoints before it are kept"
+            ) from None
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write a checkpoint from one process and wait for it, then drop all but the newest `keep`."""
+    writer = CheckpointWriter(folder, keep=keep)
+    writer.save(checkpoint)
+    writer.wait()
+    return folder / step_name(checkpoint.step)
+
+
+class _StepFolder(HuggingFaceStorageWriter):
+    """Write one checkpoint in the engine's safetensors format, under our names, and complete it.
+
+    The engine's own writing of a file makes two copies of its tensors in memory and holds Python's lock for 1.5 s of
+    the 3.0 it takes for 480 MB; `save_file` takes 1.3 s and holds the lock for 3 ms, so that training goes on.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Checkpoint, *, keep: int) -> None:
+        self.partial = folder / f"{_PARTIAL}{checkpoint.step:09d}"
+        super().__init__(str(self.partial), save_distributed=True)
+        self._folder, self._checkpoint, self._keep = folder, checkpoint, keep
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        """Name the files, in the first process; what a killed run left behind goes first."""
+        for left in self._folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left)
+        self.partial.mkdir()
+        writing = [number for number, plan in enumerate(plans) if plan.items]
+        names = {number: f"tensors-{place:05d}-of-{len(writing):05d}" for place, number in enumerate(writing, start=1)}
+        if len(writing) == 1:
+            names = {writing[0]: "tensors"}
+        return [
+            dataclasses.replace(plan, storage_data=f"{names.get(number)}.safetensors")
+            for number, plan in enumerate(plans)
+        ]
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> "torch.futures.Future[list[WriteResult]]":
+        """Write this process's share."""
+        done: torch.futures.Future[list[WriteResult]] = torch.futures.Future()
+        tensors: Tensors = {}
+        offsets = {}
+        for item in plan.items:
+            value = planner.resolve_data(item)
+            assert isinstance(value, Tensor)  # nothing else is given to the engine
+            assert item.tensor_data is not None
+            tensors[item.index.fqn] = value
+            offsets[item.index.fqn] = {"saved_offsets": list(item.tensor_data.chunk.offsets)}
+        file = self.partial / plan.storage_data
+        if tensors:
+            # One entry, for the library writes several in an order that varies, and equal runs shall leave equal files.
+            parts = any(any(place["saved_offsets"]) for place in offsets.values())
+            save_file(tensors, file, metadata={_OFFSETS: json.dumps(offsets)} if parts else {"format": "pt"})
+            _to_disk(file)
+        done.set_result([WriteResult(item.index, 0, storage_data=file.name) for item in plan.items])
+        return done
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Mark the checkpoint as whole, in the first process, when all have written."""
+        files = sorted({result.storage_data for share in results for result in share})
+        missing = [name for name in files if not (self.partial / name).exists()]
+        if missing:
+            raise OSError(f"{missing[0]} is not there: the run folder must be on storage that all machines share")
+        sizes = {name: (self.partial / name).stat().st_size for name in files}
+        progress = {"step": self._checkpoint.step, **self._checkpoint.progress, "files": sizes}
+        _write(self.partial / PROGRESS, json.dumps(progress, indent=1))
+        _to_disk(self.partial)
+        target = self._folder / step_name(self._checkpoint.step)
+        replaced = self._folder / f"{_PARTIAL}replaced"
+        if target.exists():  # deleting takes time, in which a kill would leave a part of it under its name
+            target.rename(replaced)
+        self.partial.rename(target)
+        shutil.rmtree(replaced, ignore_errors=True)
+        _write(self._folder / f".{LATEST}", target.name + "\n")
+        (self._folder / f".{LATEST}").replace(self._folder / LATEST)
+        _to_disk(self._folder)
+        # One of a later step is from before the run was taken back to an earlier one, and about to be replaced.
+        for old in [path for path in checkpoints(self._folder) if path.name <= target.name][: -self._keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text)
+    _to_disk(file)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, survives a loss of power."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,93 @@
+"""Files of weights: tensors by name, and a few words about them. Nothing is ever unpickled but tensors.
+
+Two kinds. safetensors holds tensors and text and cannot hold anything else. PyTorch's own (`.pth`), which torchvision
+uses, is a pickle: it is read by PyTorch's restricted reader, which makes tensors and calls nothing.
+"""
+
+import json
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alexnet.shards.errors import InputError
+
+_ABOUT = "alexnet"  # the key of our own words among a file's metadata
+_PICKLES = (b"PK", b"\x80")  # a zip with a pickle in it, and a bare one as PyTorch wrote until 2020
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Hold tensors by name, and what the file says about them: plain values, empty where it says nothing."""
+
+    tensors: dict[str, Tensor]
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def read_weights(file: Path) -> Weights:
+    """Read a file of either kind, on the CPU. What it is, is read from its bytes, never from its name.
+
+    Raises InputError for anything else, and for a pickle that holds more than tensors.
+    """
+    try:
+        with file.open("rb") as opened:
+            begins = opened.read(2)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
+    return _read_pickle(file) if begins.startswith(_PICKLES) else _read_safetensors(file)
+
+
+def write_safetensors(file: Path, weights: Weights) -> None:
+    """Write a safetensors file under another name and rename it when it is whole."""
+    partial = file.with_name(f"{file.name}.partial")
+    save_file(weights.tensors, partial, metadata={"format": "pt", _ABOUT: json.dumps(weights.about)})
+    partial.replace(file)
+
+
+def write_state_dict(file: Path, weights: Weights) -> None:
+    """Write what `torch.load(file, weights_only=True)` reads and `load_state_dict` takes.
+
+    `about` travels where state dicts keep their versions: `state_dict._metadata["alexnet"]`.
+    """
+    state: OrderedDict[str, Tensor] = OrderedDict(weights.tensors)
+    state._metadata = OrderedDict({"": {"version": 1}, _ABOUT: weights.about})  # type: ignore[attr-defined]
+    partial = file.with_name(f"{file.name}.partial")
+    torch.save(state, partial)
+    partial.replace(file)
+
+
+def _read_safetensors(file: Path) -> Weights:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dictionary)
+        about = json.loads(metadata.get(_ABOUT, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read as safetensors ({error})") from None
+    return Weights(tensors=tensors, about=about if isinstance(about, dict) else {})
+
+
+def _read_pickle(file: Path) -> Weights:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle's protocol; if that is too new, an error says so
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip or pickle raises whatever it stumbles over
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{file}: is damaged, or holds more than tensors, and was not unpickled ({reason[:120]}); "
+            "give a state dict as `torch.save(net.state_dict(), FILE)` writes it, or safetensors"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items()):
+        raise InputError(
+            f"{file}: is no state dict of tensors by name; write one with `torch.save(net.state_dict(), FILE)`"
+        )
+    metadata = getattr(state, "_metadata", None)
+    about = metadata.get(_ABOUT, {}) if isinstance(metadata, dict) else {}
+    return Weights(tensors={name: tensor.detach() for name, tensor in state.items()}, about=about)

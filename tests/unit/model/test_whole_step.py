@@ -1,0 +1,133 @@
+"""A whole training step of the 2012 network, forwards, backwards and update, against NumPy in float64."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.model.layers import HashDropout
+from alexnet.model.metrics import Metrics
+from alexnet.model.networks.network import Network
+from alexnet.model.networks.towers import TowerNetwork
+from alexnet.model.placement import Placement
+from alexnet.model.trainer import Trainer
+from alexnet.tools.run.assembly import build_trainer
+from alexnet.tools.run.settings import load_recipe, with_overrides
+from tests.unit.model.numpy_2012 import Key, Parameters, Step, updated
+
+BATCH, SEED, RATE = 2, 5, 0.01
+
+
+class OneBatch:
+    """The same two images and labels, on the paper's scale, time and again."""
+
+    images = BATCH
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.batch = 60 * torch.randn(BATCH, 3, 224, 224, generator=generator), torch.tensor([7, 2])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self.batch
+
+    def seek(self, epoch: int, step: int) -> None: ...
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def resume(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def paper_trainer() -> Trainer:
+    """Return a trainer for one step, at the values that it starts from."""
+    assignments = (f"train.batch_images={BATCH}", f"train.seed={SEED}", "train.steps=1")
+    settings = with_overrides(load_recipe("paper"), assignments)
+    settings = dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=10))
+    return build_trainer(settings, Placement(device=torch.device("cpu"), bf16=False, why="a test"), 1)
+
+
+def key_of(name: str) -> Key:
+    """Take `towers.0.conv1.weight` apart."""
+    _, tower, layer, kind = name.split(".")
+    return int(tower), layer, kind
+
+
+def arrays(net: Network) -> Parameters:
+    return {key_of(name): p.detach().double().numpy().copy() for name, p in net.named_parameters()}
+
+
+def masks_of(net: Network) -> dict[tuple[int, str], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return what dropout leaves of ones in the first step."""
+    assert isinstance(net, TowerNetwork)
+    net.clock.set(SEED, 0, 0)
+    ones = torch.ones(BATCH, 2048, dtype=torch.float64)
+    return {
+        (tower.index, f"fc{module.layer}"): module.train()(ones).numpy()
+        for tower in net.local_towers()
+        for module in tower.modules()
+        if isinstance(module, HashDropout)
+    }
+
+
+@pytest.fixture(scope="module")
+def by_hand() -> tuple[float, Parameters]:
+    """Return loss and gradients of the first step, as the reference has them."""
+    net = paper_trainer().net
+    images, labels = OneBatch().batch
+    step = Step(arrays(net), masks_of(net))
+    return step.run(images.double().numpy(), labels.numpy()), step.gradients
+
+
+def test_a_step_in_float64_is_that_of_the_reference(by_hand: tuple[float, Parameters]) -> None:
+    """From a velocity that is not zero. 1e-10: sums of 9,216 products of relative error 1e-16, eight layers deep."""
+    trainer = paper_trainer()
+    net, optim, generator = trainer.net.double().train(), trainer.optim, torch.Generator().manual_seed(1)
+    buffers = {name: torch.randn(p.shape, generator=generator).double() for name, p in net.named_parameters()}
+    optim.restore(buffers, optim.rates())
+    start = arrays(net)
+    net.clock.set(SEED, 0, 0)
+    images, labels = OneBatch().batch
+    loss = F.cross_entropy(net(images.double()), labels)
+    loss.backward()
+    optim.step(RATE)
+    assert loss.item() == pytest.approx(by_hand[0], rel=1e-12)
+    for name, parameter in net.named_parameters():
+        key = key_of(name)
+        velocity = -RATE * buffers[name].numpy()  # PyTorch's buffer is the velocity over the rate, with the other sign
+        expected, _ = updated(start[key], velocity, by_hand[1][key], rate=RATE)
+        difference = np.linalg.norm(parameter.detach().numpy() - expected)
+        assert difference < 1e-10 * np.linalg.norm(RATE * by_hand[1][key]), name
+
+
+def test_the_trainers_own_step_is_that_of_the_reference_in_fp32(by_hand: tuple[float, Parameters]) -> None:
+    """The step to 1e-4, a thousand roundings, and half an fp32 digit of the weight that it is added to."""
+    trainer, losses = paper_trainer(), _Losses()
+    start = arrays(trainer.net)
+    trainer.train(OneBatch(), OneBatch(), Metrics([losses]), lambda _: None)
+    assert losses.losses == [pytest.approx(by_hand[0], rel=1e-5)]
+    for key, weights in arrays(trainer.net).items():
+        expected, velocity = updated(start[key], np.zeros_like(weights), by_hand[1][key], rate=RATE)
+        allowed = 1e-4 * np.linalg.norm(velocity) + 2**-24 * np.linalg.norm(expected)
+        assert np.linalg.norm(weights - expected) < allowed, key
+
+
+class _Losses:
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def step(self, step: int) -> None: ...
+
+    def record(self, record: dict[str, Any]) -> None:
+        self.losses.append(record["loss"])
+
+    def evaluation(self, step: int, epoch: int, evaluation: object) -> None: ...

@@ -1,0 +1,119 @@
+"""Export for torchvision: its `alexnet`, written out here, loads the file and computes the same."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from alexnet.model.initialise import InitSettings, initialise
+from alexnet.model.networks.build import build_network
+from alexnet.model.networks.settings import NetSettings
+from alexnet.pipeline.augment import AugmentSettings
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import read_manifest
+from alexnet.tools.model.exporting import export
+from alexnet.tools.run.data_record import DataRecord
+from alexnet.tools.run.predicting import Predictor
+from alexnet.tools.run.trained import Trained, open_trained
+
+
+@pytest.fixture(scope="module")
+def owt(ci_100: Path) -> Trained:
+    """A network of 10 classes with drawn values, prepared as the recipe `alexnet-owt` says."""
+    net = build_network(NetSettings(arch="alexnet-owt", classes=10))
+    initialise(net, InitSettings(kind="he"), seed=3)
+    return Trained(
+        path=Path("run"),
+        step=7,
+        net=net.settings,
+        augment=AugmentSettings(scale="unit-variance"),
+        precision="fp32",
+        data=DataRecord.of(read_manifest(ci_100)),
+        mean_image=None,
+        weights={name: p.detach() for name, p in net.named_parameters()},
+    )
+
+
+def torchvisions_alexnet(classes: int) -> nn.Module:
+    """What torchvision 0.26 has in `alexnet(num_classes=classes)`, with its names."""
+    net = nn.Module()
+    net.features = nn.Sequential(
+        nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
+    )  # fmt: skip
+    net.classifier = nn.Sequential(
+        nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(),
+        nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
+        nn.Linear(4096, classes),
+    )  # fmt: skip
+    return net.eval()
+
+
+@torch.no_grad()
+def test_torchvisions_alexnet_computes_the_same(owt: Trained, tmp_path: Path) -> None:
+    file = tmp_path / "alexnet.pth"
+    export(owt, "torchvision", file)
+    state = torch.load(file, weights_only=True)
+    other = torchvisions_alexnet(classes=10)
+    other.load_state_dict(state, strict=True)
+    assert all(torch.equal(state[name], tensor) for name, tensor in owt.weights.items())
+
+    feed = state._metadata["alexnet"]["feed"]
+    assert (feed["resize"], feed["crop"]) == ("the shorter side to 256 px, bicubic, antialiased", "the centre, 224 px")
+    square = np.asarray(Image.effect_noise((256, 256), 60).convert("RGB"))
+    zero_to_one = torch.from_numpy(square[16:240, 16:240].copy()).permute(2, 0, 1).float() / 255  # ToTensor
+    mean, std = (torch.tensor(feed[name])[:, None, None] for name in ("mean", "std"))
+    maps = other.get_submodule("features")((zero_to_one - mean)[None] / std)
+    scores = other.get_submodule("classifier")(maps.flatten(1))
+    expected = scores.softmax(dim=1)[0]
+    guesses = Predictor(owt, "cpu").guesses([square])[0]
+    assert [guess.label for guess in guesses] == expected.argsort(descending=True)[:5].tolist()
+    for guess in guesses:
+        assert guess.probability == pytest.approx(float(expected[guess.label]), rel=1e-3)  # 9216 products in a sum
+
+
+def test_the_file_is_opened_like_a_run(owt: Trained, tmp_path: Path) -> None:
+    export(owt, "torchvision", tmp_path / "alexnet.pth")
+    again = open_trained(tmp_path / "alexnet.pth")
+    assert again.about() == owt.about()
+    assert all(torch.equal(again.weights[name], tensor) for name, tensor in owt.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("net", "augment", "said"),
+    [
+        ({"arch": "alexnet-2012"}, {}, "torchvision has alexnet-owt only, run is alexnet-2012"),
+        ({"channels": 1}, {}, "takes 3 channels, run has 1"),
+        ({"activation": "tanh"}, {}, r"trained with net\.activation=tanh"),
+        ({"pooling": "disjoint"}, {}, r"net\.pooling=disjoint"),
+        ({}, {"mean": "image"}, r"augment\.mean=image"),
+    ],
+)
+def test_what_torchvision_cannot_compute_is_refused(
+    owt: Trained, net: dict[str, object], augment: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(
+        owt,
+        net=NetSettings(**{"arch": "alexnet-owt", "classes": 10, **net}),  # type: ignore[arg-type]
+        augment=AugmentSettings(**augment),  # type: ignore[arg-type]
+        mean_image=np.zeros((256, 256, 3), np.float32) if augment else None,
+    )
+    with pytest.raises(InputError, match=f"^--to torchvision: .*{said}.*; --to safetensors takes every network$"):
+        export(other, "torchvision", tmp_path / "alexnet.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_network_are_refused(owt: Trained) -> None:
+    torn = dataclasses.replace(owt, weights={k: v for k, v in owt.weights.items() if k != "classifier.6.bias"})
+    with pytest.raises(InputError, match=r"^run: holds nothing for classifier\.6\.bias, alexnet-owt has \(10,\)$"):
+        torn.network(torch.device("cpu"))
+    short = dataclasses.replace(owt, net=NetSettings(arch="alexnet-owt", classes=9))
+    with pytest.raises(InputError, match=r"^run: holds \(10, 4096\) for classifier\.6\.weight"):
+        short.network(torch.device("cpu"))

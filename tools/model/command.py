@@ -1,0 +1,150 @@
+"""`alexnet-model`: the command line. What needs torch is loaded when a command that needs it runs."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.command import one_line_errors
+from alexnet.tools.model.show import show
+
+_PATH = click.Path(path_type=Path)
+_DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
+
+
+@click.group()
+@click.version_option(package_name="alexnet", prog_name="alexnet-model")
+def main() -> None:
+    """Look at networks and use trained ones.
+
+    CHECKPOINT is a run folder (its newest checkpoint counts), one of its checkpoints, or a file that `export` wrote.
+
+    \b
+    Start here:
+      alexnet-model show alexnet-2012
+      alexnet-model evaluate runs/demo shards/ci-100
+      alexnet-model predict runs/demo cat.jpg dog.png
+      alexnet-model report runs/demo
+    """  # noqa: D301 (click wants the character)
+
+
+main.add_command(show)
+
+
+@main.command()
+@click.argument("checkpoints", metavar="CHECKPOINT...", nargs=-1, required=True, type=_PATH)
+@click.argument("data", type=_PATH)
+@click.option("--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Windows of each image.")
+@_DEVICE
+@click.option("--batch-images", type=click.IntRange(min=1), default=128, show_default=True)
+@one_line_errors
+def evaluate(checkpoints: tuple[Path, ...], data: Path, views: str, device: str | None, batch_images: int) -> None:
+    """Evaluate networks on the validation images of the data set DATA: each image once.
+
+    Of several networks, which may be of different kinds, each one's error is printed and that of their average: the
+    mean of the probabilities that they give to the classes. The paper's 15.3% is such an average, of five networks and
+    two with a sixth convolution. With ten views, the probabilities of the four corners and the centre of an image and
+    of their mirror images are averaged first, as in the paper.
+    """
+    from alexnet.tools.model.evaluating import evaluate_together
+    from alexnet.tools.model.table import print_table
+    from alexnet.tools.run.trained import open_trained
+
+    networks = [open_trained(path) for path in checkpoints]
+    hidden = not sys.stderr.isatty()
+    with click.progressbar(length=_validation_images(data), label="evaluating", file=sys.stderr, hidden=hidden) as bar:
+        count: Literal[1, 10] = 10 if views == "10" else 1
+        found = evaluate_together(
+            networks, data, views=count, device=device, batch_images=batch_images, on_batch=bar.update
+        )
+    rows = [
+        (str(network.path), network.net.arch, f"{network.step:,}", f"{1 - e.top1:.2%}", f"{1 - e.top5:.2%}")
+        for network, e in zip(networks, found.each, strict=True)
+    ]
+    if len(networks) > 1:
+        mean = found.together
+        rows.append((f"average of {len(networks)}", "", "", f"{1 - mean.top1:.2%}", f"{1 - mean.top5:.2%}"))
+    images, of = found.together.images, found.together.of
+    click.echo(f"{data}: {images:,} of {of:,} validation images, {'ten views' if count == 10 else 'centre window'}")
+    print_table(("network", "", "step", "top-1 error", "top-5 error"), rows, numbers_from=3, total=len(networks) > 1)
+
+
+def _validation_images(data: Path) -> int:
+    from alexnet.shards.manifest import read_manifest
+
+    return read_manifest(data).counts["val"].written
+
+
+@main.command()
+@click.argument("checkpoint", type=_PATH)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=_PATH)
+@_DEVICE
+@one_line_errors
+def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> None:
+    """Print the five most probable classes of each IMAGE.
+
+    Images may have any format that `alexnet-prep shard` takes, and are prepared as it prepares them. One that cannot be
+    used is named with the reason, and the others are predicted all the same; the exit code is 2 then.
+    """
+    from alexnet.tools.convert.resize import UndecodableError
+    from alexnet.tools.run.predicting import Predictor
+    from alexnet.tools.run.trained import open_trained
+
+    predictor = Predictor(open_trained(checkpoint), device)
+    bad = 0
+    for image in images:
+        try:
+            square = predictor.stored(image.read_bytes())
+        except (OSError, UndecodableError) as error:
+            bad += 1
+            click.echo(f"{image}: {error.strerror if isinstance(error, OSError) else error}", err=True)
+            continue
+        click.echo(str(image))
+        for guess in predictor.guesses([square])[0]:
+            click.echo(f"  {guess.probability:7.2%}  {guess.name}")
+    if bad:
+        raise InputError(f"{bad} of {len(images)} images could not be used; the reasons are above")
+
+
+@main.command()
+@click.argument("checkpoint", type=_PATH)
+@click.option("--to", "form", type=click.Choice(["safetensors", "torchvision"]), required=True, help="Kind of file.")
+@click.option("--out", type=_PATH, required=True, help="File to write; one that is there is replaced.")
+@one_line_errors
+def export(checkpoint: Path, form: Literal["safetensors", "torchvision"], out: Path) -> None:
+    """Write a network into one file.
+
+    `safetensors` takes any network; the file holds all that the other commands and `alexnet-train --init` need.
+    `torchvision` takes alexnet-owt: a state dict that torchvision's `alexnet` loads.
+    """
+    from alexnet.tools.model.exporting import export as write
+    from alexnet.tools.model.exporting import feed
+    from alexnet.tools.run.trained import open_trained
+
+    trained = open_trained(checkpoint)
+    write(trained, form, out)
+    click.echo(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB")
+    click.echo("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
+
+
+@main.command()
+@click.argument("run", type=_PATH)
+@click.option("--data", type=_PATH, help="The run's data set.  [default: where it was while training]")
+@one_line_errors
+def report(run: Path, data: Path | None) -> None:
+    """Write report.html into the run folder RUN, also of a run that is not finished.
+
+    One page that opens from the disk: loss and error, speed and waiting for data, the first layer's kernels, twenty
+    validation images with the five most probable classes of each, and what the run is worth in GTX 580. `alexnet-train`
+    writes it at the end of a run.
+    """
+    from alexnet.tools.run.report.write import write_report
+
+    file = write_report(run, data)
+    click.echo(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
+
+
+def _short(value: object) -> str:
+    return "[" + ", ".join(f"{v:.4g}" for v in value) + "]" if isinstance(value, list) else str(value)
