@@ -15,7 +15,7 @@ CLANG ?= clang
 FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer -fno-sanitize-recover=all \
         tests/fuzz/decode_fuzz.c pipeline/host/decode.c pipeline/host/rows.c
 
-.PHONY: help venv demo test test-all check gpu-check fuzz ci-100 clean
+.PHONY: help venv demo test test-all check gpu-check measure measurements-page ratios fuzz ci-100 clean
 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
@@ -23,6 +23,8 @@ help:
 	@echo "make test-all   the same with the slow tests"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what this machine can do: limits, GPU tests, network, stream, end to end (10 minutes)"
+	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else drawn; 12 minutes)"
+	@echo "make ratios     the ratios that must not fall, exit code 1 if one does (DATA=, SOURCE=; 4 minutes)"
 	@echo "make fuzz       damaged JPEGs through the host decoder under sanitizers (FUZZ_SECONDS=1200; clang's fuzzer, else gcc)"
 	@echo "make ci-100     make the bundled data set anew (needs scikit-image, in an environment of its own)"
 
@@ -60,6 +62,29 @@ test-all: check
 
 gpu-check: $(VENV)/.installed-dev
 	@$(BIN)/python -m alexnet.tools.gpu_check --out runs/gpu-check
+
+# Nothing else should run meanwhile. One file a run; the page is made of them. What DATA and SOURCE are not given is drawn.
+MEASURED := docs/measurements
+LOADERS := webdataset,torch,dali,ffcv,spdl
+REPEATED := jpeg-window,jpeg-full,stream-uint8,stream-float32,dali-plain
+PICTURES := $(or $(SOURCE),build/bench-source)
+
+measure: $(VENV)/.installed
+	@test -n "$(SOURCE)" || $(BIN)/alexnet-prep synth build/bench-source --layout official --classes 100 --images 2000
+	@mkdir -p $(MEASURED)
+	@$(BIN)/alexnet-bench dataloader $(DATA) --seconds 1 --compare $(LOADERS) --json $(MEASURED)/dataloader.json
+	@$(BIN)/alexnet-bench model --seconds 1 --layers --json $(MEASURED)/model.json
+	@$(BIN)/alexnet-bench train $(DATA) --scaling 1,2 --json $(MEASURED)/train.json
+	@$(BIN)/alexnet-bench prep $(PICTURES) --images 1600 --rounds 5 --json $(MEASURED)/prep.json
+	@for run in 1 2 3 4; do \
+	$(BIN)/alexnet-bench dataloader $(DATA) --rows $(REPEATED) --seconds 0.5 --json $(MEASURED)/repeat-$$run.json || exit; done
+	@$(MAKE) measurements-page
+
+measurements-page: $(VENV)/.installed
+	@$(BIN)/python -m alexnet.tools.bench.measurements
+
+ratios: $(VENV)/.installed
+	@$(BIN)/python -m alexnet.tools.bench.ratios $(if $(DATA),--data $(DATA)) $(if $(SOURCE),--source $(SOURCE))
 
 # What crashes is left in build/fuzz; add it to tests/fuzz/found, which the tests replay. The corpus is kept for the next run.
 fuzz: $(VENV)/.installed

@@ -32,10 +32,10 @@ def planner_of(reader: SplitReader, augment: AugmentSettings, settings: PlanSett
     )
 
 
-def pixels_of(reader: SplitReader, augment: AugmentSettings, *, training: bool) -> Finish:
-    """Return what becomes of a split's pixels."""
+def pixels_of(reader: SplitReader, augment: AugmentSettings, *, training: bool, epoch: int = 0) -> Finish:
+    """Return what becomes of a split's pixels in an epoch."""
     mean_image = reader.mean_image() if augment.mean == "image" else None
-    return finish_of(augment, reader.manifest.colour, mean_image, training=training)
+    return finish_of(augment, reader.manifest.colour, mean_image, training=training, epoch=epoch)
 
 
 def decode_of(text: str, blueprint: Blueprint) -> Decode:

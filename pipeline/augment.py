@@ -36,7 +36,8 @@ class AugmentSettings:
     `32-images` that follow each other. `mirror`: flip half of the images. `lighting`: whose principal axes the colours
     are shifted along (see `lighting.py`). `lighting_std`: standard deviation of the three coefficients.
     `lighting_division`: divide training pixels, when mean and lighting are in, by 1 + lighting_std, as the 2012 code
-    did to keep their scale near that of test images: 1.1 at its 0.1.
+    did to keep their scale near that of test images: 1.1 at its 0.1. `lighting_epochs`: shift colours and divide in so
+    many epochs only, from the first on; 0: in all. The 2012 run stopped before its 67th.
     `mean`: subtract each `channel`'s mean, or the centre of the mean `image`, as in 2012. `scale`: `pixel` leaves
     0-255 minus the mean, as in 2012; `unit-variance` also divides by each channel's standard deviation.
     """
@@ -47,8 +48,13 @@ class AugmentSettings:
     lighting: Lighting = "measured"
     lighting_std: float = 0.1
     lighting_division: bool = False
+    lighting_epochs: int = 0
     mean: Mean = "channel"
     scale: Scale = "pixel"
+
+    def lit(self, epoch: int) -> bool:
+        """Say whether colours are shifted in an epoch, counted from 0."""
+        return self.lighting_epochs == 0 or epoch < self.lighting_epochs
 
     def check(self, size_px: int) -> None:
         """Raise InputError unless the values are known, go together, and the window fits the stored images."""
@@ -64,6 +70,8 @@ class AugmentSettings:
             )
         if not 0 <= self.lighting_std <= 10:
             raise InputError(f"lighting_std={self.lighting_std}: must be between 0 and 10; the paper uses 0.1")
+        if self.lighting_epochs < 0:
+            raise InputError(f"lighting_epochs={self.lighting_epochs}: must be at least 1, or 0 for every epoch")
         if self.lighting_division and self.lighting == "off":
             raise InputError(
                 "lighting_division=True: makes up for lighting, so lighting must not be off; "
@@ -108,7 +116,7 @@ def draw(
     crop_yx = np.stack([_below(geometry, 0, places), _below(geometry, 24, places)], axis=1)
     mirror = (geometry >> np.uint64(63)).astype(np.bool_) if settings.mirror else np.zeros(len(sample_ids), np.bool_)
     light = hashes(key, sample_ids * _HASHES_PER_SAMPLE + 1)
-    axes = lighting_axes(settings.lighting, colour)
+    axes = lighting_axes(settings.lighting if settings.lit(epoch) else "off", colour)
     return Draws(crop_yx=crop_yx, mirror=mirror, colour_offset=colour_offsets(axes, settings.lighting_std, light))
 
 
@@ -157,6 +165,8 @@ def describe_lighting(settings: AugmentSettings, colour: ColourStatistics) -> st
         line += "; Torch's variances used as deviations: 2.2, 7.7 and 17 times weaker along the axes than krizhevsky"
     if settings.lighting_division:
         line += f"; pixels then divided by {1 + settings.lighting_std:g}"
+    if settings.lighting_epochs:
+        line += f"; in the first {settings.lighting_epochs:,} epochs"
     return line
 
 

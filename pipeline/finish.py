@@ -32,16 +32,17 @@ def finish_of(
     mean_image: npt.NDArray[np.float32] | None = None,
     *,
     training: bool,
+    epoch: int = 0,
 ) -> Finish:
     """Return what the settings mean for a data set's pixels.
 
     `mean_image`: (size, size, 3), 0-255, as stored beside the shards; needed for `mean="image"` only. `training`:
-    False leaves out `lighting_division`, which evaluation never had.
+    False leaves out `lighting_division`, which evaluation never had; so does an `epoch` without lighting.
     Raises InputError if the data set cannot be scaled so.
     """
     return Finish(
         mean=np.array(colour.mean, np.float32) if settings.mean == "channel" else _centre_of(mean_image, settings),
-        scale=_scale(settings, colour, training),
+        scale=_scale(settings, colour, divided=settings.lighting_division and training and settings.lit(epoch)),
     )
 
 
@@ -58,14 +59,14 @@ def finished(
     return result
 
 
-def _scale(settings: AugmentSettings, colour: ColourStatistics, training: bool) -> npt.NDArray[np.float32]:
+def _scale(settings: AugmentSettings, colour: ColourStatistics, *, divided: bool) -> npt.NDArray[np.float32]:
     """Combine the divisors in float64 and round once."""
     divisors = [1.0, 1.0, 1.0]
     if settings.scale == "unit-variance":
         divisors = list(colour.channel_standard_deviations)
         if not all(divisors):
             raise InputError("scale=unit-variance: a channel of this data set has one value only; use scale=pixel")
-    if settings.lighting_division and training:
+    if divided:
         divisors = [divisor * (1.0 + settings.lighting_std) for divisor in divisors]
     return np.array([1.0 / divisor for divisor in divisors], np.float32)
 

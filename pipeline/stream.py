@@ -9,7 +9,7 @@ starts nothing; threads and the decoder come with the first batch and go with `c
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -116,10 +116,15 @@ class ImageStream:
             output=known_output(output),
             channels_last=channels_last,
         )
+        # Where lighting ends, so does the division that makes up for it: other constants, in another feed.
+        unlit = pixels_of(self._reader, self._augment, training=augment, epoch=self._augment.lighting_epochs)
+        differs = augment and self._augment.lighting_division
+        self._unlit = replace(self._blueprint, finish=unlit) if differs else self._blueprint
         self._decode = decode_of(self.settings.decode, self._blueprint)
         self._views = views
         self._cursor = Cursor(self._planner.steps)
         self._feed: Feed | None = None
+        self._feed_of = self._blueprint
         self._feed_at = 0  # the batch that the feed hands over next, counted over all epochs
         self.meter = StreamMeter()
 
@@ -187,11 +192,11 @@ class ImageStream:
         """Return what turns this stream's uint8 windows into finished tensors, on the stream's device.
 
         For those who gather the crops of several ranks first: `finish_pass(windows, means)` takes uint8 (n, H, W, 3)
-        and float32 (n, 3), the means of `means_of(plan)`.
+        and float32 (n, 3), the means of `means_of(plan)`. It is that of the epoch where the stream stands.
         """
         from alexnet.pipeline.decoders.finish_pass import FinishPass
 
-        finish, device = self._blueprint.finish, self._blueprint.decoder_settings().device
+        finish, device = self._blueprint_here.finish, self._blueprint.decoder_settings().device
         return FinishPass(finish, known_output(output), channels_last=self._blueprint.channels_last, device=device)
 
     def means_of(self, plan: BatchPlan) -> "torch.Tensor":
@@ -248,10 +253,15 @@ class ImageStream:
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is not installed: decoding needs torch") from None
 
-        here = self._cursor.index
-        if self._feed is None or self._feed_at != here:
+        here, blueprint = self._cursor.index, self._blueprint_here
+        if self._feed is None or self._feed_at != here or self._feed_of is not blueprint:
             self.close()
-            self._decode = resolve(self._decode, self._blueprint)
-            self._feed = start_feed(self._decode, self._blueprint, here)
+            self._decode = resolve(self._decode, blueprint)
+            self._feed, self._feed_of = start_feed(self._decode, blueprint, here), blueprint
             self._feed_at = here
         return self._feed
+
+    @property
+    def _blueprint_here(self) -> Blueprint:
+        """Return what a feed is made from in the epoch where the stream stands."""
+        return self._blueprint if self._augment.lit(self._cursor.epoch_number) else self._unlit

@@ -29,19 +29,27 @@ from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
 @click.option("--gpus", type=int, help="Devices, one process each; with --device cpu processes.  [default: 1]")
 @click.option(
     "--parallel",
-    type=click.Choice(["towers", "data"]),
+    type=click.Choice(["towers", "data", "owt"]),
     default="towers",
     show_default=True,
-    help="What several devices divide: towers (2 a network, then replicas), or data (replicas only).",
+    help="What several devices divide: towers (2 a network, then replicas), data (replicas only), or owt "
+    "(images in convolutions, units in fully connected layers).",
 )
 @click.option("--decode", help="Who decodes: default, auto, gpu, dali, host or split=SHARE.  [default: the recipe's]")
 @click.option("--lighting", type=click.Choice(get_args(Lighting)), help="Whose colour noise.  [default: the recipe's]")
 @click.option("--checkpoint-every", type=int, metavar="STEPS", help="[default: each epoch]")
+@click.option("--keep", type=int, metavar="N", help="Keep the newest N checkpoints.  [default: the recipe's, else 2]")
+@click.option(
+    "--final-views", type=click.Choice(["1", "10"]), help="Views of each image at the end.  [default: the recipe's]"
+)
+@click.option("--deterministic", is_flag=True, help="Two runs on one machine are equal to the bit, on a GPU, too.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. optim.lr=0.02."
 )
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights in this safetensors file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-RECIPE-seedSEED]")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder, too.")
+@click.option("--dry-run", is_flag=True, help="Print every setting and the plan, and stop. Nothing is written.")
 @click.option("--overwrite", is_flag=True, help="Delete the run that is in the run folder and start anew.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder; refuse to start a new one.")
 @one_line_errors

@@ -14,9 +14,9 @@ from alexnet.model.evaluate import Evaluation
 from alexnet.model.layers import HashDropout, StepClock
 from alexnet.model.metrics import Metrics
 from alexnet.model.placement import Placement
+from alexnet.tools.run.assembly import build_trainer
 from alexnet.tools.run.settings import RunSettings, load_recipe, with_setting
 from alexnet.tools.run.streams import Streams
-from alexnet.tools.run.training import build_trainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,9 +29,10 @@ RELATIVE_DIFFERENCE = 1e-4
 
 
 class OneBatch:
-    """A source of one batch an epoch, made up from a seed."""
+    """A source of one batch, made up from a seed, once an epoch or more often."""
 
     images = 8
+    batches = 1
 
     def __init__(self, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -40,10 +41,11 @@ class OneBatch:
         self._batch = pictures.to(device, memory_format=torch.channels_last), labels.to(device)
 
     def __len__(self) -> int:
-        return 1
+        return self.batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self._batch
+        for _ in range(self.batches):
+            yield self._batch
 
     def seek(self, epoch: int, step: int) -> None:
         pass
@@ -101,6 +103,25 @@ def test_one_fp32_step_is_close_to_the_cpus() -> None:
     assert gpu.keys() == cpu.keys()
     differences = {name: ((gpu[name] - cpu[name]).norm() / cpu[name].norm()).item() for name in cpu}
     assert max(differences.values()) < RELATIVE_DIFFERENCE, differences
+
+
+class Watched(Losses):
+    """Have PyTorch raise an error where Python waits for the GPU, after the steps from 21 to 38."""
+
+    def step(self, step: int) -> None:
+        torch.cuda.set_sync_debug_mode("error" if 20 < step < 39 else "default")
+
+
+def test_nothing_between_logging_steps_waits_for_the_gpu() -> None:
+    placement = placement_on("cuda", bf16=True)
+    trainer = build_trainer(with_setting(small_recipe(40), "train.checkpoint_every", 1000), placement, 1000)
+    source, watched = OneBatch(placement.device), Watched()
+    source.batches = 40
+    try:
+        trainer.train(source, OneBatch(placement.device), Metrics([watched]), lambda _: None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(watched.losses) == 21
 
 
 def test_the_same_units_are_dropped_as_on_the_cpu() -> None:

@@ -52,7 +52,7 @@ def test_a_run_starts_from_the_weights_of_another(small_set: Path, tmp_path: Pat
         return run(small_set, "--arch", "lenet-5", "--steps", 1, "--set", "train.batch_images=10", "--out", out, *more)
 
     assert one_step(tmp_path / "a").exit_code == 0
-    file = next((tmp_path / "a" / "checkpoints").iterdir()) / "tensors.safetensors"
+    file = tmp_path / "a" / "checkpoints" / "step-000000001" / "tensors.safetensors"
     from_c5 = one_step(tmp_path / "b", "--init", file, "--set", "init.up_to=c5")
     assert from_c5.exit_code == 0, from_c5.output
     assert f"initial values: c1, s2, c3, s4, c5 from {file}, others drawn" in from_c5.output

@@ -4,6 +4,7 @@ import filecmp
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from alexnet.model.checkpoint import checkpoints, load_checkpoint
 from alexnet.tools.train import main as train
 
 SMALL = ("--recipe", "small", "--device", "cpu", "--set", "train.train_accuracy=false")
@@ -56,8 +58,13 @@ def losses(out: Path) -> list[tuple[int, float]]:
     return [(record["step"], record["loss"]) for record in records if "loss" in record]
 
 
+def gradient_norms(out: Path) -> list[float]:
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [record["grad_norm"] for record in records if "loss" in record]
+
+
 def newest(out: Path) -> Path:
-    return sorted((out / "checkpoints").iterdir())[-1]
+    return checkpoints(out / "checkpoints")[-1]
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
@@ -91,6 +98,9 @@ def test_a_pair_told_to_stop_saves_and_continues_in_one_process(ci_100: Path, tm
     assert 1 <= stopped_at < 10
     in_one_process(ci_100, *SMALL, *STEPS, "--out", tmp_path / "one")
     assert losses(tmp_path / "pair") == losses(tmp_path / "one")[:stopped_at]
+    # The gradients are equal to the bit; their squares are added in fp32, tower by tower or parameter by parameter.
+    norms = gradient_norms(tmp_path / "pair")
+    assert norms == pytest.approx(gradient_norms(tmp_path / "one")[:stopped_at], rel=1e-6)
 
     continued = in_one_process(ci_100, *SMALL, *STEPS, "--out", tmp_path / "pair", "--resume")
     assert f"continued from step {stopped_at}" in continued
@@ -125,10 +135,10 @@ def test_what_cannot_be_divided_is_refused_before_anything_starts(ci_100: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("gpus", "parallel"), [(2, "towers"), (4, "towers"), (3, "data")])
+@pytest.mark.parametrize(("gpus", "parallel"), [(2, "towers"), (4, "towers"), (3, "data"), (2, "owt"), (4, "owt")])
 def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path, gpus: int, parallel: str) -> None:
     """Losses as in one process: to the bit for a pair; for replicas to what sums in another order make of it."""
-    run = (*SMALL, "--steps", "10", "--checkpoint-every", "5", "--set", "train.batch_images=7")
+    run = (*SMALL, "--steps", "10", "--checkpoint-every", "5", "--set", "train.batch_images=7", "--final-views", "10")
     in_one_process(ci_100, *run, "--out", tmp_path / "one")
     os.renames(
         tmp_path / "one" / "checkpoints" / "step-000000005", tmp_path / "some" / "checkpoints" / "step-000000005"
@@ -138,14 +148,17 @@ def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path,
     arguments = (ci_100, *run, "--gpus", gpus, "--parallel", parallel, "--out", tmp_path / "some")
     printed, _ = in_processes(*arguments)
     assert "continued from step 5" in printed
-    validations = [json.loads((tmp_path / name / "result.json").read_text())["validation"] for name in ("one", "some")]
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "some")]
     if (gpus, parallel) == (2, "towers"):
         assert losses(tmp_path / "some") == losses(tmp_path / "one")
-        assert validations[0] == validations[1]
+        assert results[0]["validation"] == results[1]["validation"]
     for (_, loss), (_, expected) in zip(losses(tmp_path / "some"), losses(tmp_path / "one"), strict=True):
         assert loss == pytest.approx(expected, rel=2e-2)  # bf16 has 8 bits: a rounding is 4e-3, and there are many
-    assert validations[1]["images"] == 20
-    assert validations[1]["loss"] == pytest.approx(validations[0]["loss"], rel=2e-2)
+    for split in ("validation", "final_validation"):
+        one, some = (result[split] for result in results)
+        assert some["images"] == one["images"] == 20
+        assert some["loss"] == pytest.approx(one["loss"], rel=2e-2)
+        assert some["views"] == (10 if split == "final_validation" else 1)
     _, error = in_processes(*arguments, code=2)
     assert error.count("Error: ") == 1
     assert "holds a finished run" in error
@@ -162,3 +175,29 @@ def test_a_pair_learns_the_bundled_images_as_one_process_does(ci_100: Path, tmp_
     assert [results[1][split] for split in ("training", "validation")] == [
         results[0][split] for split in ("training", "validation")
     ]
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_machines_under_torchrun_train_as_one_process_does(ci_100: Path, tmp_path: Path) -> None:
+    """Two agents that meet, each with one process: a tower on each machine, both of which are this one."""
+    in_one_process(ci_100, *SMALL, *STEPS, "--out", tmp_path / "one")
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--local-addr", "127.0.0.1")
+    agent = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting)
+    trains = (sys.executable, "-c", "from alexnet.tools.train import main; main()")
+    arguments = (ci_100, *SMALL, *STEPS, "--out", tmp_path / "two")
+    command = [*agent, "--no-python", *trains, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    agents = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [agent.communicate(timeout=300)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0]
+    assert sorted("layout: 2 processes over gloo" in text for text in printed) == [False, True], "the first one speaks"
+    assert losses(tmp_path / "two") == losses(tmp_path / "one")
+    tensors = [load_checkpoint(newest(tmp_path / name)).tensors for name in ("two", "one")]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])

@@ -10,7 +10,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from alexnet.model.checkpoint import Checkpoint, save_checkpoint
+from alexnet.model.checkpoint import Checkpoint, checkpoints
+from alexnet.model.checkpoint_writer import CheckpointWriter
 from alexnet.tools.train import main as train
 
 
@@ -55,7 +56,7 @@ SHORT = (
 
 
 def weights(out: Path) -> str:
-    newest = sorted((out / "checkpoints").iterdir())[-1]
+    newest = checkpoints(out / "checkpoints")[-1]
     tensors = load_file(newest / "tensors.safetensors")
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -70,13 +71,14 @@ def test_an_interrupted_run_equals_one_that_was_not(
     arguments = (ci_100, *SHORT, "--steps", 12, "--checkpoint-every", 4)
     run(*arguments, "--out", tmp_path / "whole")
 
-    def stop_soon(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    def stop_soon(writer: CheckpointWriter, checkpoint: Checkpoint) -> None:
         if checkpoint.step == 8:
             raise KeyboardInterrupt
-        return save_checkpoint(folder, checkpoint, keep=keep)
+        save(writer, checkpoint)
 
+    save = CheckpointWriter.save
     with monkeypatch.context() as patched:
-        patched.setattr("alexnet.tools.run.training.save_checkpoint", stop_soon)
+        patched.setattr(CheckpointWriter, "save", stop_soon)
         assert "the same command continues" in run(*arguments, "--out", tmp_path / "parts", code=130)
     assert "continued from step 4" in run(*arguments, "--out", tmp_path / "parts", "--resume")
 
@@ -93,7 +95,7 @@ def test_every_epoch_is_validated_and_saved(ci_100: Path, tmp_path: Path) -> Non
     epochs = ("--epochs", 2, "--checkpoint-every", 0, "--set", "train.batch_images=50")
     output = run(ci_100, *SHORT, *epochs, "--out", out)
     assert [r["step"] for r in records(out) if "val_top1" in r] == [2, 4]
-    assert [path.name for path in sorted((out / "checkpoints").iterdir())] == ["step-000000002", "step-000000004"]
+    assert [path.name for path in checkpoints(out / "checkpoints")] == ["step-000000002", "step-000000004"]
     for record in records(out):
         if "loss" in record:
             assert {"step", "loss", "images_per_s", "data_wait", "lr", "epoch"} <= record.keys()

@@ -48,10 +48,15 @@ def ticks(high: float, count: int = 4, low: float = 0.0) -> list[float]:
 
 
 def plot(
-    frame: Frame, x_title: str, description: str, *marks: Element, x_ticks: Sequence[float] | None = None
+    frame: Frame,
+    x_title: str,
+    description: str,
+    *marks: Element,
+    x_ticks: Sequence[float] | None = None,
+    y_steps: int = 4,
 ) -> Element:
-    """Put marks into a frame with a quiet grid, an axis and a title below."""
-    y_grid = [_grid_line(frame, value) for value in ticks(frame.y_high)]
+    """Put marks into a frame with a quiet grid of about `y_steps` lines, an axis and a title below."""
+    y_grid = [_grid_line(frame, value) for value in ticks(frame.y_high, y_steps)]
     bottom = frame.height - _BOTTOM
     x_labels = [
         element("text", _number(value), x=frame.x(value), y=bottom + 18, class_="tick middle")

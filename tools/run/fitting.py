@@ -1,5 +1,6 @@
 """Whether settings, network and data fit together. Asked once, when all are known and before any work."""
 
+from alexnet.model.full_layers import divided_layers
 from alexnet.model.networks.drawing import Drawing
 from alexnet.model.networks.settings import drawing_of
 from alexnet.model.networks.trace import weighted_names
@@ -20,6 +21,11 @@ def check_fit(settings: RunSettings, manifest: Manifest) -> None:
     _check_data(settings, drawing, manifest)
     if not 0 <= settings.train.seed < _SEEDS:
         raise InputError(f"train.seed={settings.train.seed}: must be at least 0 and below {_SEEDS}")
+    if settings.train.deterministic and settings.stream.decode == "auto":
+        raise InputError(
+            "stream.decode=auto: settles on what is fastest, which may differ from run to run, so not with "
+            "train.deterministic=true; --decode default does not"
+        )
     if settings.schedule.drop_epochs and settings.schedule.kind != "steps":
         raise InputError(
             f"schedule.drop_epochs={','.join(map(str, settings.schedule.drop_epochs))}: says nothing to "
@@ -33,6 +39,8 @@ def check_layout(settings: RunSettings, layout: Layout) -> None:
         raise InputError(
             f"train.batch_images={settings.train.batch_images}: must be at least {layout.ranks}, one for each process"
         )
+    if layout.owt:
+        divided_layers(settings.net, layout.ranks)
     if layout.ranks > 1 and settings.stream.on_error == "skip":
         raise InputError(
             "stream.on_error=skip: works with --gpus 1 only, as several processes must agree on what is in a batch; "

@@ -17,10 +17,15 @@ class TrainOptions:
     seed: int | None
     device: str | None
     gpus: int | None
-    parallel: Literal["towers", "data"]
+    parallel: Literal["towers", "data", "owt"]
     decode: str | None
     lighting: str | None
     checkpoint_every: int | None
+    keep: int | None
+    final_views: str | None
+    deterministic: bool
+    dry_run: bool
+    tensorboard: bool
     assignments: tuple[str, ...]
     init: Path | None
     out: Path | None

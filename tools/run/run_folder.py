@@ -2,7 +2,7 @@
 
 settings.json   every setting, the data's digest, device and precision, versions
 metrics.jsonl   one line a logging step, one an evaluation
-checkpoints/    the newest few
+checkpoints/    the newest few, and LATEST, the name of the newest
 result.json     written last: a folder that has it is a finished run
 """
 
@@ -14,7 +14,13 @@ from typing import Any
 from alexnet.shards.errors import InputError
 
 # Other versions may give other bits, and the user is free to; the others change no bit.
-_MAY_DIFFER = ("versions.", "stream.threads", "stream.depth", "stream.read_ahead_batches")
+_MAY_DIFFER = (
+    "versions.",
+    "train.keep_checkpoints",
+    "stream.threads",
+    "stream.depth",
+    "stream.read_ahead_batches",
+)
 _SETTINGS = "settings.json"
 _RESULT = "result.json"
 
@@ -23,7 +29,7 @@ class RunFolder:
     """Own one folder. Raises InputError if it holds a finished run, other settings, or something else altogether."""
 
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
-        self.path = path
+        self.path, self.identity = path, identity
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         if overwrite and resume:
@@ -43,11 +49,11 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"--out {path}: {error.strerror}; give a folder that can be written") from None
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop the lines of steps after a checkpoint: they are about to be done again."""
+    def cut_metrics(self, step: int, epoch: int) -> None:
+        """Drop the lines of steps after a checkpoint, and of validations from its epoch on: they will be done again."""
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
+            kept = [line for line in lines if _is_done(line, step, epoch)]
             self.metrics.write_text("".join(line + "\n" for line in kept))
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -84,11 +90,13 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _step_of(line: str) -> int:
+def _is_done(line: str, step: int, epoch: int) -> bool:
+    """Say whether a checkpoint taken after a step, in an epoch, includes what a line tells of."""
     try:
-        return int(json.loads(line)["step"])
+        record = json.loads(line)
+        return bool(record["step"] <= step and (record["epoch"] < epoch or "val_loss" not in record))
     except (ValueError, KeyError, TypeError):
-        return 1 << 62  # a line torn by a crash
+        return False  # a line torn by a crash
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

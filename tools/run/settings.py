@@ -80,10 +80,10 @@ def with_setting(settings: RunSettings, key: str, value: Any) -> RunSettings:
 def _converted(key: str, value: Any, wanted: Any) -> Any:
     """Convert text (or a TOML value) to a setting's type."""
     if get_origin(wanted) is Literal:
-        allowed = [str(choice) for choice in get_args(wanted)]
-        if value in allowed:
-            return value
-        raise InputError(f"{key}={value}: must be one of {', '.join(allowed)}{nearest(str(value), allowed)}")
+        choices = {str(choice): choice for choice in get_args(wanted)}
+        if str(value) in choices:
+            return choices[str(value)]
+        raise InputError(f"{key}={value}: must be one of {', '.join(choices)}{nearest(str(value), list(choices))}")
     if get_origin(wanted) is tuple:
         items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
         if not isinstance(items, list):

@@ -1,6 +1,7 @@
 """The batch sources of a run: which part of each batch this process decodes, and how the parts come together."""
 
 from pathlib import Path
+from typing import Literal
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.placement import Placement
@@ -29,7 +30,11 @@ class Streams:
         self._ranks, self._local_ranks = ranks or OneProcess(), local_ranks
         self._first = self._stream("train", augment=True)
         self.train = self._source(self._first)
-        self.validation = self._source(self._stream("val", augment=False))
+        self.validation = self.validation_of(settings.train.views)
+
+    def validation_of(self, views: Literal[1, 10]) -> BatchSource:
+        """Return the validation images, so many views of each."""
+        return self._source(self._stream("val", augment=False, views=views))
 
     def train_as_evaluated(self) -> BatchSource:
         """Return the training images without augmentation, each once."""
@@ -58,12 +63,13 @@ class Streams:
     def _gathers(self) -> bool:
         return self._placement.layout.group_ranks > 1
 
-    def _stream(self, split: Split, *, augment: bool) -> ImageStream:
+    def _stream(self, split: Split, *, augment: bool, views: Literal[1, 10] = 1) -> ImageStream:
+        """Make a stream. With ten views its batches have a tenth of the images, hence as many pixels."""
         layout, stream = self._placement.layout, self._settings.stream
         shared = cores_each(self._local_ranks) if self._local_ranks > 1 else None
         return ImageStream(
             self._data / split,
-            batch_images=self._settings.train.batch_images,
+            batch_images=max(layout.ranks, -(-self._settings.train.batch_images // views)),
             seed=self._settings.train.seed,
             rank=layout.rank,
             ranks=layout.ranks,
@@ -71,7 +77,8 @@ class Streams:
             augmentation=self._settings.augment,
             device=str(self._placement.device),
             threads=stream.threads or shared,
-            output="uint8" if self._gathers else "float32",
+            output="uint8" if self._gathers and not layout.owt else "float32",
             channels_last=True,
+            views=views,
             settings=stream,
         )

@@ -238,3 +238,21 @@ def test_a_finish_that_cannot_be_is_refused(colour: ColourStatistics) -> None:
     for shape, message in [((40, 40), r"shape \(40, 40\), not"), ((31, 31, 3), "31 px, less than crop_px=32")]:
         with pytest.raises(InputError, match=message):
             finish_of(by_image, colour, np.zeros(shape, np.float32), training=True)
+
+
+def test_lighting_ends_after_its_epochs_and_the_division_with_it(colour: ColourStatistics) -> None:
+    """Windows and mirrors go on as they were: nothing else is drawn otherwise."""
+    ids = np.arange(50)
+    for division in (False, True):
+        always = AugmentSettings(crop_px=31, lighting_std=0.2, lighting_division=division)
+        ending = dataclasses.replace(always, lighting_epochs=3)
+        for epoch in range(6):
+            a, b = (draw(settings, colour, 40, 1, epoch, ids) for settings in (always, ending))
+            assert np.array_equal(a.crop_yx, b.crop_yx)
+            assert np.array_equal(a.mirror, b.mirror)
+            assert np.array_equal(b.colour_offset, a.colour_offset if epoch < 3 else np.zeros((50, 3)))
+            finish = finish_of(ending, colour, training=True, epoch=epoch)
+            expected = 1 / 1.2 if division and epoch < 3 else 1.0
+            assert finish.scale.tolist() == [np.float32(expected)] * 3
+    with pytest.raises(InputError, match=r"lighting_epochs=-1: must be at least 1, or 0"):
+        AugmentSettings(lighting_epochs=-1).check(256)

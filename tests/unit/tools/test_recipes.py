@@ -28,6 +28,7 @@ def test_the_paper_recipe_says_what_the_paper_says() -> None:
     assert (s.optim.lr, s.optim.momentum, s.optim.weight_decay) == (0.01, 0.9, 0.0005)
     assert (s.optim.bias_lr_scale, s.optim.bias_lr, s.optim.bias_decay) == (1.0, "scheduled", True)
     assert (s.init.kind, s.schedule.kind, s.schedule.drops) == ("paper", "plateau", 3)
+    assert (s.train.views, s.train.final_views) == (1, 10)
     assert (s.augment.crop_px, s.augment.lighting_std, s.augment.scale) == (224, 0.1, "pixel")
 
 
@@ -82,6 +83,7 @@ def test_every_network_has_a_recipe(arch: str) -> None:
                 "augment.crop_per": "32-images",
                 "augment.mean": "image",
                 "augment.lighting_division": True,
+                "augment.lighting_epochs": 66,
             },
         ),
     ],

@@ -53,6 +53,9 @@ def test_settings_are_converted_to_their_type() -> None:
         ("schedule.drop_epochs=5,3", r"schedule\.drop_epochs=5,3: must be numbers from 1 on"),
         ("schedule.drop_epochs=0", r"schedule\.drop_epochs=0: must be numbers from 1 on"),
         ("schedule.drop_epochs=x", r"schedule\.drop_epochs=x: must be a whole number"),
+        ("train.views=5", r"train\.views=5: must be one of 1, 10"),
+        ("schedule.warmup_steps=-1", r"schedule\.warmup_steps=-1: must not be negative"),
+        ("schedule.kind=cosin", r"schedule\.kind=cosin: .*; did you mean cosine\?"),
         ("stream.threads=-1", r"threads=-1: must be at least 0"),
         ("net.classes=5", "cannot be set"),
         ("optim.lr=-1", r"optim\.lr=-1\.0: must be"),
@@ -137,6 +140,7 @@ def test_overwrite_deletes_runs_only(tmp_path: Path) -> None:
 
 def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path: Path) -> None:
     folder = claim(tmp_path / "run")
-    folder.metrics.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    folder.cut_metrics(2)
-    assert folder.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+    done = '{"step": 1, "epoch": 0}\n{"step": 1, "epoch": 0, "val_loss": 1}\n{"step": 2, "epoch": 1}\n'
+    folder.metrics.write_text(done + '{"step": 2, "epoch": 1, "val_loss": 1}\n{"step": 3, "epoch": 2}\n{"st')
+    folder.cut_metrics(2, 1)
+    assert folder.metrics.read_text() == done

@@ -1,0 +1,109 @@
+"""The parts of a run's page: the arithmetic of 2012, curves of many points, which images are shown, whose kernels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet.model.networks.build import build_network
+from alexnet.model.networks.catalogue import drawing_named
+from alexnet.model.networks.settings import NetSettings
+from alexnet.shards.errors import InputError
+from alexnet.tools.report.markup import element
+from alexnet.tools.run.report import era
+from alexnet.tools.run.report.curves import thinned
+from alexnet.tools.run.report.filters import figures, kernels
+from alexnet.tools.run.report.guesses import chosen
+from alexnet.tools.run.report.records import read_records
+
+
+def test_a_pair_of_2012_is_90_epochs_in_five_to_six_days() -> None:
+    low, high = era.RATES
+    assert low == pytest.approx(108e6 / (6 * 24 * 3600))
+    assert high == 250.0
+    papers = era.worth(25_000.0, drawing_named("alexnet-2012"), 224, 3, 1000)
+    assert papers.share == 1.0
+    assert papers.pairs[0] == pytest.approx(100.0)
+    assert papers.pairs[1] == pytest.approx(120.0)
+    words = era.in_words(papers)
+    assert "90 x 1,200,000 / (6 x 86,400 s) = 208 images/s, or 250 with 5" in words
+    assert words.endswith("This run trained on 25,000.0 images/s: it is worth 100 to 120 such pairs.")
+
+
+def test_images_of_a_smaller_network_count_for_less() -> None:
+    """LeNet-5's 328,096 multiply-adds are a 2,208th of the paper's 724,406,816."""
+    found = era.worth(2208.0 * 250, drawing_named("lenet-5"), 28, 1, 10)
+    assert found.share == pytest.approx(328_096 / 724_406_816)
+    assert found.pairs[0] == pytest.approx(1.0, rel=1e-3)
+    assert "times 0.000453" in era.in_words(found)
+
+
+@pytest.mark.parametrize(("rate", "cards", "filled"), [(0.0, 2, 0), (125.0, 2, 4), (500.0, 6, 10), (1e6, 2 * 480, 0)])
+def test_each_pair_is_two_cards(rate: float, cards: int, filled: int) -> None:
+    """At 500 images/s two pairs are whole, and 2.4 at most; a million are drawn ten to a pair."""
+    picture = era.pictogram(era.Worth(rate=rate, share=1.0))
+    kinds = [mark.get("class") for mark in picture.iter("rect")]
+    assert kinds.count("card") == cards
+    if filled:
+        assert kinds.count("card least") + kinds.count("card most") == filled
+    title = picture.find("title")
+    assert title is not None
+    assert ("each for 10" in (title.text or "")) == (rate == 1e6)
+
+
+def test_curves_of_many_points_keep_their_range() -> None:
+    x = np.arange(100_000, dtype=np.float64)
+    y = np.sin(x / 9_000)
+    y[77_777] = 40.0
+    places, low, mean, high = thinned(x, y)
+    assert len(places) == len(low) == len(mean) == len(high) == 240
+    assert high.max() == 40.0
+    assert low.min() == y.min()
+    assert mean.mean() == pytest.approx(y.mean(), abs=1e-3)
+    short = np.array([3.0, 4.0])
+    assert all(part is short for part in thinned(np.arange(2.0), short)[1:])
+
+
+def test_images_are_of_as_many_classes_as_there_is_room_for() -> None:
+    labels = np.array([2, 0, 1, 0, 2, 2, 1, 0], np.int32)
+    assert chosen(labels, 3) == [1, 2, 0]
+    assert chosen(labels, 2) == [1, 2]
+    assert [int(labels[k]) for k in chosen(labels, 5)] == [0, 0, 1, 1, 2]
+    assert chosen(labels, 20) == [1, 3, 7, 2, 6, 0, 4, 5]
+    many = np.repeat(np.arange(1000, dtype=np.int32), 50)
+    assert [int(many[k]) for k in chosen(many, 20)] == list(range(0, 1000, 50))
+    assert chosen(np.zeros(0, np.int32), 20) == []
+
+
+def test_the_two_towers_kernels_are_apart() -> None:
+    net = build_network(NetSettings(arch="alexnet-2012", classes=2))
+    for tower in range(2):
+        torch.nn.init.normal_(net.get_parameter(f"towers.{tower}.conv1.weight"), mean=float(tower))
+    first, second = kernels(net)
+    assert first.shape == second.shape == (48, 11, 11, 3)
+    assert (first.reshape(48, -1).min(axis=1) == 0).all()
+    assert (second.reshape(48, -1).max(axis=1) == 255).all()
+    captions = [(figure.find("figcaption") if figure is not None else element("i")) for figure in figures(net)]
+    assert [c.text for c in captions if c is not None] == [
+        "tower 1: 48 kernels of 11x11",
+        "tower 2: 48 kernels of 11x11",
+    ]
+
+
+def test_kernels_of_grey_images_are_grey_and_flat_ones_black() -> None:
+    (shown,) = kernels(build_network(NetSettings(arch="lenet-5", classes=10)))
+    assert shown.shape == (6, 5, 5, 3)
+    assert (shown[..., 0] == shown[..., 2]).all()
+    net = build_network(NetSettings(arch="lenet-5", classes=10))
+    with torch.no_grad():
+        net.get_parameter("towers.0.c1.weight").fill_(3.0)
+    assert not kernels(net)[0].any()
+
+
+def test_records_of_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run folder that can be read"):
+        read_records(tmp_path)
+    (tmp_path / "settings.json").write_text('{"net": {}}')
+    records = read_records(tmp_path)
+    assert (len(records.steps), records.rate, records.waited, records.steps_an_epoch) == (0, 0.0, 0.0, None)

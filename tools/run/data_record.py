@@ -1,0 +1,115 @@
+"""What must be known of a data set to use a network that was trained on it, kept where the weights are.
+
+A run folder has it in `data.json`, an exported file in its metadata: so images can be prepared, and classes named, on
+machines that do not have the data.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.shards.colour import ColourStatistics
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import ClassRecord, Manifest
+
+DATA_NAME = "data.json"
+MEAN_IMAGE_NAME = "mean_image.npy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """Hold what a trained network's user needs of its training set.
+
+    `manifest`: digest that names the data exactly. `size_px`: side of the stored squares; `quality`: what they were
+    encoded at. `classes`: a label is a place in it. `colour`: what is subtracted, and divided by, follows from it.
+    """
+
+    manifest: str
+    size_px: int
+    quality: int
+    classes: tuple[ClassRecord, ...]
+    colour: ColourStatistics
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "DataRecord":
+        """Take from a manifest what is needed."""
+        return cls(
+            manifest=manifest.digest(),
+            size_px=manifest.size_px,
+            quality=int(manifest.settings["quality"]),
+            classes=manifest.classes,
+            colour=manifest.colour,
+        )
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "DataRecord":
+        """Rebuild a record from `as_json`. Raises KeyError, TypeError or ValueError if it is none."""
+        return cls(
+            manifest=str(fields["manifest"]),
+            size_px=int(fields["size_px"]),
+            quality=int(fields["quality"]),
+            classes=tuple(ClassRecord(wnid=str(c["wnid"]), words=str(c["words"])) for c in fields["classes"]),
+            colour=ColourStatistics.from_json(fields["colour"]),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as plain values."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def name(self, label: int) -> str:
+        """Name a class for people."""
+        return self.classes[label].words or self.classes[label].wnid
+
+
+def same_classes(a: tuple[ClassRecord, ...], b: tuple[ClassRecord, ...]) -> str:
+    """Say in words where two lists of classes differ, '' if they do not. Names for people do not count."""
+    if len(a) != len(b):
+        return f"{len(a):,} classes, not {len(b):,}"
+    return next(
+        (f"class {k} is {x.wnid}, not {y.wnid}" for k, (x, y) in enumerate(zip(a, b, strict=True)) if x.wnid != y.wnid),
+        "",
+    )
+
+
+def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: bool) -> None:
+    """Write a run's record into its folder, and where the data are; with `mean_image` a copy of that, too."""
+    fields = {**DataRecord.of(manifest).as_json(), "path": str(data.absolute())}
+    try:
+        if mean_image:
+            _replace(run / MEAN_IMAGE_NAME, (data / MEAN_IMAGE_NAME).read_bytes())
+        _replace(run / DATA_NAME, (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}; the run folder needs it for what comes after") from None
+
+
+def read_data_record(run: Path) -> tuple[DataRecord, Path]:
+    """Read a run's record and where its data were. Raises InputError if it cannot be read."""
+    file = run / DATA_NAME
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        return DataRecord.from_json(fields), Path(fields["path"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: cannot be read ({error!r}); continuing the run writes it again") from None
+
+
+def read_mean_image(run: Path) -> npt.NDArray[np.float32]:
+    """Read a run's mean image: float32 (size, size, 3), 0-255."""
+    file = run / MEAN_IMAGE_NAME
+    try:
+        image: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); copy the data set's there") from None
+    return image
+
+
+def _replace(file: Path, content: bytes) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)

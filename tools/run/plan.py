@@ -1,0 +1,80 @@
+"""What a run is going to do, in lines: said at its start, and all that `--dry-run` says."""
+
+from pathlib import Path
+
+import click
+
+from alexnet.model.memory import MemoryNeed, held_parameters, memory_need
+from alexnet.model.networks.figures import figures
+from alexnet.model.networks.settings import drawing_of
+from alexnet.model.placement import Placement
+from alexnet.model.traffic import describe_layout
+from alexnet.shards.manifest import Manifest
+from alexnet.tools.run.assembly import total_steps
+from alexnet.tools.run.settings import RunSettings
+from alexnet.tools.run.streams import Streams
+
+
+def describe_run(settings: RunSettings, streams: Streams, placement: Placement) -> list[str]:
+    """Return what is about to run: the stream, the device, who holds what, the network and the number of steps."""
+    drawing = drawing_of(settings.net)
+    px, channels, classes = drawing.input_px[0], settings.net.input_channels, settings.net.classes
+    parameters = sum(row.parameters for row in figures(drawing, px=px, channels=channels, classes=classes))
+    layout = describe_layout(
+        settings.net,
+        placement,
+        batch_images=settings.train.batch_images,
+        crop_px=settings.augment.crop_px,
+        parameters=held_parameters(settings.net, placement.layout),
+    )
+    steps = total_steps(settings, len(streams.train))
+    return [
+        *streams.lines(),
+        f"device: {placement.why}",
+        f"layout: {layout}",
+        f"network: {settings.net.arch}, {parameters:,} parameters; {steps:,} steps",
+    ]
+
+
+def dry_run(data: Path, settings: RunSettings, placement: Placement, manifest: Manifest) -> None:
+    """Print every setting and the plan, that of the first process where there are several."""
+    streams = Streams(data, settings, placement, local_ranks=placement.layout.ranks)
+    for section, values in settings.as_json().items():
+        for key, value in values.items():
+            click.echo(f"{section}.{key} = {_written(value)}")
+    click.echo(f"data: {data}; {streams.describe(manifest)}")
+    for line in describe_run(settings, streams, placement):
+        click.echo(line)
+    need = memory_need(settings.net, placement, settings.augment.crop_px)
+    click.echo(f"memory: {_describe_memory(need, settings, placement)}")
+    click.echo(f"plan: {_describe_plan(settings, streams, manifest)}")
+    click.echo("dry run: nothing was started or written")
+
+
+def _describe_plan(settings: RunSettings, streams: Streams, manifest: Manifest) -> str:
+    an_epoch = len(streams.train)
+    steps = total_steps(settings, an_epoch)
+    images = steps * settings.train.batch_images
+    shards = len(manifest.shards_of("train"))
+    final = f", {settings.train.final_views} views at the end" if settings.train.final_views > 1 else ""
+    return (
+        f"{steps:,} steps of {settings.train.batch_images:,} images, {an_epoch:,} an epoch: {steps / an_epoch:,.4g} "
+        f"epochs, {images:,} images from {shards:,} shard{'s' * (shards != 1)}; validation of "
+        f"{streams.validation.images:,} images after each epoch{final}"
+    )
+
+
+def _describe_memory(need: MemoryNeed, settings: RunSettings, placement: Placement) -> str:
+    images = len(placement.layout.convolved(settings.train.batch_images))
+    each = " in each process" if placement.layout.ranks > 1 else ""
+    return (
+        f"{need.of_step(images) / 1e6:,.0f} MB{each}: parameters {need.parameters / 1e6:,.0f}, their gradients and "
+        f"momentum as much each, {(need.copies + images * need.image) / 1e6:,.0f} kept for the backward pass over "
+        f"{images:,} images"
+    )
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,66 @@
+"""Predict the classes of images: any file that the converter takes, prepared as training's validation images were.
+
+An image goes the whole way that it would have gone through the data set: resized and cut to a square, encoded, decoded,
+its centre cut out, the mean subtracted. So a picture that is in the data set gets the same answer here as there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alexnet.model.placement import choose_placement
+from alexnet.pipeline.augment import centre
+from alexnet.pipeline.finish import finished
+from alexnet.tools.convert.resize import convert_image
+from alexnet.tools.run.trained import Trained
+from alexnet.tools.stored_jpeg import rgb_and_quality
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """Hold one class and how probable a network finds it."""
+
+    label: int
+    name: str
+    probability: float
+
+
+class Predictor:
+    """Hold one network, ready to predict. `device`: `cpu` or `cuda`, the better of the two if not said."""
+
+    def __init__(self, trained: Trained, device: str | None = None) -> None:
+        self._trained, self._finish = trained, trained.finish()
+        self._placement = choose_placement(device, 1, trained.precision)
+        self._net = trained.network(self._placement.device)
+
+    def stored(self, file: bytes) -> Pixels:
+        """Return what the data set would have stored of an image: uint8 (size, size, 3).
+
+        Raises UndecodableError, with the reason, if it would have been rejected.
+        """
+        data = self._trained.data
+        return rgb_and_quality(convert_image(file, data.size_px, data.quality).jpeg)[0]
+
+    @torch.no_grad()
+    def guesses(self, squares: Sequence[Pixels], most: int = 5) -> list[list[Guess]]:
+        """Return the most probable classes of stored squares, uint8 (size, size, 3), the most probable first."""
+        trained = self._trained
+        crop_px, draws = trained.augment.crop_px, centre(trained.augment, trained.data.size_px, len(squares))
+        windows = [
+            square[y : y + crop_px, x : x + crop_px]
+            for square, (y, x) in zip(squares, draws.crop_yx.tolist(), strict=True)
+        ]
+        images = finished(np.stack(windows), draws.colour_offset, self._finish)
+        batch = torch.from_numpy(images).to(self._placement.device).movedim(-1, 1)
+        with self._placement.autocast():
+            scores = self._net(batch)
+        best = scores.double().softmax(dim=1).topk(min(most, scores.shape[1]), dim=1)
+        return [
+            [Guess(label=k, name=trained.data.name(k), probability=p) for p, k in zip(ps, ks, strict=True)]
+            for ps, ks in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]

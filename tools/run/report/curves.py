@@ -1,0 +1,142 @@
+"""Draw what a run measured over its course: loss, error, speed, waiting; as inline SVG.
+
+A curve of many points is drawn as means over equal stretches, with the range of each stretch behind it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from alexnet.tools.report.charts import Frame, plot
+from alexnet.tools.report.markup import element
+from alexnet.tools.run.report.records import Records, Series
+
+WIDTH, HEIGHT = 530.0, 270.0  # half of the page, in CSS pixels
+MOST_POINTS = 240
+"""Points of a curve, one for every other pixel; of more, stretches are drawn."""
+
+_ILSVRC_CLASSES, _ILSVRC_IMAGES = 1000, 50_000
+_PAPERS_ERRORS = (40.7, 18.2)  # one network, ten views, ILSVRC-2012 (paper, section 6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Hold one curve. `kind`: the class that colours it, `one` or `two`. `dots`: mark each point, for few of them."""
+
+    kind: str
+    x: Series
+    y: Series
+    dots: bool = False
+
+
+def loss(records: Records) -> Element:
+    """Draw the training loss, and the validation loss after each epoch."""
+    x = _place(records, records.steps)
+    validated = _validated(records, [v.loss for v in records.validations])
+    highest = float(np.quantile(records.loss, 0.98)) if len(records.loss) else 1.0
+    most = max([highest, chance(records.settings["net"]["classes"]), *validated.y.tolist()[-1:]])
+    curves = [Curve(kind="one", x=x, y=records.loss), validated]
+    return chart(curves, most * 1.08, _x_title(records), "Training and validation loss")
+
+
+def of_ilsvrc(records: Records) -> bool:
+    """Say whether the errors are over as many images of as many classes as the paper's, so that they compare."""
+    images = {v.images for v in records.validations}
+    return records.settings["net"]["classes"] == _ILSVRC_CLASSES and images == {_ILSVRC_IMAGES}
+
+
+def chance(classes: int) -> float:
+    """Return the loss of guessing: ln(classes)."""
+    return math.log(max(classes, 2))
+
+
+def error(records: Records) -> Element:
+    """Draw top-1 and top-5 error over the validation images, in per cent; with the paper's where it is comparable."""
+    one = _validated(records, [100 * v.top1_error for v in records.validations], "one")
+    two = _validated(records, [100 * v.top5_error for v in records.validations], "two")
+    most = max([1.0, *one.y.tolist(), *two.y.tolist()])
+    marks = _PAPERS_ERRORS if of_ilsvrc(records) else ()
+    return chart([one, two], min(100.0, most) * 1.08, _x_title(records), "Validation error in per cent", marks)
+
+
+def speed(records: Records) -> Element:
+    """Draw images a second over the hours of training."""
+    most = float(records.images_per_s.max()) if len(records.steps) else 1.0
+    x, title = _time(records)
+    return chart([Curve(kind="one", x=x, y=records.images_per_s)], most * 1.08, title, "Images a second")
+
+
+def waiting(records: Records) -> Element:
+    """Draw the share of time spent waiting for data, in per cent, over the hours of training."""
+    share = 100 * records.data_wait
+    most = max(1.0, float(share.max()) if len(share) else 1.0)
+    x, title = _time(records)
+    return chart([Curve(kind="two", x=x, y=share)], most * 1.08, title, "Waiting for data, in per cent of the time")
+
+
+def chart(
+    curves: Sequence[Curve], y_high: float, x_title: str, description: str, levels: Sequence[float] = ()
+) -> Element:
+    """Draw curves in one frame. `levels`: heights to be marked by a dashed line."""
+    drawn = [curve for curve in curves if len(curve.x)]
+    x_high = max((float(curve.x[-1]) for curve in drawn), default=1.0) or 1.0
+    frame = Frame(width=WIDTH, height=HEIGHT, x_low=0.0, x_high=x_high, y_high=y_high)
+    lines = [
+        element("line", x1=frame.x(0), x2=frame.x(x_high), y1=frame.y(level), y2=frame.y(level), class_="median")
+        for level in levels
+        if level < y_high
+    ]
+    marks = [mark for curve in drawn for mark in _marks(frame, curve)]
+    return plot(frame, x_title, description, *lines, *marks, y_steps=5)
+
+
+def _marks(frame: Frame, curve: Curve) -> list[Element]:
+    x, low, mean, high = thinned(curve.x, np.minimum(curve.y, frame.y_high))
+    if curve.dots and len(curve.x) <= MOST_POINTS // 2:
+        dots = "".join(f"M{frame.x(a):g} {frame.y(b):g}h0" for a, b in zip(x, mean, strict=True))
+        return [_line(frame, x, mean, curve.kind), element("path", d=dots, class_=f"points {curve.kind}")]
+    if len(x) == len(curve.x):
+        return [_line(frame, x, mean, curve.kind)]
+    upper = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x, high, strict=True))
+    lower = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x[::-1], low[::-1], strict=True))
+    return [element("path", d=f"M{upper}L{lower}Z", class_=f"band {curve.kind}"), _line(frame, x, mean, curve.kind)]
+
+
+def thinned(x: Series, y: Series) -> tuple[Series, Series, Series, Series]:
+    """Cut a curve into equal stretches if it has too many points: their mean x, and least, mean and largest y."""
+    if len(x) <= MOST_POINTS:
+        return x, y, y, y
+    parts = np.array_split(np.arange(len(x)), MOST_POINTS)
+    columns = [(x[p].mean(), y[p].min(), y[p].mean(), y[p].max()) for p in parts]
+    first, low, mean, high = np.array(columns).T
+    return first, low, mean, high
+
+
+def _line(frame: Frame, x: Series, y: Series, kind: str) -> Element:
+    points = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x, y, strict=True))
+    return element("path", d=f"M{points}", class_=f"line {kind}")
+
+
+def _validated(records: Records, values: Sequence[float], kind: str = "two") -> Curve:
+    steps = np.array([v.step for v in records.validations], np.float64)
+    return Curve(kind=kind, x=_place(records, steps), y=np.array(values, np.float64), dots=True)
+
+
+def _place(records: Records, steps: Series) -> Series:
+    return steps / (records.steps_an_epoch or 1.0)
+
+
+def _x_title(records: Records) -> str:
+    return "epochs" if records.steps_an_epoch else "steps"
+
+
+def _time(records: Records) -> tuple[Series, str]:
+    """Return when each record was made, in the unit that suits the length of the run."""
+    total = float(records.hours[-1]) if len(records.hours) else 0.0
+    for unit, factor in (("hours", 1.0), ("minutes", 60.0)):
+        if total * factor >= 2:
+            return records.hours * factor, f"{unit} of training"
+    return records.hours * 3600, "seconds of training"

@@ -1,0 +1,92 @@
+"""Write `report.html` into a run folder."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from alexnet.model.networks.figures import figures
+from alexnet.model.networks.settings import NetSettings, drawing_of
+from alexnet.pipeline.augment import AugmentSettings
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import read_manifest
+from alexnet.tools.run.data_record import read_data_record
+from alexnet.tools.run.report import era, filters, guesses
+from alexnet.tools.run.report.page import Findings, page
+from alexnet.tools.run.report.records import Records, read_records
+from alexnet.tools.run.trained import Trained, component, open_trained
+
+REPORT_NAME = "report.html"
+
+
+def report_after(run: Path) -> None:
+    """Write the report of a run that has just ended. Whatever goes wrong is a line of warning: the run is done."""
+    try:
+        click.echo(f"report: {write_report(run)}")
+    except (Exception, KeyboardInterrupt) as error:  # a picture of the run must not cost the run
+        reason = " ".join(str(error).split()) or type(error).__name__
+        click.echo(f"warning: no report was written ({reason}); `alexnet-model report {run}` tries again", err=True)
+
+
+def write_report(run: Path, data: Path | None = None) -> Path:
+    """Write a run's report, finished or not; return the file.
+
+    `data`: the data set it trains on, if that is not where it was. Raises InputError if `run` is no run folder, or
+    `data` another data set. Without a checkpoint or the data, the page says what is missing.
+    """
+    records = read_records(run)
+    text = page(records, _findings(run, records, data))
+    file, partial = run / REPORT_NAME, run / f".{REPORT_NAME}.partial"
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from None
+    return file
+
+
+def _findings(run: Path, records: Records, data: Path | None) -> Findings:
+    net = component(NetSettings, records.settings["net"])
+    augment = component(AugmentSettings, records.settings["augment"])
+    drawing, px = drawing_of(net), augment.crop_px
+    rows = figures(drawing, px=px, channels=net.input_channels, classes=net.classes)
+    trained, missing = _weights(run)
+    shown: list[guesses.Shown] = []
+    if trained is not None:
+        where, missing = _data(run, trained, data)
+        shown = guesses.look(trained, where) if where else []
+    return Findings(
+        about=drawing.about,
+        parameters=sum(row.parameters for row in rows),
+        kernels=filters.figures(trained.network(torch.device("cpu"))) if trained else [],
+        shown=shown,
+        missing=missing,
+        worth=era.worth(records.rate, drawing, px, net.input_channels, net.classes),
+    )
+
+
+def _weights(run: Path) -> tuple[Trained | None, str]:
+    """Open the newest checkpoint, or say why there is none."""
+    try:
+        return open_trained(run), ""
+    except InputError as error:
+        return None, f"{error}."
+
+
+def _data(run: Path, trained: Trained, given: Path | None) -> tuple[Path | None, str]:
+    """Return where the run's data set is, or say why it is not to be had."""
+    where = given or read_data_record(run)[1]
+    try:
+        same = read_manifest(where).digest() == trained.data.manifest
+    except InputError as error:
+        if given:
+            raise
+        return None, f"The data set cannot be read ({error}). `alexnet-model report {run} --data DIR` shows it."
+    if same:
+        return where, ""
+    if given:
+        raise InputError(f"--data {given}: is not the data set that {run} was trained on; that was {where}")
+    return (
+        None,
+        f"The data set in {where} is another one now. `alexnet-model report {run} --data DIR` shows the right one.",
+    )

@@ -1,0 +1,110 @@
+"""What a run keeps of itself to go on from: its checkpoints, written and found again.
+
+It joins the run folder, which only the first process has, with the ranks, which all have.
+"""
+
+import dataclasses
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+import torch
+
+from alexnet.model.batches import BatchSource
+from alexnet.model.checkpoint import Checkpoint, candidates, load_checkpoint, read_progress, shapes
+from alexnet.model.checkpoint_writer import CheckpointWriter
+from alexnet.model.divergence import DivergedError
+from alexnet.model.ranks import Ranks
+from alexnet.model.stopping import StopRequestedError
+from alexnet.model.trainer import Trainer
+from alexnet.shards.errors import InputError
+from alexnet.tools.run.run_folder import RunFolder
+
+_RUN = "run"
+_NET, _MOMENTUM = "net.", "momentum."
+
+
+class Saving:
+    """Own the checkpoints of one run. `folder`: None in all processes but the first; `keep`: the newest to keep.
+
+    As a context it waits, at its end, for what is being written. (Where a process is lost, others would wait for it in
+    vain: there, it is left to the end of Python, which waits too, and to whoever ends what does not end.)
+    """
+
+    def __init__(self, folder: RunFolder | None, ranks: Ranks, *, keep: int) -> None:
+        self._folder, self._ranks = folder, ranks
+        path, self._run = ranks.of_first((folder.checkpoints.absolute(), _run_of(folder)) if folder else None)
+        self._writer = CheckpointWriter(
+            Path(path), keep=keep, group=ranks.group_for_a_thread(), as_stored=ranks.as_stored
+        )
+
+    def continue_from_newest(self, trainer: Trainer, source: BatchSource) -> None:
+        """Go on from the newest checkpoint that is whole and this run's, as the first process sees it, if any."""
+        newest = self._ranks.of_first(self._newest(trainer) if self._folder else None)
+        if newest:
+            trainer.restore(self._share_of(newest, trainer), source)
+        if self._folder:
+            self._folder.cut_metrics(trainer.step, trainer.epoch)
+            continued = f", continued from step {trainer.step:,}" if newest else ""
+            click.echo(f"run folder: {self._folder.path}{continued}")
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Begin to write the whole network's checkpoint. Raises CheckpointError if the one before was not written."""
+        layout = dataclasses.asdict(self._ranks.layout)
+        del layout["rank"]
+        run = {**self._run, "layout": layout}
+        self._writer.save(dataclasses.replace(checkpoint, progress={**checkpoint.progress, _RUN: run}))
+
+    def __enter__(self) -> "Saving":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None or isinstance(error, StopRequestedError | DivergedError):
+            self._writer.wait()
+
+    def _newest(self, trainer: Trainer) -> Path | None:
+        """Return the checkpoint to go on from, and say of newer ones why not from them."""
+        assert self._folder is not None
+        wanted = {name: like.shape for name, like in self._ranks.as_stored(_parameters(trainer)).items()}
+        for path in candidates(self._folder.checkpoints):
+            try:
+                self._check(path, wanted)
+                return path
+            except InputError as error:
+                click.echo(f"checkpoint passed over: {error}", err=True)
+        return None
+
+    def _check(self, path: Path, wanted: dict[str, torch.Size]) -> None:
+        """Raise InputError if a checkpoint is damaged, or another run's."""
+        run = read_progress(path).get(_RUN, {})
+        for key, value in self._run.items():
+            if run.get(key) != value:
+                raise InputError(f"{path}: is of another run ({key} {run.get(key)!r} there, {value!r} here)")
+        found = shapes(path)
+        for name, shape in wanted.items():
+            if found.get(name) != shape:
+                there = tuple(found[name]) if name in found else "nothing"
+                raise InputError(f"{path}: is of another network ({name}: {there} there, {tuple(shape)} here)")
+
+    def _share_of(self, path: Path, trainer: Trainer) -> Checkpoint:
+        """Read what this process holds of a checkpoint; of tensors, no more than that."""
+        held = _parameters(trainer)
+        momentum = {_MOMENTUM + name.removeprefix(_NET): like for name, like in held.items()}
+        there = shapes(path)
+        mine = {name: torch.empty_like(like) for name, like in (held | momentum).items() if name in there}
+        return dataclasses.replace(load_checkpoint(path, self._ranks.as_stored(mine)), tensors=mine)
+
+
+def _parameters(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return the parameters held here, on the CPU and without values, under their names in a checkpoint."""
+    return {
+        _NET + name: torch.empty(parameter.shape, dtype=parameter.dtype)
+        for name, parameter in trainer.net.named_parameters()
+    }
+
+
+def _run_of(folder: RunFolder) -> dict[str, Any]:
+    """Return what a checkpoint must agree in with the run that goes on from it."""
+    identity = folder.identity
+    return {"seed": identity["train"]["seed"], "manifest": identity["data"]["manifest"]}
