@@ -10,6 +10,7 @@ loading unpickles nothing. `checkpoint_writer` writes.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from alexnet.shards.errors import InputError
 PROGRESS = "progress.json"
 LATEST = "LATEST"
 TENSORS = "*.safetensors"
+
+# It says so at every save and load of a run of one process.
+warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
 
 
 class CheckpointError(Exception):

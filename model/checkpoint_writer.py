@@ -5,11 +5,11 @@ process finish. What is ours is the form on the disk (`checkpoint`) and that not
 to a hidden folder, `progress.json` comes last, then the folder gets its name, then LATEST is replaced.
 """
 
+import copy
 import dataclasses
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -37,9 +37,6 @@ from alexnet.model.checkpoint import (
 
 _PARTIAL = ".partial-"
 _OFFSETS = "DCP_SHARDING_INFO"  # where the reader looks in a file's header for the place of a part in its whole
-
-# It says so at every save and load of a run of one process.
-warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
 
 Tensors = dict[str, Tensor]
 
@@ -70,7 +67,8 @@ class CheckpointWriter:
         tensors = {name: self._copied(name, tensor.detach()) for name, tensor in checkpoint.tensors.items()}
         if any(tensor.is_cuda for tensor in checkpoint.tensors.values()):
             torch.cuda.synchronize()
-        self._writing = self._thread.submit(self._write, dataclasses.replace(checkpoint, tensors=tensors))
+        copied = Checkpoint(step=checkpoint.step, tensors=tensors, progress=copy.deepcopy(checkpoint.progress))
+        self._writing = self._thread.submit(self._write, copied)
 
     def wait(self) -> None:
         """Wait until what was begun is written. Raises CheckpointError, in every process, if it could not be."""

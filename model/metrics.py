@@ -55,10 +55,9 @@ class Sink(Protocol):
 class Metrics:
     """Measure speed, waiting, loss and memory at logging steps and pass them to sinks.
 
-    A record holds `step`, `epoch`, `loss`, `grad_norm`, `lr`; `images_per_s` and `data_wait` (share of the time that the
-    loop stood waiting for a batch), which cover the steps since the record before, without validation and checkpoints;
-    `images_per_s_median` over the records of this process; `memory_mb`, of `memory_bytes`; `seconds` since the record
-    before.
+    A record holds `step`, `epoch`, `loss`, `grad_norm`, `lr`; `images_per_s` and `data_wait` (share of the time that it
+    took to get batches), which cover the steps since the record before, without validation and checkpoints; their
+    `seconds`; `images_per_s_median` over the records of this process; `memory_mb`, of `memory_bytes`.
     """
 
     def __init__(self, sinks: list[Sink], memory_bytes: Callable[[], int] = resident_bytes) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.exchange import AcrossBatch, AcrossRanks, Exchange, SameDevice
@@ -23,6 +22,7 @@ from alexnet.model.gathered import GatheredBatches, GatheredLabels, WindowSource
 from alexnet.model.networks.network import Network
 from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.model.networks.trace import class_range
+from alexnet.model.norms import norm_of
 from alexnet.model.placement import Layout, Placement
 
 Forward = Callable[[Tensor], Tensor]
@@ -93,7 +93,7 @@ class OneProcess:
 
     def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
         """Everything is here."""
-        return get_total_norm(tensors.values())
+        return norm_of(tensors.values())
 
     def any(self, flag: bool) -> bool:
         """There is one flag."""
@@ -183,11 +183,11 @@ class Processes:
     def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
         """Add up the squares over what a group shares out; groups have equal tensors."""
         if self.layout.group_ranks == 1:
-            return get_total_norm(tensors.values())
+            return norm_of(tensors.values())
         shared = {name: tensor for name, tensor in tensors.items() if not self.layout.owt or name in self._divided}
-        squares = get_total_norm(shared.values()).square()
+        squares = norm_of(shared.values()).square()
         dist.all_reduce(squares, group=self._group)
-        return (squares + get_total_norm([tensors[name] for name in tensors.keys() - shared.keys()]).square()).sqrt()
+        return (squares + norm_of([tensors[name] for name in tensors.keys() - shared.keys()]).square()).sqrt()
 
     def any(self, flag: bool) -> bool:
         """Reduce the flags on the CPU: no device waits."""

@@ -7,6 +7,8 @@ uses, is a pickle: it is read by PyTorch's restricted reader, which makes tensor
 import json
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,9 @@ def read_weights(file: Path) -> Weights:
 
 
 def write_safetensors(file: Path, weights: Weights) -> None:
-    """Write a safetensors file under another name and rename it when it is whole."""
-    partial = file.with_name(f"{file.name}.partial")
-    save_file(weights.tensors, partial, metadata={"format": "pt", _ABOUT: json.dumps(weights.about)})
-    partial.replace(file)
+    """Write a safetensors file; what was there stays until it is whole."""
+    with _replacing(file) as partial:
+        save_file(weights.tensors, partial, metadata={"format": "pt", _ABOUT: json.dumps(weights.about)})
 
 
 def write_state_dict(file: Path, weights: Weights) -> None:
@@ -57,9 +58,19 @@ def write_state_dict(file: Path, weights: Weights) -> None:
     """
     state: OrderedDict[str, Tensor] = OrderedDict(weights.tensors)
     state._metadata = OrderedDict({"": {"version": 1}, _ABOUT: weights.about})  # type: ignore[attr-defined]
+    with _replacing(file) as partial:
+        torch.save(state, partial)
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """Give a file to write beside another, which it replaces if all went well."""
     partial = file.with_name(f"{file.name}.partial")
-    torch.save(state, partial)
-    partial.replace(file)
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _read_safetensors(file: Path) -> Weights:

@@ -46,7 +46,7 @@ from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change one setting, e.g. optim.lr=0.02."
 )
-@click.option("--init", type=click.Path(path_type=Path), help="Start from the weights in this safetensors file.")
+@click.option("--init", type=click.Path(path_type=Path), help="Start from the weights in this run or file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/DATA-RECIPE-seedSEED]")
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder, too.")
 @click.option("--dry-run", is_flag=True, help="Print every setting and the plan, and stop. Nothing is written.")

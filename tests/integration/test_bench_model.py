@@ -35,8 +35,10 @@ def report_in(file: Path) -> dict[str, Any]:
 
 def test_a_small_network_beside_its_limits(tmp_path: Path) -> None:
     json_file = tmp_path / "model.json"
-    result = bench("model", *LENET, *QUICK, "--json", str(json_file))
+    html_file = tmp_path / "model.html"
+    result = bench("model", *LENET, *QUICK, "--json", str(json_file), "--html", str(html_file))
     assert result.exit_code == 0, result.output
+    assert html_file.read_text().startswith("<!doctype html>")
     report = report_in(json_file)
     assert report["complete"]
     assert report["missing"] == []

@@ -21,6 +21,7 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
+from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report.guesses import look
 from alexnet.tools.run.trained import open_trained
 from alexnet.tools.train import main as train
@@ -114,28 +115,31 @@ def test_the_kernels_are_the_first_layers(run: Path) -> None:
     assert (shown[:, 30:39, 3] == 0).all()
 
 
-def test_the_images_are_judged_as_validation_judges_them(run: Path, data: Path) -> None:
-    """Figure 4: the same windows, classes and probabilities as the stream and the network give."""
+def test_the_images_are_judged_as_validation_judges_them(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figure 4: the same windows, classes and probabilities as the stream and the network give; in fp32."""
+    monkeypatch.setattr("alexnet.model.placement.cpu_has_bf16", lambda: False)
     network = open_trained(run)
     net, precise = network.network(torch.device("cpu")), network.data
     with ImageStream(data / "val", batch_images=7, augment=False, augmentation=network.augment) as stream:
         images, labels = next(iter(stream))
         keys = [stream.sample(k).key for k in range(7)]
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=network.precision == "bf16"):
+    with torch.no_grad():
         probabilities = net(images).double().softmax(dim=1)
-    shown = look(network, data)
+    shown = look(Predictor(network, "cpu"), data)
     assert sorted(one.key for one in shown) == sorted(keys)
     for one in shown:
         k = keys.index(one.key)
         assert one.label == int(labels[k])
         assert [guess.label for guess in one.guesses] == probabilities[k].argsort(descending=True).tolist()
         for guess in one.guesses:
-            assert guess.probability == pytest.approx(float(probabilities[k, guess.label]), abs=0.01)  # bf16 of one CPU
+            assert guess.probability == pytest.approx(float(probabilities[k, guess.label]), rel=1e-4)
             assert guess.name == precise.classes[guess.label].words
 
 
 def test_the_right_class_is_marked(run: Path, data: Path) -> None:
-    page, shown = page_of(run), look(open_trained(run), data)
+    page, shown = page_of(run), look(Predictor(open_trained(run), "cpu"), data)
     rows = [attributes for tag, attributes in page.tags if tag == "li"]
     assert len(rows) == 3 * 7
     expected = [guess.label == one.label for one in shown for guess in one.guesses]

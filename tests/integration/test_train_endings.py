@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,18 +100,48 @@ def test_records_hold_their_figures_and_tensorboard_draws_them(tiny: Path, tmp_p
     assert drawn["validation/top1"].keys() == {6, 12}
 
 
-def scalars(file: Path) -> dict[str, dict[int, float]]:
-    """Read an event file: records of length, checksum, event, checksum; of events, the scalars."""
+def test_tensorboard_hides_what_a_resumed_run_does_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after step 8, it goes on from the checkpoint of step 6."""
+    from tensorboardX.proto.event_pb2 import SessionLog
+
+    arguments = (tiny, *LENET, "--epochs", 2, "--tensorboard", "--out", tmp_path / "run")
+    update = Trainer._update
+
+    def killed(self: Trainer, *batch: Any) -> Any:
+        if self.step == 8:
+            raise KeyboardInterrupt
+        return update(self, *batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_update", killed)
+        assert "not saved" in run(*arguments, code=130)
+    assert "continued from step 6" in run(*arguments)
+    first, second = sorted((tmp_path / "run" / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert scalars(first)["train/loss"].keys() == set(range(1, 9))
+    assert scalars(second)["train/loss"].keys() == set(range(7, 13))
+    starts = [event.step for event in events(second) if event.session_log.status == SessionLog.START]
+    assert starts == [7], "what TensorBoard takes for the step from which older events do not count"
+
+
+def events(file: Path) -> list[Any]:
+    """Read an event file: length, checksum, event, checksum, time and again."""
     from tensorboardX.proto.event_pb2 import Event
 
-    read: dict[str, dict[int, float]] = {}
-    content = file.read_bytes()
+    content, read = file.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        event = Event.FromString(content[12 : 12 + length])
+        read.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    return read
+
+
+def scalars(file: Path) -> dict[str, dict[int, float]]:
+    read: dict[str, dict[int, float]] = {}
+    for event in events(file):
         for value in event.summary.value:
             read.setdefault(value.tag, {})[event.step] = value.simple_value
-        content = content[16 + length :]
     return read
 
 

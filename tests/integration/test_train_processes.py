@@ -125,7 +125,8 @@ def test_what_cannot_be_divided_is_refused_before_anything_starts(ci_100: Path, 
     for arguments, words in (
         (("--gpus", 0), "--gpus 0: must be at least 1"),
         (("--gpus", 3), "--gpus 3: must be 1 or a multiple of 2"),
-        (("--gpus", 2, "--arch", "alexnet-owt"), "--parallel data works"),
+        (("--gpus", 2, "--arch", "alexnet-owt"), "--parallel data or owt works"),
+        (("--gpus", 3, "--parallel", "owt"), "--parallel owt: 3 processes cannot divide the 2,048 units of fc6"),
         (("--gpus", 2, "--set", "stream.on_error=skip"), "stream.on_error=skip: works with --gpus 1 only"),
         (("--gpus", 2, "--set", "train.batch_images=1"), "train.batch_images=1: must be at least 2"),
     ):

@@ -1,4 +1,4 @@
-"""`alexnet-bench`: how fast each stage of the data path is on this machine and this data."""
+"""`alexnet-bench`: how fast data path, networks, training and converter are on this machine, beside their limits."""
 
 from alexnet.tools.bench.command import main
 

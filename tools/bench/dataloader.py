@@ -57,8 +57,7 @@ class DataloaderBench:
 def run_dataloader(settings: DataloaderBench, json_file: Path | None, html_file: Path | None = None) -> None:
     """Measure, print, and write what was asked for. After Ctrl-C that is what was measured until then."""
     refuse_unwritable(json_file)
-    if html_file is not None and not os.access(html_file.absolute().parent, os.W_OK):
-        raise InputError(f"--html {html_file}: cannot be written; give a file in a folder that exists")
+    refuse_unwritable(html_file, "--html")
     with interruptible("interrupted before anything was measured"):
         _run(settings, json_file, html_file)
 

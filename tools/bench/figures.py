@@ -12,7 +12,7 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def refuse_unwritable(json_file: Path | None) -> None:
+def refuse_unwritable(file: Path | None, option: str = "--json") -> None:
     """Refuse before the work what could not be written after it. Raises InputError."""
-    if json_file is not None and not os.access(json_file.absolute().parent, os.W_OK):
-        raise InputError(f"--json {json_file}: cannot be written; give a file in a folder that exists")
+    if file is not None and not os.access(file.absolute().parent, os.W_OK):
+        raise InputError(f"{option} {file}: cannot be written; give a file in a folder that exists")

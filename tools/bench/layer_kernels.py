@@ -71,6 +71,7 @@ class SpaceToDepth(nn.Module):
 
 def layers(device: torch.device, options: dict[str, Any]) -> Stage:
     """Measure every way of every layer in turn; a pass over all of them counts as one batch."""
+    torch.backends.cudnn.benchmark = True  # the fastest kernel for each shape, not the likeliest
     settings = NetSettings(arch=options["arch"], classes=int(options["classes"]))
     images, dtype = int(options["batch_images"]), _DTYPES[options["precision"]]
     ways = {name: tuple(found) for name, found in ways_of(settings, images, device, dtype).items()}

@@ -48,13 +48,14 @@ class ModelBench:
     check: bool = False
 
 
-def run_model(bench: ModelBench, json_file: Path | None) -> None:
+def run_model(bench: ModelBench, json_file: Path | None, html_file: Path | None = None) -> None:
     """Measure, print, and write what was asked for. After Ctrl-C that is what was measured until then."""
     refuse_unwritable(json_file)
+    refuse_unwritable(html_file, "--html")
     with interruptible("interrupted before anything was measured"):
         report = measure(bench)
         print_model(report)
-        finish(report, json_file, missed(report["ratios"]) if bench.check else [])
+        finish(report, json_file, html_file, missed(report["ratios"]) if bench.check else [])
 
 
 def measure(bench: ModelBench) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def network_row(one: Measured, conditions: dict[str, Any]) -> dict[str, Any]:
         **{key: options[key] for key in kept},
         "step_ms": spread(steps),
         "parts_ms": _parts(one, statistics.median(steps)),
+        "limits_by": None,
         "limits": {"arithmetic": None, "layers": None, "best_kernels": None},
         "share_of_limit": {"arithmetic": None, "layers": None, "best_kernels": None},
     }
@@ -100,6 +101,7 @@ def _compare_with_limits(
     if matmul is not None and copy is not None:
         disturbed = any(one["disturbed"] for one in (row, matmul, copy)) and conditions["device"] == "cpu"
         end = "_all_cores_busy" if disturbed else ""
+        row["limits_by"] = "cpu" if disturbed else "wall"
         devices = row["gpus"] if conditions["device"] == "cuda" else 1
         rates = [devices * one[f"per_s{end}"]["median"] for one in (matmul, copy)]
         work = step_work(_net_settings(row), row["batch_images"], _VALUE_BYTES[row["precision"]])

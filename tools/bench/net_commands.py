@@ -11,7 +11,7 @@ from alexnet.tools.command import one_line_errors
 from alexnet.tools.name_choice import name_of
 from alexnet.tools.run.recipes import recipe_names
 
-_JSON = click.Path(path_type=Path, dir_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
@@ -28,7 +28,8 @@ _JSON = click.Path(path_type=Path, dir_okay=False)
 @click.option("--naive/--no-naive", default=True, show_default=True, help="Beside the naive version.")
 @click.option("--layers/--no-layers", default=None, help="Each layer by itself, in every way.  [default: on a GPU]")
 @click.option("--check", is_flag=True, help="Exit code 1 if a guarded ratio fails.")
-@click.option("--json", "json_file", type=_JSON, help="Write the figures here, too.")
+@click.option("--json", "json_file", type=_FILE, help="Write the figures here, too.")
+@click.option("--html", "html_file", type=_FILE, help="Write a page of charts.")
 @one_line_errors
 def model(
     arch: str,
@@ -45,6 +46,7 @@ def model(
     layers: bool | None,
     check: bool,
     json_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """Images per second of networks in training, beside the machine's rooflines and a naive version.
 
@@ -68,7 +70,7 @@ def model(
         layers=layers,
         check=check,
     )
-    run_model(bench, json_file)
+    run_model(bench, json_file, html_file)
 
 
 @click.command()
@@ -84,9 +86,12 @@ def model(
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 5; 3 with --quick]")
 @click.option("--seconds", type=click.FloatRange(min=0.05), help="Of one row in one round.  [default: 2; 0.5]")
 @click.option("--quick", is_flag=True, help="Shorter rounds, and the bundled images if no DATA are given.")
-@click.option("--json", "json_file", type=_JSON, help="Write the figures here, too.")
+@click.option("--json", "json_file", type=_FILE, help="Write the figures here, too.")
+@click.option("--html", "html_file", type=_FILE, help="Write a page of charts.")
 @one_line_errors
-def train(data: Path | None, scaling: str, quick: bool, json_file: Path | None, **options: Any) -> None:
+def train(
+    data: Path | None, scaling: str, quick: bool, json_file: Path | None, html_file: Path | None, **options: Any
+) -> None:
     """Images per second of training on DATA, beside the loader alone and the network alone.
 
     Says which of the two bounds training, how long it waits for data, and what remains between. DATA is found as
@@ -99,4 +104,4 @@ def train(data: Path | None, scaling: str, quick: bool, json_file: Path | None, 
     options["rounds"] = options["rounds"] or (3 if quick else 5)
     options["seconds"] = options["seconds"] or (0.5 if quick else 2.0)
     folder, why = bench_data(data, quick=quick)
-    run_train(TrainBench(data=folder, why=why, scaling=counts, **options), json_file)
+    run_train(TrainBench(data=folder, why=why, scaling=counts, **options), json_file, html_file)

@@ -109,6 +109,7 @@ def _in_chunks(steps: Callable[[int], None], images: int) -> Callable[[], Work]:
 def _matmul(device: torch.device, precision: str) -> Stage:
     """Multiply square matrices of random numbers: zeros would need less power and look faster."""
     dtype = _DTYPES[precision]
+    torch.backends.cuda.matmul.allow_tf32 = True  # as convolutions in float32 do unless told otherwise
     products = {size: _product(size, device, dtype) for size in (_GPU_SIZES if device.type == "cuda" else _CPU_SIZES)}
     seconds: dict[int, float] = {}
     for size, multiply in products.items():

@@ -8,6 +8,7 @@ if one is missed. With `--from`, the JSON files in a folder are judged and nothi
 two cores.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 from alexnet.shards.errors import InputError
+from alexnet.tools.bench.dataloader_rows import rows_of
 from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, missed
 from alexnet.tools.bench.schema import read_report
 from alexnet.tools.command import StoppedError, one_line_errors
@@ -54,7 +56,7 @@ def measured(data: Path | None, source: Path | None) -> Iterator[dict[str, Any]]
     from alexnet.tools.bench.prep import measure_prep
 
     folder, why = bench_data(data, quick=False)
-    rows = tuple({name for guard in DATALOADER for name in (guard.row, guard.over)} | {"stream-1-thread"})
+    rows = loader_rows(len(os.sched_getaffinity(0)))
     yield dataloader.measure(
         dataloader.DataloaderBench(
             data=folder, why=why, split="train", batch_images=128, threads=None, device=None, rounds=5, seconds=1.0,
@@ -64,6 +66,12 @@ def measured(data: Path | None, source: Path | None) -> Iterator[dict[str, Any]]
     yield model.measure(model.ModelBench(archs=("alexnet-2012",), batches=(OVER_NAIVE_BATCH,)))
     with tempfile.TemporaryDirectory(prefix="alexnet-ratios-") as scratch:
         yield measure_prep(source or _drawn(Path(scratch)), _PREP_IMAGES, (1,), _PREP_ROUNDS)
+
+
+def loader_rows(threads: int) -> tuple[str, ...]:
+    """Return the names of the loader's rows that ratios are taken of, on a machine with so many threads."""
+    guarded = {name for guard in DATALOADER for name in (guard.row, guard.over)} | {"stream-beside-trainer-here"}
+    return tuple(row.name for row in rows_of(threads, "cpu") if row.name in guarded or "threads" in row.options)
 
 
 def _drawn(folder: Path) -> Path:

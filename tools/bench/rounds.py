@@ -24,6 +24,8 @@ from alexnet.tools.bench.stages_seam import AnySettings, NetStageSettings
 _WARM_SECONDS = 0.25  # a warm round, of the seconds of a round
 _LEAST_ROWS, _LEAST_ROUNDS = 2, 3  # whatever the budget
 _ROUND_LIMIT_SECONDS = 30.0  # beyond ten times what a round should take
+_IMAGE_LIMIT_SECONDS = 0.3  # of a training step, beyond that: the naive network takes 0.06 on two cores
+_WARM_STEPS = 8
 _START_LIMIT_SECONDS, _PEER_START_LIMIT_SECONDS = 120.0, 300.0  # beyond that, too: FFCV writes its file first
 
 
@@ -101,7 +103,13 @@ def environment_of(row: Row, settings: AnySettings) -> dict[str, str]:
 
 def limit_of(row: Row, timing: Timing) -> float:
     """Return how many seconds a row's process may take to stand and be warm."""
-    return 10 * timing.seconds + (_PEER_START_LIMIT_SECONDS if row.group == "peer" else _START_LIMIT_SECONDS)
+    start = _PEER_START_LIMIT_SECONDS if row.group == "peer" else _START_LIMIT_SECONDS
+    return 10 * timing.seconds + start + _WARM_STEPS * _step_limit(row)
+
+
+def _step_limit(row: Row) -> float:
+    """Return how long a training step may take on a slow machine; 0 for rows that train nothing."""
+    return _IMAGE_LIMIT_SECONDS * int(row.options.get("batch_images", 0))
 
 
 def _build(one: Measured, process: "_Process", timing: Timing) -> None:
@@ -112,7 +120,7 @@ def _build(one: Measured, process: "_Process", timing: Timing) -> None:
 def _run_round(one: Measured, process: "_Process", timing: Timing) -> None:
     if one.why:
         return
-    limit = 10 * timing.seconds + _ROUND_LIMIT_SECONDS
+    limit = 10 * timing.seconds + _ROUND_LIMIT_SECONDS + _step_limit(one.row)
     answer = process.ask({"do": "round", "seconds": timing.seconds}, limit)
     one.why = answer.get("why", "")
     if not one.why:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from alexnet.tools.bench.networks_page import networks_page
 from alexnet.tools.command import StoppedError
 from alexnet.tools.interruption import INTERRUPTED
 
@@ -20,8 +21,10 @@ def status() -> Iterator[Callable[[str], None]]:
         yield lambda text: shown.update(text)
 
 
-def finish(report: dict[str, Any], json_file: Path | None, failed: list[str]) -> None:
+def finish(report: dict[str, Any], json_file: Path | None, html_file: Path | None, failed: list[str]) -> None:
     """Write the report and end as it went: SystemExit if it was interrupted, StoppedError for ratios that failed."""
+    if html_file is not None:
+        html_file.write_text(networks_page(report), encoding="utf-8")
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if not any(report[group] for group in ("limits", "rows", "peers")):

@@ -138,6 +138,7 @@ _NETWORK_ROW = {
     "parallel": str,
     "step_ms": _SPREAD,
     "parts_ms": Optional({**_PARTS, "communication": Optional(_NUMBER)}),
+    "limits_by": Optional(str),
     "limits": _OF_LIMITS,
     "share_of_limit": _OF_LIMITS,
 }

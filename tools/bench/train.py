@@ -44,13 +44,14 @@ class TrainBench:
     seconds: float = 2.0
 
 
-def run_train(bench: TrainBench, json_file: Path | None) -> None:
+def run_train(bench: TrainBench, json_file: Path | None, html_file: Path | None = None) -> None:
     """Measure, print, and write what was asked for. After Ctrl-C that is what was measured until then."""
     refuse_unwritable(json_file)
+    refuse_unwritable(html_file, "--html")
     with interruptible("interrupted before anything was measured"):
         report = measure(bench)
         print_train(report)
-        finish(report, json_file, [])
+        finish(report, json_file, html_file, [])
 
 
 def measure(bench: TrainBench) -> dict[str, Any]:

@@ -83,19 +83,17 @@ def _sentence(x: dict[str, Any], train: dict[str, Any], device: str) -> str:
     )
     short, rest = 1 - x["train"] / x["slower"], 1 - x["train"] / x["expected"]
     if device == "cpu":
-        begin += f" Both share the cores, which leaves {x['expected']:,.1f}"
-    if rest <= -_SMALL:
-        here = "than that" if device == "cpu" else "than that bound"
-        return f"{begin}; training makes {-rest:.1%} more {here}: the rounds differ by more than is to be told apart."
-    if device == "cpu" and short > 0:
         decoding = 1 - x["expected"] / x["slower"]
-        begin += (
-            f": of the {short:.1%} that training stays below that bound, {decoding:.1%} are decoding on the same cores"
+        begin += f" Both share the cores, and decoding leaves {x['expected']:,.1f}, {decoding:.1%} less"
+    if rest <= -_SMALL:
+        return (
+            f"{begin}; training makes {-rest:.1%} more than that: the rounds differ by more than is to be told apart."
         )
+    begin += f"; training stays {short:.1%} below the bound"
     likely = "caches and turns of the scheduler" if device == "cpu" else "copies, and crops finished on the same GPU"
     if rest < _SMALL:
-        return f"{begin}; what remains is less than was measured."
-    return f"{begin}; {rest:.1%} remain for {likely}, which were not measured apart."
+        return f"{begin}, and what remains is less than was measured."
+    return f"{begin}, and {rest:.1%} remain for {likely}, which were not measured apart."
 
 
 def _ratios(real: list[dict[str, Any]], limits: list[dict[str, Any]], device: str) -> list[dict[str, Any]]:

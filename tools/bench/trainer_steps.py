@@ -85,7 +85,7 @@ class SteppedTrainer:
 
     def _train(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP keeps a number for each thread that calls it
-        if self._trainer.placement.device.type == "cuda":
+        if self._trainer.placement.device.index is not None:  # one GPU of several; a thread begins at the first
             torch.cuda.set_device(self._trainer.placement.device)
         try:
             self._trainer.train(self.source, self.source, Metrics([]), lambda _: None)

@@ -38,7 +38,9 @@ main.add_command(show)
 @click.argument("data", type=_PATH)
 @click.option("--views", type=click.Choice(["1", "10"]), default="1", show_default=True, help="Windows of each image.")
 @_DEVICE
-@click.option("--batch-images", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--batch-images", type=click.IntRange(min=1), default=128, show_default=True, help="Windows at a time: memory."
+)
 @one_line_errors
 def evaluate(checkpoints: tuple[Path, ...], data: Path, views: str, device: str | None, batch_images: int) -> None:
     """Evaluate networks on the validation images of the data set DATA: each image once.

@@ -66,8 +66,9 @@ def evaluate_together(
 ) -> Evaluations:
     """Evaluate over exactly the validation images of `data`, each once.
 
-    `views`: of each image; softmax outputs of all views and then of all networks are averaged. `on_batch`: told how
-    many images each batch had. Raises InputError if networks and data do not go together.
+    `views`: of each image; softmax outputs of all views and then of all networks are averaged. `batch_images`: windows
+    that go through a network at a time, views counted. `on_batch`: told how many images each batch had. Raises
+    InputError if networks and data do not go together.
     """
     check_together(networks, read_manifest(data), data)
     members = [_Member(network, device) for network in networks]
@@ -94,7 +95,7 @@ def _stream(data: Path, crop_px: int, placement: Placement, views: Views, batch_
     """Open the validation images: uint8, and in the order of their ids, so that streams go side by side."""
     return ImageStream(
         data / "val",
-        batch_images=batch_images,
+        batch_images=-(-batch_images // views),
         rank=0,
         ranks=1,
         augment=False,

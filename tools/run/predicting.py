@@ -34,22 +34,22 @@ class Predictor:
     """Hold one network, ready to predict. `device`: `cpu` or `cuda`, the better of the two if not said."""
 
     def __init__(self, trained: Trained, device: str | None = None) -> None:
-        self._trained, self._finish = trained, trained.finish()
+        self.trained, self._finish = trained, trained.finish()
         self._placement = choose_placement(device, 1, trained.precision)
-        self._net = trained.network(self._placement.device)
+        self.net = trained.network(self._placement.device)
 
     def stored(self, file: bytes) -> Pixels:
         """Return what the data set would have stored of an image: uint8 (size, size, 3).
 
         Raises UndecodableError, with the reason, if it would have been rejected.
         """
-        data = self._trained.data
+        data = self.trained.data
         return rgb_and_quality(convert_image(file, data.size_px, data.quality).jpeg)[0]
 
     @torch.no_grad()
     def guesses(self, squares: Sequence[Pixels], most: int = 5) -> list[list[Guess]]:
         """Return the most probable classes of stored squares, uint8 (size, size, 3), the most probable first."""
-        trained = self._trained
+        trained = self.trained
         crop_px, draws = trained.augment.crop_px, centre(trained.augment, trained.data.size_px, len(squares))
         windows = [
             square[y : y + crop_px, x : x + crop_px]
@@ -58,7 +58,7 @@ class Predictor:
         images = finished(np.stack(windows), draws.colour_offset, self._finish)
         batch = torch.from_numpy(images).to(self._placement.device).movedim(-1, 1)
         with self._placement.autocast():
-            scores = self._net(batch)
+            scores = self.net(batch)
         best = scores.double().softmax(dim=1).topk(min(most, scores.shape[1]), dim=1)
         return [
             [Guess(label=k, name=trained.data.name(k), probability=p) for p, k in zip(ps, ks, strict=True)]

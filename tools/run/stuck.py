@@ -10,7 +10,7 @@ from alexnet.model.evaluate import Evaluation
 _NEAR = 0.03
 """Relative: labels of a batch of 20 differ from their mean frequencies by enough to move the loss by 2%."""
 _LEAST_STEPS, _MOST_STEPS = 100, 5000
-"""With the paper's initial values on ImageNet a thousand steps or more may pass at guessing; a whole run may have but 150."""
+"""On ImageNet a thousand steps and more may pass at guessing before the loss falls; a whole small run may have 150."""
 _CAUSES = (
     "a learning rate too low, or so high that the rectifiers died; initial values made for another size of data set "
     "(recipe small) or another scale of pixels (augment.scale); labels that do not belong to their images"

@@ -25,7 +25,8 @@ class TensorBoard:
     def __init__(self, folder: Path, first_step: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        # Named by time alone, the file of a run resumed within a second would take the place of the one before.
+        self._writer = SummaryWriter(str(folder), purge_step=first_step, filename_suffix=f".step-{first_step}")
 
     def step(self, step: int) -> None:
         """Nothing to write for a step that is not logged."""

@@ -105,7 +105,7 @@ def _finish(
     """Evaluate what is left to evaluate, say how it went, and mark the run as finished."""
     evaluations = {"validation": validation}
     settings, ranks = trainer.settings, trainer.ranks
-    if settings.final_views != settings.views:
+    if settings.final_views > settings.views:
         final = streams.validation_of(settings.final_views)
         evaluations["final_validation"] = evaluate(trainer.net, final, trainer.placement, ranks, stop)
     if settings.train_accuracy:
@@ -114,7 +114,8 @@ def _finish(
     if not folder:
         return
     speed = metrics.training_images / metrics.training_seconds if metrics.training_seconds else 0.0
-    click.echo(f"{trainer.step:,} steps in {seconds:.0f} s, {speed:,.1f} images/s in training")
+    pace = f"{speed:,.1f} images/s in training" if speed else "none of them here: what was left was to evaluate"
+    click.echo(f"{trainer.step:,} steps in {seconds:.0f} s, {pace}")
     for name, evaluation in evaluations.items():
         click.echo(f"{_SAID[name]}: {evaluation}")
     result = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}

@@ -85,17 +85,20 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypa
     """What is written is what was there at the call; the next call, and the end, wait."""
     gate = Gate()
     monkeypatch.setattr(checkpoint_writer, "save_file", gate)
-    writer, weights = CheckpointWriter(tmp_path, keep=2), torch.ones(3)
-    writer.save(Checkpoint(step=1, tensors={"net.w": weights}, progress={}))
+    writer, weights, progress = CheckpointWriter(tmp_path, keep=2), torch.ones(3), {"source": {"epoch": 1}}
+    writer.save(Checkpoint(step=1, tensors={"net.w": weights}, progress=progress))
     assert gate.reached.wait(60)
     weights += 1  # a step of training
+    progress["source"]["epoch"] += 1
     assert not checkpoints(tmp_path), "nothing is seen of it yet"
     gate.open.set()
-    writer.save(Checkpoint(step=2, tensors={"net.w": weights}, progress={}))
+    writer.save(Checkpoint(step=2, tensors={"net.w": weights}, progress=progress))
     assert [path.name for path in checkpoints(tmp_path)][:1] == ["step-000000001"]
     weights += 1
     writer.wait()
-    assert [load_checkpoint(path).tensors["net.w"][0] for path in checkpoints(tmp_path)] == [1, 2]
+    loaded = [load_checkpoint(path) for path in checkpoints(tmp_path)]
+    assert [checkpoint.tensors["net.w"][0] for checkpoint in loaded] == [1, 2]
+    assert [checkpoint.progress["source"]["epoch"] for checkpoint in loaded] == [1, 2]
 
 
 @contextmanager
@@ -126,6 +129,15 @@ def test_without_room_the_checkpoint_before_stays(tmp_path: Path, size_bytes: in
     writer.save(larger)
     writer.wait()
     assert names(tmp_path) == ["LATEST", "step-000000004"]
+
+
+def test_storage_that_is_not_shared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process on another machine wrote its share, but not to where the first process looks."""
+    for name in ("save_file", "_to_disk"):
+        monkeypatch.setattr(checkpoint_writer, name, lambda *_, **__: None)
+    with pytest.raises(CheckpointError, match=r"tensors\.safetensors is not there: .* storage that all machines share"):
+        save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert names(tmp_path) == []
 
 
 def test_what_a_killed_run_left_behind_is_not_seen_and_goes(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from alexnet.tools.bench.comparable import CPU, WALL, Compared, comparable
 from alexnet.tools.bench.diff import changes, run_diff
 from alexnet.tools.bench.guards import PREP_SHARE_OF_BOUND
 from alexnet.tools.bench.measurements import page_of
-from alexnet.tools.bench.ratios import judged, main
+from alexnet.tools.bench.ratios import judged, loader_rows, main
 from alexnet.tools.bench.repeatability import report_lines, run_to_run
 from alexnet.tools.bench.schema import faults
 from alexnet.tools.command import StoppedError
@@ -188,6 +188,13 @@ def test_ratios_that_hold_and_that_miss(tmp_path: Path) -> None:
     assert "MISSED: one worker of the converter over its bound: 0.57" in missed.output
     assert f"1 of 1 ratios missed: one worker of the converter over its bound: 0.57 by wall time, must be at least " \
         f"{PREP_SHARE_OF_BOUND:.2f}" in missed.stderr  # fmt: skip
+
+
+def test_the_loaders_ratios_are_of_rows_that_there_are() -> None:
+    assert {"stream-1-thread", "stream-float32", "dali-plain", "stream-beside-trainer-here"} <= set(loader_rows(2))
+    assert {"stream-2-threads", "stream-4-threads"} <= set(loader_rows(8))
+    assert "stream-float32" in loader_rows(1)
+    assert not any("thread" in name for name in loader_rows(1))
 
 
 def test_no_ratio_is_no_success(tmp_path: Path) -> None:

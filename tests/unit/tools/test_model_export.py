@@ -1,12 +1,14 @@
 """Export for torchvision: its `alexnet`, written out here, loads the file and computes the same."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import nn
 
 from alexnet.model.initialise import InitSettings, initialise
@@ -84,6 +86,21 @@ def test_the_file_is_opened_like_a_run(owt: Trained, tmp_path: Path) -> None:
     again = open_trained(tmp_path / "alexnet.pth")
     assert again.about() == owt.about()
     assert all(torch.equal(again.weights[name], tensor) for name, tensor in owt.weights.items())
+
+
+def test_the_metadata_of_safetensors_say_how_to_feed_the_network(owt: Trained, tmp_path: Path) -> None:
+    """As JSON that any program reads, for a network of small images as it is."""
+    net = build_network(NetSettings(arch="lenet-5", classes=10))
+    weights = {name: p.detach() for name, p in net.named_parameters()}
+    small = dataclasses.replace(owt, net=net.settings, augment=AugmentSettings(crop_px=28), weights=weights)
+    export(small, "safetensors", tmp_path / "lenet.safetensors")
+    with safe_open(tmp_path / "lenet.safetensors", framework="np") as opened:
+        about = json.loads(opened.metadata()["alexnet"])
+    assert about["feed"]["mean"] == pytest.approx([mean / 255 for mean in owt.data.colour.mean])
+    assert about["feed"]["std"] == pytest.approx([1 / 255] * 3), "pixels are not scaled"
+    assert about["feed"]["crop"] == "the centre, 28 px"
+    assert (about["net"]["arch"], about["data"]["size_px"], about["step"]) == ("lenet-5", 256, 7)
+    assert about["data"]["classes"][0] == {"wnid": "n90000001", "words": "astronaut"}
 
 
 @pytest.mark.parametrize(

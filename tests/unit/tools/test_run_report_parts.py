@@ -1,5 +1,6 @@
 """The parts of a run's page: the arithmetic of 2012, curves of many points, which images are shown, whose kernels."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from alexnet.model.networks.catalogue import drawing_named
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
 from alexnet.tools.report.markup import element
-from alexnet.tools.run.report import era
+from alexnet.tools.run.report import curves, era
 from alexnet.tools.run.report.curves import thinned
 from alexnet.tools.run.report.filters import figures, kernels
 from alexnet.tools.run.report.guesses import chosen
@@ -99,6 +100,17 @@ def test_kernels_of_grey_images_are_grey_and_flat_ones_black() -> None:
     with torch.no_grad():
         net.get_parameter("towers.0.c1.weight").fill_(3.0)
     assert not kernels(net)[0].any()
+
+
+def test_a_run_without_validation_images_has_no_error_curve(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"net": {"classes": 3}}')
+    lines = [{"step": k, "loss": 1.0, "images_per_s": 100.0, "data_wait": 0.5, "seconds": 2.0} for k in (1, 2)]
+    ends = {"step": 2, "epoch": 0, "val_loss": 0.0, "val_top1": 0.0, "val_top5": 0.0, "val_images": 0}
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (*lines, ends)))
+    records = read_records(tmp_path)
+    assert (records.steps_an_epoch, records.rate, records.waited, records.judged) == (2.0, 100.0, 0.5, ())
+    assert [mark.get("class") for mark in curves.error(records).iter("path")] == []
+    assert [mark.get("class") for mark in curves.loss(records).iter("path")] == ["line one"]
 
 
 def test_records_of_a_folder_that_is_none(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Curve:
 def loss(records: Records) -> Element:
     """Draw the training loss, and the validation loss after each epoch."""
     x = _place(records, records.steps)
-    validated = _validated(records, [v.loss for v in records.validations])
+    validated = _validated(records, [v.loss for v in records.judged])
     highest = float(np.quantile(records.loss, 0.98)) if len(records.loss) else 1.0
     most = max([highest, chance(records.settings["net"]["classes"]), *validated.y.tolist()[-1:]])
     curves = [Curve(kind="one", x=x, y=records.loss), validated]
@@ -44,7 +44,7 @@ def loss(records: Records) -> Element:
 
 def of_ilsvrc(records: Records) -> bool:
     """Say whether the errors are over as many images of as many classes as the paper's, so that they compare."""
-    images = {v.images for v in records.validations}
+    images = {v.images for v in records.judged}
     return records.settings["net"]["classes"] == _ILSVRC_CLASSES and images == {_ILSVRC_IMAGES}
 
 
@@ -55,8 +55,8 @@ def chance(classes: int) -> float:
 
 def error(records: Records) -> Element:
     """Draw top-1 and top-5 error over the validation images, in per cent; with the paper's where it is comparable."""
-    one = _validated(records, [100 * v.top1_error for v in records.validations], "one")
-    two = _validated(records, [100 * v.top5_error for v in records.validations], "two")
+    one = _validated(records, [100 * v.top1_error for v in records.judged], "one")
+    two = _validated(records, [100 * v.top5_error for v in records.judged], "two")
     most = max([1.0, *one.y.tolist(), *two.y.tolist()])
     marks = _PAPERS_ERRORS if of_ilsvrc(records) else ()
     return chart([one, two], min(100.0, most) * 1.08, _x_title(records), "Validation error in per cent", marks)
@@ -121,7 +121,7 @@ def _line(frame: Frame, x: Series, y: Series, kind: str) -> Element:
 
 
 def _validated(records: Records, values: Sequence[float], kind: str = "two") -> Curve:
-    steps = np.array([v.step for v in records.validations], np.float64)
+    steps = np.array([v.step for v in records.judged], np.float64)
     return Curve(kind=kind, x=_place(records, steps), y=np.array(values, np.float64), dots=True)
 
 

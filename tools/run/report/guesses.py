@@ -19,7 +19,6 @@ from alexnet.pipeline.augment import centre
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.report.markup import element
 from alexnet.tools.run.predicting import Guess, Predictor
-from alexnet.tools.run.trained import Trained
 from alexnet.tools.stored_jpeg import rgb_and_quality
 
 IMAGES = 20
@@ -37,12 +36,13 @@ class Shown:
     guesses: tuple[Guess, ...]
 
 
-def look(trained: Trained, data: Path) -> list[Shown]:
-    """Predict up to 20 validation images, on the CPU."""
+def look(predictor: Predictor, data: Path) -> list[Shown]:
+    """Predict up to 20 validation images of a data set."""
+    trained = predictor.trained
     reader = SplitReader(data, "val")
     ids = chosen(reader.labels, IMAGES)
     squares = [rgb_and_quality(reader.jpeg(sample_id).tobytes())[0] for sample_id in ids]
-    guesses = Predictor(trained, "cpu").guesses(squares) if squares else []
+    guesses = predictor.guesses(squares) if squares else []
     y, x = centre(trained.augment, trained.data.size_px, 1).crop_yx[0].tolist()
     side = trained.augment.crop_px
     return [

@@ -64,8 +64,8 @@ def _header(records: Records, findings: Findings) -> Element:
 
 def _tiles(records: Records, findings: Findings) -> list[tuple[str, str]]:
     tiles = []
-    if records.validations and records.validations[-1].images:
-        last = records.validations[-1]
+    if records.judged:
+        last = records.judged[-1]
         tiles += [(f"{last.top1_error:.1%}", "top-1 error"), (f"{last.top5_error:.1%}", "top-5 error")]
     if final := (records.result or {}).get("final_validation"):
         tiles += [(f"{1 - final['top1']:.1%}", "top-1, ten views"), (f"{1 - final['top5']:.1%}", "top-5, ten views")]

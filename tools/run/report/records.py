@@ -51,6 +51,11 @@ class Records:
         return whole[0].step / (whole[0].epoch + 1) if whole else None
 
     @property
+    def judged(self) -> tuple[Validation, ...]:
+        """Return the validations that had images."""
+        return tuple(v for v in self.validations if v.images)
+
+    @property
     def rate(self) -> float:
         """Return images/s over all the time that was spent in training; 0 if nothing was logged."""
         seconds = np.diff(self.hours, prepend=0.0)

@@ -1,9 +1,9 @@
 """Write `report.html` into a run folder."""
 
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import click
-import torch
 
 from alexnet.model.networks.figures import figures
 from alexnet.model.networks.settings import NetSettings, drawing_of
@@ -11,6 +11,7 @@ from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.run.data_record import read_data_record
+from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report import era, filters, guesses
 from alexnet.tools.run.report.page import Findings, page
 from alexnet.tools.run.report.records import Records, read_records
@@ -51,14 +52,17 @@ def _findings(run: Path, records: Records, data: Path | None) -> Findings:
     drawing, px = drawing_of(net), augment.crop_px
     rows = figures(drawing, px=px, channels=net.input_channels, classes=net.classes)
     trained, missing = _weights(run)
+    kernels: list[Element] = []
     shown: list[guesses.Shown] = []
     if trained is not None:
+        predictor = Predictor(trained, "cpu")  # a GPU may be busy, and 20 images take the CPU a second
+        kernels = filters.figures(predictor.net)
         where, missing = _data(run, trained, data)
-        shown = guesses.look(trained, where) if where else []
+        shown = guesses.look(predictor, where) if where else []
     return Findings(
         about=drawing.about,
         parameters=sum(row.parameters for row in rows),
-        kernels=filters.figures(trained.network(torch.device("cpu"))) if trained else [],
+        kernels=kernels,
         shown=shown,
         missing=missing,
         worth=era.worth(records.rate, drawing, px, net.input_channels, net.classes),
