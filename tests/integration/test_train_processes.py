@@ -160,6 +160,12 @@ def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path,
         assert some["images"] == one["images"] == 20
         assert some["loss"] == pytest.approx(one["loss"], rel=2e-2)
         assert some["views"] == (10 if split == "final_validation" else 1)
+    assert len(list(newest(tmp_path / "some").glob("*.safetensors"))) == gpus, "each writes its share"
+    some, one = (load_checkpoint(newest(tmp_path / name)).tensors for name in ("some", "one"))
+    assert {name: tensor.shape for name, tensor in some.items()} == {name: tensor.shape for name, tensor in one.items()}
+    for name in one:
+        if name.startswith("net.") and name.endswith(".weight"):  # drawn alike, and moved by thousandths since
+            assert (some[name] - one[name]).abs().max() < 1e-2 * one[name].abs().max(), name
     _, error = in_processes(*arguments, code=2)
     assert error.count("Error: ") == 1
     assert "holds a finished run" in error

@@ -6,7 +6,7 @@ from typing import Any
 from alexnet.model.networks.settings import NetSettings
 from alexnet.tools.bench.figures import spread
 from alexnet.tools.bench.guards import OVER_NAIVE, OVER_NAIVE_BATCH, PAIR_OVER_ONE, Guard, ratio_of
-from alexnet.tools.bench.model_rows import name_of, network_options
+from alexnet.tools.bench.model_rows import NAIVE_ARCH, name_of, network_options
 from alexnet.tools.bench.report_rows import missing_rows, row_of
 from alexnet.tools.bench.roofline import arithmetic_bound, layer_bound, step_work
 from alexnet.tools.bench.rounds import Measured
@@ -147,7 +147,8 @@ def _naive_guard(row: dict[str, Any], peer: dict[str, Any], conditions: dict[str
 
 def _layout_guard(row: dict[str, Any], one: dict[str, Any], conditions: dict[str, Any]) -> Guard:
     asked = conditions["device"] == "cpu" and (row["gpus"], row["parallel"]) == (2, "towers")
-    asked = asked and row["batch_images"] == OVER_NAIVE_BATCH and row["arch"] == "alexnet-2012"
+    asked = asked and row["batch_images"] == OVER_NAIVE_BATCH and row["arch"] == NAIVE_ARCH
+    asked = asked and row["precision"] == ("bf16" if conditions["cpu_has_bf16"] else "fp32")  # what training would take
     about = f"{row['title']} over one process"
     return Guard(row=row["name"], over=one["name"], at_least=PAIR_OVER_ONE if asked else None, about=about)
 
