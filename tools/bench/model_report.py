@@ -4,6 +4,7 @@ import statistics
 from typing import Any
 
 from alexnet.model.networks.settings import NetSettings
+from alexnet.tools.bench.conditions import FOREIGN_LOAD_MARK
 from alexnet.tools.bench.figures import spread
 from alexnet.tools.bench.guards import OVER_NAIVE, OVER_NAIVE_BATCH, PAIR_OVER_ONE, Guard, ratio_of
 from alexnet.tools.bench.model_rows import NAIVE_ARCH, name_of, network_options
@@ -90,7 +91,8 @@ def _layers(one: Measured) -> dict[str, Any]:
         medians = {way: statistics.median(1e3 * more[name][way] for more in told) for way in ways}
         layers.append({"layer": name, "ways_ms": dict(sorted(medians.items(), key=lambda item: item[1]))})
     total = sum(min(layer["ways_ms"].values()) for layer in layers)
-    return {"row": name_of(one.row.options), "layers": layers, "sum_ms": total}
+    disturbed = statistics.fmean(r["foreign_load"] for r in one.rounds) > FOREIGN_LOAD_MARK
+    return {"row": name_of(one.row.options), "layers": layers, "sum_ms": total, "disturbed": disturbed}
 
 
 def _compare_with_limits(
@@ -111,7 +113,8 @@ def _compare_with_limits(
             row["share_of_limit"][name] = row[f"images_per_s{end}"]["median"] / row["limits"][name]
     if (own := layers.get(row["name"])) is not None:
         row["limits"]["best_kernels"] = 1e3 * row["batch_images"] / own["sum_ms"]
-        row["share_of_limit"]["best_kernels"] = row["images_per_s"]["median"] / row["limits"]["best_kernels"]
+        if conditions["device"] == "cuda" or not (row["disturbed"] or own["disturbed"]):
+            row["share_of_limit"]["best_kernels"] = row["images_per_s"]["median"] / row["limits"]["best_kernels"]
 
 
 def _net_settings(row: dict[str, Any]) -> NetSettings:

@@ -155,7 +155,9 @@ _MODEL = {
     "limits": [_MACHINE_ROW],
     "rows": [_NETWORK_ROW],
     "peers": [_NETWORK_ROW],
-    "layers": [{"row": str, "layers": [{"layer": str, "ways_ms": Mapping(_NUMBER)}], "sum_ms": _NUMBER}],
+    "layers": [
+        {"row": str, "layers": [{"layer": str, "ways_ms": Mapping(_NUMBER)}], "sum_ms": _NUMBER, "disturbed": bool}
+    ],
 }
 
 _TRAIN_ROW = {**_NETWORK_ROW, "real": bool, "data_wait": _NUMBER}

@@ -16,6 +16,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.bench.dataloader_rows import Row
 from alexnet.tools.bench.guards import missed
 from alexnet.tools.bench.layer_kernels import UPDATE, SpaceToDepth, layers
+from alexnet.tools.bench.measured_sections import model_section
 from alexnet.tools.bench.model_report import model_report_of
 from alexnet.tools.bench.model_rows import layer_rows, limit_rows, naive_rows, network_rows
 from alexnet.tools.bench.model_table import print_model
@@ -162,6 +163,26 @@ def test_parts_limits_and_ratios_of_a_run() -> None:
         1.0,
         True,
     )
+
+
+def test_the_best_way_of_each_layer_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
+    (network,) = network_rows(["alexnet-2012"], ["bf16"], [64], [1], ["towers"])
+    (part,) = layer_rows([network])
+    ways = {"conv1": {"slow": 0.5, "fast": 0.3}, "update": {"fused": 0.1}}
+    rows = [measured(network, 80.0), measured(part, 1.0, layers_s=ways)]
+    report = model_report_of(rows, copy.deepcopy(MODEL_CONDITIONS), complete=True)
+    assert faults(as_read(report)) == []
+    (layers_of_row,) = report["layers"]
+    assert layers_of_row["sum_ms"] == pytest.approx(400)
+    assert list(layers_of_row["layers"][0]["ways_ms"]) == ["fast", "slow"], "the best first"
+    (row,) = report["rows"]
+    assert row["limits"]["best_kernels"] == pytest.approx(160)
+    assert row["share_of_limit"] == {"arithmetic": None, "layers": None, "best_kernels": pytest.approx(0.5)}
+    print_model(report)
+    assert "conv1: fast" in capsys.readouterr().out
+    section = "\n".join(model_section(report))
+    assert "| conv1 | fast | 300.00 | slow 500.00 |" in section
+    assert "50%" in section
 
 
 def test_the_page_has_a_bar_a_row_and_fetches_nothing() -> None:
