@@ -40,7 +40,7 @@ def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, 
     reader = SplitReader(data, split)
     return {
         **machine_before(),
-        "data": str(data),
+        "data": _without_home(data),
         "manifest": reader.manifest.digest(),
         "split": split,
         "images": len(reader),
@@ -49,6 +49,11 @@ def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, 
         "repeated": len(reader) < _REPEATED_BELOW_BATCHES * batch_images,
         "cached": cached_share([reader.root / shard.file for shard in reader.shards]),
     }
+
+
+def _without_home(path: Path) -> str:
+    """Return a path with ~ for the home folder: reports are passed on, and whose it was is nobody's business."""
+    return str(Path("~") / path.relative_to(Path.home())) if path.is_relative_to(Path.home()) else str(path)
 
 
 def _governor() -> str:

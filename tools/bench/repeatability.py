@@ -67,7 +67,7 @@ def report_lines(files: list[Path]) -> list[str]:
         cried, compared = false_alarms(runs, 0.05, by)
         lines.append(
             f"by {by} time: {deviation:.1%} from run to run beyond the rounds ({len(whole)} rows, {len(runs)} runs); "
-            f"largest difference of medians {largest:.1%}; `diff` cried {cried} times in {compared}"
+            f"largest difference of medians {largest:.1%}; `diff` cried in {cried} of {compared} comparisons"
         )
     return lines
 
