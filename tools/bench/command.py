@@ -110,7 +110,7 @@ def dataloader(
 @click.option(
     "--run-to-run",
     type=click.FloatRange(0, 0.5),
-    default=0.01,
+    default=0.02,
     show_default=True,
     help="Deviation of equal runs beyond that of their rounds.",
 )

@@ -23,7 +23,7 @@ from alexnet.tools.bench.schema import read_report
 from alexnet.tools.command import StoppedError
 
 _ERROR = 0.05  # chance of one false alarm or more, if nothing changed
-RUN_TO_RUN = 0.01
+RUN_TO_RUN = 0.02
 """What equal runs differ by beyond their rounds, as a standard deviation; docs/measurements.md has this machine's."""
 _LEAST_ROUNDS = 3
 _SAME = (

@@ -66,10 +66,16 @@ def ratio_of(guard: Guard, row: dict[str, Any], over: dict[str, Any], *, by_wall
     }
 
 
+def in_words(ratio: dict[str, Any]) -> str:
+    """Return a ratio's value, with as many digits as tell it from what is asked."""
+    value, asked = ratio[ratio["by"]]["median"], ratio["at_least"]
+    return f"{value:.2f}" if asked is None or f"{value:.2f}" != f"{asked:.2f}" else f"{value:.4f}"
+
+
 def missed(ratios: list[dict[str, Any]]) -> list[str]:
     """Return a line for each ratio that fails."""
     return [
-        f"{r['about']}: {r[r['by']]['median']:.2f} by {r['by']} time, must be at least {r['at_least']:.2f}"
+        f"{r['about']}: {in_words(r)} by {r['by']} time, must be at least {r['at_least']:.2f}"
         for r in ratios
         if not r["holds"]
     ]

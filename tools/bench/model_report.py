@@ -6,7 +6,7 @@ from typing import Any
 from alexnet.model.networks.settings import NetSettings
 from alexnet.tools.bench.conditions import FOREIGN_LOAD_MARK
 from alexnet.tools.bench.figures import spread
-from alexnet.tools.bench.guards import OVER_NAIVE, OVER_NAIVE_BATCH, PAIR_OVER_ONE, Guard, ratio_of
+from alexnet.tools.bench.guards import OVER_NAIVE, OVER_NAIVE_BATCH, PAIR_OVER_ONE, Guard, in_words, ratio_of
 from alexnet.tools.bench.model_rows import NAIVE_ARCH, name_of, network_options
 from alexnet.tools.bench.report_rows import missing_rows, row_of
 from alexnet.tools.bench.roofline import arithmetic_bound, layer_bound, step_work
@@ -172,9 +172,8 @@ def _verdict(rows: list[dict[str, Any]], ratios: list[dict[str, Any]]) -> str:
         sentences.append(f"Most of a step is {name}: {value / best['step_ms']['median']:.0%}.")
     asked = [r for r in ratios if r["at_least"] is not None]
     for r in asked:
-        value = r[r["by"]]["median"]
         word = "holds" if r["holds"] else "FAILS"
-        sentences.append(f"{r['about']}: {value:.2f} by {r['by']} time, wanted {r['at_least']:.1f}: {word}.")
+        sentences.append(f"{r['about']}: {in_words(r)} by {r['by']} time, wanted {r['at_least']:.1f}: {word}.")
     if any(row["disturbed"] for row in rows):
         sentences.append("Others used this machine meanwhile: compare by CPU time only.")
     return " ".join(sentences)

@@ -18,7 +18,7 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.dataloader_rows import rows_of
-from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, missed
+from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, in_words, missed
 from alexnet.tools.bench.schema import read_report
 from alexnet.tools.command import StoppedError, one_line_errors
 
@@ -99,9 +99,10 @@ def main(data: Path | None, source: Path | None, folder: Path | None) -> None:
     for report in reports:
         for ratio in judged(report):
             found.append(ratio)
-            value = ratio[ratio["by"]]["median"]
             word = "holds" if ratio["holds"] else "MISSED"
-            click.echo(f"{word}: {ratio['about']}: {value:.2f} by {ratio['by']} time, at least {ratio['at_least']:.2f}")
+            click.echo(
+                f"{word}: {ratio['about']}: {in_words(ratio)} by {ratio['by']} time, at least {ratio['at_least']:.2f}"
+            )
     if not found:
         raise StoppedError("no guarded ratio was measured")
     if failed := missed(found):

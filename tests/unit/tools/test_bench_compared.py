@@ -121,10 +121,10 @@ def test_rounds_alone_do_not_know_what_changes_from_run_to_run() -> None:
     assert false_alarms(0.03, 0.0) > 0.1
 
 
-def test_a_slowdown_of_twice_what_is_let_pass_is_seen() -> None:
-    runs = equal_runs(200, 1, 0.01, 0.01, seed=4)
+def test_a_slowdown_of_three_times_what_is_let_pass_is_seen() -> None:
+    runs = equal_runs(200, 1, 0.01, 0.02, seed=4)
     slower = [
-        [dataclasses.replace(row, rates={WALL: [0.9 * r for r in row.rates[WALL]]}) for row in run] for run in runs
+        [dataclasses.replace(row, rates={WALL: [0.85 * r for r in row.rates[WALL]]}) for row in run] for run in runs
     ]
     pairs = zip(runs[::2], slower[1::2], strict=True)
     assert sum(c.slower for a, b in pairs for c in changes(a, b, 0.05, WALL)) / 100 > 0.9

@@ -204,6 +204,8 @@ def test_ratios_that_are_missed_say_so(capsys: pytest.CaptureFixture[str]) -> No
     assert "2.00 by wall time, must be at least 2.50" in lines[0]
     print_model(report)
     assert "FAILS" in capsys.readouterr().out
+    near = model_report(RATES | {"alexnet-2012-bf16-b64-towers2": 59.9})
+    assert "0.9983 by wall time, must be at least 1.00" in missed(near["ratios"])[0]
 
 
 def test_a_cpu_without_bf16_is_asked_for_nothing() -> None:
