@@ -5,6 +5,7 @@ uint8 windows into pinned memory, from which they are copied while the next batc
 """
 
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,19 @@ import numpy.typing as npt
 import torch
 
 from alexnet.pipeline.decoders.seam import Decoded, DecoderSettings
-from alexnet.pipeline.encoded import EncodedBatch
+from alexnet.pipeline.encoded import EncodedBatch, Failure
 from alexnet.pipeline.host.decoder import DTYPES, Decoder, Kind
 from alexnet.pipeline.host.ring import Bytes, Ring
 
+Pixels = npt.NDArray[Any]
+Bad = list[tuple[int, str]]
+
 
 class HostDecoder:
-    """Decode with all threads at one batch after another; nothing is decoded ahead of `result`.
+    """Decode with all threads at one batch after another, from a thread of its own.
 
-    `pinned_bytes`: host memory that was pinned so far.
+    So the next batch is planned and read while this one is decoded: 10% of the time, on two cores. `pinned_bytes`: host
+    memory that was pinned so far.
     """
 
     def __init__(self, settings: DecoderSettings) -> None:
@@ -34,27 +39,31 @@ class HostDecoder:
         self._mean_image = finish.mean if self._finishes and finish.mean.ndim == 3 else None
         pixels = settings.window_px**2 * 3
         buffer_bytes = settings.max_images * pixels * np.dtype(DTYPES[self._kind]).itemsize
-        # What waits in the queue, what the consumer uses, and what is being written.
-        self._ring = Ring(buffer_bytes, keep=settings.depth + 2, allocate=_plain if on_cpu else self._pinned)
+        # What waits in the queue, what the consumer uses, what is being written, and what is to be written next.
+        self._ring = Ring(buffer_bytes, keep=settings.depth + 3, allocate=_plain if on_cpu else self._pinned)
         self.pinned_bytes = 0
-        self._waiting: deque[EncodedBatch] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alexnet-host-decoder")
+        self._waiting: deque[tuple[EncodedBatch, list[Failure], Pixels, Future[Bad]]] = deque()
         self._copying: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
 
     @property
     def ahead(self) -> int:
-        """One batch: it is decoded when its result is asked for."""
-        return 1
+        """Two batches: one is decoded while the other is made ready."""
+        return 2
 
     def submit(self, batch: EncodedBatch) -> None:
-        """Keep a batch until its result is wanted."""
-        self._waiting.append(batch)
+        """Read a batch's JPEGs and have them decoded when those before are done."""
+        jpegs, failures = batch.read()
+        batch = batch.without(failures)
+        side = self._settings.window_px
+        shape = (len(batch), 3, side, side) if self._planar else (len(batch), side, side, 3)
+        out = self._ring.take(shape, DTYPES[self._kind])
+        self._waiting.append((batch, failures, out, self._thread.submit(self._decode, batch, jpegs, out)))
 
     def result(self) -> Decoded:
-        """Read and decode the oldest batch."""
-        asked = self._waiting.popleft()
-        jpegs, failures = asked.read()
-        batch = asked.without(failures)
-        pixels, bad = self._decode(batch, jpegs)
+        """Wait for the oldest batch."""
+        batch, failures, pixels, decoding = self._waiting.popleft()
+        bad = decoding.result()
         images = _tensor(pixels)
         if bad:
             keep = np.ones(len(batch), np.bool_)
@@ -66,22 +75,18 @@ class HostDecoder:
         return Decoded(images=self._on_device(images), finished=self._finishes, batch=batch, failures=tuple(failures))
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, after the batch at work."""
+        self._thread.shutdown(cancel_futures=True)
         self._decoder.close()
 
-    def _decode(
-        self, batch: EncodedBatch, jpegs: list[npt.NDArray[np.uint8]]
-    ) -> tuple[npt.NDArray[Any], list[tuple[int, str]]]:
+    def _decode(self, batch: EncodedBatch, jpegs: list[npt.NDArray[np.uint8]], out: Pixels) -> Bad:
         s = self._settings
-        n, side = len(batch), s.window_px
-        shape = (n, 3, side, side) if self._planar else (n, side, side, 3)
-        out = self._ring.take(shape, DTYPES[self._kind])
-        bad = self._decoder.decode(
+        return self._decoder.decode(
             jpegs,
             crop_yx=batch.crop_yx,
             mirror=batch.mirror,
             size=(s.size_px, s.size_px),
-            crop_px=side,
+            crop_px=s.window_px,
             out=out,
             kind=self._kind,
             mean=None if self._kind == "uint8" else batch.means,
@@ -89,7 +94,6 @@ class HostDecoder:
             mean_image=self._mean_image,
             planar=self._planar,
         )
-        return out, bad
 
     def _pinned(self, bytes_: int) -> Bytes:
         self.pinned_bytes += bytes_

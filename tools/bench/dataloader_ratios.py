@@ -15,8 +15,8 @@ def guarded(rows: dict[str, dict[str, Any]], threads: int) -> list[dict[str, Any
     gain = Guard(
         row="stream-float32", over="stream-1-thread", at_least=THREADS_SHARE * threads, about=f"1 to {threads} threads"
     )
-    ratios = [ratio_of(g, rows[g.row], rows[g.over]) for g in (*DATALOADER, gain) if {g.row, g.over} <= rows.keys()]
-    return ratios + _beside_trainer(rows)
+    known = [g for g in (*DATALOADER, gain) if {g.row, g.over} <= rows.keys()]
+    return [ratio_of(g, rows[g.row], rows[g.over], by_cpu=g is gain) for g in known] + _beside_trainer(rows)
 
 
 def _beside_trainer(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

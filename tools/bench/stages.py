@@ -90,7 +90,7 @@ def _stream(settings: StageSettings, options: dict[str, Any]) -> Stage:
                         labels.sum().item()  # the GPU has passed the batch
                     yield len(labels), round(len(labels) * image_bytes)
 
-    stage = Stage(work=work, settings=f"{stream.describe()[-1]}; depth {run.depth}", ready_batches=run.depth + 1)
+    stage = Stage(work=work, settings=f"{stream.describe()[-1]}; depth {run.depth}", ready_batches=run.depth + 3)
     if not cuda:
         return stage
     from alexnet.tools.bench.stages_gpu import watched
