@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.model.batches import BatchSource
+from alexnet.model.capture import CapturedStep, ForwardBackward
 from alexnet.model.checkpoint import Checkpoint
 from alexnet.model.divergence import DivergedError, all_finite
 from alexnet.model.evaluate import Evaluation, evaluate
@@ -40,7 +41,7 @@ class TrainSettings:
     epochs. `checkpoint_every`: steps between checkpoints, 0 for each epoch. `keep_checkpoints`: newest to keep.
     `views`: of each validation image, 1 or the paper's 10, whose predictions are averaged; `final_views`: of the
     evaluation that ends the run. `train_accuracy`: at the end, evaluate the training images, too (for small sets).
-    `deterministic`: see `determinism.py`.
+    `deterministic`: see `determinism.py`. `capture`: forward and backward as one CUDA graph, see `capture.py`.
     """
 
     batch_images: int = 128
@@ -54,6 +55,7 @@ class TrainSettings:
     final_views: Literal[1, 10] = 1
     train_accuracy: bool = False
     deterministic: bool = False
+    capture: bool = False
 
     def __post_init__(self) -> None:
         for field, low in (("batch_images", 1), ("epochs", 1), ("steps", 0), ("checkpoint_every", 0)):
@@ -86,6 +88,11 @@ class Trainer:
         self.last_validation = Evaluation(images=0, of=0, top1=0.0, top5=0.0, loss=0.0)
         self.saved_step: int | None = None
         self._forward = self.ranks.forward(net)
+        self._forward_backward: ForwardBackward = self._loss_and_gradients
+        if settings.capture:
+            if placement.device.type != "cuda" or placement.layout.ranks > 1:
+                raise InputError("train.capture=true: is for one process on a GPU; leave it out")
+            self._forward_backward = CapturedStep(self._loss_and_gradients, net.parameters())
 
     def train(
         self, source: BatchSource, validation: BatchSource, metrics: Metrics, save: Save, stop: Stop = nobody_asks
@@ -177,18 +184,23 @@ class Trainer:
         """Take one step of gradient descent; at a logging step return loss and gradient norm, still on the device."""
         layout, whole_batch = self.ranks.layout, self._images_of_all(labels)
         self.net.clock.set(self.settings.seed, self.step, layout.group_part(whole_batch).start)
-        with self.placement.autocast():
-            loss = F.cross_entropy(self._forward(images).float(), labels)
-        loss = loss * self.ranks.weight(len(labels), whole_batch)
-        loss.backward()
+        loss = self._forward_backward(images, labels)
         measured = None
         if is_logged(self.step + 1):
             gradients = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
             norm = self.ranks.whole_norm(gradients)
-            measured = Measured(loss=self.ranks.total(loss.detach()) / layout.groups, grad_norm=norm)
+            measured = Measured(loss=self.ranks.total(loss) / layout.groups, grad_norm=norm)
         self.optim.step(rate, self.schedule.first_layer())
         self.step += 1
         return measured
+
+    def _loss_and_gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return a batch's loss, weighted as its images are among all ranks', and leave its gradients."""
+        with self.placement.autocast():
+            loss = F.cross_entropy(self._forward(images).float(), labels)
+        loss = loss * self.ranks.weight(len(labels), self._images_of_all(labels))
+        loss.backward()
+        return loss.detach()
 
     def _images_of_all(self, labels: Tensor) -> int:
         """Return the size of the global batch; only one group alone may have lost a sample that cannot be used."""

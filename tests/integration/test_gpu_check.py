@@ -92,6 +92,7 @@ def test_data_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_section_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path, data_set: Path) -> None:
     done = gpu_check(str(data_set), "--quick", "--out", str(tmp_path))  # 40 px: no window of 224 fits
     assert done.returncode == 1
