@@ -16,7 +16,7 @@ from alexnet.tools.bench.conditions import machine_before
 from alexnet.tools.bench.figures import refuse_unwritable
 from alexnet.tools.bench.guards import missed
 from alexnet.tools.bench.model_report import model_report_of
-from alexnet.tools.bench.model_rows import layer_rows, limit_rows, naive_rows, network_rows
+from alexnet.tools.bench.model_rows import captured_rows, layer_rows, limit_rows, naive_rows, network_rows
 from alexnet.tools.bench.model_table import print_model
 from alexnet.tools.bench.rounds import Timing, measure_rows
 from alexnet.tools.bench.running import finish, status
@@ -68,9 +68,12 @@ def measure(bench: ModelBench) -> dict[str, Any]:
     for count in gpus:
         refuse_layout(bench.archs, count, bench.parallel, device, min(batches))
     networks = network_rows(bench.archs, precisions, batches, gpus, bench.parallel)
+    if device == "cuda":
+        networks += captured_rows(networks)
     rows = [*limit_rows(precisions), *networks, *(naive_rows(bench.archs, batches) if bench.naive else [])]
     if bench.layers if bench.layers is not None else device == "cuda":
-        rows += layer_rows(row for row in networks if row.options["precision"] == precisions[-1])
+        plain = [row for row in networks if not row.options.get("capture")]
+        rows += layer_rows(row for row in plain if row.options["precision"] == precisions[-1])
     conditions = machine_before() | {
         "device": device,
         "cpu_has_bf16": cpu_has_bf16(),

@@ -47,6 +47,12 @@ def network_rows(
     return list(rows.values())
 
 
+def captured_rows(rows: Iterable[Row]) -> list[Row]:
+    """Return, for rows of one process, the same with forward and backward as one CUDA graph."""
+    options = [{**row.options, "capture": True} for row in rows if row.options["gpus"] == 1]
+    return [Row(name=name_of(o), title=title_of(o), group="row", kind="network", options=o) for o in options]
+
+
 def naive_rows(archs: Iterable[str], batches: Iterable[int]) -> list[Row]:
     """Return the naive version in each batch, if its network is measured."""
     if NAIVE_ARCH not in archs:
@@ -96,10 +102,15 @@ def layer_rows(rows: Iterable[Row]) -> list[Row]:
 def name_of(options: dict[str, Any]) -> str:
     """Name a network's row."""
     layout = "" if options["gpus"] == 1 else f"-{options['parallel']}{options['gpus']}"
-    return f"{options['arch']}-{options['precision']}-b{options['batch_images']}{layout}"
+    return f"{options['arch']}-{options['precision']}-b{options['batch_images']}{layout}{_graph(options, '-graph')}"
 
 
 def title_of(options: dict[str, Any]) -> str:
     """Describe a network's row."""
     layout = "" if options["gpus"] == 1 else f", {options['gpus']} processes ({options['parallel']})"
-    return f"{options['arch']}, {options['precision']}, batch {options['batch_images']}{layout}"
+    graph = _graph(options, ", one CUDA graph")
+    return f"{options['arch']}, {options['precision']}, batch {options['batch_images']}{layout}{graph}"
+
+
+def _graph(options: dict[str, Any], words: str) -> str:
+    return words if options.get("capture") else ""

@@ -86,6 +86,7 @@ def run_settings(options: dict[str, Any], settings: NetStageSettings) -> RunSett
             ("train.batch_images", options["batch_images"]),
             ("train.precision", options["precision"]),
             ("train.checkpoint_every", 0),
+            ("train.capture", bool(options.get("capture"))),
             ("optim.lr", _HARMLESS_RATE),
         ),
     )

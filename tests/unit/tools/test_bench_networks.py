@@ -18,7 +18,7 @@ from alexnet.tools.bench.guards import missed
 from alexnet.tools.bench.layer_kernels import UPDATE, SpaceToDepth, layers
 from alexnet.tools.bench.measured_sections import model_section
 from alexnet.tools.bench.model_report import model_report_of
-from alexnet.tools.bench.model_rows import layer_rows, limit_rows, naive_rows, network_rows
+from alexnet.tools.bench.model_rows import captured_rows, layer_rows, limit_rows, naive_rows, network_rows
 from alexnet.tools.bench.model_table import print_model
 from alexnet.tools.bench.naive import naive_network
 from alexnet.tools.bench.names import numbers, words
@@ -325,3 +325,11 @@ def test_reports_of_other_shapes_are_told(tmp_path: Path) -> None:
         "report.command: is 'made-up', must be one of dataloader, model, train, prep"
     ]
     assert faults({**report, "schema": 1}) == ["report.schema: is 1, this version reads 2"]
+
+
+def test_on_a_gpu_rows_of_one_process_are_captured_too() -> None:
+    rows = network_rows(["alexnet-2012"], ["bf16"], [128, 512], [1, 2], ["towers"])
+    captured = captured_rows(rows)
+    assert [row.name for row in captured] == ["alexnet-2012-bf16-b128-graph", "alexnet-2012-bf16-b512-graph"]
+    assert all(row.options["capture"] and row.options["gpus"] == 1 for row in captured)
+    assert {row.name for row in rows}.isdisjoint(row.name for row in captured)
