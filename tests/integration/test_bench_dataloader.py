@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from alexnet.tools.bench import rounds
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.dataloader_rows import Row, rows_of
-from alexnet.tools.bench.rounds import Measured, Timing, measure_rows
+from alexnet.tools.bench.loader.rows import rows_of
+from alexnet.tools.bench.measuring import rounds
+from alexnet.tools.bench.measuring.rounds import Measured, Timing, measure_rows
+from alexnet.tools.bench.measuring.row import Row
+from alexnet.tools.bench.measuring.stages_seam import StageSettings
 from alexnet.tools.bench.schema import faults, read_report
-from alexnet.tools.bench.stages_seam import StageSettings
 
 SHORT = Timing(rounds=2, seconds=0.05)
 READ = Row(name="read", title="reading", group="row", kind="read")
@@ -139,7 +140,7 @@ def test_ctrl_c_writes_partial_results(ci_100: Path, tmp_path: Path, monkeypatch
         return real(rows, settings, timing, say_once)
 
     assert threading.current_thread() is threading.main_thread()
-    monkeypatch.setattr("alexnet.tools.bench.dataloader.measure_rows", interrupted)
+    monkeypatch.setattr("alexnet.tools.bench.loader.dataloader.measure_rows", interrupted)
     json_file = tmp_path / "partial.json"
     options = ["--quick", "--rows", "read", "--seconds", "0.05", "--device", "cpu", "--json", str(json_file)]
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

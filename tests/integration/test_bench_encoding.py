@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from alexnet.pipeline.host import available
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.encoding import ENCODINGS
-from alexnet.tools.bench.generated import write_pictures
+from alexnet.tools.bench.converter.encoding import ENCODINGS
+from alexnet.tools.bench.converter.generated import write_pictures
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.samples.small_sets import write_mnist
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from alexnet.tools.bench import model as model_bench
-from alexnet.tools.bench import train as train_bench
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.dataloader_rows import Row
-from alexnet.tools.bench.net_stages import make_stage
-from alexnet.tools.bench.rounds import Measured, Timing, measure_rows
+from alexnet.tools.bench.measuring.rounds import Measured, Timing, measure_rows
+from alexnet.tools.bench.measuring.row import Row
+from alexnet.tools.bench.measuring.stages_seam import AnySettings, CannotRunError, NetStageSettings
+from alexnet.tools.bench.networks import model as model_bench
+from alexnet.tools.bench.networks import train as train_bench
+from alexnet.tools.bench.networks.net_stages import make_stage
 from alexnet.tools.bench.schema import faults
-from alexnet.tools.bench.stages_seam import AnySettings, CannotRunError, NetStageSettings
 from alexnet.tools.prep import main as prep
 
 QUICK = ["--device", "cpu", "--rounds", "2", "--seconds", "0.1"]

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.generated import write_entries, write_pictures
-from alexnet.tools.bench.index_memory import make_up
-from alexnet.tools.bench.prep_memory import MemoryBench, measure_index, measure_worker
-from alexnet.tools.bench.process_memory import peak_bytes
+from alexnet.tools.bench.converter.generated import write_entries, write_pictures
+from alexnet.tools.bench.converter.index_memory import make_up
+from alexnet.tools.bench.converter.prep_memory import MemoryBench, measure_index, measure_worker
+from alexnet.tools.bench.measuring.process_memory import peak_bytes
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.samples.small_sets import write_mnist
 
@@ -117,7 +117,7 @@ def test_generated_tars_take_no_room_and_are_class_tars(tmp_path: Path) -> None:
 def test_neither_torch_nor_dali_is_loaded_for_the_converter() -> None:
     code = (
         "import sys\n"
-        "import alexnet.tools.bench.prep, alexnet.tools.bench.prep_memory\n"
+        "import alexnet.tools.bench.converter.prep, alexnet.tools.bench.converter.prep_memory\n"
         "print(sorted(name for name in ('torch', 'nvidia.dali') if name in sys.modules))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

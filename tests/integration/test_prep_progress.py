@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import alexnet.tools.convert.run as run_module
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.bench.generated import write_entries
+from alexnet.tools.bench.converter.generated import write_entries
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings

@@ -77,8 +77,8 @@ def dataloader(
     rows and JSON. Ctrl-C writes what was measured until then.
     """
     from alexnet.tools.bench.bench_data import bench_data
-    from alexnet.tools.bench.dataloader import DataloaderBench, run_dataloader
-    from alexnet.tools.bench.dataloader_rows import known_peers
+    from alexnet.tools.bench.loader.dataloader import DataloaderBench, run_dataloader
+    from alexnet.tools.bench.loader.rows import known_peers
 
     peers = known_peers(compare)
     folder, why = bench_data(data, quick=quick)
@@ -140,7 +140,7 @@ def prep(source: Path, images: int, workers: str, rounds: int, json_file: Path |
 
     Bound and converter are measured in turn on the same images; shards go to a temporary folder.
     """
-    from alexnet.tools.bench.prep import run_prep
+    from alexnet.tools.bench.converter.prep import run_prep
 
     run_prep(source, images, numbers("--workers", workers), rounds, json_file)
 
@@ -163,7 +163,7 @@ def prep_memory(entries: int, classes: int, shard_images: int, walk: bool, quick
     of their own. A worker converts 500x375 px JPEGs: a smaller shard, a full one, and two full ones in turn. It takes
     a minute and a half and 1 GB in the folder for temporary files.
     """
-    from alexnet.tools.bench.prep_memory import MemoryBench, run_prep_memory
+    from alexnet.tools.bench.converter.prep_memory import MemoryBench, run_prep_memory
 
     if quick:
         entries, classes, shard_images = 1_400_000, 2_184, 1_000
@@ -185,6 +185,6 @@ def encoding(source: Path, images: int, rounds: int, json_file: Path | None) -> 
     Images of SOURCE are resized as the converter does it, encoded in seven ways, and decoded in turn by one thread:
     windows as training reads them, and whole. Each way's bytes, error and speed stand beside the default's.
     """
-    from alexnet.tools.bench.encoding import run_encoding
+    from alexnet.tools.bench.converter.encoding import run_encoding
 
     run_encoding(source, images, rounds, json_file)

@@ -18,7 +18,7 @@ from scipy import stats
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.comparable import CPU, WALL, Compared, comparable
-from alexnet.tools.bench.dataloader_table import console
+from alexnet.tools.bench.measuring.console import console
 from alexnet.tools.bench.schema import read_report
 from alexnet.tools.command import StoppedError
 

@@ -7,8 +7,8 @@ It is judged by wall time, or by CPU time where others used the cores beside one
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet.tools.bench.conditions import FOREIGN_LOAD_MARK
-from alexnet.tools.bench.figures import spread
+from alexnet.tools.bench.measuring.conditions import FOREIGN_LOAD_MARK
+from alexnet.tools.bench.measuring.figures import spread
 
 
 @dataclass(frozen=True, kw_only=True)

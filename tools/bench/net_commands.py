@@ -54,7 +54,7 @@ def model(
     a row, and each row runs in processes of its own, in turn with the others. docs/benchmarks.md explains rows and
     JSON. Ctrl-C writes what was measured until then.
     """
-    from alexnet.tools.bench.model import ModelBench, run_model
+    from alexnet.tools.bench.networks.model import ModelBench, run_model
 
     bench = ModelBench(
         archs=words("--arch", arch, DRAWINGS),
@@ -98,7 +98,7 @@ def train(
     `dataloader` finds it. docs/benchmarks.md explains rows and JSON. Ctrl-C writes what was measured until then.
     """
     from alexnet.tools.bench.bench_data import bench_data
-    from alexnet.tools.bench.train import TrainBench, run_train
+    from alexnet.tools.bench.networks.train import TrainBench, run_train
 
     counts = numbers("--scaling", scaling)
     options["rounds"] = options["rounds"] or (3 if quick else 5)

@@ -17,8 +17,8 @@ from typing import Any
 import click
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.bench.dataloader_rows import rows_of
 from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, in_words, missed
+from alexnet.tools.bench.loader.rows import rows_of
 from alexnet.tools.bench.schema import read_report
 from alexnet.tools.command import StoppedError, one_line_errors
 
@@ -51,9 +51,10 @@ def _of_prep(report: dict[str, Any]) -> dict[str, Any]:
 
 def measured(data: Path | None, source: Path | None) -> Iterator[dict[str, Any]]:
     """Measure what the ratios need, one command after the other."""
-    from alexnet.tools.bench import dataloader, model
     from alexnet.tools.bench.bench_data import bench_data
-    from alexnet.tools.bench.prep import measure_prep
+    from alexnet.tools.bench.converter.prep import measure_prep
+    from alexnet.tools.bench.loader import dataloader
+    from alexnet.tools.bench.networks import model
 
     folder, why = bench_data(data, quick=False)
     rows = loader_rows(len(os.sched_getaffinity(0)))
@@ -75,7 +76,7 @@ def loader_rows(threads: int) -> tuple[str, ...]:
 
 
 def _drawn(folder: Path) -> Path:
-    from alexnet.tools.bench.generated import write_pictures
+    from alexnet.tools.bench.converter.generated import write_pictures
 
     write_pictures(folder / "pictures", _PREP_IMAGES)
     return folder / "pictures"

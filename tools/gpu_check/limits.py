@@ -148,7 +148,7 @@ def matrix_product(device: torch.device, seconds: float) -> Iterator[Row]:
 
 def decoding(data: Path, device: torch.device, seconds: float) -> Iterator[Row]:
     """Decode whole images with DALI and drop them; on a GPU, watch the JPEG engine meanwhile."""
-    from alexnet.tools.bench.stages_dali import decode
+    from alexnet.tools.bench.loader.stages_dali import decode
 
     reader = SplitReader(data, "train")
     batch_images = min(DECODE_BATCH_IMAGES, len(reader))

@@ -13,20 +13,20 @@ from torch import nn
 from alexnet.model.networks.build import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
-from alexnet.tools.bench.dataloader_rows import Row
 from alexnet.tools.bench.guards import missed
-from alexnet.tools.bench.layer_kernels import UPDATE, SpaceToDepth, layers
 from alexnet.tools.bench.measured_sections import model_section
-from alexnet.tools.bench.model_report import model_report_of
-from alexnet.tools.bench.model_rows import captured_rows, layer_rows, limit_rows, naive_rows, network_rows
-from alexnet.tools.bench.model_table import print_model
-from alexnet.tools.bench.naive import naive_network
+from alexnet.tools.bench.measuring.rounds import Measured
+from alexnet.tools.bench.measuring.row import Row
 from alexnet.tools.bench.names import numbers, words
-from alexnet.tools.bench.networks_page import networks_page
-from alexnet.tools.bench.roofline import arithmetic_bound, layer_bound, step_work
-from alexnet.tools.bench.rounds import Measured
+from alexnet.tools.bench.networks.layer_kernels import UPDATE, SpaceToDepth, layers
+from alexnet.tools.bench.networks.model_report import model_report_of
+from alexnet.tools.bench.networks.model_rows import captured_rows, layer_rows, limit_rows, naive_rows, network_rows
+from alexnet.tools.bench.networks.model_table import print_model
+from alexnet.tools.bench.networks.naive import naive_network
+from alexnet.tools.bench.networks.networks_page import networks_page
+from alexnet.tools.bench.networks.roofline import arithmetic_bound, layer_bound, step_work
+from alexnet.tools.bench.networks.train_report import print_train, train_report_of
 from alexnet.tools.bench.schema import faults
-from alexnet.tools.bench.train_report import print_train, train_report_of
 
 PAPER = NetSettings(arch="alexnet-2012")
 MACHINE_CONDITIONS: dict[str, Any] = {

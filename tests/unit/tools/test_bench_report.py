@@ -9,13 +9,14 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.comparable import WALL, comparable
-from alexnet.tools.bench.dataloader_page import dataloader_page
-from alexnet.tools.bench.dataloader_report import report_of
-from alexnet.tools.bench.dataloader_rows import Row, choose_rows, known_peers, peer_rows, rows_of
-from alexnet.tools.bench.dataloader_table import print_dataloader
-from alexnet.tools.bench.dataloader_tune import candidates_of, recommendation
 from alexnet.tools.bench.diff import changes, run_diff, slowdown_p
-from alexnet.tools.bench.rounds import Measured
+from alexnet.tools.bench.loader.page import dataloader_page
+from alexnet.tools.bench.loader.report import report_of
+from alexnet.tools.bench.loader.rows import choose_rows, known_peers, peer_rows, rows_of
+from alexnet.tools.bench.loader.table import print_dataloader
+from alexnet.tools.bench.loader.tune import candidates_of, recommendation
+from alexnet.tools.bench.measuring.rounds import Measured
+from alexnet.tools.bench.measuring.row import Row
 from alexnet.tools.bench.schema import faults, read_report
 from alexnet.tools.command import StoppedError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.bench.generated import write_entries
+from alexnet.tools.bench.converter.generated import write_entries
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.sources.walk import Walk, Walked
 from alexnet.tools.samples.layouts import write_class_tars, write_tree

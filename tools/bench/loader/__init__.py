@@ -1,0 +1,1 @@
+"""The data path beside its limits and beside other loaders."""

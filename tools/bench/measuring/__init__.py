@@ -1,0 +1,1 @@
+"""How anything is measured here: rows in processes of their own, in turn, by two clocks."""

@@ -1,0 +1,1 @@
+"""Networks, and whole training runs, beside the machine's rooflines."""

@@ -1,0 +1,36 @@
+"""What the commands share while they measure and when they are done: a line that says what runs, files, exit codes."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from alexnet.tools.bench.networks.networks_page import networks_page
+from alexnet.tools.command import StoppedError
+from alexnet.tools.interruption import INTERRUPTED
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Yield what shows a line of text while something runs, on standard error."""
+    with Console(stderr=True).status("") as shown:
+        yield lambda text: shown.update(text)
+
+
+def finish(report: dict[str, Any], json_file: Path | None, html_file: Path | None, failed: list[str]) -> None:
+    """Write the report and end as it went: SystemExit if it was interrupted, StoppedError for ratios that failed."""
+    if html_file is not None:
+        html_file.write_text(networks_page(report), encoding="utf-8")
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if not any(report[group] for group in ("limits", "rows", "peers")):
+        whys = "; ".join(sorted({one["why"] for one in report["missing"]})) or "nothing was asked for"
+        click.echo(f"nothing was measured: {whys}", err=True)
+    if not report["complete"]:
+        raise SystemExit(INTERRUPTED)
+    if failed:
+        raise StoppedError(f"guarded ratios that fail: {'; '.join(failed)}")
