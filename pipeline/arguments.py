@@ -1,5 +1,6 @@
 """What a user gives `ImageStream`, checked before anything is opened or started; each refusal is one line."""
 
+import os
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,6 +23,11 @@ def split_of(path: Path) -> tuple[Path, Literal["train", "val"]]:
         if path.name == split:
             return path.parent, split
     raise InputError(f"{path}: give a split of a data set, such as {path / 'train'} or {path / 'val'}")
+
+
+def torchruns(name: str, default: int) -> int:
+    """Return a number that torchrun puts into the environment of its processes."""
+    return int(os.environ.get(name, default))
 
 
 def planner_of(reader: SplitReader, augment: AugmentSettings, settings: PlanSettings) -> Planner:

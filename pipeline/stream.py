@@ -21,6 +21,7 @@ from alexnet.pipeline.arguments import (
     pixels_of,
     planner_of,
     split_of,
+    torchruns,
 )
 from alexnet.pipeline.augment import AugmentSettings, describe_lighting
 from alexnet.pipeline.blueprint import Blueprint
@@ -90,20 +91,17 @@ class ImageStream:
         self._reader = SplitReader(root, split)
         self._augment = augmentation or AugmentSettings()
         shuffled = augment if shuffle is None else shuffle
-        self._planner = planner_of(
-            self._reader,
-            self._augment,
-            PlanSettings(
-                batch_images=batch_images,
-                seed=seed,
-                rank=int(os.environ.get("RANK", "0")) if rank is None else rank,
-                ranks=int(os.environ.get("WORLD_SIZE", "1")) if ranks is None else ranks,
-                shuffle=shuffled,
-                augment=augment,
-                drop_last=shuffled if drop_last is None else drop_last,
-                locality=self.settings.locality,
-            ),
+        plan = PlanSettings(
+            batch_images=batch_images,
+            seed=seed,
+            rank=torchruns("RANK", 0) if rank is None else rank,
+            ranks=torchruns("WORLD_SIZE", 1) if ranks is None else ranks,
+            shuffle=shuffled,
+            augment=augment,
+            drop_last=shuffled if drop_last is None else drop_last,
+            locality=self.settings.locality,
         )
+        self._planner = planner_of(self._reader, self._augment, plan)
         self._blueprint = Blueprint(
             reader=self._reader,
             planner=self._planner,
@@ -116,10 +114,7 @@ class ImageStream:
             output=known_output(output),
             channels_last=channels_last,
         )
-        # Where lighting ends, so does the division that makes up for it: other constants, in another feed.
-        unlit = pixels_of(self._reader, self._augment, training=augment, epoch=self._augment.lighting_epochs)
-        differs = augment and self._augment.lighting_division
-        self._unlit = replace(self._blueprint, finish=unlit) if differs else self._blueprint
+        self._unlit = self._after_lighting(augment=augment)
         self._decode = decode_of(self.settings.decode, self._blueprint)
         self._views = views
         self._cursor = Cursor(self._planner.steps)
@@ -127,6 +122,13 @@ class ImageStream:
         self._feed_of = self._blueprint
         self._feed_at = 0  # the batch that the feed hands over next, counted over all epochs
         self.meter = StreamMeter()
+
+    def _after_lighting(self, *, augment: bool) -> Blueprint:
+        """Return how batches are made where lighting has ended: the division that makes up for it ends, too."""
+        if not (augment and self._augment.lighting_division):
+            return self._blueprint
+        finish = pixels_of(self._reader, self._augment, training=augment, epoch=self._augment.lighting_epochs)
+        return replace(self._blueprint, finish=finish)
 
     def __len__(self) -> int:
         """Count the steps of an epoch."""
