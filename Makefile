@@ -19,11 +19,11 @@ FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer 
 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
-	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (5 minutes)"
-	@echo "make test-all   the same with the slow tests"
+	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (7 minutes on 2 cores)"
+	@echo "make test-all   the same with the slow tests (20 minutes)"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what this machine can do: limits, GPU tests, network, stream, end to end (10 minutes)"
-	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else drawn; 12 minutes)"
+	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else drawn; a quarter of an hour)"
 	@echo "make ratios     the ratios that must not fall, exit code 1 if one does (DATA=, SOURCE=; 4 minutes)"
 	@echo "make fuzz       damaged JPEGs through the host decoder under sanitizers (FUZZ_SECONDS=1200; clang's fuzzer, else gcc)"
 	@echo "make ci-100     make the bundled data set anew (needs scikit-image, in an environment of its own)"
