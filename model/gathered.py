@@ -15,30 +15,12 @@ from alexnet.model.exchange import gather_rows, row_counts
 from alexnet.model.placement import Layout
 
 
-class WindowSource(Protocol):
-    """What a source must be able to do beyond a `BatchSource`: yield crops as they are, and finish them later."""
+class WindowSource(BatchSource, Protocol):
+    """A source that can also yield crops as they are, to be finished later.
 
-    @property
-    def images(self) -> int:
-        """Count the samples of the whole source."""
-
-    def __len__(self) -> int:
-        """Count an epoch's steps."""
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this rank's crops, uint8 (n, 3, px, px) or with views (n, views, 3, px, px), and labels."""
-
-    def seek(self, epoch: int, step: int) -> None:
-        """Stand at a step of an epoch."""
-
-    def state(self) -> dict[str, Any]:
-        """Return where the source stands: `epoch` and `step` among it."""
-
-    def resume(self, state: dict[str, Any]) -> None:
-        """Stand where `state` was taken."""
-
-    def close(self) -> None:
-        """Stop threads."""
+    It then yields this rank's crops, uint8 (n, 3, px, px) or with views (n, views, 3, px, px), and labels; `epoch` and
+    `step` are in its state.
+    """
 
     def global_plan(self, epoch: int, step: int) -> Any:
         """Return what a global batch is made of."""
@@ -50,57 +32,8 @@ class WindowSource(Protocol):
         """Return what finishes crops (n, px, px, 3) with their means."""
 
 
-class GatheredBatches:
-    """Yield a group's part of each global batch, finished. The same in every process of the group."""
-
-    def __init__(self, source: WindowSource, layout: Layout, group: dist.ProcessGroup) -> None:
-        self._source, self._layout, self._group = source, layout, group
-
-    @property
-    def images(self) -> int:
-        """Count the samples of the whole source."""
-        return self._source.images
-
-    def __len__(self) -> int:
-        """Count an epoch's steps."""
-        return len(self._source)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the rest of the current epoch."""
-        epoch = step = -1
-        for crops, labels in self._source:
-            if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
-                state = self._source.state()
-                epoch, step = state["epoch"], state["step"] - 1
-                finish = self._source.finish_pass()  # of this epoch: it may differ from the one before
-            means = self._source.means_of(self._source.global_plan(epoch, step))
-            members = self._layout.members(self._layout.group)
-            sizes = [len(self._layout.part(len(means), rank)) for rank in members]
-            windows = gather_rows(crops.movedim(-3, -1), sizes, self._group)
-            rows = self._layout.group_part(len(means))
-            images = _finished(finish, windows, means[rows.start : rows.stop])
-            yield images, gather_rows(labels, sizes, self._group)
-            step += 1
-
-    def seek(self, epoch: int, step: int) -> None:
-        """Stand at a step of an epoch."""
-        self._source.seek(epoch, step)
-
-    def state(self) -> dict[str, Any]:
-        """Return where the source stands: the same on every rank."""
-        return self._source.state()
-
-    def resume(self, state: dict[str, Any]) -> None:
-        """Stand where `state` was taken, on whatever number of ranks."""
-        self._source.resume(state)
-
-    def close(self) -> None:
-        """Stop threads."""
-        self._source.close()
-
-
-class GatheredLabels:
-    """Yield this rank's images of each global batch, and the labels of all."""
+class _Gathered:
+    """What all gathered batches leave to the source: where it stands is the same on every rank."""
 
     def __init__(self, source: BatchSource, group: dist.ProcessGroup) -> None:
         self._source, self._group = source, group
@@ -114,17 +47,12 @@ class GatheredLabels:
         """Count an epoch's steps."""
         return len(self._source)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the rest of the current epoch."""
-        for images, labels in self._source:
-            yield images, gather_rows(labels, row_counts(len(labels)), self._group)
-
     def seek(self, epoch: int, step: int) -> None:
         """Stand at a step of an epoch."""
         self._source.seek(epoch, step)
 
     def state(self) -> dict[str, Any]:
-        """Return where the source stands: the same on every rank."""
+        """Return where the source stands."""
         return self._source.state()
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -134,6 +62,40 @@ class GatheredLabels:
     def close(self) -> None:
         """Stop threads."""
         self._source.close()
+
+
+class GatheredBatches(_Gathered):
+    """Yield a group's part of each global batch, finished. The same in every process of the group."""
+
+    def __init__(self, source: WindowSource, layout: Layout, group: dist.ProcessGroup) -> None:
+        super().__init__(source, group)
+        self._windows, self._layout = source, layout
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rest of the current epoch."""
+        epoch = step = -1
+        for crops, labels in self._windows:
+            if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
+                state = self._windows.state()
+                epoch, step = state["epoch"], state["step"] - 1
+                finish = self._windows.finish_pass()  # of this epoch: it may differ from the one before
+            means = self._windows.means_of(self._windows.global_plan(epoch, step))
+            members = self._layout.members(self._layout.group)
+            sizes = [len(self._layout.part(len(means), rank)) for rank in members]
+            windows = gather_rows(crops.movedim(-3, -1), sizes, self._group)
+            rows = self._layout.group_part(len(means))
+            images = _finished(finish, windows, means[rows.start : rows.stop])
+            yield images, gather_rows(labels, sizes, self._group)
+            step += 1
+
+
+class GatheredLabels(_Gathered):
+    """Yield this rank's images of each global batch, and the labels of all."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rest of the current epoch."""
+        for images, labels in self._source:
+            yield images, gather_rows(labels, row_counts(len(labels)), self._group)
 
 
 def _finished(finish: Callable[[Tensor, Tensor], Tensor], windows: Tensor, means: Tensor) -> Tensor:

@@ -43,3 +43,12 @@ def test_raw_pixels_are_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["encoding", str(tmp_path)])
     assert result.exit_code == 2
     assert "holds raw pixels" in result.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk to offer")
+def test_a_full_disk_costs_the_file_and_no_figure(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 4)
+    result = CliRunner().invoke(main, ["encoding", str(tmp_path / "pictures"), "--rounds", "1", "--json", "/dev/full"])
+    assert result.exit_code == 1
+    assert "4:4:4" in result.output
+    assert "Error: /dev/full: cannot be written (No space left on device)" in result.output

@@ -1,5 +1,6 @@
 """How `alexnet-train` plans, reports and ends: on shards of 28 px and LeNet-5, whose steps take milliseconds."""
 
+import errno
 import json
 import os
 import struct
@@ -16,6 +17,7 @@ from alexnet.model.trainer import Trainer
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.run.sinks import JsonLines
 from alexnet.tools.train import main as train
 
 LENET = ("--arch", "lenet-5", "--device", "cpu", "--set", "train.batch_images=4")
@@ -166,6 +168,23 @@ def test_a_run_that_diverges_ends_with_step_rate_and_the_last_good_checkpoint(ti
     assert 5 < saved < 20
     assert f"the last good checkpoint is that of step {saved}; lower optim.lr" in error
     assert not (out / "result.json").exists()
+
+
+def test_a_full_disk_under_the_records_ends_in_one_line_and_the_run_goes_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: JsonLines, record: dict[str, Any]) -> None:
+        if record["step"] == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "run"
+    options = (tiny, *LENET, "--steps", 8, "--checkpoint-every", 2, "--out", out)
+    with monkeypatch.context() as patched:
+        patched.setattr(JsonLines, "record", full)
+        error = run(*options, code=1).splitlines()[-1]
+    assert error.startswith("Error: No space left on device; the last good checkpoint is that of step 4; make room")
+    assert "continued from step 4" in run(*options)
+    assert (out / "result.json").exists()
 
 
 @pytest.mark.parametrize(

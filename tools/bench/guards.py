@@ -44,7 +44,7 @@ OVER_NAIVE_BATCH = 64
 PAIR_OVER_ONE = 1.0
 """Two processes of one thread over gloo, over one process of two threads."""
 
-PREP_SHARE_OF_BOUND = 0.8
+PREP_SHARE_OF_BOUND = 0.9
 """One worker of the converter over one core's decode + resize + encode."""
 
 

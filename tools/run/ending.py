@@ -1,5 +1,6 @@
 """How a training run ends when it does not end well: a line that says why, what is kept, and what to do."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,10 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
         raise StoppedError(f"{error}; {_kept(trainer)}; {_MEND}") from None
     except CheckpointError as error:
         raise StoppedError(f"{error}; make room and give the same command again") from None
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StoppedError(f"{error.strerror}; {_kept(trainer)}; make room and give the same command again") from None
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise StoppedError(out_of_memory(trainer, settings)) from None
@@ -41,12 +46,13 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
         raise
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # for records and results; checkpoints say it themselves
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"  # as PyTorch says it
 _MEND = "lower optim.lr or set schedule.warmup_steps, with another --out"
 
 
 def _kept(trainer: Trainer) -> str:
-    """Say which checkpoint holds finite weights."""
+    """Say which checkpoint the run can go on from."""
     if trainer.saved_step is None:
         return "there is no checkpoint from before it"
     return f"the last good checkpoint is that of step {trainer.saved_step:,}"

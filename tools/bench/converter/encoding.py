@@ -7,7 +7,6 @@ reads them, and whole. Rates are by CPU time; what counts is each way's ratio to
 
 import dataclasses
 import io
-import json
 import math
 import os
 import platform
@@ -28,10 +27,11 @@ from alexnet.pipeline.host import Decoder, Ring, available
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.converter.encoding_table import print_encoding
 from alexnet.tools.bench.converter.prep import read_member, sample_evenly
-from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread
+from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, write_json
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.resize import UndecodableError, convert_image
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.interruption import interruptible
 
 SCHEMA = 1
 
@@ -77,10 +77,10 @@ def run_encoding(source: Path, images: int, rounds: int, json_file: Path | None)
     refuse_unwritable(json_file)
     if reason := available():
         raise InputError(f"the host decoder is not there: {reason}")
-    report = measure_encodings(source, images, rounds)
-    print_encoding(report)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    with interruptible("interrupted; nothing was written"):
+        report = measure_encodings(source, images, rounds)
+        print_encoding(report)
+        write_json(json_file, report)
 
 
 def measure_encodings(source: Path, images: int, rounds: int) -> dict[str, Any]:

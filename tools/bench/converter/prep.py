@@ -7,7 +7,6 @@ colours and writes shards besides. What a second call costs, on a set that is ha
 
 import dataclasses
 import io
-import json
 import os
 import platform
 import statistics
@@ -24,7 +23,7 @@ from PIL import Image, features
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.converter.prep_resume import ResumeCosts
 from alexnet.tools.bench.converter.prep_table import print_prep
-from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread
+from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, write_json
 from alexnet.tools.bench.measuring.process_memory import WorkerPeak
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.listing import Member, Source
@@ -44,8 +43,7 @@ def run_prep(source: Path, images: int, workers: tuple[int, ...], rounds: int, j
     refuse_unwritable(json_file)
     report = measure_prep(source, images, workers, rounds)
     print_prep(report)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(json_file, report)
 
 
 def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: int) -> dict[str, Any]:

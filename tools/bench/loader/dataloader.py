@@ -4,7 +4,6 @@ A number without its bound and its conditions is worth little, so every row has 
 out; the rows are in `dataloader_rows`, the turns in `rounds`, the arithmetic in `dataloader_report`.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from alexnet.tools.bench.loader.rows import choose_rows, peer_rows, rows_of
 from alexnet.tools.bench.loader.table import print_dataloader
 from alexnet.tools.bench.loader.tune import tune
 from alexnet.tools.bench.measuring.conditions import conditions_before
-from alexnet.tools.bench.measuring.figures import refuse_unwritable
+from alexnet.tools.bench.measuring.figures import refuse_unwritable, write_figures, write_json
 from alexnet.tools.bench.measuring.rounds import Timing, measure_rows
 from alexnet.tools.bench.measuring.stages_seam import StageSettings
 from alexnet.tools.command import StoppedError
@@ -68,10 +67,8 @@ def _run(settings: DataloaderBench, json_file: Path | None, html_file: Path | No
     if settings.tune_seconds and report["complete"]:
         report["tune"] = tune(_stage_settings(settings), report["conditions"]["device"], settings.tune_seconds)
         click.echo("\n".join(report["tune"]))
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if html_file is not None:
-        html_file.write_text(dataloader_page(report), encoding="utf-8")
+    write_json(json_file, report)
+    write_figures(html_file, dataloader_page(report) if html_file else "")
     if not report["complete"]:
         raise SystemExit(INTERRUPTED)
     failed = [r["about"] for r in report["ratios"] if not r["holds"]]

@@ -1,6 +1,5 @@
 """What the commands share while they measure and when they are done: a line that says what runs, files, exit codes."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from alexnet.tools.bench.measuring.figures import write_figures, write_json
 from alexnet.tools.bench.networks.networks_page import networks_page
 from alexnet.tools.command import StoppedError
 from alexnet.tools.interruption import INTERRUPTED
@@ -23,10 +23,8 @@ def status() -> Iterator[Callable[[str], None]]:
 
 def finish(report: dict[str, Any], json_file: Path | None, html_file: Path | None, failed: list[str]) -> None:
     """Write the report and end as it went: SystemExit if it was interrupted, StoppedError for ratios that failed."""
-    if html_file is not None:
-        html_file.write_text(networks_page(report), encoding="utf-8")
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_figures(html_file, networks_page(report) if html_file else "")
+    write_json(json_file, report)
     if not any(report[group] for group in ("limits", "rows", "peers")):
         whys = "; ".join(sorted({one["why"] for one in report["missing"]})) or "nothing was asked for"
         click.echo(f"nothing was measured: {whys}", err=True)

@@ -1,7 +1,7 @@
 """Libraries that decode a batch of JPEGs on a GPU: nvImageCodec, and torchvision's `decode_jpeg`; both go to nvJPEG.
 
 They leave windows, mirrors and the mean to their user, who does them in PyTorch where the pixels are. One thread reads
-ahead. Without a GPU they are no peers: torchvision takes no batches there, and nvImageCodec 0.9 spends 9 ms an image.
+ahead. Without a GPU they are no peers: neither is made for that.
 Written for a GPU, and not yet run on one.
 """
 
