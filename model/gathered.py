@@ -7,11 +7,12 @@ that hold one network together gather theirs, and each finishes the whole: same 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from alexnet.model.batches import BatchSource
-from alexnet.model.exchange import gather_rows, row_counts
+from alexnet.model.exchange import of_all, row_counts
 from alexnet.model.placement import Layout
 
 
@@ -82,10 +83,10 @@ class GatheredBatches(_Gathered):
             means = self._windows.means_of(self._windows.global_plan(epoch, step))
             members = self._layout.members(self._layout.group)
             sizes = [len(self._layout.part(len(means), rank)) for rank in members]
-            windows = gather_rows(crops.movedim(-3, -1), sizes, self._group)
+            windows = torch.cat(of_all(crops.movedim(-3, -1), sizes, self._group))
             rows = self._layout.group_part(len(means))
             images = _finished(finish, windows, means[rows.start : rows.stop])
-            yield images, gather_rows(labels, sizes, self._group)
+            yield images, torch.cat(of_all(labels, sizes, self._group))
             step += 1
 
 
@@ -95,7 +96,7 @@ class GatheredLabels(_Gathered):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rest of the current epoch."""
         for images, labels in self._source:
-            yield images, gather_rows(labels, row_counts(len(labels)), self._group)
+            yield images, torch.cat(of_all(labels, row_counts(len(labels)), self._group))
 
 
 def _finished(finish: Callable[[Tensor, Tensor], Tensor], windows: Tensor, means: Tensor) -> Tensor:
