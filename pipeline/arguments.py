@@ -12,6 +12,7 @@ from alexnet.pipeline.host.extension import available
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.pipeline.settings import Output
 from alexnet.pipeline.views import Views, ten_views
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
 from alexnet.shards.reader import SplitReader
@@ -27,7 +28,15 @@ def split_of(path: Path) -> tuple[Path, Literal["train", "val"]]:
 
 def torchruns(name: str, default: int) -> int:
     """Return a number that torchrun puts into the environment of its processes."""
-    return int(os.environ.get(name, default))
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f"{name}={text!r} in the environment: must be a number, as torchrun sets it; unset it")
+    return int(text)
+
+
+def own_cores() -> int:
+    """Count the cores that are this process's share, where torchrun has started several on this machine."""
+    return max(1, usable_cores() // max(1, torchruns("LOCAL_WORLD_SIZE", 1)))
 
 
 def planner_of(reader: SplitReader, augment: AugmentSettings, settings: PlanSettings) -> Planner:

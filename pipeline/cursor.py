@@ -19,6 +19,7 @@ class Cursor:
         self._steps = steps
         self.epoch_number, self.step = 0, 0
         self._entered = False  # whether an iteration has begun since the last seek
+        self._iterations = 0
 
     @property
     def index(self) -> int:
@@ -26,12 +27,19 @@ class Cursor:
         return self.epoch_number * self._steps + self.step
 
     def epoch(self) -> Iterator[None]:
-        """Go through an epoch, from where `seek` left it or from the start of the next; the user calls `advance`."""
+        """Go through an epoch, from where `seek` left it or from the start of the next; the user calls `advance`.
+
+        There is one place to stand at: an iteration that is taken up again when another has begun raises RuntimeError.
+        """
         if self._entered and self.step > 0:
             self.epoch_number, self.step = self.epoch_number + 1, 0
         self._entered = True
+        self._iterations += 1
+        mine = self._iterations
         while self.step < self._steps:
             yield
+            if mine != self._iterations:
+                raise RuntimeError("this iteration of the stream ended when another one began; go on with that one")
         self.epoch_number, self.step = self.epoch_number + 1, 0
 
     def advance(self) -> None:
@@ -39,7 +47,7 @@ class Cursor:
         self.step += 1
 
     def seek(self, epoch: int, step: int) -> None:
-        """Stand at a step of an epoch, from which the next iteration goes on."""
+        """Stand at a step of an epoch, from which an iteration that is going on, or else the next, goes on."""
         if epoch < 0 or not 0 <= step <= self._steps:
             raise InputError(f"epoch={epoch}, step={step}: epochs count from 0, steps from 0 to {self._steps}")
         self.epoch_number, self.step = epoch, step

@@ -5,9 +5,9 @@ finished batches from a queue.
 """
 
 import contextlib
-import queue
+import functools
+import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from alexnet.pipeline.decoders.make import make_decoder
 from alexnet.pipeline.decoders.seam import Decoded, Decoder, DecoderSettings
 from alexnet.pipeline.encoded import EncodedBatch, EncodedBatches, Failure
 from alexnet.pipeline.meter import StreamMeter
+from alexnet.pipeline.own_thread import own_thread
 from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.pipeline.settings import OnError
 from alexnet.pipeline.views import Views
 from alexnet.shards.errors import SampleError
 
-_STOP_POLL_SECONDS = 0.2
 _BATCHES_PER_MEMORY_SAMPLE = 64
 
 
@@ -63,38 +63,38 @@ class Feed:
     """Hand over the batches of an iterator in order, for as long as it is asked.
 
     At most `depth` finished batches wait in the queue. An error on the thread is raised by `next_batch`. The thread
-    ends with `close()`, when the feed is garbage collected and when the interpreter exits.
+    ends with `close()`, when the feed is garbage collected and when the interpreter exits. `process`: whose it is.
     """
 
     def __init__(self, settings: FeedSettings, batches: EncodedBatches, read_ahead: ReadAhead | None) -> None:
+        self.process = os.getpid()
+        self._device = settings.decoder.device
         self._outbox = _Outbox(settings.decoder.depth)
         self._read_ahead = read_ahead
-        args = (settings, batches, self._outbox, read_ahead.begun if read_ahead else _nothing)
-        thread = threading.Thread(target=_run, args=args, name="alexnet-feed", daemon=True)
-        thread.start()
-        self._stop = weakref.finalize(self, _stop, self._outbox, thread)
+        begun = read_ahead.begun if read_ahead else _nothing
+        work = functools.partial(_run, settings, batches, self._outbox, begun)
+        self._end = own_thread(self, "feed", work, self._outbox.stop)
 
     def close(self) -> None:
-        """Stop the threads and wait until they have gone."""
-        self._stop()
+        """Stop the threads and wait until they have gone; who waits for a batch elsewhere gets an error."""
+        self._end()
         if self._read_ahead is not None:
             self._read_ahead.close()
 
     def next_batch(self, meter: StreamMeter) -> Delivery:
         """Wait for the next batch; on a GPU, have the current stream wait for it. The meter learns of it."""
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        # Marked before the wait: a GPU that has nothing left to do stands still from here on.
+        begin = None if stream is None else _mark(stream)
         with meter.waiting():
-            item = self._outbox.queue.get()
+            item = self._outbox.get()
         if isinstance(item, BaseException):
             raise item
         meter.delivered(len(item.labels), [failure.message for failure in item.failures])
         meter.used_memory(item.device_bytes, item.pinned_bytes)
-        if item.ready is not None:
-            stream = torch.cuda.current_stream(item.images.device)
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record(stream)
+        if stream is not None and begin is not None and item.ready is not None:
             stream.wait_event(item.ready)
-            end.record(stream)
-            meter.waited_on_device(begin, end)
+            meter.waited_on_device(begin, _mark(stream))
             # The tensors were made on the feed's stream: their memory must not be reused before this one is done.
             item.images.record_stream(stream)
             item.labels.record_stream(stream)
@@ -102,26 +102,45 @@ class Feed:
 
 
 class _Outbox:
-    """Pass items to the consumer; give up waiting for room when stopped."""
+    """Pass items to the consumer, at most `depth` at a time waiting; once stopped, keep neither side waiting."""
 
     def __init__(self, depth: int) -> None:
-        self.queue: queue.Queue[Delivery | BaseException] = queue.Queue(maxsize=depth)
-        self.stop = threading.Event()
+        self._depth = depth
+        self._items: deque[Delivery | BaseException] = deque()
+        self._changed = threading.Condition()
+        self.stopped = False
 
     def put(self, item: Delivery | BaseException) -> None:
-        while not self.stop.is_set():
-            with contextlib.suppress(queue.Full):
-                self.queue.put(item, timeout=_STOP_POLL_SECONDS)
-                return
+        with self._changed:
+            self._changed.wait_for(lambda: self.stopped or len(self._items) < self._depth)
+            if not self.stopped:
+                self._items.append(item)
+                self._changed.notify_all()
+
+    def get(self) -> Delivery | BaseException:
+        with self._changed:
+            self._changed.wait_for(lambda: self.stopped or self._items)
+            if self.stopped:
+                return RuntimeError("the stream was closed on another thread while this one waited for a batch")
+            self._changed.notify_all()
+            return self._items.popleft()
+
+    def stop(self) -> None:
+        with self._changed:
+            self.stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+def _mark(stream: "torch.cuda.Stream") -> "torch.cuda.Event":
+    """Have a GPU's stream note when it gets here."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(stream)
+    return event
 
 
 def _nothing(_: int) -> None:
     """Read nothing ahead."""
-
-
-def _stop(outbox: _Outbox, thread: threading.Thread) -> None:
-    outbox.stop.set()
-    thread.join()
 
 
 def _run(settings: FeedSettings, batches: EncodedBatches, outbox: _Outbox, begun: Callable[[int], None]) -> None:
@@ -132,7 +151,7 @@ def _run(settings: FeedSettings, batches: EncodedBatches, outbox: _Outbox, begun
         ):
             deliver = _Deliver(settings, decoder, stream)
             for decoded in _decoded(decoder, batches, settings.decoder, begun):
-                if outbox.stop.is_set():
+                if outbox.stopped:
                     return
                 outbox.put(deliver(decoded))
     except BaseException as error:  # whatever it is, the consumer must see it

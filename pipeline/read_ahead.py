@@ -11,13 +11,13 @@ decoded. Two ways, by how the order lies on storage:
 This runs on a thread of its own, for both ways can block. It changes nothing about what a stream yields.
 """
 
+import functools
 import os
 import threading
-import weakref
-from collections.abc import Callable
 
 import numpy as np
 
+from alexnet.pipeline.own_thread import own_thread
 from alexnet.pipeline.plan import Planner
 from alexnet.shards.reader import SplitReader
 
@@ -34,11 +34,8 @@ class ReadAhead:
     def __init__(self, reader: SplitReader, planner: Planner, first: int, batches: int) -> None:
         self._progress = _Progress(first)
         fetch = _fetch_windows if _wants_windows(planner) else _fetch_samples
-        thread = threading.Thread(
-            target=fetch, args=(reader, planner, self._progress, batches), name="alexnet-read-ahead", daemon=True
-        )
-        thread.start()
-        self.close: Callable[[], object] = weakref.finalize(self, _stop, self._progress, thread)
+        work = functools.partial(fetch, reader, planner, self._progress, batches)
+        self.close = own_thread(self, "read-ahead", work, self._progress.stop)
 
     def begun(self, step_index: int) -> None:
         """Say that a batch is about to be decoded."""
@@ -73,11 +70,6 @@ class _Progress:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._at >= step_index)
             return None if self._stopped else self._at
-
-
-def _stop(progress: _Progress, thread: threading.Thread) -> None:
-    progress.stop()
-    thread.join()
 
 
 def _wants_windows(planner: Planner) -> bool:

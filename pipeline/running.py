@@ -7,6 +7,8 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
+import torch
+
 from alexnet.pipeline.blueprint import Blueprint
 from alexnet.pipeline.decoders.choice import Decode
 from alexnet.pipeline.decoders.make import make_decoder
@@ -22,9 +24,11 @@ def resolve(decode: Decode, blueprint: Blueprint) -> Decode:
     """Settle `auto` on a GPU: run each decoder alone for a second, and give it a share in proportion to its speed."""
     if decode.dali_share is not None:
         return decode
-    if available() is not None:
+    s = blueprint.planner.settings
+    if available() is not None or s.batch_images < s.ranks:  # no decoder to share with, or nothing to time on some rank
         return Decode(dali_share=1.0)
-    dali, host = (_speed(Decode(dali_share=share), blueprint) for share in (1.0, 0.0))
+    with torch.cuda.device(blueprint.device_id):  # not on GPU 0, which may be another rank's
+        dali, host = (_speed(Decode(dali_share=share), blueprint) for share in (1.0, 0.0))
     return Decode(dali_share=round(dali / (dali + host) / _SHARE_STEP) * _SHARE_STEP)
 
 

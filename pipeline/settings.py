@@ -16,9 +16,10 @@ class StreamSettings:
 
     `order`: `global` shuffles everything with everything, `blocks` inside windows of `window_shards`, for storage that
     wants to be read from front to back. `decode`: `default`, `auto`, `gpu`, `dali`, `host` or `split=SHARE`, see
-    `decoders/choice.py`. `threads`: of the decoder, 0 for one a core. `depth`: finished batches kept waiting.
-    `read_ahead_batches`: how far ahead storage is told what is wanted, 0 for not at all. `on_error`: at a sample that
-    cannot be used, `stop`, or `skip` it: its batch is then one image smaller, and the stream's meter counts it.
+    `decoders/choice.py`. `threads`: of the decoder, 0 for one a core, under torchrun of the process's share.
+    `depth`: finished batches kept waiting. `read_ahead_batches`: how far ahead storage is told what is wanted, 0 for
+    not at all. `on_error`: at a sample that cannot be used, `stop`, or `skip` it: its batch is then one image smaller,
+    and the stream's meter counts it.
     """
 
     order: Order = "global"

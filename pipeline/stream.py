@@ -18,6 +18,7 @@ from alexnet.pipeline.arguments import (
     device_id,
     known_output,
     known_views,
+    own_cores,
     pixels_of,
     planner_of,
     split_of,
@@ -62,9 +63,9 @@ class ImageStream:
     yields the part of `rank` (defaults: torchrun's environment, else 0 of 1). `augment`: False yields the centre
     window of every image, in the order of the ids. `augmentation`: what augmenting means, and the scale of pixels.
     `shuffle`: default, with augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda` or `cuda:N`.
-    `threads`: decoder threads, default one a core. `output`: `uint8` yields cut and mirrored pixels as they are, for
-    `finish_pass` to finish elsewhere. `views`: 10 yields the paper's ten views of each image, without augmentation.
-    `settings`: how it runs. Raises InputError for data or settings that cannot work.
+    `threads`: decoder threads, default one a core, under torchrun of the process's share. `output`: `uint8` yields cut
+    and mirrored pixels as they are, for `finish_pass` to finish elsewhere. `views`: 10 yields the paper's ten views of
+    each image, without augmentation. `settings`: how it runs. Raises InputError for data or settings that cannot work.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class ImageStream:
             crop_px=self._augment.crop_px,
             views=known_views(views, self._reader, self._augment, augment=augment),
             device_id=device_id(device),
-            threads=threads or self.settings.threads or len(os.sched_getaffinity(0)),
+            threads=threads or self.settings.threads or own_cores(),
             output=known_output(output),
             channels_last=channels_last,
         )
@@ -169,7 +170,7 @@ class ImageStream:
         )
 
     def seek(self, epoch: int, step: int) -> None:
-        """Go on at a step of an epoch when iteration next starts."""
+        """Go on at a step of an epoch: with the next batch, in an iteration that is going on or in the next one."""
         self._cursor.seek(epoch, step)
 
     def state(self) -> dict[str, Any]:
@@ -206,7 +207,9 @@ class ImageStream:
         import torch
 
         means = torch.from_numpy(image_means(self._blueprint.finish, plan.colour_offset))
-        return means.to(self._blueprint.decoder_settings().device)
+        device = self._blueprint.decoder_settings().device
+        # From memory that is not pinned, the copy would have the CPU wait for the GPU.
+        return (means.pin_memory() if device.type == "cuda" else means).to(device, non_blocking=True)
 
     def describe(self) -> list[str]:
         """Say in a few lines what this stream yields and how: for the start of a run."""
@@ -222,9 +225,11 @@ class ImageStream:
 
     def close(self) -> None:
         """Stop threads and decoder. The stream can be iterated again."""
-        if self._feed is not None:
-            self._feed.close()
-            self._feed = None
+        feed, self._feed = self._feed, None  # forgotten first: Ctrl-C may interrupt the wait for its threads
+        if feed is not None:
+            if feed.process != os.getpid():
+                return  # a forked child, where a thread that did not come along may have held the reader's lock
+            feed.close()
         self._reader.close()
 
     def __enter__(self) -> Self:
@@ -239,10 +244,10 @@ class ImageStream:
     def _next_batch(self) -> "tuple[torch.Tensor, torch.Tensor]":
         try:
             delivery = self._running_feed().next_batch(self.meter)
+            self._feed_at += 1
         except BaseException:
             self.close()  # its thread is gone: who iterates again gets a new one, and the error again
             raise
-        self._feed_at += 1
         return delivery.images, delivery.labels
 
     def _running_feed(self) -> "Feed":
@@ -255,6 +260,11 @@ class ImageStream:
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is not installed: decoding needs torch") from None
 
+        if self._feed is not None and self._feed.process != os.getpid():
+            raise RuntimeError(
+                f"this stream was started in process {self._feed.process}, and its threads did not come along with the "
+                f"fork; make a new stream in process {os.getpid()}, or close() this one before the fork"
+            )
         here, blueprint = self._cursor.index, self._blueprint_here
         if self._feed is None or self._feed_at != here or self._feed_of is not blueprint:
             self.close()

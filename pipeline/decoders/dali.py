@@ -8,6 +8,7 @@ graph is built anew and goes on without those that failed.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from alexnet.pipeline.decoders.graph import Arrays, build_graph, graph_finishes, inputs_of
+from alexnet.pipeline.decoders.jpeg_markers import header_damage
 from alexnet.pipeline.decoders.seam import Decoded, DecoderSettings
 from alexnet.pipeline.encoded import EncodedBatch, Failure, concatenated
 
@@ -79,13 +81,22 @@ class DaliDecoder:
     def _start_run(self) -> None:
         run = _Run(batches=[], jpegs=[], failures=[])
         for batch in self._collected:
-            jpegs, failures = batch.read()
-            run.batches.append(batch.without(failures))
+            readable, jpegs, failures = self._read(batch)
+            run.batches.append(readable)
             run.jpegs += jpegs
             run.failures.append(failures)
         self._collected = []
         self._runs.append(run)
         self._schedule(run)
+
+    def _read(self, batch: EncodedBatch) -> tuple[EncodedBatch, list[npt.NDArray[Any]], list[Failure]]:
+        """Read the JPEGs that DALI can be given; return their rows, their bytes, and the samples that have failed."""
+        jpegs, failures = batch.read()
+        batch = batch.without(failures)
+        damages = [header_damage(jpeg, self._settings.size_px) for jpeg in jpegs]
+        for sample_id, damage in zip(batch.sample_ids.tolist(), damages, strict=True):
+            failures += [batch.failure(sample_id, f"cannot be decoded: {damage}")] if damage else []
+        return batch.without(failures), [j for j, damage in zip(jpegs, damages, strict=True) if not damage], failures
 
     def _schedule(self, run: _Run) -> None:
         if not run.jpegs:
@@ -94,16 +105,11 @@ class DaliDecoder:
         self._inputs.append(run.inputs)
         if self._graph is None:
             self._graph = build_graph(
-                self._settings, self._settings.max_images * self._batches_per_run, self._next_inputs
+                self._settings, self._settings.max_images * self._batches_per_run, _next_of(self._inputs)
             )
         # `schedule_run` takes inputs until there are none and then thinks the data have ended: `reset` says no.
         self._graph.schedule_run()
         self._graph.reset()
-
-    def _next_inputs(self) -> Arrays:
-        if not self._inputs:
-            raise StopIteration
-        return self._inputs.popleft()
 
     def _results(self, run: _Run) -> list[Decoded]:
         images = None
@@ -111,18 +117,20 @@ class DaliDecoder:
             try:
                 (outputs,) = self._graph.outputs()
                 images = from_dlpack(outputs.as_tensor())
-            except RuntimeError as error:
-                self._drop_bad_images(run, error)
+                break
+            except RuntimeError as raised:
+                error = raised.with_traceback(None)  # which would keep the graph alive
+            self._drop_bad_images(run, error)
         return _split(self._settings, run, images)
 
     def _drop_bad_images(self, run: _Run, error: RuntimeError) -> None:
         """Find out which images of a failed run DALI cannot decode, and start again without them."""
+        self._graph = None  # first of all: until it is gone, its threads read the arrays of every run that was started
         before = len(run.jpegs)
         run.jpegs = []
         for i, batch in enumerate(run.batches):
-            jpegs, failures = batch.read()
-            read = batch.without(failures)
-            reasons = [self._trial(read.one(row), jpeg) for row, jpeg in enumerate(jpegs)]
+            read, jpegs, failures = self._read(batch)
+            reasons = _reasons(self._settings, read, jpegs)
             for sample_id, reason in zip(read.sample_ids.tolist(), reasons, strict=True):
                 failures += [read.failure(sample_id, reason)] if reason else []
             run.jpegs += [jpeg for jpeg, reason in zip(jpegs, reasons, strict=True) if not reason]
@@ -130,27 +138,41 @@ class DaliDecoder:
             run.failures[i] += failures
         if len(run.jpegs) == before:
             raise error  # not an image's fault
-        self._graph = None
         self._inputs.clear()
         for queued in (run, *self._runs):
             self._schedule(queued)
 
-    def _trial(self, batch: EncodedBatch, jpeg: npt.NDArray[Any]) -> str:
-        """Decode one image alone; return why it cannot be decoded, or nothing."""
-        waiting = [inputs_of(self._settings, batch, [jpeg])]
 
-        def next_inputs() -> Arrays:
-            if not waiting:
-                raise StopIteration
-            return waiting.pop()
+def _next_of(waiting: deque[Arrays]) -> Callable[[], Arrays]:
+    """Return a graph's source. It holds on to nothing else, no open file above all: DALI leaves it to the collector."""
 
-        graph = build_graph(self._settings, 1, next_inputs)
+    def next_inputs() -> Arrays:
+        if not waiting:
+            raise StopIteration
+        return waiting.popleft()
+
+    return next_inputs
+
+
+def _reasons(settings: DecoderSettings, batch: EncodedBatch, jpegs: list[npt.NDArray[Any]]) -> list[str]:
+    """Decode a batch's images one by one; return for each why it cannot be decoded, or nothing."""
+    graph, waiting, reasons = None, deque[Arrays](), []
+    for row, jpeg in enumerate(jpegs):
+        if graph is None:  # after a failure, too: nothing of it shall be left
+            graph = build_graph(settings, 1, _next_of(waiting))
+        inputs = inputs_of(settings, batch.one(row), [jpeg])  # held here, as DALI reads them in place
+        waiting.append(inputs)
         try:
             graph.schedule_run()
+            graph.reset()
             graph.outputs()
+            reasons.append("")
         except RuntimeError as error:
-            return f"cannot be decoded: {_last_line(error)}"
-        return ""
+            reasons.append(f"cannot be decoded: {_last_line(error)}")
+        if reasons[-1]:
+            graph = None
+            waiting.clear()
+    return reasons
 
 
 def _split(settings: DecoderSettings, run: _Run, images: torch.Tensor | None) -> list[Decoded]:

@@ -5,6 +5,8 @@ image, so that the float32 in between stays in a core's cache. Types of 16 bits 
 """
 
 import functools
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,7 +67,8 @@ class FinishPass:
         if self._dtype == torch.uint8:
             return windows.movedim(-1, 1).contiguous(memory_format=self._memory)
         if self._device.type == "cuda":
-            images: torch.Tensor = _fused()(windows, self._mean, means, self._scale, self._dtype)
+            arithmetic = _fused() if len(windows) else _arithmetic  # no kernel for an empty part
+            images = arithmetic(windows, self._mean, means, self._scale, self._dtype)
             return images.movedim(-1, 1).contiguous(memory_format=self._memory)
         return self._on_cpu(windows, means)
 
@@ -93,7 +96,29 @@ def _arithmetic(
     return ((windows.float() - (mean + means[..., None, None, :])) * scale).to(dtype)
 
 
+class _Fused:
+    """The arithmetic compiled into one kernel, which reads a byte and writes a number, with nothing in between."""
+
+    def __init__(self) -> None:
+        self._run: Callable[..., torch.Tensor] = torch.compile(_arithmetic, dynamic=True)
+
+    def __call__(self, *arguments: Any) -> torch.Tensor:
+        """Run it; where it cannot be compiled, for want of a C compiler for instance, step by step to the same bits."""
+        try:
+            return self._run(*arguments)
+        except Exception as error:
+            from torch._dynamo.exc import TorchDynamoException
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                f"batches are finished in steps, not in one kernel, as torch.compile fails: {reason}", stacklevel=1
+            )
+            self._run = _arithmetic
+            return _arithmetic(*arguments)
+
+
 @functools.cache
-def _fused() -> Any:
-    """Compile the arithmetic into one kernel: read a byte, write a number, nothing in between."""
-    return torch.compile(_arithmetic, dynamic=True)
+def _fused() -> _Fused:
+    return _Fused()

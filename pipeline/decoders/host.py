@@ -4,8 +4,13 @@ On a CPU it writes finished tensors into memory that is used again when nobody h
 uint8 windows into pinned memory, from which they are copied while the next batch is decoded.
 """
 
+import contextlib
+import functools
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,6 +21,7 @@ from alexnet.pipeline.decoders.seam import Decoded, DecoderSettings
 from alexnet.pipeline.encoded import EncodedBatch, Failure
 from alexnet.pipeline.host.decoder import DTYPES, Decoder, Kind
 from alexnet.pipeline.host.ring import Bytes, Ring
+from alexnet.shards.errors import InputError
 
 Pixels = npt.NDArray[Any]
 Bad = list[tuple[int, str]]
@@ -42,7 +48,9 @@ class HostDecoder:
         # What waits in the queue, what the consumer uses, what is being written, and what is to be written next.
         self._ring = Ring(buffer_bytes, keep=settings.depth + 3, allocate=_plain if on_cpu else self._pinned)
         self.pinned_bytes = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="alexnet-host-decoder")
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), name="alexnet-host-decoder", daemon=True)
+        self._thread.start()
         self._waiting: deque[tuple[EncodedBatch, list[Failure], Pixels, Future[Bad]]] = deque()
         self._copying: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
 
@@ -58,7 +66,9 @@ class HostDecoder:
         side = self._settings.window_px
         shape = (len(batch), 3, side, side) if self._planar else (len(batch), side, side, 3)
         out = self._ring.take(shape, DTYPES[self._kind])
-        self._waiting.append((batch, failures, out, self._thread.submit(self._decode, batch, jpegs, out)))
+        decoding: Future[Bad] = Future()
+        self._jobs.put(functools.partial(_fulfil, decoding, self._decode, batch, jpegs, out))
+        self._waiting.append((batch, failures, out, decoding))
 
     def result(self) -> Decoded:
         """Wait for the oldest batch."""
@@ -76,24 +86,31 @@ class HostDecoder:
 
     def close(self) -> None:
         """Stop the threads, after the batch at work."""
-        self._thread.shutdown(cancel_futures=True)
+        with contextlib.suppress(Empty):
+            while True:
+                self._jobs.get_nowait()
+        self._jobs.put(None)
+        self._thread.join()
         self._decoder.close()
 
     def _decode(self, batch: EncodedBatch, jpegs: list[npt.NDArray[np.uint8]], out: Pixels) -> Bad:
         s = self._settings
-        return self._decoder.decode(
-            jpegs,
-            crop_yx=batch.crop_yx,
-            mirror=batch.mirror,
-            size=(s.size_px, s.size_px),
-            crop_px=s.window_px,
-            out=out,
-            kind=self._kind,
-            mean=None if self._kind == "uint8" else batch.means,
-            scale=None if self._kind == "uint8" else s.finish.scale,
-            mean_image=self._mean_image,
-            planar=self._planar,
-        )
+        try:
+            return self._decoder.decode(
+                jpegs,
+                crop_yx=batch.crop_yx,
+                mirror=batch.mirror,
+                size=(s.size_px, s.size_px),
+                crop_px=s.window_px,
+                out=out,
+                kind=self._kind,
+                mean=None if self._kind == "uint8" else batch.means,
+                scale=None if self._kind == "uint8" else s.finish.scale,
+                mean_image=self._mean_image,
+                planar=self._planar,
+            )
+        except OSError as error:  # too many threads
+            raise InputError(str(error)) from None
 
     def _pinned(self, bytes_: int) -> Bytes:
         self.pinned_bytes += bytes_
@@ -108,9 +125,23 @@ class HostDecoder:
             self._copying.popleft()
         copied = images.to(self._settings.device, non_blocking=True)
         done = torch.cuda.Event()
-        done.record()
+        done.record(torch.cuda.current_stream(self._settings.device))
         self._copying.append((done, images))
         return copied
+
+
+def _work(jobs: "SimpleQueue[Callable[[], None] | None]") -> None:
+    """Do one job after another. An executor would refuse them once the main thread has ended, whoever else goes on."""
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # it holds a batch's memory
+
+
+def _fulfil(decoding: "Future[Bad]", decode: Callable[..., Bad], *arguments: Any) -> None:
+    try:
+        decoding.set_result(decode(*arguments))
+    except BaseException as error:  # whatever it is, `result` must raise it
+        decoding.set_exception(error)
 
 
 def _tensor(pixels: npt.NDArray[Any]) -> torch.Tensor:

@@ -51,6 +51,8 @@ class SplitDecoder:
         for part in parts:
             rows = np.flatnonzero(np.isin(whole.sample_ids, part.batch.sample_ids))
             images[torch.from_numpy(rows).to(images.device)] = part.images
+        if images.is_cuda:  # a part's memory is DALI's again when the part goes, at the end of this function
+            torch.cuda.current_stream(images.device).synchronize()
         return Decoded(images=images, finished=False, batch=whole, failures=tuple(failures))
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from alexnet.pipeline.host.extension import require
 from alexnet.pipeline.host.jpeg import Jpeg
+from alexnet.shards.cores import usable_cores
 
 Kind = Literal["uint8", "float32", "bfloat16", "float16"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -50,7 +51,7 @@ class Decoder:
         require()
         from alexnet.pipeline.host import _host
 
-        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        self.threads = usable_cores() if threads is None else threads
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._lines = np.empty((0, 3, 0), np.float32)
@@ -79,7 +80,8 @@ class Decoder:
 
         `uint8` gives the pixels; the other kinds need `mean`, float32 (n, 3), and `scale`, float32 (3,), and take a
         `mean_image`, float32 (crop, crop, 3).
-        Raises ValueError or TypeError for arguments that do not fit, before anything is decoded.
+        Raises ValueError or TypeError for arguments that do not fit, OSError if there cannot be so many threads, before
+        anything is decoded.
         """
         shape = (len(jpegs), 3, crop_px, crop_px) if planar else (len(jpegs), crop_px, crop_px, 3)
         if kind not in KINDS:
@@ -154,6 +156,11 @@ class Decoder:
             )
         except BufferError as error:
             raise ValueError(f"jpegs: {error}") from None
+        except OSError as error:
+            raise OSError(
+                f"threads={self.threads}: the system does not start that many ({error.strerror}); give fewer, or raise "
+                "its limits (ulimit -u, ulimit -v)"
+            ) from None
 
     def __enter__(self) -> Self:
         return self

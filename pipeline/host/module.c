@@ -10,7 +10,8 @@
 
 #include "decode.h"
 
-enum { MAX_SIDE = 65535, MAX_THREADS = 4096 }; /* a side: what a JPEG's header can say */
+/* A side: what a JPEG's header can say. Images of a batch: so that no product of these leaves its type. */
+enum { MAX_SIDE = 65535, MAX_THREADS = 4096, MAX_IMAGES = 1 << 24 };
 
 static const char no_memory[] = "could not be decoded: no memory";
 
@@ -158,7 +159,7 @@ static PyObject *decode(PyObject *module, PyObject *args)
     struct pool *pool = PyCapsule_GetPointer(capsule, "pool");
     PyObject *jpegs = pool ? PySequence_Tuple(sequence) : NULL;
     batch.count = jpegs ? PyTuple_Size(jpegs) : 0;
-    if (jpegs && (kind < 0 || kind > KIND_PLANES || batch.count > INT32_MAX))
+    if (jpegs && (kind < 0 || kind > KIND_PLANES || batch.count > MAX_IMAGES))
         PyErr_SetString(PyExc_ValueError, "kind or jpegs: out of range");
     else if (jpegs && is_size(task->height, task->width) && is_size(crop, crop)) {
         task->kind = (enum kind)kind;

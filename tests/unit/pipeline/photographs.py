@@ -11,6 +11,7 @@ from PIL import Image
 from alexnet.pipeline.host.decoder import DTYPES, Decoder, Kind
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 ENCODINGS: dict[str, dict[str, Any]] = {
     "4:2:0": {"subsampling": "4:2:0"},
@@ -56,6 +57,14 @@ def all_places(height: int, width: int, crop_px: int) -> npt.NDArray[np.int32]:
     """Return every top left corner that a window can have: int32 (n, 2)."""
     ys, xs = np.indices((height - crop_px + 1, width - crop_px + 1))
     return np.stack([ys.ravel(), xs.ravel()], axis=1).astype(np.int32)
+
+
+def some_draws(n: int, seed: int = 0) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], Floats, Floats]:
+    """Return places of windows, mirrors, means and a scale, as a batch of n images of 256 px has them."""
+    rng = np.random.default_rng(seed)
+    places = rng.integers(0, 33, (n, 2)).astype(np.int32)
+    means = rng.normal(110, 40, (n, 3)).astype(np.float32)
+    return places, rng.integers(0, 2, n).astype(np.bool_), means, np.array([0.017, 1.0, -3.3], np.float32)
 
 
 def centre_windows(

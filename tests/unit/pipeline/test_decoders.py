@@ -10,10 +10,12 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from torch._dynamo.exc import TorchDynamoException
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.pipeline.augment import AugmentSettings as Augment
 from alexnet.pipeline.decoders.choice import Decode, on_dali
+from alexnet.pipeline.decoders.finish_pass import _Fused
 from alexnet.pipeline.finish import finish_of, finished
 from alexnet.pipeline.plan import BatchPlan
 from alexnet.pipeline.views import ten_views
@@ -129,6 +131,27 @@ def test_crops_gathered_from_ranks_can_be_finished_as_one_batch(make: MakeStream
     assert torch.equal(whole.finish_pass()(windows, means), first_batch(whole))
 
 
+def test_a_pass_that_cannot_be_compiled_goes_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a C compiler; other errors stay errors."""
+    tried = []
+
+    def fails(*_: object) -> torch.Tensor:
+        tried.append(1)
+        raise TorchDynamoException("Failed to find C compiler\nand much more")
+
+    monkeypatch.setattr("torch.compile", lambda *_, **__: fails)
+    fused = _Fused()
+    windows = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
+    arguments = (windows, torch.zeros(3), torch.ones(2, 3), torch.full((3,), 0.5), torch.float32)
+    with pytest.warns(UserWarning, match="as torch.compile fails: Failed to find C compiler$"):
+        finished = fused(*arguments)
+    assert torch.equal(finished, (windows.float() - 1) / 2)
+    assert torch.equal(fused(*arguments), finished)
+    assert len(tried) == 1
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        fused(windows, torch.zeros(5), *arguments[2:])
+
+
 def test_the_share_of_dali_is_a_hash_of_the_id() -> None:
     ids = np.arange(100_000)
     for share in (0.0, 0.25, 0.6, 1.0):
@@ -190,3 +213,17 @@ def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeSt
 def test_what_cannot_be_is_refused_at_once(make: MakeStream, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
         make("host", **options)
+
+
+def test_processes_that_torchrun_started_share_the_cores(
+    make: MakeStream, ci_100: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alexnet.pipeline.arguments.usable_cores", lambda: 12)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert "host decoder, 3 threads" in make("host", threads=None).describe()[-1]
+    assert "host decoder, 7 threads" in make("host", threads=7).describe()[-1]
+    monkeypatch.setenv("RANK", "")
+    with pytest.raises(
+        InputError, match=r"^RANK='' in the environment: must be a number, as torchrun sets it; unset it"
+    ):
+        ImageStream(ci_100 / "train", batch_images=20)

@@ -151,6 +151,18 @@ def test_an_epoch_left_half_way_is_not_taken_up_again(ci_100: Path) -> None:
         assert [labels.tolist() for _, labels in stream] == [labels.tolist() for _, labels in epoch_of_at(ci_100, 1)]
 
 
+def test_an_iteration_cannot_be_taken_up_when_another_has_begun(ci_100: Path) -> None:
+    """Both would move on one cursor, and each would lack what the other took."""
+    with make(ci_100) as stream:
+        left = iter(stream)
+        next(left)
+        other = iter(stream)
+        assert next(other)[1].tolist() == [stream.sample(int(i)).label for i in stream.plan(1, 0).sample_ids]
+        with pytest.raises(RuntimeError, match="ended when another one began"):
+            next(left)
+        assert len(list(other)) == len(stream) - 1
+
+
 def epoch_of_at(root: Path, epoch: int) -> Batches:
     stream = make(root)
     stream.seek(epoch, 0)
@@ -230,11 +242,11 @@ def test_a_kept_batch_never_changes(ci_100: Path) -> None:
 def test_closing_leaves_no_thread_and_the_stream_usable(ci_100: Path) -> None:
     before = set(threading.enumerate())
     stream = make(ci_100)
-    assert set(threading.enumerate()) == before, "constructing a stream starts nothing"
+    assert set(threading.enumerate()) <= before, "constructing a stream starts nothing"
     next(iter(stream))
-    assert set(threading.enumerate()) != before
+    assert set(threading.enumerate()) - before
     stream.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     assert len(epoch_of(stream)) == len(stream)
 
 
@@ -248,7 +260,7 @@ def test_an_exception_in_the_consumer_leaves_no_thread(ci_100: Path) -> None:
     before = set(threading.enumerate())
     with pytest.raises(ZeroDivisionError):
         fail_on_first_batch(make(ci_100))
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_stream_that_is_dropped_takes_its_thread_along(ci_100: Path) -> None:
@@ -256,7 +268,7 @@ def test_a_stream_that_is_dropped_takes_its_thread_along(ci_100: Path) -> None:
     stream = make(ci_100)
     next(iter(stream))
     del stream
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_meter_counts_what_was_handed_over(ci_100: Path) -> None:
@@ -265,21 +277,6 @@ def test_the_meter_counts_what_was_handed_over(ci_100: Path) -> None:
             pass
     assert (stream.meter.images, stream.meter.batches) == (100, 5)
     assert stream.meter.wait_seconds > 0
-
-
-def test_a_sample_that_cannot_be_decoded_stops_the_stream_with_an_error(data_set: Path, tmp_path: Path) -> None:
-    import shutil
-
-    root = Path(shutil.copytree(data_set, tmp_path / "copy"))
-    tar = root / "train" / "000000.tar"
-    data = bytearray(tar.read_bytes())
-    data[600:900] = bytes(300)  # inside the first JPEG; the size stays
-    tar.write_bytes(data)
-    stream = ImageStream(root / "train", batch_images=8, augmentation=AugmentSettings(crop_px=32))
-    for _ in range(2):  # and again, rather than waiting for a thread that is gone
-        with pytest.raises(Exception, match=r"(?i)jpeg|decode|image"):
-            for _ in stream:
-                pass
 
 
 @pytest.mark.parametrize("path", ["", "test", "train/000000.tar"])
