@@ -53,7 +53,8 @@ class CapturedStep:
                 self._drop_gradients()
         torch.cuda.current_stream().wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Of this thread alone: others, such as the decoder's, allocate memory meanwhile, which would end the capture.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._loss = self._step(self._images, self._labels).detach()
         self._gradients = [parameter.grad for parameter in self._parameters]
 

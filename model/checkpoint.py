@@ -29,9 +29,6 @@ PROGRESS = "progress.json"
 LATEST = "LATEST"
 TENSORS = "*.safetensors"
 
-# It says so at every save and load of a run of one process.
-warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
-
 
 class CheckpointError(Exception):
     """Say that a checkpoint could not be written; those before it are untouched."""
@@ -73,6 +70,7 @@ def load_checkpoint(path: Path, wanted: Mapping[str, Tensor] | None = None) -> C
     whole and on the CPU, whatever the layout that wrote them.
     """
     progress = read_progress(path)
+    silence_one_process()
     try:
         tensors = _empty(path) if wanted is None else dict(wanted)
         load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
@@ -106,6 +104,14 @@ def shapes(path: Path) -> dict[str, torch.Size]:
 def damaged(path: Path, why: object) -> InputError:
     """Return the error that says why a folder is not a whole checkpoint."""
     return InputError(f"{path}: not a whole checkpoint ({why}); delete it to go on from the one before")
+
+
+def silence_one_process() -> None:
+    """Have the engine not warn that one process alone loads, or saves: to be called right before it does.
+
+    No context of `warnings` is used for it: that would be the whole process's, and checkpoints are saved in a thread.
+    """
+    warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
 
 
 def first_failure(error: BaseException) -> BaseException:

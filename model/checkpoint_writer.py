@@ -7,12 +7,14 @@ to a hidden folder, `progress.json` comes last, then the folder gets its name, t
 
 import copy
 import dataclasses
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -32,6 +34,7 @@ from alexnet.model.checkpoint import (
     CheckpointError,
     checkpoints,
     first_failure,
+    silence_one_process,
     step_name,
 )
 
@@ -87,6 +90,7 @@ class CheckpointWriter:
         target = self._folder / step_name(checkpoint.step)
         storage = _StepFolder(self._folder, checkpoint, keep=self._keep)
         stored = dict(self._as_stored(checkpoint.tensors))
+        silence_one_process()
         try:
             save(stored, storage_writer=storage, process_group=self._group, no_dist=self._group is None)
         except (Exception, CheckpointException) as error:  # the latter is no Exception
@@ -116,6 +120,12 @@ class _StepFolder(HuggingFaceStorageWriter):
         self.partial = folder / f"{_PARTIAL}{checkpoint.step:09d}"
         super().__init__(str(self.partial), save_distributed=True)
         self._folder, self._checkpoint, self._keep = folder, checkpoint, keep
+
+    def set_up_storage_writer(self, is_coordinator: bool, *arguments: Any, **options: Any) -> None:
+        """Refuse where the run folder is gone: made anew, it could be on the disk below one that was unmounted."""
+        if is_coordinator and not self._folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the run's folder is gone", str(self._folder))
+        super().set_up_storage_writer(is_coordinator, *arguments, **options)
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Name the files, in the first process; what a killed run left behind goes first."""

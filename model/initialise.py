@@ -119,7 +119,7 @@ def _spreads(like: nn.Module, rule: Callable[[int], float]) -> tuple[Tensor | fl
         return by_output[like.outputs.cpu()][:, None, None], by_output
     if isinstance(like, SubsampleSum):
         return rule(like.window**2), rule(like.window**2)
-    fan_in = like.get_parameter("weight")[0].numel()
+    fan_in = like.get_parameter("weight").shape[1:].numel()  # not weight[0]: of one class, the second tower has none
     return rule(fan_in), rule(fan_in)
 
 

@@ -1,5 +1,7 @@
 """The layers of 2012 that PyTorch has only in part: response normalisation and layout-blind dropout."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +26,9 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise across maps."""
-        return x * (F.conv2d(x.square(), self.band) * self.alpha + self.k).pow(-self.beta)
+        with _as_it_comes(x):
+            squares = F.conv2d(x.square(), self.band.to(x.dtype))
+            return x * (squares * self.alpha + self.k).pow(-self.beta)
 
     def extra_repr(self) -> str:
         """Say the constants when printed."""
@@ -44,12 +48,23 @@ class SameMapNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise across the plane."""
-        squares = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2, divisor_override=1)
-        return x * (squares * self.alpha + 1.0).pow(-self.beta)
+        with _as_it_comes(x):
+            squares = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2, divisor_override=1)
+            return x * (squares * self.alpha + 1.0).pow(-self.beta)
 
     def extra_repr(self) -> str:
         """Say the constants when printed."""
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
+
+
+def _as_it_comes(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context that computes in the type of `x`.
+
+    A GPU's autocast takes squares and powers in fp32, and whatever follows would be fp32, too: twice the bytes of the
+    two largest layers, to read and to keep for the backward pass.
+    """
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()  # not `meta`
 
 
 class StepClock(nn.Module):

@@ -25,6 +25,8 @@ _FLOAT_BYTES = 4
 _BEYOND_KEPT = 1.5
 """What an image takes at a step's peak, over what is kept of it: gradients of values, and workspaces, come on top. The
 2012 network's peak on a CPU, of 40 images against 8: 1.20 times what is kept in bf16 (7.0 MB), 1.45 in fp32 (13.1)."""
+_NO_MEMORY = ("DefaultCPUAllocator", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""What PyTorch's errors say that are of no class of their own: on a CPU; in cuBLAS and cuDNN; in the driver."""
 _USABLE = 0.9
 """The share of a device's memory that is left after its driver, its libraries and fragmentation took theirs."""
 
@@ -84,7 +86,9 @@ def capacity(device: torch.device) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an error means that an allocation failed, on whatever device."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def memory_in_use(device: torch.device) -> Callable[[], int]:

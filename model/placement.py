@@ -127,15 +127,34 @@ class Worker:
 
 
 def worker_of_environment() -> Worker | None:
-    """Return this process's place among those that torchrun started; None if it was not, or is the only one."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks < 2 or "RANK" not in os.environ:
+    """Return this process's place among those that torchrun started; None if it was not, or is the only one.
+
+    Raises InputError if the environment says only half of it.
+    """
+    if "RANK" not in os.environ or (ranks := _number_of_environment("WORLD_SIZE", 1)) < 2:
         return None
-    rank = int(os.environ["RANK"])
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    rank = _number_of_environment("RANK")
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise InputError(
+            f"WORLD_SIZE={ranks}: the environment has no {missing[0]}, where the processes meet; start them with "
+            "torchrun, or unset WORLD_SIZE and RANK"
+        )
     return Worker(
-        rank=rank, ranks=ranks, local_rank=local_rank, local_ranks=int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+        rank=rank,
+        ranks=ranks,
+        local_rank=_number_of_environment("LOCAL_RANK", rank),
+        local_ranks=_number_of_environment("LOCAL_WORLD_SIZE", ranks),
     )
+
+
+def _number_of_environment(name: str, default: int | None = None) -> int:
+    text = os.environ.get(name, default)
+    try:
+        return int(text)  # type: ignore[arg-type]  # None is refused, too
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name}={text}: must be a number, as torchrun sets it; or unset WORLD_SIZE and RANK"
+        ) from None
 
 
 def cpu_has_bf16() -> bool:

@@ -24,6 +24,7 @@ from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.model.networks.trace import class_range
 from alexnet.model.norms import norm_of
 from alexnet.model.placement import Layout, Placement
+from alexnet.shards.cores import usable_cores
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -187,7 +188,9 @@ class Processes:
         shared = {name: tensor for name, tensor in tensors.items() if not self.layout.owt or name in self._divided}
         squares = norm_of(shared.values()).square()
         dist.all_reduce(squares, group=self._group)
-        return (squares + norm_of([tensors[name] for name in tensors.keys() - shared.keys()]).square()).sqrt()
+        # In the order of the parameters: that of a set varies from process to process, and with it the last bits.
+        alike = [tensor for name, tensor in tensors.items() if name not in shared]
+        return (squares + norm_of(alike).square()).sqrt()
 
     def any(self, flag: bool) -> bool:
         """Reduce the flags on the CPU: no device waits."""
@@ -248,10 +251,14 @@ def started(placement: Placement, local_ranks: int) -> Iterator[OneProcess | Pro
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores_each(local_ranks))
     dist.init_process_group("cpu:gloo,cuda:nccl" if placement.device.type == "cuda" else "gloo")
-    yield Processes(placement)
-    dist.destroy_process_group()  # not after an error: the others may be gone, and leaving would wait for them
+    try:
+        yield Processes(placement)
+    except SystemExit:  # asked to stop, as all were; after an error they may be gone, and leaving would wait for them
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def cores_each(local_ranks: int) -> int:
     """Return how many cores each of a machine's processes has to itself."""
-    return max(1, len(os.sched_getaffinity(0)) // local_ranks)
+    return max(1, usable_cores() // local_ranks)

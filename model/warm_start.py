@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from alexnet.model.checkpoint import load_checkpoint
+from alexnet.model.checkpoint import PROGRESS, load_checkpoint
 from alexnet.model.networks.network import Network
 from alexnet.model.weights_file import read_weights
 from alexnet.shards.errors import InputError
@@ -63,6 +63,9 @@ def network_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    if file.is_dir() and not (file / PROGRESS).exists():
+        what = "is no run folder, and no whole checkpoint of one"
+        raise InputError(f"--init {file}: {what}; give one of these, safetensors, or a state dict of PyTorch's")
     try:
         tensors = load_checkpoint(file).tensors if file.is_dir() else read_weights(file).tensors
     except InputError as error:

@@ -141,6 +141,17 @@ def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
         assert gpu.state()["decode"] in ("dali", "host") or gpu.state()["decode"].startswith("split=")
 
 
+def test_a_gpu_that_waits_for_batches_is_seen_to_wait(ci_100: Path) -> None:
+    """Nothing is computed here, so the device stands still for as long as the consumer does."""
+    options = {"batch_images": BATCH_IMAGES, "rank": 0, "ranks": 1, "device": "cuda", "threads": 1}
+    with ImageStream(ci_100 / "train", settings=StreamSettings(decode="host"), **options) as stream:  # type: ignore[arg-type]
+        for _ in range(3):
+            for _ in stream:
+                pass
+        torch.cuda.synchronize()
+        assert stream.meter.device_wait_seconds > stream.meter.wait_seconds / 2
+
+
 def test_a_mean_image_is_subtracted_on_the_gpu(ci_100: Path) -> None:
     options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1}
     augmentation = AugmentSettings(mean="image", scale="unit-variance")

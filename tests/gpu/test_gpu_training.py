@@ -152,10 +152,12 @@ def test_the_same_units_are_dropped_as_on_the_cpu() -> None:
     assert 0.4 < outcomes[0].mean().item() < 0.6
 
 
-def test_bf16_steps_from_the_stream_learn(ci_100: Path) -> None:
+@pytest.mark.parametrize("capture", [False, True])
+def test_bf16_steps_from_the_stream_learn(ci_100: Path, capture: bool) -> None:
+    """Captured, too, while the stream's threads allocate memory for the batches to come."""
     pytest.importorskip("nvidia.dali")
     placement = placement_on("cuda", bf16=True)
-    settings = small_recipe(100)
+    settings = with_setting(small_recipe(100), "train.capture", capture)
     streams = Streams(ci_100, settings, placement)
     losses = Losses()
     trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train))

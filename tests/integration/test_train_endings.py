@@ -187,6 +187,37 @@ def test_a_full_disk_under_the_records_ends_in_one_line_and_the_run_goes_on(
     assert (out / "result.json").exists()
 
 
+def test_storage_that_fails_ends_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = (tiny, *LENET, "--steps", 4, "--checkpoint-every", 2, "--out", out)
+    run(*options)
+    (out / "result.json").unlink()
+    (out / "metrics.jsonl").unlink()
+    (out / "metrics.jsonl").mkdir()
+    error = run(*options, code=1).splitlines()[-1]
+    assert error.startswith(
+        f"Error: {out / 'metrics.jsonl'}: Is a directory; the last good checkpoint is that of step 4;"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "the environment has no MASTER_ADDR"),
+        ({"WORLD_SIZE": "2", "RANK": "first", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "RANK=first: must be a number"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE=two: must be a number"),
+    ],
+)
+def test_half_of_torchruns_environment_is_refused(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], words: str
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert words in run(tiny, *LENET, "--parallel", "data", "--dry-run", code=2)
+
+
 @pytest.mark.parametrize(
     "failure",
     [

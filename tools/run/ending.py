@@ -32,11 +32,11 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
     except DivergedError as error:
         raise StoppedError(f"{error}; {_kept(trainer)}; {_MEND}") from None
     except CheckpointError as error:
-        raise StoppedError(f"{error}; make room and give the same command again") from None
+        raise StoppedError(f"{error}; make room {_AGAIN}") from None
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in (*_NO_ROOM, *_NO_STORAGE):
             raise
-        raise StoppedError(f"{error.strerror}; {_kept(trainer)}; make room and give the same command again") from None
+        raise StoppedError(f"{_of_storage(error)}; {_kept(trainer)}; {_mend(error)} {_AGAIN}") from None
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise StoppedError(out_of_memory(trainer, settings)) from None
@@ -46,9 +46,23 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
         raise
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # for records and results; checkpoints say it themselves
+# Of records and results; checkpoints say it themselves.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_STORAGE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENODEV, errno.ENOTCONN),
+)
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"  # as PyTorch says it
+_AGAIN = "and give the same command again"
 _MEND = "lower optim.lr or set schedule.warmup_steps, with another --out"
+
+
+def _of_storage(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+def _mend(error: OSError) -> str:
+    return "make room" if error.errno in _NO_ROOM else "mend that"
 
 
 def _kept(trainer: Trainer) -> str:

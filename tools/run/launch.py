@@ -8,6 +8,7 @@ SIGKILL, so that a dead rank ends the run.
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -24,6 +25,9 @@ from alexnet.tools.run.stopping import STOPPING
 
 GRACE_SECONDS = 8
 """Granted twice, before SIGTERM and before SIGKILL: a run with a dead rank is over within 30 seconds."""
+
+_AFTER_THE_FIRST_SECONDS = 1.0
+"""What a process waits that fails: where another was lost, all fail, and the one that was lost is to be named."""
 
 _HERE = "127.0.0.1"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -89,6 +93,9 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
         sys.exit(1)
     except KeyboardInterrupt:  # which PyTorch would take for a good end
         sys.exit(INTERRUPTED)
+    except Exception:
+        time.sleep(_AFTER_THE_FIRST_SECONDS)
+        raise
 
 
 @contextmanager

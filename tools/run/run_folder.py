@@ -34,31 +34,37 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         if overwrite and resume:
             raise InputError("--overwrite and --resume: one deletes the run that the other continues; give one of them")
-        if overwrite:
-            self._clear()
-        self.continues = (path / _SETTINGS).exists()
-        if resume and not self.continues:
-            raise InputError(f"--resume: {path} holds no run; leave --resume out to start one")
-        if self.continues:
-            self._refuse_unless_equal(identity)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path}: exists and is no run folder; give another --out")
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            _write_json(path / _SETTINGS, identity)
+            if overwrite:
+                self._clear()
+            self.continues = self._take(resume=resume)
         except OSError as error:
             raise InputError(f"--out {path}: {error.strerror}; give a folder that can be written") from None
 
     def cut_metrics(self, step: int, epoch: int) -> None:
         """Drop the lines of steps after a checkpoint, and of validations from its epoch on: they will be done again."""
-        if self.metrics.exists():
-            lines = self.metrics.read_text().splitlines()
-            kept = [line for line in lines if _is_done(line, step, epoch)]
-            self.metrics.write_text("".join(line + "\n" for line in kept))
+        if not self.metrics.exists():
+            return
+        text = self.metrics.read_text(errors="replace")
+        kept = "".join(line + "\n" for line in text.splitlines() if _is_done(line, step, epoch))
+        if kept != text:
+            _replace(self.metrics, kept)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as finished."""
         _write_json(self.path / _RESULT, result)
+
+    def _take(self, *, resume: bool) -> bool:
+        """Make the folder this run's, or refuse to; say whether it holds a part of this run."""
+        if continues := (self.path / _SETTINGS).exists():
+            self._refuse_unless_equal(self.identity)
+        elif resume:
+            raise InputError(f"--resume: {self.path} holds no run; leave --resume out to start one")
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"{self.path}: exists and is no run folder; give another --out")
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        _write_json(self.path / _SETTINGS, self.identity)
+        return continues
 
     def _clear(self) -> None:
         if self.path.exists() and any(self.path.iterdir()) and not (self.path / _SETTINGS).exists():
@@ -100,6 +106,11 @@ def _is_done(line: str, step: int, epoch: int) -> bool:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
+    _replace(path, json.dumps(value, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file; what was there stays until the new one is whole."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.write_text(text)
     partial.replace(path)

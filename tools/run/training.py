@@ -70,9 +70,9 @@ def run_training(options: TrainOptions) -> None:
             if start:
                 click.echo(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
         saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints)
-        saving.continue_from_newest(trainer, streams.train)
-        sinks = open_sinks(folder, settings, trainer, tensorboard=options.tensorboard)
         with ending_in_words(trainer, settings):
+            saving.continue_from_newest(trainer, streams.train)
+            sinks = open_sinks(folder, settings, trainer, tensorboard=options.tensorboard)
             _train(folder, trainer, streams, saving, sinks)
     if folder:
         report_after(folder.path)

@@ -44,8 +44,13 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], Captured
     def nothing(_: Any) -> Iterator[None]:
         yield
 
+    @contextmanager
+    def recording(_: Any, *, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local", "the stream's threads allocate memory all the time"
+        yield
+
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", nothing)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
     monkeypatch.setattr(torch.cuda, "stream", nothing)
     monkeypatch.setattr(torch.cuda, "Stream", NoStream)
     monkeypatch.setattr(torch.cuda, "current_stream", NoStream)

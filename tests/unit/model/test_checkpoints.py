@@ -6,6 +6,7 @@ import pickle
 import resource
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_any_program_reads_the_file(tmp_path: Path) -> None:
     assert torch.equal(plain["net.w"], saved.tensors["net.w"])
     assert plain.keys() == saved.tensors.keys()
     assert json.loads((path / "progress.json").read_text())["step"] == 2
+
+
+def test_one_process_hears_no_warning_that_it_is_one(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_checkpoint(save_checkpoint(tmp_path, checkpoint(2), keep=1))
 
 
 def test_only_what_is_wanted_is_read(tmp_path: Path) -> None:
@@ -129,6 +136,13 @@ def test_without_room_the_checkpoint_before_stays(tmp_path: Path, size_bytes: in
     writer.save(larger)
     writer.wait()
     assert names(tmp_path) == ["LATEST", "step-000000004"]
+
+
+def test_a_folder_that_vanished_is_not_made_anew(tmp_path: Path) -> None:
+    """Below a disk that was unmounted lies another."""
+    with pytest.raises(CheckpointError, match=r"step-000000002: cannot be written \(.*the run's folder is gone"):
+        save_checkpoint(tmp_path / "checkpoints", checkpoint(2), keep=1)
+    assert names(tmp_path) == []
 
 
 def test_storage_that_is_not_shared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,17 @@ def test_a_tower_alone_starts_as_it_does_beside_the_other() -> None:
         assert torch.equal(parameter, together[name]), name
 
 
+def test_of_a_single_class_the_second_tower_has_none() -> None:
+    settings = NetSettings(arch="alexnet-2012", classes=1)
+    whole, alone = build_network(settings), build_network(settings, (1,))
+    for net in (whole, alone):
+        initialise(net, InitSettings(kind="he"), seed=5)
+    of_whole = dict(whole.named_parameters())
+    assert of_whole["towers.1.fc8.weight"].shape == (0, 4096)
+    for name, parameter in alone.named_parameters():
+        assert torch.equal(parameter, of_whole[name]), name
+
+
 def test_a_table_without_the_networks_layers_is_refused() -> None:
     with pytest.raises(InputError, match=r"init\.kind=source-2012: has no values for c1, s2, .* of lenet-5; he, lecun"):
         initialised("lenet-5", "source-2012")

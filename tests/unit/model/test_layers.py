@@ -1,10 +1,13 @@
 """The two layers PyTorch lacks: against PyTorch's own where it has one, and invariant over layout."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from alexnet.model.layers import HashDropout, LocalResponseNorm, StepClock
+from alexnet.model.layers import HashDropout, LocalResponseNorm, SameMapNorm, StepClock
 
 
 @pytest.mark.parametrize("channels", [48, 128, 3])
@@ -22,6 +25,39 @@ def test_normalisation_equals_pytorchs(channels: int) -> None:
 def test_normalisation_keeps_channels_last() -> None:
     x = torch.randn(2, 48, 9, 9).to(memory_format=torch.channels_last)
     assert LocalResponseNorm(48)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def gpu_autocast() -> Iterator[None]:
+    """Switch on the rules by which bf16 autocast picks types on a GPU; tensors without memory follow them anywhere."""
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+    torch.set_autocast_dtype("cuda", before)
+
+
+@pytest.mark.usefixtures("gpu_autocast")
+@pytest.mark.parametrize("norm", [LocalResponseNorm(48), SameMapNorm(5, 4e-5)])
+def test_normalisation_stays_in_bf16_on_a_gpu(norm: nn.Module) -> None:
+    with FakeTensorMode():
+        for name, _ in list(norm.named_buffers()):
+            setattr(norm, name, torch.empty(48, 48, 1, 1, device="cuda"))
+        x = torch.empty(2, 9, 9, 48, dtype=torch.bfloat16, device="cuda").movedim(-1, 1)
+        assert x.square().dtype == torch.float32, "what autocast makes of it elsewhere"
+        y = norm(x)
+        assert y.dtype == torch.bfloat16
+        assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_normalisation_in_bf16_is_that_of_its_type() -> None:
+    """Autocast changes nothing of it: the same bits."""
+    x = (torch.randn(2, 48, 9, 9, generator=torch.Generator().manual_seed(0)) * 40).bfloat16()
+    alone = LocalResponseNorm(48)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(LocalResponseNorm(48)(x), alone)
+    torch.testing.assert_close(alone.float(), LocalResponseNorm(48)(x.float()), rtol=2e-2, atol=0)  # four roundings
 
 
 def dropout(first_unit: int = 0, layer: int = 6, step: int = 5, first_row: int = 0, seed: int = 1) -> HashDropout:

@@ -68,6 +68,8 @@ def test_what_there_is_includes_what_is_held() -> None:
 def test_only_failed_allocations_are_lack_of_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(torch.AcceleratorError("CUDA error: out of memory"))
     assert not is_out_of_memory(RuntimeError("NCCL error"))
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**55, dtype=torch.uint8)

@@ -132,7 +132,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         ("list.pth", "is no state dict of tensors by name"),
         ("number.pth", "is no state dict of tensors by name"),
         ("cut.pth", "is damaged, or holds more than tensors"),
-        (".", "not a whole checkpoint"),
+        (".", "is no run folder, and no whole checkpoint of one; give one"),
     ):
         with pytest.raises(InputError, match=f"^--init .*{said}"):
             take_weights(network("lenet-5"), tmp_path / name)

@@ -1,6 +1,8 @@
 """Settings: a recipe, changed key by key, wrong ones refused before any work."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -138,9 +140,26 @@ def test_overwrite_deletes_runs_only(tmp_path: Path) -> None:
     assert (tmp_path / "photos.zip").exists()
 
 
-def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(tmp_path: Path) -> None:
+def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = claim(tmp_path / "run")
     done = '{"step": 1, "epoch": 0}\n{"step": 1, "epoch": 0, "val_loss": 1}\n{"step": 2, "epoch": 1}\n'
     folder.metrics.write_text(done + '{"step": 2, "epoch": 1, "val_loss": 1}\n{"step": 3, "epoch": 2}\n{"st')
+    before = folder.metrics.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            folder.cut_metrics(2, 1)
+    assert folder.metrics.read_text() == before, "a full disk takes none of them"
     folder.cut_metrics(2, 1)
     assert folder.metrics.read_text() == done
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_folder_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--out .*: File name too long; give a folder that can be written"):
+        claim(tmp_path / ("a" * 300))
