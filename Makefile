@@ -63,21 +63,31 @@ test-all: check
 gpu-check: $(VENV)/.installed-dev
 	@$(BIN)/python -m alexnet.tools.gpu_check --out runs/gpu-check
 
-# Nothing else should run meanwhile. One file a run; the page is made of them. What DATA and SOURCE are not given is drawn.
-MEASURED := docs/measurements
+# Nothing else should run meanwhile. What DATA and SOURCE are not given is drawn. One file a run; the page is made of
+# them. docs/measurements is written at the end, when all runs are whole and of data that may be quoted.
+MEASURED := build/measured
 LOADERS := webdataset,torch,dali,ffcv,spdl
 REPEATED := jpeg-window,jpeg-full,stream-uint8,stream-float32,dali-plain
 PICTURES := $(or $(SOURCE),build/bench-source)
+ABSENT := from importlib.util import find_spec as f; print(*(p for p in ("ffcv", "spdl", "simplejpeg") if not f(p)))
 
-measure: $(VENV)/.installed
+$(VENV)/.installed-peers: $(VENV)/.installed
+	@echo "installing the loaders that are compared with ..."
+	@if $(PIP) -e '.[peers]'; then touch $@; fi
+
+measure: $(VENV)/.installed-peers
+	@absent="$$($(BIN)/python -c '$(ABSENT)')"; test -z "$$absent" || echo "not installed, so without rows: $$absent (docs/benchmarks.md)"
 	@test -n "$(SOURCE)" || $(BIN)/alexnet-prep synth build/bench-source --layout official --classes 100 --images 2000
-	@mkdir -p $(MEASURED)
-	@$(BIN)/alexnet-bench dataloader $(DATA) --seconds 1 --compare $(LOADERS) --json $(MEASURED)/dataloader.json
-	@$(BIN)/alexnet-bench model --seconds 1 --layers --json $(MEASURED)/model.json
-	@$(BIN)/alexnet-bench train $(DATA) --scaling 1,2 --json $(MEASURED)/train.json
-	@$(BIN)/alexnet-bench prep $(PICTURES) --images 1600 --rounds 5 --json $(MEASURED)/prep.json
-	@for run in 1 2 3 4; do \
-	$(BIN)/alexnet-bench dataloader $(DATA) --rows $(REPEATED) --seconds 0.5 --json $(MEASURED)/repeat-$$run.json || exit; done
+	@rm -rf $(MEASURED) && mkdir -p $(MEASURED)/measurements
+	@$(BIN)/alexnet-bench dataloader $(DATA) --seconds 1 --compare $(LOADERS) --json $(MEASURED)/measurements/dataloader.json
+	@$(BIN)/python -m alexnet.tools.bench.measurements $(MEASURED) >/dev/null  # data too few to be quoted: told now
+	@$(BIN)/alexnet-bench model --seconds 1 --layers --json $(MEASURED)/measurements/model.json
+	@$(BIN)/alexnet-bench train $(DATA) --scaling 1,2 --json $(MEASURED)/measurements/train.json
+	@$(BIN)/alexnet-bench prep $(PICTURES) --images 1600 --rounds 5 --json $(MEASURED)/measurements/prep.json
+	@for run in 1 2 3 4; do $(BIN)/alexnet-bench dataloader $(DATA) --rows $(REPEATED) --seconds 0.5 \
+	  --json $(MEASURED)/measurements/repeat-$$run.json || exit; done
+	@$(BIN)/python -m alexnet.tools.bench.measurements $(MEASURED)
+	@cp $(MEASURED)/measurements/*.json docs/measurements
 	@$(MAKE) measurements-page
 
 measurements-page: $(VENV)/.installed

@@ -68,13 +68,18 @@ def read_checksums(root: Path) -> Checksums:
 
 
 def entries_below(root: Path) -> list[str]:
-    """Return the path, relative to `root`, of everything in it but folders; an empty folder counts and ends in `/`.
+    """Return the path, relative to `root`, of everything in it but folders.
 
-    Links are not followed, except where a whole split is one. Sorted by the bytes of the path.
+    A folder that is empty, or cannot be looked into, counts and ends in `/`. Links are not followed, except where a
+    whole split is one. Sorted by the bytes of the path.
     """
     tops = [root, *(root / split for split in SPLITS if (root / split).is_symlink())]
     found = []
-    for folder, folders, files in itertools.chain.from_iterable(os.walk(top) for top in tops):
+
+    def closed(error: OSError) -> None:
+        found.append(f"{Path(error.filename).relative_to(root).as_posix()}/")
+
+    for folder, folders, files in itertools.chain.from_iterable(os.walk(top, onerror=closed) for top in tops):
         here = Path(folder).relative_to(root)
         links = [
             name for name in folders if (Path(folder) / name).is_symlink() and (here / name).as_posix() not in SPLITS

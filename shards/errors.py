@@ -1,4 +1,4 @@
-"""The one exception for what a user gave and can mend."""
+"""The one exception for what a user gave and can mend, and how what is said stays one line."""
 
 
 class InputError(ValueError):
@@ -17,3 +17,8 @@ class SampleError(InputError):
     def __init__(self, sample_id: int, message: str) -> None:
         super().__init__(message)
         self.sample_id = sample_id
+
+
+def one_line(text: str) -> str:
+    """Return text in which all that would break the line, steer a terminal or not encode, as in names, is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from alexnet.shards.errors import InputError, SampleError
 from alexnet.shards.index import IndexRows, read_index
-from alexnet.shards.manifest import MEAN_IMAGE_NAME, Manifest, ShardRecord, Split, read_manifest
+from alexnet.shards.manifest import INDEX_NAME, MEAN_IMAGE_NAME, Manifest, ShardRecord, Split, read_manifest
 
 _HEADER_BYTES = 512
 _NAME_BYTES = 100
@@ -37,7 +37,8 @@ class SplitReader:
     """Give random access to a split's samples, ids 0..N-1 in the order of the shards; from any thread.
 
     `labels`: int32 (N,). Making one checks every tar's size against the manifest and opens none; a tar is opened when
-    its first sample is asked for. Raises InputError for a data set that is missing, incomplete or altered in size.
+    its first sample is asked for. Raises InputError for a data set that is missing, incomplete or altered in size, and
+    for an index that points nowhere.
     """
 
     def __init__(self, root: Path, split: Split) -> None:
@@ -47,6 +48,7 @@ class SplitReader:
         self.shards: tuple[ShardRecord, ...] = self.manifest.shards_of(split)
         _check_sizes(root, self.shards)
         self._rows = read_index(root, self.manifest, split)
+        _check_rows(root, self._rows, {"label": len(self.manifest.classes), "shard": len(self.shards)})
         self.labels: npt.NDArray[np.int32] = np.ascontiguousarray(self._rows["label"])
         self._files: OrderedDict[int, ShardFile] = OrderedDict()  # the one used last is last
         self._lock = threading.Lock()
@@ -126,6 +128,17 @@ class SplitReader:
                 sample_id,
                 f"{path}: sample {sample_id}: the tar ends at byte {offset + count:,}, inside it: it was cut short "
                 "after this run began; bring it back from a copy",
+            )
+
+
+def _check_rows(root: Path, rows: IndexRows, below: dict[str, int]) -> None:
+    """Refuse rows that point nowhere: a label of no class would train, or fail far from here."""
+    for field in ("label", "shard", "offset", "length") if len(rows) else ():
+        least, most = int(rows[field].min()), int(rows[field].max())
+        if least < 0 or most >= below.get(field, most + 1):
+            raise InputError(
+                f"{root / INDEX_NAME}: has a {field} of {least if least < 0 else most}, which cannot be; it is "
+                "damaged: bring it back from a copy, or rebuild the data with `alexnet-prep shard`"
             )
 
 

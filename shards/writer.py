@@ -90,7 +90,9 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
         tar.finish()
         file.flush()
         os.fsync(file.fileno())
-    path.with_suffix(".idx").write_text("\n".join([f"v1.2 {len(places)}", *dali_lines]) + "\n")
+    dali_index = path.with_suffix(".idx")
+    dali_index.write_text("\n".join([f"v1.2 {len(places)}", *dali_lines]) + "\n")
+    put_on_disk(dali_index)
     record = ShardRecord(
         split=split,
         file=shard_file(split, number),
@@ -105,6 +107,12 @@ def publish_shard(root: Path, record: ShardRecord) -> None:
     """Rename a written shard into place: from now on it counts as complete."""
     path = root / record.file
     _partial(path).replace(path)
+
+
+def put_on_disk(path: Path) -> None:
+    """Wait until a file's bytes are on the disk: after a power cut, a later rename may be there and they not."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def remove_partials(root: Path) -> None:

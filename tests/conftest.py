@@ -31,6 +31,14 @@ def signals_as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def the_same_terminal_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing depend on whose terminal, editor or CI the tests run in: one that is dumb shows no bars."""
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def ci_100() -> Path:
     return Path(__file__).parent.parent / "shards" / "ci-100"

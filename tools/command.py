@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,8 +30,8 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except InputError as error:
-            raise UserMistake(str(error)) from None
+            raise UserMistake(one_line(str(error))) from None
         except StoppedError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(one_line(str(error))) from None
 
     return wrapped

@@ -14,6 +14,7 @@ from pathlib import Path
 import pynvml
 
 from alexnet.pipeline.decoders.jpeg_engine import nvml_gpu
+from alexnet.shards.cores import usable_cores
 
 _PACKAGES = {
     "alexnet": "alexnet",
@@ -70,7 +71,7 @@ def describe_machine() -> Machine:
     return Machine(
         system=platform.platform(),
         cpu=_cpu_model(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         gpu=gpu,
         gpu_why=why,

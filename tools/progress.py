@@ -80,11 +80,17 @@ class ProgressView(Protocol):
 def progress(*, as_json: bool, stream: TextIO | None = None) -> Iterator[ProgressView]:
     """Show progress while a block runs, on standard output or another stream, and clean up however the block ends."""
     out = stream or sys.stdout
-    view: ProgressView = JsonEvents(out) if as_json else Bar(out) if out.isatty() else PlainLines(out)
+    view: ProgressView = JsonEvents(out) if as_json else Bar(out) if _can_move(out) else PlainLines(out)
     try:
         yield view
     finally:
         view.close()
+
+
+def _can_move(stream: TextIO) -> bool:
+    """Say whether a stream is a terminal, and one that can write over its lines: an editor's or a CI's often cannot."""
+    console = Console(file=stream)
+    return stream.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
 class Bar:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.command import one_line_errors
 
 _DEFAULT_IMAGES = 12
@@ -38,9 +38,9 @@ def show(data: Path, out: Path | None, images: int) -> None:
     _check_out(html, data, given=out is not None)
     png = html.with_suffix(".png")
     found = survey(data, images)
-    for file, content in ((html, page(found).encode()), (png, contact_png(found))):
+    for file, content in ((html, page(found).encode("utf-8", "backslashreplace")), (png, contact_png(found))):
         _write(file, content)
-        click.echo(f"{file}: {len(content) / 1e6:,.1f} MB")
+        click.echo(one_line(f"{file}: {len(content) / 1e6:,.1f} MB"))
 
 
 def _check_out(html: Path, data: Path, *, given: bool) -> None:

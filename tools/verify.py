@@ -11,7 +11,8 @@ from typing import Any, TextIO
 import click
 
 from alexnet import __version__
-from alexnet.shards.errors import InputError
+from alexnet.shards.cores import usable_cores
+from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.verify.check import verify as verify_data_set
 from alexnet.shards.verify.report import Report
 from alexnet.tools.command import one_line_errors
@@ -50,14 +51,17 @@ def verify(data: Path, deep: bool, workers: int | None, receipt: str | None, as_
         interruptible("interrupted; nothing was changed"),
         progress(as_json=as_json, stream=stream if as_json else sys.stderr) as view,
     ):
-        report = verify_data_set(
-            data,
-            decode=decode,
-            workers=workers or _cores(),
-            on_progress=lambda done, total: view.update(_amount(done, total)),
-        )
+        try:
+            report = verify_data_set(
+                data,
+                decode=decode,
+                workers=workers or usable_cores(),
+                on_progress=lambda done, total: view.update(_amount(done, total)),
+            )
+        except PermissionError as error:
+            raise InputError(f"{error.filename or data}: {error.strerror}; all of {data} must be readable") from None
     (_say if as_json else _print)(data, report, deep, stream)
-    text = json.dumps(receipt_of(data, report, deep), indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(receipt_of(data, report, deep), indent=1) + "\n"
     if receipt == _STDOUT:
         click.echo(text, nl=False)
     elif out is not None:
@@ -90,7 +94,7 @@ def _print(data: Path, report: Report, deep: bool, stream: TextIO) -> None:
     """Tell people: a line a finding, and a summary."""
     for finding in report.findings:
         click.echo(str(finding), file=stream)
-    click.echo(_summary(data, report, deep), file=stream)
+    click.echo(one_line(_summary(data, report, deep)), file=stream)
 
 
 def _say(data: Path, report: Report, deep: bool, stream: TextIO) -> None:
@@ -115,10 +119,11 @@ def _say(data: Path, report: Report, deep: bool, stream: TextIO) -> None:
 
 def _summary(data: Path, report: Report, deep: bool) -> str:
     images = " and ".join(f"{count:,} {split}" for split, count in report.images.items())
+    shards = f"{report.shards:,} shard{'s' if report.shards != 1 else ''}"
     looked = f"{report.decoded:,} images decoded" if deep else "pixels not looked at (--deep does)"
     speed = report.bytes / 1e6 / max(report.seconds, 1e-9)
     checked = (
-        f"{data}: {images} images in {report.shards:,} shards; {report.files:,} files, {report.bytes / 1e6:,.1f} MB "
+        f"{data}: {images} images in {shards}; {report.files:,} files, {report.bytes / 1e6:,.1f} MB "
         f"checked in {report.seconds:,.1f} s ({speed:,.0f} MB/s), {looked}"
     )
     found = len(report.findings)
@@ -150,7 +155,3 @@ def _decoder() -> Any:
     from alexnet.tools.stored_jpeg import decode_stored
 
     return decode_stored
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

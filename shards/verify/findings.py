@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
+from alexnet.shards.errors import one_line
+
 _MOST_PER_FILE = 10  # a tar that was cut in half would otherwise fill the screen with its missing samples
 
 
@@ -18,7 +20,7 @@ class Finding:
     def __str__(self) -> str:
         """Say it in one line, whatever characters a file's name holds."""
         where = self.file if self.sample is None else f"{self.file}, sample {self.sample}"
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{where}: {self.problem}")
+        return one_line(f"{where}: {self.problem}")
 
 
 class FindingList:

@@ -7,17 +7,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from ctypes import c_longlong
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import starting_workers
 from alexnet.shards.verify.shard import ShardOutcome, ShardTask, check_shard
 
 _POLL_SECONDS = 0.1
-_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def check_shards(
@@ -36,7 +35,7 @@ def check_shards(
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(counter, lifeline))
     seen = 0
     try:
-        with _one_thread_each():  # processes start as tasks are submitted
+        with starting_workers():  # they start as tasks are submitted
             pending: set[Future[ShardOutcome]] = {pool.submit(_run, root, task) for task in tasks}
         while pending:
             done, pending = wait(pending, timeout=_POLL_SECONDS)
@@ -54,20 +53,6 @@ def check_shards(
     finally:
         held.close()  # workers that are still busy leave at once
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Have processes that start meanwhile compute on one thread each: they are the parallelism."""
-    before = os.environ.get(_BLAS_THREADS)
-    os.environ[_BLAS_THREADS] = "1"  # read when a process loads NumPy
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_BLAS_THREADS]
-        else:
-            os.environ[_BLAS_THREADS] = before
 
 
 _counter: Any  # bytes read by all workers, set in each when it starts

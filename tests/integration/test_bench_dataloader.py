@@ -119,6 +119,23 @@ def test_a_row_that_hangs_or_dies_is_told_from_the_others(ci_100: Path, monkeypa
     assert len(fine.rounds) == SHORT.rounds
 
 
+def test_what_a_row_wrote_goes_with_it(ci_100: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed deletes nothing itself, and FFCV's file has 2 GB."""
+    script = "import tempfile; open(tempfile.mkdtemp() + '/large', 'w').close(); raise SystemExit(3)"
+    monkeypatch.setattr(rounds, "command_of", lambda row, settings: [sys.executable, "-c", script])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (left,) = measure(ci_100, READ)
+    assert left.why == "left with exit code 3"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_smaller_than_a_window_are_taken_whole(data_set: Path) -> None:
+    rows = [row for row in rows_of(2, "cpu") if row.name in ("jpeg-window", "stream-float32")]
+    for one in measure(data_set, *rows, timing=Timing(rounds=1, seconds=0.05)):
+        assert one.why == "", "40 px, where windows have 224"
+        assert one.rounds[0]["images"] > 0
+
+
 def test_ctrl_c_leaves_what_was_measured_until_then(ci_100: Path) -> None:
     def say(text: str) -> None:
         if text.startswith("round 2"):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from alexnet.pipeline.host import available
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.converter.encoding import ENCODINGS
+from alexnet.tools.bench.converter.encoding import CUT, ENCODINGS
 from alexnet.tools.bench.converter.generated import write_pictures
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.samples.small_sets import write_mnist
@@ -24,11 +24,12 @@ def test_each_way_beside_the_default(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "encoding.json").read_text())
     assert report["conditions"]["images"] == 6
     rows = {row["name"]: row for row in report["rows"]}
-    assert list(rows) == [way.name for way in ENCODINGS]
+    assert list(rows) == [*(way.name for way in ENCODINGS), *CUT]
     default = rows["default"]
     assert default["options"] == {"quality": ConvertSettings().quality, "subsampling": "4:2:0"}
     assert default["ratio"] == default["whole_ratio"] == default["encode_seconds_ratio"] == 1
-    for row in rows.values():
+    for name, row in rows.items():
+        assert (row["whole_images_per_s"] is None) == (name in CUT)
         assert 0 < row["images_per_s"]["min"] <= row["images_per_s"]["median"] <= row["images_per_s"]["max"]
     # Lossless choices change bytes and no pixel; quality and chroma change both, in a known direction.
     for lossless in ("optimised Huffman tables", "a restart marker each MCU row", "progressive"):

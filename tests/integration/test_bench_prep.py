@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from alexnet.tools.bench.converter.generated import write_entries, write_picture
 from alexnet.tools.bench.converter.index_memory import make_up
 from alexnet.tools.bench.converter.prep_memory import MemoryBench, measure_index, measure_worker
 from alexnet.tools.bench.measuring.process_memory import peak_bytes
+from alexnet.tools.bench.schema import faults
+from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.samples.small_sets import write_mnist
 
@@ -35,8 +38,41 @@ def test_speed_and_second_calls_beside_the_bound(tmp_path: Path) -> None:
     for key in ("headers_s", "index_s", "resumed_s", "complete_s"):
         assert 0 < resume[key]["min"] <= resume[key]["median"] <= resume[key]["max"]
     assert resume["resumed_s"]["median"] > resume["index_s"]["median"]
-    assert resume["complete_s"]["median"] > resume["headers_s"]["min"] / 2
     assert 20 < report["largest_worker_mb"] < 300
+
+
+def test_ctrl_c_writes_the_rounds_that_were_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "pictures", 32)
+    bounds: Iterator[float | KeyboardInterrupt] = iter([100.0, KeyboardInterrupt()])
+
+    def bound(_: Source) -> float:
+        one = next(bounds)
+        if isinstance(one, KeyboardInterrupt):
+            raise one
+        return one
+
+    monkeypatch.setattr("alexnet.tools.bench.converter.prep._bound", bound)
+    arguments = ["prep", str(tmp_path / "pictures"), "--images", "32", "--workers", "1", "--rounds", "3"]
+    result = CliRunner().invoke(main, [*arguments, "--json", str(tmp_path / "prep.json")])
+    assert result.exit_code == 130, result.output
+    assert "interrupted: these are the rounds up to then" in result.stderr
+    report = json.loads((tmp_path / "prep.json").read_text())
+    assert faults(report) == []
+    assert report["conditions"]["rounds"] == len(report["bound_rounds"]) == len(report["rows"][0]["rounds"]) == 1
+    bounds = iter([KeyboardInterrupt()])
+    nothing = CliRunner().invoke(main, arguments)
+    assert nothing.exit_code == 130
+    assert nothing.stderr.strip().endswith("interrupted before a round was over")
+
+
+def test_ctrl_c_ends_the_measuring_of_memory_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alexnet.tools.bench.converter.prep_memory.measure_index", interrupted)
+    result = CliRunner().invoke(main, ["prep-memory", "--quick"])
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "interrupted; nothing was written"
 
 
 @pytest.mark.parametrize("command", ["prep", "prep-memory"])

@@ -24,6 +24,8 @@ from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.sources.walk import OnWalk, Walked
 from alexnet.tools.prep import main
+from alexnet.tools.samples.layouts import write_files
+from tests.conftest import encode_picture
 
 OPTIONS = ("--size", "40", "--shard-images", "10", "--seed", "7", "--workers", "1")
 
@@ -147,6 +149,66 @@ def test_what_can_be_refused_before_any_header_is_read_is(official: Path, data_s
     events_of(official, begun, "--max-rejected", "3")
     (begun / "notes.txt").touch()
     assert "also holds notes.txt" in refused(official, begun, "--overwrite")
+
+
+def test_options_that_would_do_nothing_or_harm_are_refused(official: Path, tmp_path: Path) -> None:
+    assert "size_px=0: must be between" in refused(official, tmp_path / "set", "--size", "0")
+    assert "--address here:1: is of a Ray cluster; add --engine ray" in refused(
+        official, tmp_path / "set", "--address", "here:1"
+    )
+    write_files(tmp_path / "pictures" / "cat", {"1.jpg": encode_picture(1)})
+    for inside in ("out", "cat/out", "../pictures"):
+        line = refused(tmp_path / "pictures", tmp_path / "pictures" / inside)
+        assert f"lies in {tmp_path / 'pictures'}, whose files are taken for images" in line
+    assert not (tmp_path / "pictures" / "out").exists()
+
+
+def test_names_of_any_bytes_break_no_line_and_no_page(tmp_path: Path) -> None:
+    """Linux allows every byte in a name but two, and terminals obey some."""
+    source, odd = tmp_path / "pic\udcfftures", "\udcff\n<b>\x1b[31m.jpg"
+    write_files(source / "cat\n", {"1.jpg": encode_picture(1), odd: b"no picture"})
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in a terminal: surrogates are not written
+
+    def prep(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "alexnet.tools.prep", *map(str, arguments)]
+        return subprocess.run(command, env=strict, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    stopped = prep("shard", source, *OPTIONS, "--on-error", "fail")
+    assert stopped.returncode == 1
+    escaped = r"cat\n/\udcff\n<b>\x1b[31m.jpg: \udcff\n<b>\x1b[31m.jpg at byte 0: not an image of any known format"
+    assert stopped.stderr == f"Error: --on-error fail: {escaped}\n"
+    written = prep("shard", source, *OPTIONS)
+    assert written.returncode == 0, written.stderr
+    assert f"{tmp_path}/pic\\udcfftures-40 is complete" in written.stdout
+    made = tmp_path / f"{source.name}-40"
+    assert prep("verify", made, "--receipt", "-").returncode == 0
+    shown = prep("show", made, "--out", "page.html")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert r"\udcff" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_the_output_lies_beside_the_source_also_if_that_is_two_dots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path / "pictures" / "cat", {"1.jpg": encode_picture(1)})
+    monkeypatch.chdir(tmp_path / "pictures" / "cat")
+    result = CliRunner().invoke(main, ["shard", "..", *OPTIONS])
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "pictures-40"]
+    monkeypatch.chdir(tmp_path)
+    again = CliRunner().invoke(main, ["shard", "pictures", "--out", "pictures-40", *OPTIONS])
+    assert "pictures-40 was already complete; nothing to do" in again.output
+
+
+def test_overwrite_reads_the_source_anew(tmp_path: Path) -> None:
+    """A picture that was mended in place is not noticed by the kept index, so it must have a way in."""
+    source, out = tmp_path / "pictures", tmp_path / "set"
+    write_files(source / "cat", {f"{i}.jpg": encode_picture(i) for i in range(3)} | {"bad.jpg": b"no picture"})
+    stopped = CliRunner().invoke(main, ["shard", str(source), "--out", str(out), *OPTIONS, "--max-rejected", "0"])
+    assert stopped.exit_code == 1
+    (source / "cat" / "bad.jpg").write_bytes(encode_picture(9))
+    assert (out / ".work" / "index").exists()
+    assert events_of(source, out, "--overwrite")[-1]["counts"]["train"] == {"input": 4, "written": 4, "rejected": 0}
 
 
 def test_overwrite_where_there_is_nothing_yet_begins(official: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The converter outlives what happens to it: kills at any moment, workers that die, images that kill."""
 
+import contextlib
 import os
 import random
 import select
@@ -39,9 +40,11 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return digests(root)
 
 
-def start(source: Path, root: Path) -> subprocess.Popen[str]:
+def start(source: Path, root: Path, *, own_session: bool = False) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "alexnet.tools.prep", "shard", str(source), "--out", str(root), *OPTIONS]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=own_session
+    )
 
 
 def children(pid: int) -> list[int]:
@@ -65,6 +68,15 @@ def kill(process: subprocess.Popen[str], victim: str) -> None:
             os.kill(pid, signal.SIGKILL)
         return
     process.send_signal({"parent": signal.SIGKILL, "SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}[victim])
+
+
+def wait_until_a_worker_starts(process: subprocess.Popen[str]) -> None:
+    """Wait until Python runs in a worker and loads NumPy: our own code is about to be read there."""
+    while process.poll() is None:
+        for pid in children(process.pid):
+            with contextlib.suppress(OSError):
+                if b"_multiarray_umath" in Path(f"/proc/{pid}/maps").read_bytes():
+                    return
 
 
 def assert_gone(pids: list[int]) -> None:
@@ -113,6 +125,15 @@ def test_killed_at_random_moments_it_continues_and_gives_the_same_bytes(
     for seed in range(3):
         disturb_until_done(source, tmp_path / str(seed), seed, kills=1)
         assert digests(tmp_path / str(seed)) == undisturbed
+
+
+def test_ctrl_c_reaches_workers_too_and_only_the_command_answers(source: Path, tmp_path: Path) -> None:
+    """A terminal sends it to all processes; one in which Python is starting would print a traceback."""
+    process = start(source, tmp_path / "set", own_session=True)
+    wait_until_a_worker_starts(process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "interrupted; the same command continues\n")
 
 
 @pytest.mark.slow

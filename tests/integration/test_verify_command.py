@@ -131,6 +131,16 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
     assert "Traceback" not in result.output
 
 
+def test_what_may_not_be_read_is_told_apart(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(copy / "train"))
+
+    monkeypatch.setattr(verify_command, "verify_data_set", denied)
+    result = run(copy)
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {copy / 'train'}: Permission denied; all of {copy} must be readable\n"
+
+
 def test_ctrl_c_is_told_apart_from_findings(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

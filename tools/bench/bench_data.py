@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.data import find_data
@@ -37,7 +38,7 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
         return folder, f"drawn by `alexnet-prep synth` with seed {SEED}, found in the cache"
     if short := _no_room(folder.parent, images):
         return bundled, f"the bundled images, as {short}"
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     click.echo(
         f"no DATA was given: drawing {images:,} images into {folder}, once; about {images * _IMAGE_BYTES / 1e9:.1f} GB "
         f"and {images / _CORE_IMAGES_PER_S / cores / 60:.1f} minutes (--quick takes the bundled 100 images instead)",
@@ -48,8 +49,13 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
+    """Return the folder for what can be made again. Raises InputError for a user without any, as in some containers."""
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "alexnet"
+    try:
+        return Path.home() / ".cache" / "alexnet"
+    except RuntimeError:
+        raise InputError("this user has no home folder to draw images into: give DATA, or set XDG_CACHE_HOME") from None
 
 
 def _wanted_images() -> int:

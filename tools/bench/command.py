@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from alexnet.tools.bench.names import numbers
+from alexnet.tools.bench.names import SECONDS, Finite, numbers
 from alexnet.tools.bench.net_commands import model, train
 from alexnet.tools.command import one_line_errors
 
@@ -32,20 +32,14 @@ main.add_command(train)
 @click.option("--threads", type=click.IntRange(min=1), help="Of each loader.  [default: one a core]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 5; 3 with --quick]")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0.05), help="Of one row in one round.  [default: 2; 0.5 with --quick]"
-)
+@click.option("--seconds", type=SECONDS, help="Of one row in one round.  [default: 2; 0.5 with --quick]")
 @click.option("--quick", is_flag=True, help="The main rows only, under a minute without --compare.")
 @click.option("--rows", default="", help="Only these, with commas between; a wrong name lists them all.")
 @click.option(
     "--compare", default="", help="Other loaders, of webdataset,torch,dali,ffcv,spdl,nvimagecodec,torchvision."
 )
-@click.option(
-    "--need", type=click.FloatRange(min=0, min_open=True), help="Images/s the trainer takes, for the verdict."
-)
-@click.option(
-    "--tune", "tune_seconds", type=click.FloatRange(min=0), default=0.0, help="Seconds to search options for."
-)
+@click.option("--need", help="Images/s the trainer takes, for the verdict; or the JSON of `alexnet-bench model`.")
+@click.option("--tune", "tune_seconds", type=Finite(min=0), default=0.0, help="Seconds to search options for.")
 @click.option("--check", is_flag=True, help="Exit code 1 if a guarded ratio fails.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
@@ -63,7 +57,7 @@ def dataloader(
     quick: bool,
     rows: str,
     compare: str,
-    need: float | None,
+    need: str | None,
     tune_seconds: float,
     check: bool,
     json_file: Path | None,
@@ -78,9 +72,10 @@ def dataloader(
     """
     from alexnet.tools.bench.bench_data import bench_data
     from alexnet.tools.bench.loader.dataloader import DataloaderBench, run_dataloader
+    from alexnet.tools.bench.loader.need import read_need
     from alexnet.tools.bench.loader.rows import known_peers
 
-    peers = known_peers(compare)
+    peers, needed = known_peers(compare), read_need(need) if need else None
     folder, why = bench_data(data, quick=quick)
     settings = DataloaderBench(
         data=folder,
@@ -94,7 +89,7 @@ def dataloader(
         quick=quick,
         rows=tuple(name.strip() for name in rows.split(",") if name.strip()),
         peers=peers,
-        need=need,
+        need=needed,
         tune_seconds=tune_seconds,
         check=check,
     )
@@ -104,12 +99,10 @@ def dataloader(
 @main.command()
 @click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--max-slowdown", type=click.FloatRange(0, 0.99), default=0.05, show_default=True, help="That is let pass."
-)
+@click.option("--max-slowdown", type=Finite(0, 0.99), default=0.05, show_default=True, help="That is let pass.")
 @click.option(
     "--run-to-run",
-    type=click.FloatRange(0, 0.5),
+    type=Finite(0, 0.5),
     default=0.02,
     show_default=True,
     help="Deviation of equal runs beyond that of their rounds.",
@@ -173,7 +166,9 @@ def prep_memory(entries: int, classes: int, shard_images: int, walk: bool, quick
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--images", type=click.IntRange(min=1), default=400, show_default=True, help="Taken evenly from SOURCE.")
+@click.option(
+    "--images", type=click.IntRange(1, 4000), default=400, show_default=True, help="Taken evenly from SOURCE."
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Interleaved rounds.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
@@ -183,7 +178,8 @@ def encoding(source: Path, images: int, rounds: int, json_file: Path | None) -> 
     """Compare what a stored image costs to decode, for each way it could have been encoded.
 
     Images of SOURCE are resized as the converter does it, encoded in seven ways, and decoded in turn by one thread:
-    windows as training reads them, and whole. Each way's bytes, error and speed stand beside the default's.
+    windows as training reads them, and whole; those with restart markers also without the rows above each window. Each
+    way's bytes, error and speed stand beside the default's. It takes half a minute.
     """
     from alexnet.tools.bench.converter.encoding import run_encoding
 

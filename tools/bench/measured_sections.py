@@ -11,10 +11,16 @@ def dataloader_section(report: dict[str, Any]) -> list[str]:
     c = report["conditions"]
     rows = [row for group in _GROUPS for row in report[group] if row["images_per_s"]["median"]]
     cells = [
-        (row["title"], _rate(row["images_per_s"], 0), _number(row["images_per_s_all_cores_busy"]["median"], 0),
-         _limit(row), _number(row["memory_mb"]["peak"], 0), _mark(row, c))
+        (
+            row["title"],
+            _rate(row["images_per_s"], 0),
+            "" if row["gpu"] else _number(row["images_per_s_all_cores_busy"]["median"], 0),
+            _limit(row),
+            _number(row["memory_mb"]["peak"], 0),
+            _mark(row, c),
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     heads = ("row", "images/s by wall time", "by CPU time, all cores busy", "of its limit, wall / CPU", "peak MB", "")
     data = f"{c['images']:,} images of {c['bytes_per_image'] / 1e3:.1f} kB, {c['why']}; batches of {c['batch_images']}"
     parts = [f"{data}. {_machine(c)}", _table(heads, cells)]

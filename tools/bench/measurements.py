@@ -35,12 +35,15 @@ Not yet measured: no file here is of a run on a GPU. The code for it is there (`
 
 
 def page_of(docs: Path) -> str:
-    """Return the page for the files in a folder of documentation. Raises InputError for a file that is no report."""
+    """Return the page for the files in a folder of documentation.
+
+    Raises InputError for a file that is no report, and for one whose figures are not to be quoted.
+    """
     files = sorted((docs / FOLDER).glob("*.json"))
     if not files:
         raise InputError(f"{docs / FOLDER}: holds no JSON files; `make measure` writes them")
     repeats = [file for file in files if file.stem.startswith(_REPEATS)]
-    reports = [(file, read_report(file)) for file in files if file not in repeats]
+    reports = [(file, _quotable(file)) for file in files if file not in repeats]
     parts = [_HEAD]
     for command, (title, section) in _SECTIONS.items():
         own = [(file, report) for file, report in reports if report["command"] == command]
@@ -55,6 +58,15 @@ def page_of(docs: Path) -> str:
     if notes.exists():
         parts.append(notes.read_text(encoding="utf-8").strip())
     return _joined(parts)
+
+
+def _quotable(file: Path) -> dict[str, Any]:
+    report = read_report(file)
+    if not report.get("complete", True):
+        raise InputError(f"{file}: is of a run that was interrupted; repeat it")
+    if report["conditions"].get("repeated"):
+        raise InputError(f"{file}: is of {report['conditions']['images']} images from the CPU's cache; give more DATA")
+    return report
 
 
 def _from_run_to_run(files: Iterable[Path]) -> list[str]:

@@ -1,6 +1,10 @@
-"""Options that take several values with commas between."""
+"""Options that click has no type for: several values with commas between, and numbers that are finite."""
 
+import math
 from collections.abc import Iterable
+from typing import Any
+
+import click
 
 from alexnet.model.spelling import nearest
 from alexnet.shards.errors import InputError
@@ -27,3 +31,18 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     if min(found) < 1:
         raise InputError(f"{option} {text}: every number must be at least 1")
     return found
+
+
+class Finite(click.FloatRange):
+    """A range of numbers, without nan, which every comparison lets pass, and without infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number of this range: {self._describe_range()}.", param, ctx)
+        return number
+
+
+SECONDS = Finite(min=0.05, max=3600)
+"""How long a row is measured in one round."""

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from alexnet.model.networks.catalogue import DRAWINGS
-from alexnet.tools.bench.names import numbers, words
+from alexnet.tools.bench.names import SECONDS, numbers, words
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.name_choice import name_of
 from alexnet.tools.run.recipes import recipe_names
@@ -23,7 +23,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 @click.option("--threads", type=click.IntRange(min=1), help="Of the CPU.  [default: one a core]")
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 5; 3 with --quick]")
-@click.option("--seconds", type=click.FloatRange(min=0.05), help="Of one row in one round.  [default: 2; 0.5]")
+@click.option("--seconds", type=SECONDS, help="Of one row in one round.  [default: 2; 0.5]")
 @click.option("--quick", is_flag=True, help="Shorter rounds, and fewer.")
 @click.option("--naive/--no-naive", default=True, show_default=True, help="Beside the naive version.")
 @click.option("--layers/--no-layers", default=None, help="Each layer by itself, in every way.  [default: on a GPU]")
@@ -84,7 +84,7 @@ def model(
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 @click.option("--threads", type=click.IntRange(min=1), help="Of the CPU.  [default: one a core]")
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 5; 3 with --quick]")
-@click.option("--seconds", type=click.FloatRange(min=0.05), help="Of one row in one round.  [default: 2; 0.5]")
+@click.option("--seconds", type=SECONDS, help="Of one row in one round.  [default: 2; 0.5]")
 @click.option("--quick", is_flag=True, help="Shorter rounds, and the bundled images if no DATA are given.")
 @click.option("--json", "json_file", type=_FILE, help="Write the figures here, too.")
 @click.option("--html", "html_file", type=_FILE, help="Write a page of charts.")

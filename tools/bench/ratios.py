@@ -8,7 +8,6 @@ if one is missed. With `--from`, the JSON files in a folder are judged and nothi
 two cores.
 """
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import click
 
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, in_words, missed
 from alexnet.tools.bench.loader.rows import rows_of
@@ -57,7 +57,7 @@ def measured(data: Path | None, source: Path | None) -> Iterator[dict[str, Any]]
     from alexnet.tools.bench.networks import model
 
     folder, why = bench_data(data, quick=False)
-    rows = loader_rows(len(os.sched_getaffinity(0)))
+    rows = loader_rows(usable_cores())
     yield dataloader.measure(
         dataloader.DataloaderBench(
             data=folder, why=why, split="train", batch_images=128, threads=None, device=None, rounds=5, seconds=1.0,
@@ -66,7 +66,8 @@ def measured(data: Path | None, source: Path | None) -> Iterator[dict[str, Any]]
     )  # fmt: skip
     yield model.measure(model.ModelBench(archs=("alexnet-2012",), batches=(OVER_NAIVE_BATCH,)))
     with tempfile.TemporaryDirectory(prefix="alexnet-ratios-") as scratch:
-        yield measure_prep(source or _drawn(Path(scratch)), _PREP_IMAGES, (1,), _PREP_ROUNDS)
+        report, complete = measure_prep(source or _drawn(Path(scratch)), _PREP_IMAGES, (1,), _PREP_ROUNDS)
+        yield report | {"complete": complete}
 
 
 def loader_rows(threads: int) -> tuple[str, ...]:
@@ -98,6 +99,8 @@ def main(data: Path | None, source: Path | None, folder: Path | None) -> None:
         reports = measured(data, source)
     found = []
     for report in reports:
+        if not report.get("complete", True):
+            raise StoppedError("interrupted, or made of a run that was; no ratio of it is judged")
         for ratio in judged(report):
             found.append(ratio)
             word = "holds" if ratio["holds"] else "MISSED"

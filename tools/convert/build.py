@@ -28,8 +28,8 @@ from alexnet.shards.manifest import (
     SplitCounts,
     read_manifest,
 )
-from alexnet.shards.writer import file_record, remove_partials
-from alexnet.tools.convert.claim import Job, claim, is_complete
+from alexnet.shards.writer import file_record, put_on_disk, remove_partials
+from alexnet.tools.convert.claim import Job, claim, is_begun, is_complete
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.pool import MEND_AND_REPEAT, ConversionError, Pool
@@ -99,19 +99,21 @@ def _build(
     options: BuildOptions,
     on_progress: Callable[[Progress], None],
 ) -> Manifest:
-    job = job_of(source, settings)
+    job, plans = job_of(source, settings), plan_shards(source, settings)
+    if not is_begun(root):
+        root.mkdir(parents=True, exist_ok=True)
+        _check_room(root, settings, plans)  # with nothing written yet, so that the next call may have other settings
     claim(root, job, overwrite=options.overwrite)
     if is_complete(root):
         _seal(root)
         return read_manifest(root)
     source = materialise(source, root / WORK)
-    plans = plan_shards(source, settings)
     missing = [plan for plan in plans if not is_done(root, plan)]
     _check_room(root, settings, missing)
     total, left = (sum(len(plan.member_ids) for plan in some) for some in (plans, missing))
     jobs = (
         ShardJob(
-            root=root,
+            root=root.absolute(),  # also on another machine, in whichever folder that works
             source=source.root,
             encoding=source.encoding,
             settings=settings,
@@ -207,6 +209,8 @@ def _finish(root: Path, job: Job, source: Source, plans: list[ShardPlan], option
     )
     partial = root / WORK / f"{MANIFEST_NAME}.partial"
     partial.write_text(manifest.to_json(), encoding="utf-8")
+    for path in (*(root / record.file for record in manifest.files), partial):
+        put_on_disk(path)  # .work, which they could be made from again, goes next
     partial.replace(root / MANIFEST_NAME)
     return manifest
 

@@ -29,6 +29,7 @@ from alexnet.tools.convert.work import WORK
 Job = dict[str, Any]
 
 _JOB = "job.json"
+_CLEARING = "clearing"  # is there while a data set is being deleted, so that the next call can go on with it
 _FILES = (MANIFEST_NAME, INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME, CHECKSUMS_NAME)
 _FOLDERS = (WORK, *SPLITS)
 
@@ -49,6 +50,10 @@ def locked(root: Path) -> Iterator[None]:
                 f"{root}: another alexnet-prep is writing there; wait for it, or give another --out"
             ) from None
         yield
+    except PermissionError as error:  # begun by another user, or under a strict umask
+        raise InputError(
+            f"{error.filename or root}: {error.strerror}; all of {root} must be yours to read and to write"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             root.rmdir()  # nothing came of it; a folder that holds anything stays
@@ -57,12 +62,12 @@ def locked(root: Path) -> Iterator[None]:
 
 def is_complete(root: Path) -> bool:
     """Say whether a folder holds a finished data set."""
-    return (root / MANIFEST_NAME).exists()
+    return (root / MANIFEST_NAME).exists() and not _is_being_cleared(root)
 
 
 def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
     """Refuse what `claim` will refuse, as far as it shows before the source is listed, which can take an hour."""
-    if overwrite:
+    if overwrite or _is_being_cleared(root):
         _refuse_to_clear(root)
     elif is_complete(root):
         _refuse_differences(root, {"settings": settings}, {"settings": read_manifest(root).settings})
@@ -86,7 +91,7 @@ def claim(root: Path, job: Job, *, overwrite: bool) -> None:
     former, never the latter.
     """
     root.mkdir(parents=True, exist_ok=True)
-    if overwrite:
+    if overwrite or _is_being_cleared(root):
         _clear(root)
     if is_complete(root):
         manifest = read_manifest(root)
@@ -106,18 +111,26 @@ def claim(root: Path, job: Job, *, overwrite: bool) -> None:
 
 
 def _clear(root: Path) -> None:
-    """Delete a data set, finished or begun, and nothing else."""
+    """Delete a data set, finished or begun, and nothing else; killed on the way, the next call deletes the rest."""
     _refuse_to_clear(root)
-    if not _is_begun(root):
+    if not is_begun(root):
         return
-    for name in _FILES:  # the manifest first: from then on the set is not complete
+    (root / WORK).mkdir(exist_ok=True)
+    (root / WORK / _CLEARING).touch()
+    for name in (*_FILES, f"{WORK}/{_JOB}"):
         (root / name).unlink(missing_ok=True)
-    for name in _FOLDERS:
-        shutil.rmtree(root / name, ignore_errors=True)
+    for name in (*SPLITS, WORK):  # the mark goes last
+        if (root / name).exists():
+            shutil.rmtree(root / name)
 
 
-def _is_begun(root: Path) -> bool:
-    return is_complete(root) or (root / WORK / _JOB).exists()
+def is_begun(root: Path) -> bool:
+    """Say whether a folder is a conversion's: finished, begun, or being deleted for another one."""
+    return is_complete(root) or _is_being_cleared(root) or (root / WORK / _JOB).exists()
+
+
+def _is_being_cleared(root: Path) -> bool:
+    return (root / WORK / _CLEARING).exists()
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -126,11 +139,17 @@ def _refuse_foreign(root: Path) -> None:
 
 
 def _refuse_to_clear(root: Path) -> None:
-    if not _is_begun(root) and any(path.name != WORK for path in root.iterdir()):
+    if not is_begun(root) and any(path.name != WORK for path in root.iterdir()):
         raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
     foreign = sorted(path.name for path in root.iterdir() if path.name not in (*_FILES, *_FOLDERS))
     if foreign:
         raise InputError(f"--overwrite: {root} also holds {', '.join(foreign)}, so nothing was deleted; move it away")
+    links = [name for name in _FOLDERS if (root / name).is_symlink()]
+    if links:
+        raise InputError(
+            f"--overwrite: {root / links[0]} leads elsewhere, so nothing was deleted; delete it yourself, and what it "
+            "leads to"
+        )
 
 
 def _read(job_file: Path) -> Job:

@@ -19,6 +19,7 @@ from alexnet.tools.convert.packed import files_in
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _FOLDER = DEVKIT_TAR.removesuffix(".tar.gz")
+_ID_DIGITS = 9  # more than any has; Python refuses to read thousands, as of a file that lost its line breaks
 _FORMS = (DEVKIT_TAR, f"{_FOLDER}.tar", _FOLDER)
 
 
@@ -50,8 +51,8 @@ def read_devkit(path: Path) -> Devkit:
     labels = {record.wnid: label for label, record in enumerate(classes)}
     ids = []
     for line, text in enumerate(files[GROUND_TRUTH].decode("ascii", "replace").split(), start=1):
-        if not (text.isdecimal() and int(text) in wnid_of):
-            raise InputError(f"{path}: line {line} of {GROUND_TRUTH} says {text!r}, which is no class of {META}")
+        if not (text.isdecimal() and len(text) <= _ID_DIGITS and int(text) in wnid_of):
+            raise InputError(f"{path}: line {line} of {GROUND_TRUTH} says {text[:20]!r}, which is no class of {META}")
         ids.append(int(text))
     val_labels = [labels[wnid_of[i]] for i in ids]
     check_labels(path, tuple(labels), dict(enumerate(val_labels, start=1)), dict(enumerate(ids, start=1)))

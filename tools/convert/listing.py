@@ -25,7 +25,7 @@ Packing = Literal["none", "gzip", "cifar10"]
 Entry = tuple[bytes, int, int]
 """Name, offset and length of one file found in a tar or a folder."""
 
-_MAX_LENGTH = (1 << 32) - 1  # lengths are uint32: a file of 4 GiB is no image, and so many bytes of it show that
+_MAX_LENGTH = (1 << 32) - 1  # lengths are uint32: a file of 4 GiB is no image, and is rejected unread
 _CHUNK_ROWS = 1 << 20
 
 

@@ -7,7 +7,6 @@ kills that process, too, is it rejected. Workers are plain processes with a pipe
 
 import contextlib
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import starting_workers
 from alexnet.tools.command import StoppedError
 from alexnet.tools.convert.work import Report, ShardJob
 from alexnet.tools.convert.worker import Board, serve, try_alone
@@ -57,7 +57,6 @@ class Pool:
     """Convert jobs in `workers` processes; `on_progress(written, rejected)` is told the counts ten times a second."""
 
     def __init__(self, workers: int, on_progress: Callable[[int, int], None]) -> None:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # workers are the parallelism; read when they load NumPy
         self._context: SpawnContext = multiprocessing.get_context("spawn")
         self._size = workers
         self._stop: Any = self._context.Value("b", 0, lock=False)
@@ -90,7 +89,8 @@ class Pool:
         ours, theirs = self._context.Pipe()
         board = Board(self._context)
         process = self._context.Process(target=serve, args=(theirs, board, self._stop), daemon=True)
-        process.start()
+        with starting_workers():
+            process.start()
         theirs.close()
         return _Worker(process=process, jobs=ours, board=board)
 
@@ -145,7 +145,8 @@ class Pool:
         """Try one image alone in a fresh process; return why it must be rejected, or nothing."""
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=try_alone, args=(job, position, theirs), daemon=True)
-        process.start()
+        with starting_workers():
+            process.start()
         theirs.close()
         process.join(_TRIAL_SECONDS)
         if process.is_alive():

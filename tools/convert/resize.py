@@ -22,6 +22,8 @@ from alexnet.tools.convert.raw import decode_raw
 
 MAX_PIXELS = 1 << 27
 """134 million pixels, 400 MB as RGB: anything larger is a bomb, not a photograph."""
+MAX_BYTES = 8 * MAX_PIXELS
+"""As many as they have uncompressed, with four channels of 16 bits: a larger file is a film, and not even read."""
 Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 million on and refuse at 179 million
 
 _SHORT_WAY = available() is None

@@ -1,13 +1,14 @@
 """What `alexnet-prep shard` does once its command line is read: open the source, build, and tell of it."""
 
 import dataclasses
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from alexnet.shards.cores import usable_cores
+from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.claim import index_cache, is_complete, locked, refuse_early
 from alexnet.tools.convert.known import archives_in, md5_notes
@@ -15,7 +16,7 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.pillow import slowness
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images, of_index
-from alexnet.tools.convert.sources import native_size_px, open_source
+from alexnet.tools.convert.sources import check_out, native_size_px, open_source
 from alexnet.tools.convert.sources.walk import Walk
 from alexnet.tools.convert.summary import Outcome, source_event, source_lines
 from alexnet.tools.interruption import interruptible
@@ -40,15 +41,19 @@ class ShardOptions:
     md5: bool
     as_json: bool
 
+    def __post_init__(self) -> None:
+        if self.address is not None and self.engine != "ray":
+            raise InputError(f"--address {self.address}: is of a Ray cluster; add --engine ray, or leave it out")
+
     def settings(self, native_px: int | None) -> ConvertSettings:
         """Return what shapes the bytes."""
-        size_px = self.size_px or native_px or ConvertSettings().size_px
+        size_px = (native_px or ConvertSettings().size_px) if self.size_px is None else self.size_px
         return ConvertSettings(size_px=size_px, quality=self.quality, shard_images=self.shard_images, seed=self.seed)
 
     def build_options(self) -> BuildOptions:
         """Return what does not."""
         return BuildOptions(
-            workers=self.workers or len(os.sched_getaffinity(0)),
+            workers=self.workers or usable_cores(),
             on_error="fail" if self.on_error == "fail" else "reject",
             max_rejected=self.max_rejected,
             engine="ray" if self.engine == "ray" else "local",
@@ -59,19 +64,28 @@ class ShardOptions:
 
 def run_shard(source: Path, options: ShardOptions) -> None:
     """Convert a source as the command line says. Raises InputError and ConversionError; SystemExit when interrupted."""
-    how = " without --overwrite" if options.overwrite else ""
-    with interruptible(f"interrupted; the same command{how} continues"):
+    how = ", without --overwrite if it had begun to convert" if options.overwrite else ""
+    with interruptible(f"interrupted; the same command continues{how}"):
         _warn(options)
         source = source.absolute()
         settings = options.settings(native_size_px(source))
-        root = options.out or source.with_name(f"{source.name}-{settings.size_px}")
+        root = options.out or _beside(source, settings.size_px)
+        check_out(source, root)
         with locked(root):
             outcome = _convert(source, root, settings, options)
         if options.as_json:
             say(**outcome.as_event())
         else:
             for line in outcome.lines():
-                click.echo(line)
+                click.echo(one_line(line))
+
+
+def _beside(source: Path, size_px: int) -> Path:
+    """Return where a data set goes if nobody says: beside its source, under that one's name with the size."""
+    named = source.resolve() if source.name in ("", "..") else source
+    if not named.name:
+        raise InputError(f"{source}: nothing lies beside it; give --out")
+    return named.with_name(f"{named.name}-{size_px}")
 
 
 def _convert(source: Path, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
@@ -103,16 +117,17 @@ def _warn(options: ShardOptions) -> None:
 def _open(source: Path, root: Path, options: ShardOptions) -> Source:
     """List the source, and say what it is."""
     if not options.as_json:
-        click.echo(f"reading the headers of {source} ...")
+        click.echo(one_line(f"reading the headers of {source} ..."))
     with progress(as_json=options.as_json) as view:
-        found = open_source(source, index_cache(root), lambda walked: view.update(of_index(walked)))
+        cache = None if options.overwrite else index_cache(root)  # it would go with the rest, and may be stale
+        found = open_source(source, cache, lambda walked: view.update(of_index(walked)))
     if options.md5:
         found = dataclasses.replace(found, notes=(*found.notes, *_md5(source, options)))
     if options.as_json:
         say(**source_event(found))
     else:
         for line in source_lines(found):
-            click.echo(line)
+            click.echo(one_line(line))
     return found
 
 

@@ -21,7 +21,7 @@ from alexnet.shards.manifest import ShardRecord
 from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
 from alexnet.tools.convert.listing import Encoding, Member
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
-from alexnet.tools.convert.resize import Converted, UndecodableError, convert_image
+from alexnet.tools.convert.resize import MAX_BYTES, MAX_PIXELS, Converted, UndecodableError, convert_image
 
 WORK = ".work"
 OnError = Literal["reject", "fail"]
@@ -141,34 +141,42 @@ def load_outcome(root: Path, plan: ShardPlan) -> Outcome:
 
 
 class _SourceFiles:
-    """Keep the source's archives open while a shard is read; of a tree, one file at a time."""
+    """Read a shard's images in their order, with one file of the source open at a time.
+
+    A shard of ImageNet-21k comes from some thousand class tars, and most systems grant a process 1,024 open files.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._open: dict[str, BinaryIO] = {}
+        self._name: str | None = None
+        self._file: BinaryIO | None = None
 
     def __enter__(self) -> "_SourceFiles":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in self._open.values():
-            file.close()
+        if self._file is not None:
+            self._file.close()
 
     def read(self, member: Member) -> bytes:
-        if member.offset == 0:  # a file that holds this image alone
-            with (self._root / member.file).open("rb") as file:
-                data = file.read(member.length)
-        else:
-            if member.file not in self._open:
-                self._open[member.file] = (self._root / member.file).open("rb")
-            self._open[member.file].seek(member.offset)
-            data = self._open[member.file].read(member.length)
+        if member.length > MAX_BYTES:
+            raise UndecodableError(f"more than {MAX_BYTES:,} bytes, which no picture of {MAX_PIXELS:,} pixels has")
+        file = self._opened(member.file)
+        file.seek(member.offset)
+        data = file.read(member.length)
         if len(data) != member.length:
             raise InputError(
                 f"{self._root / member.file}: {member.name} has {len(data):,} of its {member.length:,} bytes: the "
                 "source changed after it was indexed; restore it and give the same command again"
             )
         return data
+
+    def _opened(self, name: str) -> BinaryIO:
+        if self._file is None or name != self._name:
+            self.__exit__()
+            self._file = (self._root / name).open("rb")
+            self._name = name
+        return self._file
 
 
 def _convert(job: ShardJob, position: int, data: bytes) -> Converted:

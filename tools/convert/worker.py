@@ -5,6 +5,7 @@ parent is gone, however that went.
 """
 
 import ctypes
+import multiprocessing
 import os
 import resource
 import signal
@@ -55,7 +56,7 @@ def serve(jobs: Connection, board: Board, stop: Any) -> None:
     while True:
         try:
             job: ShardJob = jobs.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter where the parent left in the middle of a job
             return
         board.clear()
         try:
@@ -93,8 +94,11 @@ def try_alone(job: ShardJob, position: int, verdict: Connection) -> None:
 
 
 def leave_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies; leave at once if it already has."""
-    parent = os.getppid()
+    """Have the kernel kill this process when its parent dies; leave at once if it already has.
+
+    A parent may well have the number 1: in a container, a command often has.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent or parent == 1:
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
         os._exit(1)

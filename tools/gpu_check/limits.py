@@ -7,7 +7,6 @@ A limit yields its rows and takes the seconds it may use, warm-up included.
 """
 
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import torch
 
 from alexnet.model.placement import cpu_has_bf16
 from alexnet.pipeline.decoders.jpeg_engine import UtilisationSampler
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.reader import SplitReader
 
 DECODE_BATCH_IMAGES = 128
@@ -152,7 +152,7 @@ def decoding(data: Path, device: torch.device, seconds: float) -> Iterator[Row]:
 
     reader = SplitReader(data, "train")
     batch_images = min(DECODE_BATCH_IMAGES, len(reader))
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     stage = decode(reader, batch_images, threads, 0 if device.type == "cuda" else None)
     note = f"DALI {'mixed' if device.type == 'cuda' else 'cpu'}, {threads} threads, batch {batch_images}"
     if device.type == "cpu":

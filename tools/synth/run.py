@@ -1,7 +1,5 @@
 """What `alexnet-prep synth` does once its command line is read: draw the set, and tell of it."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,20 +9,19 @@ from typing import Literal
 
 import click
 
-from alexnet.shards.errors import InputError
+from alexnet.shards.cores import usable_cores
+from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build, job_of
 from alexnet.tools.convert.claim import is_complete, locked, refuse_early
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images
 from alexnet.tools.convert.summary import Outcome, source_event
+from alexnet.tools.interruption import interruptible
 from alexnet.tools.progress import progress, say
 from alexnet.tools.synth.archives import write_archives
 from alexnet.tools.synth.picture import PICTURE_PX
 from alexnet.tools.synth.settings import SynthSettings, default_val_images
 from alexnet.tools.synth.source import drawn_source
-
-_INTERRUPTED = 130
-_INTERRUPTING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +62,14 @@ class SynthOptions:
     @property
     def processes(self) -> int:
         """Return how many workers there are to be."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or usable_cores()
 
 
 def run_synth(root: Path, options: SynthOptions) -> None:
     """Draw a set as the command line says. Raises InputError and StoppedError; SystemExit when interrupted."""
     settings, shard_settings = options.settings(), options.shard_settings()
-    with _interruptible(options), _naming_dir(), locked(root):
+    how = ", without --overwrite if it had begun to draw" if options.overwrite else ""
+    with interruptible(f"interrupted; the same command continues{how}"), _naming_dir(), locked(root):
         if options.layout == "official":
             _draw_archives(root, settings, options)
         else:
@@ -102,7 +100,7 @@ def _draw_shards(root: Path, settings: SynthSettings, shard_settings: ConvertSet
         say(**outcome.as_event())
     else:
         for line in outcome.lines():
-            click.echo(line)
+            click.echo(one_line(line))
 
 
 def _draw_archives(root: Path, settings: SynthSettings, options: SynthOptions) -> None:
@@ -147,25 +145,3 @@ def _naming_dir() -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(str(error).replace("--out", "DIR")) from None
-
-
-@contextmanager
-def _interruptible(options: SynthOptions) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into one line and exit code 130, also where they come again while workers leave."""
-    before = {number: signal.signal(number, _interrupt) for number in _INTERRUPTING}
-    try:
-        yield
-    except KeyboardInterrupt:
-        how = " without --overwrite" if options.overwrite else ""
-        click.echo(f"interrupted; the same command{how} continues", err=True)
-        raise SystemExit(_INTERRUPTED) from None
-    finally:
-        if signal.getsignal(signal.SIGINT) is _interrupt:  # else the process leaves, and stays deaf until it is gone
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _interrupt(*_: object) -> None:
-    for number in _INTERRUPTING:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
+from alexnet.shards.processes import starting_workers
 from alexnet.tools.command import StoppedError
 from alexnet.tools.convert.worker import leave_with_parent
 from alexnet.tools.host_memory import keep_freed_memory
@@ -47,7 +48,7 @@ class Workers:
         ahead: deque[tuple[Part, Future[None] | None]] = deque()
         try:
             for part in parts:
-                ahead.append((part, None if part.path.exists() else self._pool.submit(_write, part)))
+                ahead.append((part, None if part.path.exists() else self._submit(part)))
                 if len(ahead) == self._window:
                     self._take(*ahead.popleft(), on_part)
             while ahead:
@@ -56,6 +57,10 @@ class Workers:
             raise StoppedError(
                 "a worker died; is the machine short of memory? The same command continues, with fewer --workers too"
             ) from None
+
+    def _submit(self, part: Part) -> Future[None]:
+        with starting_workers():
+            return self._pool.submit(_write, part)
 
     def _take(self, part: Part, future: Future[None] | None, on_part: Callable[[Part], None]) -> None:
         while future is not None and not wait([future], _POLL_SECONDS).done:

@@ -1,6 +1,7 @@
 """Reading a data set: any sample by its id, and one clear line when the folder is not what it says."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_what_is_no_manifest_is_refused_in_one_line(copy: Path, text: str) -> No
 def test_missing_folder_and_wrong_level_are_told_apart(copy: Path) -> None:
     with pytest.raises(InputError, match="there is no such folder"):
         read_manifest(copy / "nowhere")
-    with pytest.raises(InputError, match=f"one split; give the data set itself, {copy}"):
+    with pytest.raises(InputError, match=f"one split; give the data set itself, {re.escape(str(copy))}"):
         read_manifest(copy / "train")
     (copy / "manifest.json").unlink()
     with pytest.raises(InputError, match=r"holds no manifest\.json"):
@@ -88,6 +89,18 @@ def test_a_missing_shard_is_named(copy: Path) -> None:
     (copy / "val" / "000000.tar").unlink()
     with pytest.raises(InputError, match=r"val/000000\.tar: No such file"):
         SplitReader(copy, "val")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("label", 3), ("label", -1), ("shard", 9), ("offset", -1), ("length", -5)]
+)
+def test_an_index_that_points_nowhere_is_refused(copy: Path, field: str, value: int) -> None:
+    rows = np.load(copy / "index.npy")
+    rows[field][5] = value
+    np.save(copy / "index.npy", rows)
+    with pytest.raises(InputError, match=rf"index\.npy: has a {field} of {value}, which cannot be; it is damaged"):
+        SplitReader(copy, "train")
+    SplitReader(copy, "val")
 
 
 def test_an_index_of_another_data_set_is_refused(copy: Path) -> None:

@@ -194,6 +194,20 @@ def test_extra_folders_and_links_are_named(copy: Path) -> None:
     assert named(verify(copy)) == {"empty/", "link", "other", "pipe"}
 
 
+def test_a_folder_that_cannot_be_looked_into_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "secret").mkdir()
+    (copy / "secret" / "file").touch()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert named(verify(copy)) == {"secret/"}
+
+
 def test_a_file_that_is_no_longer_one_is_named(copy: Path) -> None:
     (copy / "index.npy").unlink()
     os.mkfifo(copy / "index.npy")  # reading it would wait for ever

@@ -168,6 +168,28 @@ def test_a_page_needs_valid_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         page_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"complete": False}, "is of a run that was interrupted"), ({"repeated": True}, "from the CPU's cache")],
+)
+def test_a_page_quotes_whole_runs_of_enough_data_only(wrong: dict[str, bool], words: str, tmp_path: Path) -> None:
+    report = json.loads((DOCS / "measurements" / "train.json").read_text())
+    target = report if "complete" in wrong else report["conditions"]
+    target.update(wrong)
+    (tmp_path / "measurements").mkdir()
+    write(tmp_path / "measurements" / "train.json", report)
+    with pytest.raises(InputError, match=words):
+        page_of(tmp_path)
+
+
+def test_ratios_of_an_interrupted_run_are_not_judged(tmp_path: Path) -> None:
+    report = json.loads((DOCS / "measurements" / "model.json").read_text())
+    write(tmp_path / "model.json", report | {"complete": False})
+    result = CliRunner().invoke(main, ["--from", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "interrupted" in result.stderr
+
+
 def test_every_kept_file_holds_what_the_schema_says() -> None:
     files = sorted((DOCS / "measurements").glob("*.json"))
     assert {file.stem for file in files} >= {"dataloader", "model", "train", "prep"}
@@ -253,6 +275,17 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch:
     folder, why = bench_data(None, quick=False)
     assert folder.name == "ci-100"
     assert "cannot be written" in why
+
+
+def test_a_user_without_a_home_is_told_what_to_set(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert bench_data(None, quick=False)[0].parent == cache
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
+        bench_data(None, quick=False)
 
 
 def test_a_number_of_images_that_is_none_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

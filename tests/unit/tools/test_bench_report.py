@@ -12,7 +12,7 @@ from alexnet.tools.bench.comparable import WALL, comparable
 from alexnet.tools.bench.diff import changes, run_diff, slowdown_p
 from alexnet.tools.bench.loader.page import dataloader_page
 from alexnet.tools.bench.loader.report import report_of
-from alexnet.tools.bench.loader.rows import choose_rows, known_peers, peer_rows, rows_of
+from alexnet.tools.bench.loader.rows import rows_of
 from alexnet.tools.bench.loader.table import print_dataloader
 from alexnet.tools.bench.loader.tune import candidates_of, recommendation
 from alexnet.tools.bench.measuring.rounds import Measured
@@ -147,6 +147,32 @@ def test_a_guarded_ratio_that_falls_is_said() -> None:
     }
 
 
+def test_more_threads_than_cores_are_not_asked_for_more() -> None:
+    conditions = copy.deepcopy(CONDITIONS) | {"threads": 8}
+    ratios = report_of(measured(RATES), conditions, complete=True, need=None)["ratios"]
+    (gain,) = (ratio for ratio in ratios if ratio["over"] == "stream-1-thread")
+    assert gain["at_least"] == pytest.approx(1.9), "two cores"
+
+
+def test_the_verdict_on_a_gpu_takes_wall_time_whatever_others_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """CPU time says nothing of a GPU: a few CPU seconds would make a rate of hundreds of thousands."""
+    rates = {"nvjpeg": 20_000, "stream-cuda": 15_000}
+    rows = [row for row in rows_of(2, "cuda") if row.name in rates]
+    told = [_measured(row, rates[row.name], 0.2, 1.0) for row in rows]
+    for one in told:
+        for round_ in one.rounds:
+            round_ |= {"cpu_seconds": 0.1, "more": {"gpu_busy_percent": 90}}
+    full = report_of(told, copy.deepcopy(CONDITIONS) | {"device": "cuda"}, complete=True, need=30_000)
+    assert full["verdict"].startswith(
+        "The pipeline to the GPU makes 15,000 images/s, 75% of what nvJPEG alone does with whole images. "
+        "The trainer needs 30,000 and waits 50% of the time."
+    )
+    assert row_of(full, "stream-cuda")["share_of_limit"] == {"wall": pytest.approx(0.75), "cpu": None}
+    print_dataloader(full)
+    assert "gpu 90%" in (table := capsys.readouterr().out)
+    assert "300,000" not in table, "15,000 images of 0.1 CPU seconds on two cores"
+
+
 def test_the_verdict_names_what_bounds_and_what_is_needed() -> None:
     assert "Decoding on the CPU bounds this pipeline: 5,000 images/s, 62%" in report()["verdict"]
     short = report(need=40_000)["verdict"]
@@ -155,6 +181,8 @@ def test_the_verdict_names_what_bounds_and_what_is_needed() -> None:
     assert "makes 2.5 times that" in report(need=2_000)["verdict"]
     assert "Storage bounds" in report({**RATES, "storage-cold": 900.0})["verdict"]
     assert "not measured" in report({"read": 50_000})["verdict"]
+    small = report({**RATES, "stream-float32": 3_000})["verdict"]
+    assert small.startswith("What lies around decoding bounds this pipeline: 3,000 images/s, 38%")
 
 
 def test_schema_finds_what_is_wrong() -> None:
@@ -258,19 +286,6 @@ def test_diff_refuses_what_cannot_be_compared(reports: tuple[Path, Path]) -> Non
         read_report(b)
     with pytest.raises(InputError, match="cannot be read"):
         read_report(b.parent / "nowhere")
-
-
-def test_names_are_known_or_refused() -> None:
-    rows = [*rows_of(2, "cpu"), *peer_rows(known_peers("torch,spdl"))]
-    assert len({row.name for row in rows}) == len(rows)
-    names = {row.name for row in rows}
-    assert all(not row.limit or row.limit in names for row in rows)
-    assert {row.name for row in choose_rows(rows, quick=False, names=("read",))} == {"read"}
-    assert len(choose_rows(rows, quick=True, names=())) < len(choose_rows(rows, quick=False, names=()))
-    with pytest.raises(InputError, match="--rows reed"):
-        choose_rows(rows, quick=False, names=("reed",))
-    with pytest.raises(InputError, match="--compare pytorch"):
-        known_peers("torch,pytorch")
 
 
 def test_tuning_recommends_only_what_gains() -> None:

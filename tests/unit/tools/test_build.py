@@ -162,13 +162,19 @@ def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
         assert list((tmp_path / "set").iterdir()) == [], "the lock leaves no file"
 
 
+def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path) -> None:
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".work" / "job.json"))
+    with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .* must be yours"), locked(tmp_path):
+        raise denied
+
+
 def test_a_disk_that_is_too_small_is_refused_before_the_start(
     official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("alexnet.tools.convert.build.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
     with pytest.raises(InputError, match=r"are needed and 0\.0 GB are free"):
         build(open_source(official), tmp_path / "set", SETTINGS)
-    assert not list((tmp_path / "set").rglob("*.tar"))
+    assert not list((tmp_path / "set").iterdir()), "a smaller size may be tried next, in the same folder"
 
 
 @pytest.mark.parametrize("last_step", ["write_index", "write_checksums"])

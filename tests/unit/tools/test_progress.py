@@ -145,3 +145,13 @@ def test_the_view_fits_the_stream() -> None:
         assert isinstance(view, PlainLines)
     with progress(as_json=True, stream=Terminal()) as view:
         assert isinstance(view, JsonEvents)
+
+
+@pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("TTY_COMPATIBLE", "0"), ("FORCE_COLOR", "1")])
+def test_a_terminal_that_cannot_move_back_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    stream = io.StringIO() if variable == "FORCE_COLOR" else Terminal()  # colours do not make a log a terminal
+    with progress(as_json=False, stream=stream) as view:
+        assert isinstance(view, PlainLines)

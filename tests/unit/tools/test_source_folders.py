@@ -1,5 +1,6 @@
 """Class tars and plain image folders: recognised by what is in them, with names of any kind."""
 
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,27 @@ def test_a_class_may_be_called_train(tmp_path: Path, picture: Picture) -> None:
     source = open_source(tmp_path)
     assert [c.wnid for c in source.classes] == ["car", "train"]
     assert "taken for classes: train" in source.notes
+
+
+def test_a_train_folder_that_was_not_unpacked_to_the_end_is_refused(tmp_path: Path, picture: Picture) -> None:
+    """Unpacking the training archive gives 1,000 class tars: many stop there, or half-way to folders."""
+    pictures = {f"{i}.JPEG": picture(i) for i in range(2)}
+    write_class_tars(tmp_path / "train", {f"n0000000{k}": pictures for k in range(3)})
+    write_files(tmp_path / "val", pictures)
+    with pytest.raises(InputError, match=r"not unpacked, n00000000\.tar the first of 3; .* or give .*/train its"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path / "train").classes) == 3
+    write_files(tmp_path / "train" / "n00000000", pictures)
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(InputError, match=r"train: .*, n00000001\.tar the first of 2; unpack each into .* name$"):
+        open_source(tmp_path)
+    (tmp_path / "train" / "n00000000.tar").unlink()
+    with pytest.raises(InputError, match="class tars, and folders of other classes, n00000000 the first of 1; unpack"):
+        open_source(tmp_path / "train")
+    for k in (1, 2):  # tars that are kept beside their folders do no harm
+        write_files(tmp_path / "train" / f"n0000000{k}", pictures)
+    source = open_source(tmp_path)
+    assert (len(source.classes), len(source.members["train"]), source.ignored) == (3, 6, 2)
 
 
 def test_classes_that_lie_deeper_are_not_taken_for_one(tmp_path: Path, picture: Picture) -> None:

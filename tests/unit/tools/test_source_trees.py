@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,24 @@ def test_empty_class_folders_are_classes_and_a_tree_of_them_is_refused(tmp_path:
 def test_a_kaggle_table_of_another_form_is_refused(tmp_path: Path) -> None:
     write_kaggle(tmp_path, WORDS, TRAIN, VAL)
     (tmp_path / "LOC_val_solution.csv").write_text("image,label\nILSVRC2012_val_00000001,n00000001\n")
-    with pytest.raises(InputError, match="line 2 has not the columns ImageId,PredictionString"):
+    with pytest.raises(InputError, match="line 2: has not the columns ImageId,PredictionString"):
+        open_source(tmp_path)
+    (tmp_path / "LOC_val_solution.csv").write_text(
+        'ImageId,PredictionString\nILSVRC2012_val_00000001,"n00000001' + " 1" * 100_000
+    )
+    with pytest.raises(InputError, match=r"line 2: field larger than .*; download it again"):
+        open_source(tmp_path)
+
+
+def test_a_ground_truth_that_lost_its_line_breaks_is_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path, TRAIN, VAL, flat=True)
+    folder = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    write_devkit(tmp_path, WORDS, [wnid for wnid, _ in VAL])
+    with tarfile.open(tmp_path / DEVKIT_TAR) as tar:
+        tar.extractall(tmp_path, filter="data")
+    (tmp_path / DEVKIT_TAR).unlink()
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("1" * 100_000)
+    with pytest.raises(InputError, match=f"line 1 of .* says '{'1' * 20}', which is no class of meta.mat"):
         open_source(tmp_path)
 
 

@@ -2,7 +2,8 @@
 
 Entropy decoding is half of the host decoder's work, so fewer or cheaper bits move its limit. The same resized squares
 are encoded in each way, and decoded in turn, round after round, by one thread of the host decoder: windows as training
-reads them, and whole. Rates are by CPU time; what counts is each way's ratio to the default in the same round.
+reads them, and whole; those with restart markers also without what lies above a window. Rates are by CPU time; what
+counts is each way's ratio to the default in the same round.
 """
 
 import dataclasses
@@ -12,21 +13,22 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 from PIL import Image, features
 
 from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.host import Decoder, Ring, available
+from alexnet.pipeline.host import available
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.converter.encoding_table import print_encoding
+from alexnet.tools.bench.converter.one_thread import OneThread, draw_windows
 from alexnet.tools.bench.converter.prep import read_member, sample_evenly
+from alexnet.tools.bench.converter.restart_rows import cut_rate
 from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, write_json
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.resize import UndecodableError, convert_image
@@ -34,8 +36,6 @@ from alexnet.tools.convert.sources import open_source
 from alexnet.tools.interruption import interruptible
 
 SCHEMA = 1
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,18 @@ def _way(name: str, **options: Any) -> Encoding:
     return Encoding(name=name, options={**default, **options})
 
 
+DEFAULT, RESTARTS = "default", "a restart marker each MCU row"
 ENCODINGS = (
-    _way("default"),
+    _way(DEFAULT),
     _way("optimised Huffman tables", optimize=True),
     _way("quality 85", quality=85),
     _way("quality 95", quality=95),
     _way("4:4:4", subsampling="4:4:4"),
-    _way("a restart marker each MCU row", restart_marker_rows=1),
+    _way(RESTARTS, restart_marker_rows=1),
     _way("progressive", progressive=True),
 )
+CUT = {"the same, rows above cut out": True, "the same, cut beforehand": False}
+"""Rows for the JPEGs with restart markers, less what lies above each window, and whether finding that is timed, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,24 +89,26 @@ def run_encoding(source: Path, images: int, rounds: int, json_file: Path | None)
 def measure_encodings(source: Path, images: int, rounds: int) -> dict[str, Any]:
     """Encode in every way, decode in turn round after round; return the report."""
     squares = _squares(source, images)
-    encoded = [_encode(way, squares) for way in ENCODINGS]
-    size_px = squares[0].width
+    encoded = {way.name: _encode(way, squares) for way in ENCODINGS}
+    n, size_px = len(squares), squares[0].width
     crop_px = min(AugmentSettings().crop_px, size_px)
-    windows: list[list[float]] = [[] for _ in encoded]
-    whole: list[list[float]] = [[] for _ in encoded]
-    decode = _one_thread(len(squares), size_px)
+    thread, restarts = OneThread(n, size_px), encoded[RESTARTS].jpegs
+    windows: dict[str, list[float]] = {name: [] for name in (*encoded, *CUT)}
+    whole: dict[str, list[float]] = {name: [] for name in encoded}
     for round_ in range(rounds + 1):
-        for k, one in enumerate(encoded):
-            rates = decode(one.jpegs, crop_px, round_), decode(one.jpegs, size_px, round_)
-            if round_ > 0:  # the first warms up
-                windows[k].append(rates[0])
-                whole[k].append(rates[1])
+        drawn, all_of_it = (draw_windows(n, size_px, side, round_) for side in (crop_px, size_px))
+        for name, one in encoded.items():
+            windows[name].append(thread.rate(one.jpegs, drawn))
+            whole[name].append(thread.rate(one.jpegs, all_of_it))
+        for name, scanned in CUT.items():
+            windows[name].append(cut_rate(thread, restarts, drawn, scanned=scanned))
+    for rates in (*windows.values(), *whole.values()):
+        del rates[0]  # the first round warms up
+    rows = [_row(name, encoded.get(name, encoded[RESTARTS]), encoded[DEFAULT], windows, whole) for name in windows]
     return {
         "schema": SCHEMA,
-        "conditions": {**_conditions(source, len(squares), rounds), "size_px": size_px, "crop_px": crop_px},
-        "rows": [
-            _row(one, windows[k], windows[0], whole[k], whole[0], encoded[0].seconds) for k, one in enumerate(encoded)
-        ],
+        "conditions": {**_conditions(source, n, rounds), "size_px": size_px, "crop_px": crop_px},
+        "rows": rows,
     }
 
 
@@ -137,58 +142,27 @@ def _encode(way: Encoding, squares: list[Image.Image]) -> Encoded:
     return Encoded(way=way, jpegs=jpegs, seconds=seconds, psnr_db=10 * math.log10(255**2 / float(np.mean(errors))))
 
 
-def _one_thread(n: int, size_px: int) -> Callable[[list[bytes], int, int], float]:
-    """Return a function that decodes a batch to float32 as the stream does, and says the images/s of CPU time."""
-    out_bytes = 4 * n * 3 * size_px**2
-    ring, decoder = Ring(out_bytes, keep=1), Decoder(1)
-    means, scale = np.full((n, 3), 120.0, np.float32), np.ones(3, np.float32)
-
-    def decode(jpegs: list[bytes], crop_px: int, seed: int) -> float:
-        rng = np.random.default_rng(seed)
-        places = rng.integers(0, size_px - crop_px + 1, (n, 2), np.int32)
-        out = ring.take((n, 3, crop_px, crop_px), np.float32)
-        began = time.process_time()
-        bad = decoder.decode(
-            jpegs,
-            crop_yx=places,
-            mirror=rng.random(n) < 0.5,
-            size=(size_px, size_px),
-            crop_px=crop_px,
-            out=out,
-            kind="float32",
-            mean=means,
-            scale=scale,
-            planar=True,
-        )
-        seconds = time.process_time() - began
-        if bad:
-            raise InputError(f"an image cannot be decoded: {bad[0][1]}")
-        return n / seconds
-
-    return decode
-
-
 def _row(
-    one: Encoded,
-    windows: list[float],
-    default: list[float],
-    whole: list[float],
-    default_whole: list[float],
-    base: float,
+    name: str, one: Encoded, default: Encoded, windows: dict[str, list[float]], whole: dict[str, list[float]]
 ) -> dict[str, Any]:
+    """Return a row; ratios are to the default in the same round. Where windows are cut, nothing is decoded whole."""
     n = len(one.jpegs)
     return {
-        "name": one.way.name,
+        "name": name,
         "options": one.way.options,
         "bytes_per_image": round(sum(map(len, one.jpegs)) / n),
         "psnr_db": one.psnr_db,
         "encode_ms": 1000 * one.seconds / n,
-        "encode_seconds_ratio": one.seconds / base,
-        "images_per_s": spread(windows),
-        "ratio": statistics.median(a / b for a, b in zip(windows, default, strict=True)),
-        "whole_images_per_s": spread(whole),
-        "whole_ratio": statistics.median(a / b for a, b in zip(whole, default_whole, strict=True)),
+        "encode_seconds_ratio": one.seconds / default.seconds,
+        "images_per_s": spread(windows[name]),
+        "ratio": _ratio(windows[name], windows[DEFAULT]),
+        "whole_images_per_s": spread(whole[name]) if name in whole else None,
+        "whole_ratio": _ratio(whole[name], whole[DEFAULT]) if name in whole else None,
     }
+
+
+def _ratio(rates: list[float], default: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(rates, default, strict=True))
 
 
 def _conditions(source: Path, images: int, rounds: int) -> dict[str, Any]:
@@ -196,7 +170,7 @@ def _conditions(source: Path, images: int, rounds: int) -> dict[str, Any]:
         "source": str(source),
         "images": images,
         "rounds": rounds,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "load": os.getloadavg()[0],
         "pillow": PIL.__version__,
         "encoder_libjpeg_turbo": str(features.version_feature("libjpeg_turbo")),

@@ -3,8 +3,10 @@
 from typing import Any
 
 import click
-from rich.console import Console
+from rich import box
 from rich.table import Table
+
+from alexnet.tools.bench.measuring.console import console
 
 
 def print_encoding(report: dict[str, Any]) -> None:
@@ -14,8 +16,12 @@ def print_encoding(report: dict[str, Any]) -> None:
         f"{c['source']}: {c['images']:,} images of {c['size_px']} px, windows of {c['crop_px']} px, one thread by CPU "
         f"time, {c['rounds']} rounds"
     )
-    table = Table("", "kB an image", "PSNR, dB", "encode, ms", "windows/s", "x", "whole/s", "x")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for head in ("kB an image", "PSNR, dB", "encode, ms", "windows/s", "x", "whole/s", "x"):
+        table.add_column(head, justify="right")
     for row in report["rows"]:
+        whole = row["whole_images_per_s"]
         table.add_row(
             row["name"],
             f"{row['bytes_per_image'] / 1000:.1f}",
@@ -23,7 +29,7 @@ def print_encoding(report: dict[str, Any]) -> None:
             f"{row['encode_ms']:.2f}",
             f"{row['images_per_s']['median']:,.0f}",
             f"{row['ratio']:.2f}",
-            f"{row['whole_images_per_s']['median']:,.0f}",
-            f"{row['whole_ratio']:.2f}",
+            f"{whole['median']:,.0f}" if whole else "",
+            f"{row['whole_ratio']:.2f}" if whole else "",
         )
-    Console().print(table)
+    console().print(table)

@@ -9,12 +9,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Literal
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord
+from alexnet.shards.processes import starting_workers
 from alexnet.tools.bench.measuring.process_memory import peak_bytes
 from alexnet.tools.convert.build import job_of
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source
@@ -66,9 +67,15 @@ def measure_apart(task: IndexTask) -> IndexMemory:
     """Measure in a process of its own. Raises InputError if it dies."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(measure, task).result()
+            with starting_workers():
+                measured = pool.submit(measure, task)
+            return measured.result()
         except BrokenProcessPool:
             raise InputError(f"--entries {task.entries}: the process died; has the machine memory for them?") from None
+        except KeyboardInterrupt:
+            for process in active_children():  # or the pool would wait until it is done
+                process.kill()
+            raise
 
 
 def measure(task: IndexTask) -> IndexMemory:

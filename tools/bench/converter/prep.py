@@ -17,10 +17,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import click
 import PIL
 from PIL import Image, features
 
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import starting_workers
 from alexnet.tools.bench.converter.prep_resume import ResumeCosts
 from alexnet.tools.bench.converter.prep_table import print_prep
 from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, write_json
@@ -31,6 +34,7 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_index
 from alexnet.tools.convert.resize import resize_and_crop, to_rgb
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.interruption import INTERRUPTED, interruptible
 from alexnet.tools.progress import progress
 
 SCHEMA = 1
@@ -39,15 +43,26 @@ _LONG_LISTING_SECONDS = 2.0  # a source that takes longer is listed anew in one 
 
 
 def run_prep(source: Path, images: int, workers: tuple[int, ...], rounds: int, json_file: Path | None) -> None:
-    """Measure bound and converter in turn, print a table, and write the JSON if asked."""
+    """Measure bound and converter in turn, print a table, and write the JSON if asked.
+
+    After Ctrl-C that is of the rounds that were over.
+    """
     refuse_unwritable(json_file)
-    report = measure_prep(source, images, workers, rounds)
-    print_prep(report)
-    write_json(json_file, report)
+    with interruptible("interrupted before a round was over"):
+        report, complete = measure_prep(source, images, workers, rounds)
+        print_prep(report)
+        write_json(json_file, report)
+        if not complete:
+            click.echo("interrupted: these are the rounds up to then", err=True)
+            raise SystemExit(INTERRUPTED)
 
 
-def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: int) -> dict[str, Any]:
-    """Measure bound, converter and second calls in turn, round after round; return the report."""
+def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: int) -> tuple[dict[str, Any], bool]:
+    """Measure bound, converter and second calls in turn, round after round.
+
+    Return the report, and whether it has all rounds: after Ctrl-C it has those that were over. Raises KeyboardInterrupt
+    if none was.
+    """
     started = time.perf_counter()
     with progress(as_json=False, stream=sys.stderr) as view:
         listed = open_source(source, on_walk=lambda walked: view.update(of_index(walked)))
@@ -55,18 +70,25 @@ def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: in
     found = sample_evenly(listed, images)
     bounds: list[float] = []
     speeds: dict[int, list[float]] = {n: [] for n in workers}
-    peak, resume = WorkerPeak(), ResumeCosts()
-    for k in range(rounds):
-        bounds.append(_bound(found))
-        for n in workers:
-            speeds[n].append(_converter(found, n, peak))
-        if k < resume_rounds:
-            resume.measure(source, sample_evenly)
-    return {
+    peak, resume, over = WorkerPeak(), ResumeCosts(), 0
+    try:
+        for over in range(rounds):  # those before this one are over
+            bounds.append(_bound(found))
+            for n in workers:
+                speeds[n].append(_converter(found, n, peak))
+            if over < resume_rounds:
+                resume.measure(source, sample_evenly)
+        over = rounds
+    except KeyboardInterrupt:
+        if not over:
+            raise
+    for values in (bounds, *speeds.values()):
+        del values[over:]
+    report = {
         "schema": SCHEMA,
         "command": "prep",
         "conditions": {
-            **_conditions(source, rounds),
+            **_conditions(source, over),
             "images": len(found.members["train"]),
             "entries": sum(map(len, listed.members.values())),
         },
@@ -84,6 +106,7 @@ def measure_prep(source: Path, images: int, workers: tuple[int, ...], rounds: in
         "resume": resume.report(),
         "largest_worker_mb": peak.bytes / 1e6,
     }
+    return report, over == rounds
 
 
 def sample_evenly(source: Source, images: int) -> Source:
@@ -100,7 +123,9 @@ def sample_evenly(source: Source, images: int) -> Source:
 
 def _bound(source: Source) -> float:
     """Return the bound, measured in a fresh process: after some rounds this one's memory makes it up to 20% slower."""
-    with get_context("spawn").Pool(1) as process:
+    with starting_workers():  # Ctrl-C is for the command, which ends this process, too
+        process = get_context("spawn").Pool(1)
+    with process:
         return process.apply(_bound_here, (source,))
 
 
@@ -167,7 +192,7 @@ def _conditions(source: Path, rounds: int) -> dict[str, Any]:
     return {
         "source": str(source),
         "rounds": rounds,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "load": os.getloadavg()[0],
         "pillow": PIL.__version__,
         "libjpeg_turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),

@@ -5,7 +5,6 @@ sources, as nobody has 14 million images to spare. What is real and what is made
 """
 
 import json
-import os
 import platform
 import tempfile
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import PIL
 from rich.console import Console
 from rich.table import Table
 
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.converter.generated import HEIGHT_PX, WIDTH_PX, write_entries, write_pictures
 from alexnet.tools.bench.converter.index_memory import IndexMemory, IndexTask, measure_apart
@@ -26,6 +26,7 @@ from alexnet.tools.bench.measuring.process_memory import WorkerPeak
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.interruption import interruptible
 
 SCHEMA = 1
 INDEX_GOAL_BYTES = 1_000_000_000
@@ -69,10 +70,11 @@ class WorkerMemory:
 def run_prep_memory(bench: MemoryBench, json_file: Path | None) -> None:
     """Measure, print two tables and, if asked, write the JSON."""
     refuse_unwritable(json_file)
-    with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
-        index = measure_index(bench, Path(folder))
     small = bench.shard_images // _SMALLER
-    worker = [measure_worker(*size) for size in ((small, 1), (bench.shard_images, 1), (bench.shard_images, 2))]
+    with interruptible("interrupted; nothing was written"):
+        with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+            index = measure_index(bench, Path(folder))
+        worker = [measure_worker(*size) for size in ((small, 1), (bench.shard_images, 1), (bench.shard_images, 2))]
     _print_index(index)
     _print_worker(worker)
     if json_file is not None:
@@ -124,7 +126,7 @@ def measure_worker(shard_images: int, shards: int) -> WorkerMemory:
 
 def _conditions() -> dict[str, Any]:
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "pillow": PIL.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from alexnet.model.placement import choose_placement
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.shards.reader import SplitReader
@@ -65,7 +66,8 @@ def _run(settings: DataloaderBench, json_file: Path | None, html_file: Path | No
     report = measure(settings)
     print_dataloader(report)
     if settings.tune_seconds and report["complete"]:
-        report["tune"] = tune(_stage_settings(settings), report["conditions"]["device"], settings.tune_seconds)
+        stage, device = _stage_settings(settings), report["conditions"]["device"]
+        report["tune"], report["complete"] = tune(stage, device, settings.tune_seconds)
         click.echo("\n".join(report["tune"]))
     write_json(json_file, report)
     write_figures(html_file, dataloader_page(report) if html_file else "")
@@ -108,5 +110,5 @@ def _stage_settings(settings: DataloaderBench) -> StageSettings:
         data=settings.data.absolute(),
         split=settings.split,
         batch_images=min(settings.batch_images, len(reader)),
-        threads=settings.threads or len(os.sched_getaffinity(0)),
+        threads=settings.threads or usable_cores(),
     )

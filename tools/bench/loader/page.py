@@ -41,7 +41,11 @@ def dataloader_page(report: dict[str, Any]) -> str:
             "With all cores busy",
             "The same by CPU time: what the row would make if it had the machine to itself and kept it busy. On a "
             "machine that others use this is the figure to compare.",
-            bars(images, "images_per_s_all_cores_busy", lambda row: busy.get(row["limit"])),
+            bars(
+                [row for row in images if not row["gpu"]],
+                "images_per_s_all_cores_busy",
+                lambda row: busy.get(row["limit"]),
+            ),
         ),
         _bytes_section([row for row in rows if row["name"] in _BY_BYTES]),
         _stages(report["stages"]),

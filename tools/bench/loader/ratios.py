@@ -7,14 +7,13 @@ from typing import Any
 from alexnet.tools.bench.guards import BESIDE_TRAINER, DATALOADER, THREADS_SHARE, Guard, ratio_of
 
 
-def guarded(rows: dict[str, dict[str, Any]], threads: int) -> list[dict[str, Any]]:
+def guarded(rows: dict[str, dict[str, Any]], threads: int, cores: int) -> list[dict[str, Any]]:
     """Return each ratio whose rows were measured: by wall time, by CPU time, and whether it holds.
 
     CPU time decides where others used more than 5% of the cores beside one of the two rows.
     """
-    gain = Guard(
-        row="stream-float32", over="stream-1-thread", at_least=THREADS_SHARE * threads, about=f"1 to {threads} threads"
-    )
+    asked = THREADS_SHARE * min(threads, cores)  # more threads than cores gain nothing
+    gain = Guard(row="stream-float32", over="stream-1-thread", at_least=asked, about=f"1 to {threads} threads")
     known = [g for g in (*DATALOADER, gain) if {g.row, g.over} <= rows.keys()]
     return [ratio_of(g, rows[g.row], rows[g.over], by_cpu=g is gain) for g in known] + _beside_trainer(rows)
 

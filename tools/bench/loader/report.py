@@ -28,7 +28,7 @@ def report_of(
         report[name] = [rows[o.row.name] for o in measured if o.row.group == group and o.row.name in rows]
     report["missing"] = missing_rows(measured)
     report["stages"] = stages_of(rows)
-    report["ratios"] = guarded(rows, conditions["threads"])
+    report["ratios"] = guarded(rows, conditions["threads"], conditions["cores"])
     report["tune"] = []
     report["verdict"] = verdict_of(rows, conditions, need)
     return report
@@ -56,7 +56,7 @@ def _cores(one: Measured, conditions: dict[str, Any]) -> int:
 
 
 def _compare_with_limit(row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
-    """Fill in the shares, by wall time and by CPU time; storage knows no CPU time that would mean anything."""
+    """Fill in the shares, by wall time and by CPU time; the latter means nothing of storage and of a GPU."""
     by, limit = row.pop("by"), rows.get(row["limit"])
     if limit is None:
         return
@@ -64,4 +64,4 @@ def _compare_with_limit(row: dict[str, Any], rows: dict[str, dict[str, Any]]) ->
         row["share_of_limit"] = {"wall": row["mb_per_s"] / limit["mb_per_s"], "cpu": None}
         return
     wall, cpu = (row[k]["median"] / limit[k]["median"] for k in ("images_per_s", "images_per_s_all_cores_busy"))
-    row["share_of_limit"] = {"wall": wall, "cpu": cpu}
+    row["share_of_limit"] = {"wall": wall, "cpu": None if row["gpu"] else cpu}

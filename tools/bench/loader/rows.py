@@ -36,14 +36,18 @@ def known_peers(text: str) -> tuple[str, ...]:
 
 
 def choose_rows(rows: list[Row], *, quick: bool, names: tuple[str, ...]) -> list[Row]:
-    """Return the rows that are named, or those of the mode. Raises InputError for a name there is not."""
+    """Return the rows that are named, or those of the mode. Raises InputError for a name there is not.
+
+    Peers were asked for by `--compare`, so they come along unless some of them are named.
+    """
     if not names:
         return [row for row in rows if row.quick or not quick]
     known = {row.name for row in rows}
     for name in names:
         if name not in known:
             raise InputError(f"--rows {name}: must be of {', '.join(sorted(known))}")
-    return [row for row in rows if row.name in names]
+    every_peer = not any(row.group == "peer" and row.name in names for row in rows)
+    return [row for row in rows if row.name in names or (every_peer and row.group == "peer")]
 
 
 _LIMITS = (
@@ -168,6 +172,15 @@ _GPU_ROWS = (
         output="float32",
         device="cuda",
         decode="host",
+    ),
+    Row(
+        name="dali-plain-cuda",
+        title="plain DALI graph to float32 on the GPU",
+        group="row",
+        kind="dali",
+        options={"device": "cuda"},
+        limit="nvjpeg",
+        quick=True,
     ),
     _stream("stream-cuda-auto", 'the same, decode="auto"', "", output="float32", device="cuda", decode="auto"),
 )

@@ -60,6 +60,7 @@ def _read(settings: StageSettings) -> Stage:
 def _stream(settings: StageSettings, options: dict[str, Any]) -> Stage:
     """Iterate the stream, epoch after epoch, letting go of each batch."""
     from alexnet.pipeline import ImageStream, StreamSettings
+    from alexnet.pipeline.augment import AugmentSettings
 
     import_module("alexnet.pipeline.running")  # torch: it comes with the first batch otherwise, as if a batch's memory
     threads = int(options.get("threads", settings.threads))
@@ -69,18 +70,20 @@ def _stream(settings: StageSettings, options: dict[str, Any]) -> Stage:
         depth=options.get("depth", 2),
         read_ahead_batches=options.get("read_ahead_batches", 8),
     )
+    reader = SplitReader(settings.data, settings.split)
     stream = ImageStream(
         settings.data / settings.split,
         batch_images=settings.batch_images,
         rank=0,
         ranks=1,
         augment=bool(options.get("augment", True)),
+        augmentation=AugmentSettings(crop_px=min(AugmentSettings().crop_px, reader.manifest.size_px)),
         device=options.get("device", "cpu"),
         threads=threads,
         output=options["output"],
         settings=run,
     )
-    image_bytes = SplitReader(settings.data, settings.split).jpeg_bytes() / stream.images
+    image_bytes = reader.jpeg_bytes() / len(reader)
 
     def work() -> Work:
         with closing(stream):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pynvml
 
-from alexnet.pipeline.decoders.jpeg_engine import nvml_gpu
+from alexnet.pipeline.decoders.jpeg_engine import nvml_gpu, query_jpeg_engine
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.loader.stages_dali import decode
 from alexnet.tools.bench.measuring.stages_seam import CannotRunError, Stage, StageSettings, Work
@@ -23,16 +23,23 @@ _COPY_PX = 224
 
 
 def nvjpeg(settings: StageSettings, options: dict[str, Any]) -> Stage:
-    """Decode whole images from memory with nvJPEG, through DALI, and drop them."""
+    """Decode whole images from memory with nvJPEG, through DALI, and drop them.
+
+    Raises CannotRunError where the engine alone is asked for and there is none: DALI would take the kernels without a
+    word.
+    """
     reader = SplitReader(settings.data, settings.split)
     image_bytes = reader.jpeg_bytes() / len(reader)
-    by = options["by"]
+    by, engine = options["by"], query_jpeg_engine()
+    if by == "engine" and not engine.engines:
+        raise CannotRunError(engine.nvjpeg)
 
     def work() -> Work:
         for n in decode(reader, settings.batch_images, settings.threads, 0, _ENGINE_SHARE[by]):
             yield n, round(n * image_bytes)
 
-    return watched(Stage(work=work, settings=f"DALI mixed, {settings.threads} threads, JPEGs to {by}", ready_batches=2))
+    words = f"DALI mixed, {settings.threads} threads, JPEGs to {by}; {engine.nvjpeg}"
+    return watched(Stage(work=work, settings=words, ready_batches=2))
 
 
 def to_device(settings: StageSettings, options: dict[str, Any]) -> Stage:

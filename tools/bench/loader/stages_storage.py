@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,19 @@ from alexnet.tools.bench.measuring.stages_seam import CannotRunError, Stage, Sta
 
 _BLOCK_BYTES = 4 << 20
 _MOST_BYTES = 2 << 30  # of shards that are read: more would push the other rows' data out of the system's cache
+_MOST_COLD_BYTES = 512 << 20  # they are read twice a round, and a slow disk must have answered in time
 _COPY_BYTES = 256 << 20
 _STILL_CACHED = 0.05
 
 
 def storage(settings: StageSettings, *, cold: bool) -> Stage:
-    """Read shards from front to back with one thread; before each cold round, have the system forget them."""
+    """Read shards from front to back with one thread; before each cold pass, have the system forget them.
+
+    After a cold round they are read in again, for the other rows: so the next one must not go on where it ended.
+    """
     reader = SplitReader(settings.data, settings.split)
-    files = _some(settings.data, [(shard.file, shard.bytes) for shard in reader.shards])
+    most = _MOST_COLD_BYTES if cold else _MOST_BYTES
+    files = _some(settings.data, [(shard.file, shard.bytes) for shard in reader.shards], most)
     image_bytes = reader.jpeg_bytes() / len(reader)
     whole_bytes = sum(path.stat().st_size for path in files)
 
@@ -41,7 +47,8 @@ def storage(settings: StageSettings, *, cold: bool) -> Stage:
         restore()
         return Stage(work=once, settings=words)
     words += "; the host of a virtual machine may still have cached them"
-    return Stage(work=once, settings=words, before_pass=lambda: _forget(files), after_round=restore)
+    forget = partial(_forget, files)
+    return Stage(work=once, settings=words, before_pass=forget, after_round=restore, starts_over=True)
 
 
 def memory_copy(threads: int) -> Stage:
@@ -57,13 +64,13 @@ def memory_copy(threads: int) -> Stage:
     return Stage(work=work, settings=f"{threads} threads, {_COPY_BYTES >> 20} MiB; bytes are counted once")
 
 
-def _some(root: Path, shards: Sequence[tuple[str, int]]) -> list[Path]:
+def _some(root: Path, shards: Sequence[tuple[str, int]], most_bytes: int) -> list[Path]:
     """Take shards until there is enough to read."""
     chosen, held = [], 0
     for file, size in shards:
         chosen.append(root / file)
         held += size
-        if held >= _MOST_BYTES:
+        if held >= most_bytes:
             break
     return chosen
 

@@ -77,7 +77,8 @@ def _rows(report: dict[str, Any]) -> Table:
 
 def _cells(row: dict[str, Any], *, repeated: bool) -> list[str]:
     rate, busy, cost = row["images_per_s"], row["images_per_s_all_cores_busy"], row["cpu_s_per_1000_images"]
-    of_images = [f"{rate['median']:,.0f}", f"{rate['min']:,.0f}-{rate['max']:,.0f}", f"{busy['median']:,.0f}"]
+    by_cpu = "" if row["gpu"] else f"{busy['median']:,.0f}"
+    of_images = [f"{rate['median']:,.0f}", f"{rate['min']:,.0f}-{rate['max']:,.0f}", by_cpu]
     marks = (["repeated"] if repeated else []) + ([f"others {row['foreign_load']:.0%}"] if row["disturbed"] else [])
     marks += [f"{_words(what)} {busy:.0f}%" for what, busy in row["gpu"].items()]
     return [

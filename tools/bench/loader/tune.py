@@ -29,8 +29,11 @@ class Candidate:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def tune(settings: StageSettings, device: str, budget_seconds: float) -> list[str]:
-    """Measure candidates until the budget is spent; return what each made and the options to use."""
+def tune(settings: StageSettings, device: str, budget_seconds: float) -> tuple[list[str], bool]:
+    """Measure candidates until the budget is spent; return what each made and the options to use, in lines.
+
+    And whether it came to its end: after Ctrl-C nothing is recommended.
+    """
     begin = time.monotonic()
     rows = [
         Row(name=c.words, title=c.words, group="row", kind="stream", options={"device": device} | c.options)
@@ -38,8 +41,10 @@ def tune(settings: StageSettings, device: str, budget_seconds: float) -> list[st
     ]
     click.echo(f"tuning: at most {len(rows)} candidates, {_MOST_ROUNDS} rounds of {_SECONDS:g} s")
     timing = Timing(rounds=_MOST_ROUNDS, seconds=_SECONDS, budget_seconds=budget_seconds)
-    measured, _ = measure_rows(rows, settings, timing, lambda _: None)
-    return [*recommendation(measured), f"tuning took {time.monotonic() - begin:.0f} s"]
+    measured, complete = measure_rows(rows, settings, timing, lambda _: None)
+    if not complete:
+        return ["tuning was interrupted: no options are recommended"], False
+    return [*recommendation(measured), f"tuning took {time.monotonic() - begin:.0f} s"], True
 
 
 def candidates_of(threads: int, device: str) -> list[Candidate]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.manifest import Split
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.measuring.clock import foreign_load, read_clocks
@@ -31,7 +32,7 @@ def machine_before() -> dict[str, Any]:
         "machine": asdict(describe_machine()),
         "governor": _governor(),
         "load": {"before": os.getloadavg()[0], "after": None, "foreign_before": idle},
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
     }
 
 
@@ -53,7 +54,8 @@ def conditions_before(data: Path, split: Split, batch_images: int) -> dict[str, 
 
 def _without_home(path: Path) -> str:
     """Return a path with ~ for the home folder: reports are passed on, and whose it was is nobody's business."""
-    return str(Path("~") / path.relative_to(Path.home())) if path.is_relative_to(Path.home()) else str(path)
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
+    return str(Path("~") / path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def _governor() -> str:

@@ -17,7 +17,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def refuse_unwritable(file: Path | None, option: str = "--json") -> None:
     """Refuse before the work what could not be written after it. Raises InputError."""
-    if file is not None and not os.access(file.absolute().parent, os.W_OK):
+    if file is not None and not os.access(file if file.exists() else file.absolute().parent, os.W_OK):
         raise InputError(f"{option} {file}: cannot be written; give a file in a folder that exists")
 
 

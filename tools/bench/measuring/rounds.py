@@ -132,12 +132,14 @@ class _Process:
 
     def __init__(self, row: Row, settings: AnySettings) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
+        # A process that is killed leaves what it wrote, and FFCV's files have 2 GB: they lie here, and go with it.
+        self._scratch = tempfile.TemporaryDirectory(prefix="alexnet-bench-", ignore_cleanup_errors=True)
         self._popen = subprocess.Popen(
             command_of(row, settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment_of(row, settings),
+            env=environment_of(row, settings) | {"TMPDIR": self._scratch.name},
             start_new_session=True,  # Ctrl-C is for the command; its children go with this one
         )
 
@@ -158,7 +160,7 @@ class _Process:
         return answer
 
     def close(self) -> None:
-        """Kill the process and its children; a process that measures has nothing to save."""
+        """Kill the process and its children, and delete what they wrote; who measures has nothing to save."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
@@ -167,6 +169,7 @@ class _Process:
                 assert pipe is not None
                 pipe.close()
         self._errors.close()
+        self._scratch.cleanup()
 
     def _line(self, limit_seconds: float) -> bytes | None:
         """Read a line; None if it does not come in time. What comes when the process ends has no end of line."""

@@ -48,7 +48,7 @@ class Round:
 
 
 class Runner:
-    """Run a stage in rounds, taking up the pass where the round before left it."""
+    """Run a stage in rounds, taking up the pass where the round before left it, unless the stage wants a new one."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -56,12 +56,14 @@ class Runner:
 
     def round(self, seconds: float) -> Round:
         """Run for about so long and for some batches at least; then wait until what runs ahead has come to rest."""
+        if self._stage.starts_over:
+            self._pass = None
         self._skip_ready()
         images = amount = batches = 0
         least = self._stage.least_batches
         wall = cpu = busy = 0.0
         deadline = time.perf_counter() + _LONGEST * seconds
-        while (wall < seconds or batches < least) and time.perf_counter() < deadline:
+        while not batches or ((wall < seconds or batches < least) and time.perf_counter() < deadline):
             work = self._running()
             begin = read_clocks()
             until = begin.wall_seconds + seconds - wall

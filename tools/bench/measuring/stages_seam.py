@@ -50,13 +50,15 @@ AnySettings = StageSettings | NetStageSettings
 class Stage:
     """Hold a stage that can be run.
 
-    `work`: begins a pass; most never end, and are then begun once. `settings`: what it was told, in words.
+    `work`: begins a pass; most never end, and are then begun once. `starts_over`: every round begins one, as what the
+    round before left is no longer what it was. `settings`: what it was told, in words.
     `ready_batches`: what it may have finished before it is asked. `least_batches`: of a round, however long they take.
     `before_pass`, `after_round`: are not timed. `more`: asked after a round for what else is to be told of it.
     """
 
     work: Callable[[], Work]
     settings: str
+    starts_over: bool = False
     ready_batches: int = 0
     least_batches: int = 16  # loaders with worker processes deliver in bursts
     before_pass: Callable[[], None] = lambda: None

@@ -11,6 +11,7 @@ from typing import Any
 
 from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.model.placement import choose_placement, cpu_has_bf16
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.guards import missed
 from alexnet.tools.bench.measuring.conditions import machine_before
@@ -61,7 +62,7 @@ def run_model(bench: ModelBench, json_file: Path | None, html_file: Path | None 
 def measure(bench: ModelBench) -> dict[str, Any]:
     """Return the report. Raises InputError for layouts that the network or the machine cannot have."""
     device = choose_placement(bench.device, gpus=1, precision="auto").device.type
-    threads = bench.threads or len(os.sched_getaffinity(0))
+    threads = bench.threads or usable_cores()
     precisions = bench.precisions or default_precisions(device)
     batches = bench.batches or (CPU_BATCHES if device == "cpu" else GPU_BATCHES)
     gpus = bench.gpus or default_gpus(device, threads, bench)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.model.placement import choose_placement
+from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.measuring.conditions import conditions_before
@@ -57,7 +58,7 @@ def run_train(bench: TrainBench, json_file: Path | None, html_file: Path | None 
 def measure(bench: TrainBench) -> dict[str, Any]:
     """Return the report. Raises InputError if network, data and layouts do not go together."""
     device = choose_placement(bench.device, gpus=1, precision="auto").device.type
-    threads = bench.threads or len(os.sched_getaffinity(0))
+    threads = bench.threads or usable_cores()
     images = len(SplitReader(bench.data, "train"))
     batch = bench.batch_images or min(CPU_BATCH if device == "cpu" else GPU_BATCH, images)
     if not 1 <= batch <= images:

@@ -17,7 +17,7 @@ from alexnet.tools.convert.sources.materialise import materialise
 from alexnet.tools.convert.sources.recognise import recognise
 from alexnet.tools.convert.sources.walk import OnWalk, Walk
 
-__all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "materialise", "native_size_px", "open_source"]
+__all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "check_out", "materialise", "native_size_px", "open_source"]
 
 
 def open_source(root: Path, cache: Path | None = None, on_walk: OnWalk = lambda _: None) -> Source:
@@ -43,6 +43,14 @@ def native_size_px(root: Path) -> int | None:
     """Return the size that all images of a source have, None if they differ, without listing it."""
     with _readable(root):
         return recognise(root).size_px
+
+
+def check_out(root: Path, out: Path) -> None:
+    """Refuse an output folder inside folders that are read for images: its own files would be taken for some."""
+    with _readable(root):
+        around = [tree for tree in recognise(root).trees if out.resolve().is_relative_to(tree.resolve())]
+    if around:
+        raise InputError(f"--out {out}: lies in {around[0]}, whose files are taken for images; give one outside of it")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Images in folders: one folder a class for training, and validation images in class folders or all in one."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,12 +11,27 @@ from alexnet.tools.convert.sources.folders import contents, list_folder
 from alexnet.tools.convert.sources.labels import ValLabels, printed
 from alexnet.tools.convert.sources.walk import Stage, Walk
 
+_CLASS_TAR = re.compile(r"n\d{8}\.tar")
+
+
+def refuse_packed(folder: Path) -> None:
+    """Refuse a training folder that lacks classes because their tars were not unpacked, or not all of them."""
+    found = contents(folder)
+    packed = [name for name in found.files if _CLASS_TAR.fullmatch(name) and name[:-4] not in found.folders]
+    if packed:
+        or_as_it_is = "" if found.folders else f", or give {folder} itself, as class tars are read where they are"
+        raise InputError(
+            f"{folder}: class tars are not unpacked, {packed[0]} the first of {len(packed):,}; unpack each into a "
+            f"folder of its name{or_as_it_is}"
+        )
+
 
 def read_train_folders(root: Path, folder: Path, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
     """List the class folders of a folder by label, then name; and count what is ignored, loose files among it.
 
-    Raises InputError if a folder is no class or there is no image at all.
+    Raises InputError if a folder is no class, a class is still packed, or there is no image at all.
     """
+    refuse_packed(folder)
     builder = ListingBuilder(in_folders=True)
     ignored = 0
     for label, container, entries, more in _classes(root, folder, label_of, walk, "train"):

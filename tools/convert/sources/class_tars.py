@@ -4,6 +4,7 @@ A tar that holds class tars itself, as ImageNet-21k's one big download does, is 
 """
 
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from alexnet.tools.convert.sources.walk import Walk
 
 _SIDECARS = {".cls", ".json", ".txt"}
 _FIRST_MEMBERS = 8
+_WNID = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,16 @@ class ClassTar:
 
 def find(root: Path) -> Layout | None:
     """Recognise class tars by images, or tars, at the beginning of some of them."""
-    names = [name for name in contents(root).files if name.endswith(".tar") and name not in (TRAIN_TAR, VAL_TAR)]
+    inside = contents(root)
+    names = [name for name in inside.files if name.endswith(".tar") and name not in (TRAIN_TAR, VAL_TAR)]
     if not names or not any(_holds_images(root / name) for name in spread(names)):
         return None
+    unpacked = [name for name in inside.folders if _WNID.fullmatch(name) and f"{name}.tar" not in names]
+    if unpacked:
+        raise InputError(
+            f"{root}: holds class tars, and folders of other classes, {unpacked[0]} the first of {len(unpacked):,}; "
+            "unpack the tars into such folders, too, or move the folders away"
+        )
     words = tuple(root / name for name in WORD_FILES if (root / name).is_file())
     files = (*(root / name for name in names), *words)
     return Layout(kind="class-tars", root=root, files=files, read=partial(_read, root, names))

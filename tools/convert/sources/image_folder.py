@@ -7,7 +7,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.tools.convert.known import count_notes
 from alexnet.tools.convert.listing import Listing, Source, sizes_of
-from alexnet.tools.convert.sources.class_folders import read_train_folders, read_val_folders
+from alexnet.tools.convert.sources.class_folders import read_train_folders, read_val_folders, refuse_packed
 from alexnet.tools.convert.sources.folders import Contents, contents
 from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, printed, read_words
 from alexnet.tools.convert.sources.layout import Layout
@@ -22,6 +22,8 @@ def find(root: Path) -> Layout | None:
     """Recognise class folders by images in some of them."""
     inside = contents(root)
     train, val = root, None
+    if "train" in inside.folders:
+        refuse_packed(root / "train")
     if "train" in inside.folders and contents(root / "train").folders:
         train = root / "train"
         val = _val_folder(root, inside)

@@ -59,13 +59,14 @@ def kaggle_labels(path: Path, words: Mapping[str, str]) -> ValLabels:
     """
     wnids: dict[str, str] = {}
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
-            image, answer = row.get("ImageId"), (row.get("PredictionString") or "").split()
-            if not image or not answer:
-                raise InputError(
-                    f"{path}: line {len(wnids) + 2} has not the columns ImageId,PredictionString; download it again"
-                )
-            wnids[image] = answer[0]
+        try:
+            for row in csv.DictReader(file):
+                image, answer = row.get("ImageId"), (row.get("PredictionString") or "").split()
+                if not image or not answer:
+                    raise csv.Error("has not the columns ImageId,PredictionString")
+                wnids[image] = answer[0]
+        except csv.Error as error:  # also a stray quotation mark, which makes one field of all that follows
+            raise InputError(f"{path}: line {len(wnids) + 2}: {error}; download it again") from None
     classes = class_records(set(wnids.values()), words)
     labels = {record.wnid: label for label, record in enumerate(classes)}
     numbers = {stem: stem.rpartition("_")[2] for stem in wnids}

@@ -47,7 +47,7 @@ def list_tar(
     ignored = 0
     file.seek(start)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:  # whatever the locale
             for member in _members(tar, start, end, on_entries):
                 if not member.isreg() or is_junk(PurePosixPath(member.name).name):
                     ignored += 1

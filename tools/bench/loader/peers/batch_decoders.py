@@ -18,6 +18,7 @@ from torch.utils.dlpack import from_dlpack
 
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.loader.peers.work import counted, crop_px_of, endless_ids, mean_of
+from alexnet.tools.bench.loader.stages_gpu import watched
 from alexnet.tools.bench.measuring.stages_seam import CannotRunError, Stage, StageSettings
 
 DecodeBatch = Callable[[list[bytes]], list[Tensor]]
@@ -31,7 +32,7 @@ def make(options: dict[str, Any], settings: StageSettings, versions: dict[str, s
     decode = _nvimagecodec(settings.threads) if options["library"] == "nvimagecodec" else _torchvision()
     batches = _batches(SplitReader(settings.data, settings.split), settings.batch_images, decode)
     words = "all its backends; window, mirror and mean in PyTorch on the GPU; one thread reads ahead"
-    return Stage(work=counted(batches, settings), settings=words, ready_batches=1, versions=versions)
+    return watched(Stage(work=counted(batches, settings), settings=words, ready_batches=1, versions=versions))
 
 
 def _nvimagecodec(threads: int) -> DecodeBatch:

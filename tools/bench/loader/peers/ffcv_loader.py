@@ -4,6 +4,7 @@ As its documentation has it: `os_cache=True` for data that fit in memory, `QUASI
 no decoder for a random window of fixed size, so `RandomResizedCrop` is told the one scale and ratio that are it.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ffcv.writer import DatasetWriter
 
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.loader.peers.work import counted, crop_px_of, decoder_of, mean_of
-from alexnet.tools.bench.measuring.stages_seam import Stage, StageSettings
+from alexnet.tools.bench.measuring.stages_seam import CannotRunError, Stage, StageSettings
 
 _MOST_IMAGES = 10_000  # written; raw, 2 GB
 _QUALITY = 90
@@ -29,6 +30,11 @@ def make(options: dict[str, Any], settings: StageSettings, versions: dict[str, s
     reader = SplitReader(settings.data, settings.split)
     images = min(len(reader), _MOST_IMAGES)
     folder = tempfile.TemporaryDirectory(prefix="alexnet-bench-ffcv-")
+    most_bytes, free_bytes = images * 3 * reader.manifest.size_px**2, shutil.disk_usage(folder.name).free
+    if free_bytes < most_bytes:
+        raise CannotRunError(
+            f"{folder.name}: has {free_bytes / 1e9:.1f} GB free; the file may take {most_bytes / 1e9:.1f}"
+        )
     file = Path(folder.name) / "set.beton"
     fields = {
         "image": RGBImageField(write_mode=options["stored"], jpeg_quality=_QUALITY),

@@ -1,0 +1,100 @@
+"""One shard, whatever its members: thousands of archives, absurd sizes, archives that end or end early."""
+
+import io
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from alexnet.tools.convert.plan import ConvertSettings, plan_shards
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.convert.work import Report, ShardJob, attempt_shard, load_outcome
+from alexnet.tools.samples.layouts import write_class_tars, write_files
+from tests.conftest import encode_picture
+
+SETTINGS = ConvertSettings(size_px=32, shard_images=1000)
+
+
+def attempt(source: Path, root: Path) -> tuple[ShardJob, Report]:
+    """Convert the only shard of a source in this process."""
+    found = open_source(source)
+    (plan,) = plan_shards(found, SETTINGS)
+    for folder in ("train", ".work"):
+        (root / folder).mkdir(parents=True)
+    job = ShardJob(
+        root=root,
+        source=found.root,
+        encoding="file",
+        settings=SETTINGS,
+        on_error="reject",
+        plan=plan,
+        members=plan.members(found),
+    )
+    return job, attempt_shard(job)
+
+
+def test_a_shard_from_more_class_tars_than_files_may_be_open(tmp_path: Path) -> None:
+    """ImageNet-21k: 5,000 images from nearly as many tars, and 1,024 open files are what most systems grant."""
+    write_class_tars(tmp_path / "tars", {f"n{k:08d}": {f"{k}.JPEG": encode_picture(k)} for k in range(40)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))
+    try:
+        job, report = attempt(tmp_path / "tars", tmp_path / "set")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert report == Report("done", written=40)
+    assert load_outcome(job.root, job.plan).record.images == 40
+
+
+def test_a_file_too_large_to_be_a_picture_is_rejected_unread(tmp_path: Path) -> None:
+    write_files(tmp_path / "source" / "cat", {"1.jpg": encode_picture(1), "film.mp4": b""})
+    os.truncate(tmp_path / "source" / "cat" / "film.mp4", 5 << 30)
+    job, report = attempt(tmp_path / "source", tmp_path / "set")
+    assert report == Report("done", written=1, rejected=1)
+    (rejected,) = load_outcome(job.root, job.plan).rejected
+    assert rejected["member"] == "film.mp4"
+    assert rejected["reason"] == "more than 1,073,741,824 bytes, which no picture of 134,217,728 pixels has"
+
+
+def test_what_tars_can_hold_besides_plain_files(tmp_path: Path) -> None:
+    """Long and odd names in pax headers, a name twice, an empty member, hard links: counted, and never mixed up."""
+    (tmp_path / "tars").mkdir()
+    long = "ä" * 90 + "\udcff\n.JPEG"
+    with tarfile.open(tmp_path / "tars" / "n00000001.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in (("a.JPEG", encode_picture(1)), (long, encode_picture(2)), ("a.JPEG", encode_picture(3))):
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = len(data), {"comment": "x" * 2000}
+            tar.addfile(member, io.BytesIO(data))
+        tar.addfile(tarfile.TarInfo("empty.JPEG"))
+        link = tarfile.TarInfo("b.JPEG")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.JPEG"
+        tar.addfile(link)
+    source = open_source(tmp_path / "tars")
+    assert (len(source.members["train"]), source.ignored) == (4, 1)
+    job, report = attempt(tmp_path / "tars", tmp_path / "set")
+    assert report == Report("done", written=3, rejected=1)
+    assert [entry["reason"] for entry in load_outcome(job.root, job.plan).rejected] == ["empty file"]
+    members = {m.offset: m.name for m in job.members}
+    assert sorted(members.values()) == ["a.JPEG", "a.JPEG", "empty.JPEG", long]
+
+
+LEAVING = """
+import multiprocessing, os
+from types import SimpleNamespace
+from alexnet.tools.convert.worker import leave_with_parent
+multiprocessing.parent_process = lambda: SimpleNamespace(pid={parent})
+os.getppid = lambda: {found}
+leave_with_parent()
+print("works")
+"""
+
+
+def test_a_worker_leaves_with_its_parent_which_may_be_process_1() -> None:
+    """In a container a command often is process 1; elsewhere that is who inherits orphans."""
+    for parent, found, said in ((1, 1, "works\n"), (77, 77, "works\n"), (77, 1, "")):
+        code = LEAVING.format(parent=parent, found=found)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (run.stdout, run.returncode) == (said, 0 if said else 1), run.stderr
