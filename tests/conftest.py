@@ -22,6 +22,12 @@ WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank
 TRAIN_PER_CLASS = 9
 
 
+@pytest.fixture(autouse=True, scope="session")
+def interrupts_arrive() -> None:
+    """A shell that runs something in the background has it ignore Ctrl-C, and all that it starts inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Undo what a command leaves that was called here and not in a process of its own: pytest deaf to Ctrl-C."""

@@ -189,25 +189,26 @@ LOOP = """
 import sys
 from alexnet.pipeline import AugmentSettings, ImageStream
 stream = ImageStream(sys.argv[1] + "/train", batch_images=6, augmentation=AugmentSettings(crop_px=32))
+next(iter(stream))
+print("begun", flush=True)
 while True:
     for _ in stream:
-        print("batch", flush=True)
+        pass
 """
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, {1, -signal.SIGINT}), (signal.SIGKILL, {-signal.SIGKILL})])
 def test_a_process_that_is_interrupted_or_killed_ends(root: Path, sent: signal.Signals, code: set[int]) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOOP, str(root)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    for _ in range(20):  # Python drops an interrupt that hits a finaliser, such as that of a batch's memory
-        process.send_signal(sent)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=30)
-            break
-    process.stdout.close()  # not before: the process would be the one to end, for want of a reader
+    command = [sys.executable, "-c", LOOP, str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        for _ in range(10):  # Python drops an interrupt that hits a finaliser, such as that of a batch's memory
+            process.send_signal(sent)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+                break
+        process.kill()
     assert process.returncode in code
 
 
