@@ -186,8 +186,10 @@ def test_nothing_is_left_after_a_damaged_image(root: Path) -> None:
 
 
 LOOP = """
-import sys
+import signal, sys
 from alexnet.pipeline import AugmentSettings, ImageStream
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever was inherited
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 stream = ImageStream(sys.argv[1] + "/train", batch_images=6, augmentation=AugmentSettings(crop_px=32))
 next(iter(stream))
 print("begun", flush=True)
