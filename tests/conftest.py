@@ -22,19 +22,21 @@ WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank
 TRAIN_PER_CLASS = 9
 
 
-@pytest.fixture(autouse=True, scope="session")
-def interrupts_arrive() -> None:
-    """A shell that runs something in the background has it ignore Ctrl-C, and all that it starts inherit that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """Undo what a command leaves that was called here and not in a process of its own: pytest deaf to Ctrl-C."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def signals_arrive() -> Iterator[None]:
+    """Hear Ctrl-C and SIGTERM, as processes that are started here then do.
+
+    A command that was called here, by a test or for a fixture of a whole module, leaves this process deaf to both; so
+    does a shell that started the tests in the background.
+    """
+    _hear_signals()
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    _hear_signals()
+
+
+def _hear_signals() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,9 @@ import pytest
 
 from alexnet.pipeline import ImageStream, StreamSettings
 from alexnet.pipeline.decoders.host import HostDecoder
-from alexnet.pipeline.feed import Feed
+from alexnet.pipeline.feed import Delivery, Feed
 from alexnet.pipeline.host import available
+from alexnet.pipeline.meter import StreamMeter
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -58,9 +59,17 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Hold:
     return hold
 
 
-def test_closing_a_stream_ends_the_wait_of_a_consumer_on_another_thread(make: Make, held: Hold) -> None:
-    stream, ends = make(), []
+def test_closing_a_stream_ends_the_wait_of_a_consumer_on_another_thread(
+    make: Make, held: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, ends, waits, next_batch = make(), [], threading.Event(), Feed.next_batch
     there, go_on = held("submit", lambda: True, lambda: None)
+
+    def noted(feed: Feed, meter: StreamMeter) -> Delivery:
+        waits.set()  # so the stream has a feed by now, which it can close
+        return next_batch(feed, meter)
+
+    monkeypatch.setattr(Feed, "next_batch", noted)
 
     def consume() -> None:
         try:
@@ -70,6 +79,7 @@ def test_closing_a_stream_ends_the_wait_of_a_consumer_on_another_thread(make: Ma
 
     consumer = threading.Thread(target=consume)
     consumer.start()
+    assert waits.wait(PATIENCE_SECONDS)
     assert there.wait(PATIENCE_SECONDS)  # so no batch will come
     closing = threading.Thread(target=stream.close)
     closing.start()
