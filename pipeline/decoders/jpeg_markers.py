@@ -31,7 +31,7 @@ def _damage(headers: bytes, size_px: int) -> str:
         if headers[place] != 0xFF or marker not in _SEGMENTS or not place + 4 <= end <= len(headers):
             return f"its headers are damaged at byte {place}"
         if marker == _SCAN:
-            return "" if frames == 1 else "its headers are damaged: there is no frame"
+            return "" if frames == 1 else f"its headers are damaged: they have {frames} frames, not one"
         if marker in _FRAMES:
             if damage := _frame_damage(headers[place + 4 : end], size_px):
                 return damage
