@@ -12,7 +12,10 @@ from pathlib import Path
 
 from alexnet.tools.convert.listing import Entry
 
-_JUNK = {"thumbs.db", "desktop.ini", "__macosx"}
+_JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "found.000"}
+_JUNK |= {"$recycle.bin", "system volume information"}
+_JUNK_BEGINS = (".", "@eadir", "@__thumb", "@tmp", "#recycle", "#snapshot", "@recently", "~$")  # hidden; NAS; Office
+_JUNK_ENDS = (":zone.identifier", "\uf03azone.identifier", ":smartscreen")  # where a file on Windows came from
 
 _TELL_ENTRIES = 1024
 
@@ -29,8 +32,9 @@ class Contents:
 
 
 def is_junk(name: str) -> bool:
-    """Say whether a name is hidden or left behind by a file manager."""
-    return name.startswith(".") or name.lower() in _JUNK
+    """Say whether a name is hidden, or left behind by an operating system, a file manager or a network disk."""
+    lower = name.lower()
+    return lower in _JUNK or lower.startswith(_JUNK_BEGINS) or lower.endswith(_JUNK_ENDS)
 
 
 def contents(folder: Path) -> Contents:
