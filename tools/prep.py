@@ -31,6 +31,14 @@ def main() -> None:
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: SOURCE-SIZE, beside SOURCE]")
+@click.option("--train", multiple=True, metavar="DIR", help="Below SOURCE, a folder of class folders; may be repeated.")
+@click.option("--val", multiple=True, metavar="DIR", help="The same, for validation.  [default: told by their names]")
+@click.option(
+    "--classes",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of the classes to take, one a line: a class's label is its line.  [default: all, sorted as text]",
+)
 @click.option("--size", "size_px", type=int, help="Side of the stored squares, px.  [default: 256; CIFAR 32, MNIST 28]")
 @click.option("--quality", default=_DEFAULT.quality, show_default=True, help="JPEG quality, 1 to 100.")
 @click.option("--shard-images", default=_DEFAULT.shard_images, show_default=True, help="Images in a shard.")

@@ -135,7 +135,7 @@ def _rejected_places(path: Path, manifest: Manifest, findings: FindingList) -> d
 def _is_ilsvrc2012(manifest: Manifest) -> bool:
     classes = manifest.classes
     official = len(classes) == 1000 and (classes[0].wnid, classes[-1].wnid) == (_FIRST_WNID, _LAST_WNID)
-    return official and counts_of(manifest, "val").input == _VAL_IMAGES
+    return official and "class_order" not in manifest.settings and counts_of(manifest, "val").input == _VAL_IMAGES
 
 
 def _check_ilsvrc2012(manifest: Manifest, rows: IndexRows, findings: FindingList) -> None:

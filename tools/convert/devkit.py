@@ -50,7 +50,7 @@ def read_devkit(path: Path) -> Devkit:
     wnid_of, classes = _leaf_classes(path, files[META])
     labels = {record.wnid: label for label, record in enumerate(classes)}
     ids = []
-    for line, text in enumerate(files[GROUND_TRUTH].decode("ascii", "replace").split(), start=1):
+    for line, text in enumerate(files[GROUND_TRUTH].decode("utf-8-sig", "replace").split(), start=1):
         if not (text.isdecimal() and len(text) <= _ID_DIGITS and int(text) in wnid_of):
             raise InputError(f"{path}: line {line} of {GROUND_TRUTH} says {text[:20]!r}, which is no class of {META}")
         ids.append(int(text))

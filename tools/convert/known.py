@@ -135,7 +135,7 @@ def count_notes(wnids: Sequence[str], train: Listing, val: Listing) -> tuple[str
     """Explain counts that differ from ILSVRC-2012's where the classes are its own, and name classes without images."""
     images = np.bincount(train.labels, minlength=len(wnids))
     without = [wnid for wnid, n in zip(wnids, images, strict=True) if n == 0]
-    notes = [_naming("class has", "classes have", " no training images", without)]
+    notes = [naming("class has", "classes have", " no training images", without)]
     if is_official(wnids):
         if len(train) != TRAIN_IMAGES:
             notes.append(_difference("training", len(train), TRAIN_IMAGES))
@@ -158,13 +158,13 @@ def _explanations(wnids: Sequence[str], train: Listing) -> list[str]:
     many = [f"{wnid} ({n})" for wnid, n in zip(wnids, images, strict=True) if n > most]
     odd = [name for name in _ODD_FILES if train.find(f"{name}.") is None]
     return [
-        _naming("class has", "classes have", f" fewer than {least:,} images, the least as published", few),
-        _naming("class has", "classes have", f" more than {most:,} images, the most as published", many),
-        _naming("file is", "files are", " missing that other tools drop for being CMYK or PNG", odd),
+        naming("class has", "classes have", f" fewer than {least:,} images, the least as published", few),
+        naming("class has", "classes have", f" more than {most:,} images, the most as published", many),
+        naming("file is", "files are", " missing that other tools drop for being CMYK or PNG", odd),
     ]
 
 
-def _naming(one: str, many: str, what: str, names: Sequence[str], shown: int = 5) -> str:
+def naming(one: str, many: str, what: str, names: Sequence[str], shown: int = 5) -> str:
     """Count some names and list the first few; an empty string for none."""
     if not names:
         return ""

@@ -6,7 +6,7 @@ long as they are not made into objects before a worker needs them.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,14 @@ class ConvertSettings:
     """Settle how a data set is made; all of it is recorded in the manifest.
 
     `size_px`: side of the stored squares. `quality`: JPEG quality. `shard_images`: images planned for a shard.
-    `seed`: of the training set's shuffle.
+    `seed`: of the training set's shuffle. `class_order`: labels follow the sorted names, or a list of the user's.
     """
 
     size_px: int = 256
     quality: int = 90
     shard_images: int = 5000
     seed: int = 2012
+    class_order: Literal["sorted", "as listed"] = "sorted"
 
     def __post_init__(self) -> None:
         for field, low, high in (("size_px", 16, 4096), ("quality", 1, 100), ("shard_images", 1, 99_999_999)):
@@ -37,8 +38,9 @@ class ConvertSettings:
                 raise InputError(f"{field}={value}: must be between {low} and {high:,}")
 
     def as_manifest(self) -> dict[str, Any]:
-        """Return the settings and the fixed choices that shape the bytes."""
-        return {**asdict(self), "resample": "bicubic", "jpeg": "baseline 4:2:0"}
+        """Return the settings and the fixed choices that shape the bytes; the usual order of classes goes unsaid."""
+        said = {name: value for name, value in asdict(self).items() if (name, value) != ("class_order", "sorted")}
+        return {**said, "resample": "bicubic", "jpeg": "baseline 4:2:0"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

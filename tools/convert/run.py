@@ -11,12 +11,14 @@ from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.claim import index_cache, is_complete, locked, refuse_early
+from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.known import archives_in, md5_notes
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.pillow import slowness
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images, of_index
-from alexnet.tools.convert.sources import check_out, native_size_px, open_source
+from alexnet.tools.convert.sources import check_out, find_layout, open_source
+from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.walk import Walk
 from alexnet.tools.convert.summary import Outcome, source_event, source_lines
 from alexnet.tools.interruption import interruptible
@@ -28,6 +30,9 @@ class ShardOptions:
     """Hold the command line as given; None where an option was left out."""
 
     out: Path | None
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    classes: Path | None
     size_px: int | None
     quality: int
     shard_images: int
@@ -48,7 +53,13 @@ class ShardOptions:
     def settings(self, native_px: int | None) -> ConvertSettings:
         """Return what shapes the bytes."""
         size_px = (native_px or ConvertSettings().size_px) if self.size_px is None else self.size_px
-        return ConvertSettings(size_px=size_px, quality=self.quality, shard_images=self.shard_images, seed=self.seed)
+        return ConvertSettings(
+            size_px=size_px,
+            quality=self.quality,
+            shard_images=self.shard_images,
+            seed=self.seed,
+            class_order="sorted" if self.classes is None else "as listed",
+        )
 
     def build_options(self) -> BuildOptions:
         """Return what does not."""
@@ -68,11 +79,12 @@ def run_shard(source: Path, options: ShardOptions) -> None:
     with interruptible(f"interrupted; the same command continues{how}"):
         _warn(options)
         source = source.absolute()
-        settings = options.settings(native_size_px(source))
+        layout = find_layout(source, options.train, options.val)
+        settings = options.settings(layout.size_px)
         root = options.out or _beside(source, settings.size_px)
-        check_out(source, root)
+        check_out(layout, root)
         with locked(root):
-            outcome = _convert(source, root, settings, options)
+            outcome = _convert(layout, root, settings, options)
         if options.as_json:
             say(**outcome.as_event())
         else:
@@ -88,11 +100,11 @@ def _beside(source: Path, size_px: int) -> Path:
     return named.with_name(f"{named.name}-{size_px}")
 
 
-def _convert(source: Path, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
+def _convert(layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
     """Make the data set, or find that it is there, and show how far it is meanwhile."""
     refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
     already = is_complete(root) and not options.overwrite
-    found = _open(source, root, options)
+    found = _open(layout, root, options)
     started, last = time.perf_counter(), Progress(0, 0, 0, 0)
 
     def on_progress(done: Progress) -> None:
@@ -114,13 +126,18 @@ def _warn(options: ShardOptions) -> None:
         click.echo(f"warning: {message}", err=True)
 
 
-def _open(source: Path, root: Path, options: ShardOptions) -> Source:
+def _open(layout: Layout, root: Path, options: ShardOptions) -> Source:
     """List the source, and say what it is."""
+    source = layout.root
     if not options.as_json:
         click.echo(one_line(f"reading the headers of {source} ..."))
     with progress(as_json=options.as_json) as view:
         cache = None if options.overwrite else index_cache(root)  # it would go with the rest, and may be stale
-        found = open_source(source, cache, lambda walked: view.update(of_index(walked)))
+        found = open_source(source, cache, lambda walked: view.update(of_index(walked)), layout)
+    if options.classes is None:
+        found = dataclasses.replace(found, notes=(*found.notes, *order_notes(found)))
+    else:
+        found = select_classes(found, options.classes)
     if options.md5:
         found = dataclasses.replace(found, notes=(*found.notes, *_md5(source, options)))
     if options.as_json:

@@ -13,7 +13,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.raw import decode_raw
-from alexnet.tools.convert.sources import materialise, native_size_px, open_source
+from alexnet.tools.convert.sources import find_layout, materialise, open_source
 from alexnet.tools.convert.sources.pickles import load_plain
 from alexnet.tools.samples.layouts import write_files
 from alexnet.tools.samples.official import tar_of
@@ -168,7 +168,7 @@ def test_mnist_gives_its_own_pixels_and_labels(tmp_path: Path, gzipped: bool, fo
     pixels = write_mnist(tmp_path / "root" / folder, 23, 11, gzipped=gzipped)
     source = open_source(tmp_path / "root")
     assert (source.encoding, source.channels, source.size_px) == ("mnist", 1, 28)
-    assert native_size_px(tmp_path / "root") == 28
+    assert find_layout(tmp_path / "root").size_px == 28
     assert source.label_order == "the digit"
     readable = materialise(source, tmp_path / "scratch")
     assert (readable is source) == (not gzipped)

@@ -178,7 +178,8 @@ def test_junk_and_what_is_no_file_are_counted_and_never_opened(tmp_path: Path) -
     (tmp_path / "train" / "README").touch()
     source = open_source(tmp_path)
     assert len(source.members["train"]) == 9
-    assert source.ignored == 7
+    assert source.ignored == 6
+    assert "1 file lies beside the class folders of train and without a class, so not read: README" in source.notes
 
 
 def test_links_are_followed_but_never_in_circles(tmp_path: Path) -> None:

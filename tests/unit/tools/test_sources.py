@@ -11,7 +11,7 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import DOGS_TAR
-from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, native_size_px, open_source
+from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, find_layout, open_source
 from alexnet.tools.samples.official import tar_of
 
 
@@ -52,7 +52,7 @@ def test_it_says_what_it_found_and_which_labels_it_will_write(official: Path) ->
     assert source.kind == "ilsvrc2012-archives"
     assert source.description == "official ILSVRC-2012 archives, 3 classes, 27 train and 7 val entries"
     assert source.label_order == "place of the WNID in sorted order"
-    assert (source.encoding, source.channels, source.size_px, native_size_px(official)) == ("file", 3, None, None)
+    assert (source.encoding, source.channels, source.size_px, find_layout(official).size_px) == ("file", 3, None, None)
     assert any(f"{TRAIN_TAR} has" in note and "147,897,477,120" in note for note in source.notes)
 
 

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
@@ -26,30 +27,50 @@ def refuse_packed(folder: Path) -> None:
         )
 
 
-def read_train_folders(root: Path, folder: Path, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
-    """List the class folders of a folder by label, then name; and count what is ignored, loose files among it.
+@dataclass(frozen=True, kw_only=True)
+class ClassFolder:
+    """Name a folder with images of one class."""
 
-    Raises InputError if a folder is no class, a class is still packed, or there is no image at all.
+    label: int
+    path: Path
+
+
+def class_folders(parents: Iterable[Path], label_of: Mapping[str, int], below: str = "") -> list[ClassFolder]:
+    """Return the class folders of some folders by label; `below` is a folder in each that holds the images.
+
+    Raises InputError if a folder is called like no class, or a class is still packed.
     """
-    refuse_packed(folder)
+    found = []
+    for parent in parents:
+        refuse_packed(parent)
+        for name in contents(parent).folders:
+            if printed(name) not in label_of:
+                raise InputError(
+                    f"{parent}: {printed(name)} is none of the {len(label_of):,} classes; move it away, or add "
+                    "the class"
+                )
+            found.append(ClassFolder(label=label_of[printed(name)], path=parent / name / below))
+    return sorted(found, key=lambda folder: (folder.label, folder.path))
+
+
+def read_train_folders(root: Path, folders: Sequence[ClassFolder], walk: Walk) -> tuple[Listing, int]:
+    """List class folders by label, then name; and count what is ignored. Raises InputError if there is no image."""
     builder = ListingBuilder(in_folders=True)
     ignored = 0
-    for label, container, entries, more in _classes(root, folder, label_of, walk, "train"):
+    for label, container, entries, more in _files(root, folders, walk, "train"):
         builder.add(container, label, entries)
         ignored += more
     train = builder.finish()
     if not len(train):
-        raise InputError(f"{folder}: its class folders hold no files; give a folder with images")
-    found = contents(folder)
-    return train, ignored + found.ignored + len(found.files)
+        raise InputError(f"{folders[0].path.parent}: its class folders hold no files; give a folder with images")
+    return train, ignored
 
 
-def read_val_folders(root: Path, folder: Path, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
+def read_val_folders(root: Path, folders: Sequence[ClassFolder], walk: Walk) -> tuple[Listing, int]:
     """List the class folders of a validation set in the order of file names, as if they lay in one folder."""
     rows: list[tuple[Entry, int, str]] = []
-    found = contents(folder)
-    ignored = found.ignored + len(found.files)
-    for label, container, entries, more in _classes(root, folder, label_of, walk, "val"):
+    ignored = 0
+    for label, container, entries, more in _files(root, folders, walk, "val"):
         rows += [(entry, label, container) for entry in entries]
         ignored += more
     return _in_order(rows), ignored
@@ -69,21 +90,15 @@ def read_flat_folder(
     return _in_order(rows), ignored
 
 
-def _classes(
-    root: Path, folder: Path, label_of: Mapping[str, int], walk: Walk, stage: Stage
+def _files(
+    root: Path, folders: Sequence[ClassFolder], walk: Walk, stage: Stage
 ) -> Iterator[tuple[int, str, list[Entry], int]]:
-    """Yield label, path from the root, files and ignored of each class folder, by label."""
-    names = contents(folder).folders
-    unknown = [name for name in names if printed(name) not in label_of]
-    if unknown:
-        raise InputError(
-            f"{folder}: {printed(unknown[0])} is none of the {len(label_of):,} classes; move it away, or add the class"
-        )
-    walk.begin(stage, "folders", len(names))
-    for label, name in sorted((label_of[printed(name)], name) for name in names):
-        entries, ignored = list_folder(folder / name, lambda found: walk.advance(0, found))
+    """Yield label, path from the root, files and ignored of each class folder."""
+    walk.begin(stage, "folders", len(folders))
+    for folder in folders:
+        entries, ignored = list_folder(folder.path, lambda found: walk.advance(0, found))
         walk.advance(1)
-        yield label, _relative(root, folder / name), entries, ignored
+        yield folder.label, _relative(root, folder.path), entries, ignored
 
 
 def _in_order(rows: list[tuple[Entry, int, str]]) -> Listing:

@@ -1,5 +1,6 @@
-"""Any folder of images: one sub-folder a class, perhaps below `train` and `val`."""
+"""Any folder of images: one sub-folder a class, perhaps below folders for training and validation."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -7,66 +8,83 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.tools.convert.known import count_notes
 from alexnet.tools.convert.listing import Listing, Source, sizes_of
-from alexnet.tools.convert.sources.class_folders import read_train_folders, read_val_folders, refuse_packed
-from alexnet.tools.convert.sources.folders import Contents, contents
+from alexnet.tools.convert.sources.class_folders import (
+    class_folders,
+    read_train_folders,
+    read_val_folders,
+    refuse_packed,
+)
+from alexnet.tools.convert.sources.folders import contents
 from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, printed, read_words
 from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.sniff import is_image, spread
+from alexnet.tools.convert.sources.sniff import spread
+from alexnet.tools.convert.sources.split_folders import SplitFolders, find_splits, holds_images, refuse_hidden_splits
+from alexnet.tools.convert.sources.split_names import split_names
 from alexnet.tools.convert.sources.walk import Walk
-
-VAL_NAMES = ("val", "valid", "validation", "test")
-_FILES_A_CLASS = 3
 
 
 def find(root: Path) -> Layout | None:
     """Recognise class folders by images in some of them."""
-    inside = contents(root)
-    train, val = root, None
-    if "train" in inside.folders:
-        refuse_packed(root / "train")
-    if "train" in inside.folders and contents(root / "train").folders:
-        train = root / "train"
-        val = _val_folder(root, inside)
-    classes = contents(train).folders
-    if not any(_holds_images(train / name) for name in spread(classes)):
+    for name, word in split_names(contents(root).folders).items():
+        if word == "train":
+            refuse_packed(root / name)
+    splits = find_splits(root) or SplitFolders(train=(root,))
+    if not any(holds_images(folder / name) for folder in splits.train for name in spread(contents(folder).folders)):
         return None
-    if len(classes) == 1 and not contents(train / classes[0]).files:
-        raise InputError(
-            f"{train}: holds one folder, {printed(classes[0])}, with folders in it; its classes may be further down: "
-            f"give the folder that holds one sub-folder a class, such as {train / classes[0]}"
-        )
-    files = tuple(root / name for name in WORD_FILES if (root / name).is_file())
-    trees = tuple(folder for folder in (train, val) if folder is not None)
-    return Layout(kind="image-folder", root=root, files=files, trees=trees, read=partial(_read, root, train, val))
-
-
-def _val_folder(root: Path, inside: Contents) -> Path | None:
-    """Choose the folder of validation images; one called `test` only if it has labels, which test sets often lack."""
-    names = [name for name in VAL_NAMES if name in inside.folders]
-    return next((root / name for name in names if name != "test" or contents(root / name).folders), None)
-
-
-def _holds_images(folder: Path, depth: int = 3) -> bool:
-    """Look at the first files of a folder, or of its first sub-folder that has any."""
-    inside = contents(folder)
-    for name in inside.files[:_FILES_A_CLASS]:
-        with (folder / name).open("rb") as file:
-            if is_image(file):
-                return True
-    return depth > 0 and any(_holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
-
-
-def _read(root: Path, train_folder: Path, val_folder: Path | None, walk: Walk) -> Source:
-    classes = class_records(contents(train_folder).folders, read_words(root))
-    label_of = {record.wnid: label for label, record in enumerate(classes)}
-    train, ignored = read_train_folders(root, train_folder, label_of, walk)
-    val, more = Listing.of(()), 0
-    if val_folder is not None:
-        if not contents(val_folder).folders:
+    for folder in splits.train:
+        refuse_hidden_splits(folder)
+        classes = contents(folder).folders
+        if len(classes) == 1 and len(splits.train) == 1 and not contents(folder / classes[0]).files:
             raise InputError(
-                f"{val_folder}: its images have no labels; sort them into class folders as in {train_folder}"
+                f"{folder}: holds one folder, {printed(classes[0])}, with folders in it; its classes may be further "
+                f"down: give the folder that holds one sub-folder a class, such as {folder / classes[0]}"
             )
-        val, more = read_val_folders(root, val_folder, label_of, walk)
+    return _layout(root, splits)
+
+
+def chosen(root: Path, train: Sequence[str], val: Sequence[str]) -> Layout:
+    """Take the folders that the user names, as paths from `root`, for those that hold the class folders.
+
+    Raises InputError for one that is not below `root`, has no class folders or is named twice.
+    """
+    options = [("--train", name) for name in train] + [("--val", name) for name in val]
+    if not train:
+        raise InputError(f"--val {val[0]}: say where the training images are, too, such as --train train")
+    folders = [root / name for _, name in options]
+    for (option, name), folder in zip(options, folders, strict=True):
+        if not folder.is_dir():
+            raise InputError(f"{option} {name}: there is no folder {folder}; give it as a path from {root}")
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise InputError(f"{option} {name}: lies outside of {root}; give a SOURCE that holds all folders")
+        if not contents(folder).folders:
+            raise InputError(f"{option} {name}: holds no class folders; sort its images into one folder a class")
+        inside = [
+            other for other in folders if other is not folder and other.resolve().is_relative_to(folder.resolve())
+        ]
+        if inside:
+            raise InputError(f"{option} {name}: {inside[0]} lies inside it and would be read twice; give folders apart")
+    at = len(train)
+    return _layout(root, SplitFolders(train=tuple(folders[:at]), val=tuple(folders[at:])), " ".join(map(str, options)))
+
+
+def _layout(root: Path, splits: SplitFolders, said: str = "") -> Layout:
+    files = tuple(root / name for name in WORD_FILES if (root / name).is_file())
+    trees = (*splits.train, *splits.val)
+    kind = f"image-folder {said}".strip()
+    return Layout(kind=kind, root=root, files=files, trees=trees, read=partial(_read, root, splits))
+
+
+def _read(root: Path, splits: SplitFolders, walk: Walk) -> Source:
+    names = {name for folder in splits.train for name in contents(folder).folders}
+    classes = class_records(names, read_words(root))
+    label_of = {record.wnid: label for label, record in enumerate(classes)}
+    for folder in splits.val:
+        if not contents(folder).folders:
+            raise InputError(
+                f"{folder}: its images have no labels; sort them into class folders as in {splits.train[0]}"
+            )
+    train, ignored = read_train_folders(root, class_folders(splits.train, label_of), walk)
+    val, more = read_val_folders(root, class_folders(splits.val, label_of), walk)
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,
@@ -75,20 +93,23 @@ def _read(root: Path, train_folder: Path, val_folder: Path | None, walk: Walk) -
         members=members,
         label_order="place of the folder's name in sorted order",
         description=f"image folder, {len(classes):,} classes, {sizes_of(members)} files",
-        notes=(*_notes(root, train_folder, val_folder), *count_notes(tuple(label_of), train, val)),
-        ignored=ignored + more,
+        notes=(*_notes(root, splits), *splits.notes(), *count_notes(tuple(label_of), train, val)),
+        ignored=ignored + more + splits.ignored(),
     )
 
 
-def _notes(root: Path, train: Path, val: Path | None) -> list[str]:
-    if val is not None:
-        return [f"validation images are read from {val.name}"]
-    beside = next((root.parent / name for name in VAL_NAMES if (root.parent / name).is_dir()), None)
-    if train == root and root.name == "train" and beside is not None:
-        return [f"no validation images: give {root.parent} to have those of {beside.name}, too"]
-    folders = contents(root).folders
-    others = [name for name in folders if name != train.name] if train != root else []
-    unread = f"; not read: {', '.join(others[:5])}" if others else ""
-    notes = [f"no validation images: there is no folder val beside a folder train in {root}{unread}"]
-    taken = [name for name in folders if name in ("train", *VAL_NAMES)] if train == root else []
+def _notes(root: Path, splits: SplitFolders) -> list[str]:
+    """Say why there are no validation images, and which classes are called like splits."""
+    if splits.val:
+        return []
+    if root not in splits.train:
+        return [
+            f"no validation images: there is no folder val with class folders beside {splits.train[0].name} in {root}"
+        ]
+    beside = split_names(contents(root.parent).folders) if root.name in split_names([root.name]) else {}
+    val = [name for name, word in beside.items() if word != "train" and contents(root.parent / name).folders]
+    if val:
+        return [f"no validation images: give {root.parent} to have those of {val[0]}, too"]
+    notes = [f"no validation images: there is no folder val beside a folder train in {root}"]
+    taken = split_names(contents(root).folders)
     return [*notes, f"taken for classes: {', '.join(taken)}"] if taken else notes

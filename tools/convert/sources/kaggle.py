@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.tree import Tree, has_wnid_folders
+from alexnet.tools.convert.sources.tree import tree_at
 
 BASE = Path("ILSVRC/Data/CLS-LOC")
 
@@ -11,7 +11,7 @@ BASE = Path("ILSVRC/Data/CLS-LOC")
 def find(root: Path) -> Layout | None:
     """Recognise the tree by its folders, whether `root` is what holds `ILSVRC` or `ILSVRC` itself."""
     for base, tables in ((root / BASE, root), (root / BASE.relative_to("ILSVRC"), root.parent)):
-        if has_wnid_folders(base / "train"):
-            title = "Kaggle's ILSVRC"
-            return Tree(root=root, base=base, tables=tables, kind="ilsvrc2012-kaggle", title=title).layout()
+        tree = tree_at(root, base, tables, "ilsvrc2012-kaggle", "Kaggle's ILSVRC")
+        if tree:
+            return tree.layout()
     return None

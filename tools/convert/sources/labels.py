@@ -4,10 +4,12 @@ Both are turned into WNIDs at once: a WNID is the only key that means the same e
 """
 
 import csv
+import io
 import os
+import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from alexnet.shards.errors import InputError
@@ -58,15 +60,17 @@ def kaggle_labels(path: Path, words: Mapping[str, str]) -> ValLabels:
     Raises InputError if it has another form or contradicts the published labels.
     """
     wnids: dict[str, str] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        try:
-            for row in csv.DictReader(file):
-                image, answer = row.get("ImageId"), (row.get("PredictionString") or "").split()
-                if not image or not answer:
-                    raise csv.Error("has not the columns ImageId,PredictionString")
-                wnids[image] = answer[0]
-        except csv.Error as error:  # also a stray quotation mark, which makes one field of all that follows
-            raise InputError(f"{path}: line {len(wnids) + 2}: {error}; download it again") from None
+    text = table_text(path)
+    delimiter = next((mark for mark in ",;\t" if mark in text.partition("\n")[0]), ",")  # spreadsheets take their own
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
+            image, answer = row.get("ImageId"), (row.get("PredictionString") or "").split()
+            if not image or not answer:
+                raise csv.Error("has not the columns ImageId,PredictionString")
+            if wnids.setdefault(image, answer[0]) != answer[0]:
+                raise csv.Error(f"gives {image} a second label, {answer[0]} after {wnids[image]}")
+    except csv.Error as error:  # also a stray quotation mark, which makes one field of all that follows
+        raise InputError(f"{path}: line {len(wnids) + 2}: {error}; download it again") from None
     classes = class_records(set(wnids.values()), words)
     labels = {record.wnid: label for label, record in enumerate(classes)}
     numbers = {stem: stem.rpartition("_")[2] for stem in wnids}
@@ -75,26 +79,50 @@ def kaggle_labels(path: Path, words: Mapping[str, str]) -> ValLabels:
     return ValLabels(where=path, wnids=wnids, classes=classes)
 
 
+def annotation_labels(path: Path, words: Mapping[str, str]) -> ValLabels:
+    """Read tiny-imagenet's val_annotations.txt: a line of file name, WNID and a box for each image, tabs between.
+
+    Raises InputError if a line has another form.
+    """
+    wnids: dict[str, str] = {}
+    for number, line in enumerate(table_text(path).splitlines(), start=1):
+        name, _, rest = line.partition("\t")
+        if not rest:
+            raise InputError(f"{path}: line {number} is no file name and WNID with a tab between; download it again")
+        wnids[PurePosixPath(name).stem] = rest.split("\t")[0].strip()
+    return ValLabels(where=path, wnids=wnids, classes=class_records(set(wnids.values()), words))
+
+
 def class_records(names: Iterable[str], words: Mapping[str, str]) -> tuple[ClassRecord, ...]:
     """Return the classes of some names, sorted; a class without words gets its name for them.
 
     Raises InputError if two names cannot be told apart in print.
     """
-    printable = sorted(printed(name) for name in names)
-    for one, other in pairwise(printable):
-        if one == other:
-            raise InputError(f"two classes are called {one!r} once their names are made printable; rename one")
-    return tuple(ClassRecord(wnid=name, words=words.get(name, name)) for name in printable)
+    alike: dict[str, str] = {}
+    for name in sorted(names):
+        seen = " ".join("".join(c for c in printed(name) if unicodedata.category(c) != "Cf").split())
+        if alike.setdefault(seen, name) != name:
+            raise InputError(
+                f"two classes are called {seen!r} as far as print shows: {alike[seen]!a} and {name!a}; "
+                "rename one, or put their images into one folder"
+            )
+    return tuple(ClassRecord(wnid=name, words=words.get(name, name)) for name in sorted(map(printed, alike.values())))
 
 
 def printed(name: str) -> str:
-    r"""Return a file's name as text: bytes that are no UTF-8 become `\xNN`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    r"""Return a file's name as text: composed letters (NFC), as not every system has; no UTF-8 becomes `\xNN`."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def table_text(path: Path) -> str:
+    """Return the text of a table, also of one that a spreadsheet saved: with a byte-order mark, or in UTF-16."""
+    data = path.read_bytes()
+    return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig", "replace")
 
 
 def read_words(root: Path) -> dict[str, str]:
     """Return class words by WNID from the first of the usual files that is there; empty if none is."""
     path = next((root / name for name in WORD_FILES if (root / name).is_file()), None)
-    lines = path.read_text("utf-8", "replace").splitlines() if path else []
+    lines = table_text(path).splitlines() if path else []
     pairs = [line.split(None, 1) for line in lines]
     return {pair[0]: pair[1].lstrip(": ").strip() for pair in pairs if len(pair) == 2}

@@ -10,6 +10,7 @@ from alexnet.tools.convert.sources import cifar, class_tars, image_folder, kaggl
 from alexnet.tools.convert.sources.folders import Contents, contents
 from alexnet.tools.convert.sources.labels import SOLUTION
 from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.split_folders import find_splits
 
 _FIND: tuple[Callable[[Path], Layout | None], ...] = (
     official.find,
@@ -25,7 +26,7 @@ _WANTED = (
     "train/nXXXXXXXX/ and val/ (flat with the devkit, or in class folders)",
     f"Kaggle's {kaggle.BASE}/ with {SOLUTION}",
     "class tars, such as n01440764.tar",
-    "one sub-folder of images a class, perhaps below train/ and val/",
+    "one sub-folder of images a class, perhaps below train/ and val/ (or folders that --train and --val name)",
     f"{cifar.ARCHIVE} or {cifar.FOLDER}/",
     f"MNIST's {mnist.IMAGES['train']}.gz and its three companions",
 )
@@ -51,7 +52,7 @@ def recognise(root: Path) -> Layout:
 def _refuse_partial(root: Path) -> None:
     """Refuse official archives without the one for training."""
     there = [name for name in (VAL_TAR, DEVKIT_TAR, DOGS_TAR) if (root / name).is_file()]
-    if not there:
+    if not there or find_splits(root):
         return
     dogs = f"; {DOGS_TAR} is not the training set: it holds the dogs of task 3 only" if DOGS_TAR in there else ""
     raise InputError(f"{root}: lacks {TRAIN_TAR}, and has {', '.join(there)}{dogs}; put {TRAIN_TAR} there")

@@ -41,6 +41,12 @@ def split_names(names: Iterable[str]) -> dict[str, SplitWord]:
     return {name: split for name, (split, rest) in found.items() if not rest or len(sides[rest]) > 1}
 
 
+def split_word(name: str) -> SplitWord | None:
+    """Return the split that a name speaks of, were it alone; a name says less than names side by side."""
+    parted = _parted(name)
+    return parted[0] if parted else None
+
+
 def _parted(name: str) -> tuple[SplitWord, tuple[str, ...]] | None:
     """Return the split that a name speaks of, and the rest of its words in lower case; None if it speaks of none."""
     parts = [part.lower() for part in _PARTS.findall(name)]

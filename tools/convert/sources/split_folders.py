@@ -1,0 +1,172 @@
+"""Choose the folders that hold training and validation images, each with one sub-folder a class; or refuse to guess.
+
+A split that is taken for a class trains a network on its own test pictures, and nothing says so. So where names or the
+shape of a tree leave it open, the answer is a refusal that shows the command for either reading.
+"""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.known import naming
+from alexnet.tools.convert.sources.folders import Contents, contents
+from alexnet.tools.convert.sources.labels import WORD_FILES, printed
+from alexnet.tools.convert.sources.sniff import is_image, spread
+from alexnet.tools.convert.sources.split_names import split_names, split_word
+
+_FIRST = ("train", "val", "valid", "validation", "test")  # of several names for one split, the one that is taken
+_FILES_A_CLASS = 3
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFolders:
+    """Hold the folders whose sub-folders are classes, or loose images of `val`; and names beside them, not read."""
+
+    train: tuple[Path, ...]
+    val: tuple[Path, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def notes(self) -> list[str]:
+        """Say what is read and what is not."""
+        notes = []
+        if len(self.train) > 1:
+            notes.append(f"training images are read from {_names(path.name for path in self.train)}")
+        if self.val:
+            notes.append(f"validation images are read from {_names(path.name for path in self.val)}")
+        if self.others:
+            notes.append(f"not read: {_names(self.others)}")
+        for folder in (*self.train, *self.val):
+            inside = contents(folder)
+            loose = [printed(name) for name in inside.files if name not in WORD_FILES] if inside.folders else []
+            where = f" beside the class folders of {printed(folder.name)} and without a class, so not read"
+            notes.append(naming("file lies", "files lie", where, loose))
+        return [note for note in notes if note]
+
+    def ignored(self) -> int:
+        """Count what lies beside the class folders and is neither folder nor file, or is junk."""
+        return sum(contents(folder).ignored for folder in (*self.train, *self.val))
+
+
+def find_splits(base: Path) -> SplitFolders | None:
+    """Choose among the sub-folders of `base` by their names; None if none of them is a split with class folders.
+
+    A `test` with class folders is taken for validation where there is nothing else for that. Raises InputError where
+    several folders could be meant, or where a test set under another name could.
+    """
+    folders = contents(base).folders
+    named = split_names(folders)
+    inside = {name: contents(base / name) for name in named}
+    train = _one_set(base, [name for name in inside if named[name] == "train" and inside[name].folders])
+    if not train:
+        return None
+    val = [name for name in inside if named[name] == "val" and (inside[name].folders or inside[name].files)]
+    test = [name for name in inside if named[name] == "test" and inside[name].folders]
+    if not val and "test" in test:
+        val = ["test"]
+    elif not val and test and train != ["train"]:
+        said = [[str(_unwrapped(base / name).relative_to(base)) for name in names] for names in (train, test)]
+        raise InputError(
+            f"{base}: {_names(test)} may be meant for validation, or for a test later; say so: {command(base, *said)}; "
+            "or leave --val out"
+        )
+    val = _one_set(base, val)
+    return SplitFolders(
+        train=tuple(_unwrapped(base / name) for name in train),
+        val=tuple(_unwrapped(base / name) for name in val),
+        others=tuple(name for name in folders if name not in (*train, *val)),
+    )
+
+
+def _one_set(base: Path, names: list[str]) -> list[str]:
+    """Return the one folder that is meant, or all where they are numbered parts, such as `train.X1` to `train.X4`."""
+    usual = [name for name in _FIRST if name in names]
+    if usual or len(names) < 2:
+        return usual[:1] or names
+    if len({re.sub(r"\d+", "0", name) for name in names}) == 1:
+        return names
+    raise InputError(
+        f"{base}: {_names(names)} may each be the split that is meant; say which: {command(base, names[:1], ['DIR'])}"
+    )
+
+
+def _unwrapped(folder: Path) -> Path:
+    """Step into what an archive put around its content: `seg_train/seg_train/`, `train/ILSVRC2012_img_train/`."""
+    inside = contents(folder)
+    while len(inside.folders) == 1 and not inside.files:
+        (name,) = inside.folders
+        if name != folder.name and split_word(name) != split_word(folder.name):
+            break
+        folder = folder / name
+        inside = contents(folder)
+    return folder
+
+
+def command(root: Path, train: Sequence[str], val: Sequence[str] = ()) -> str:
+    """Return the command that says which folders are which."""
+    options = [("--train", name) for name in train] + [("--val", name) for name in val]
+    return shlex.join(["alexnet-prep", "shard", str(root), *(part for pair in options for part in pair)])
+
+
+def refuse_hidden_splits(root: Path) -> None:
+    """Refuse sub-folders of `root` that may be splits rather than classes, or classes that hold splits.
+
+    Looked at are all names, and what lies in up to 32 folders.
+    """
+    folders = contents(root).folders
+    inside = {name: contents(root / name) for name in spread(folders)}
+    whole = f"to take each folder of {printed(root.name)} for a class: {command(root, ['.'])}"
+    named = split_names(folders)
+    unlikely = [name for name, word in named.items() if word != "train" and name != "valid"]
+    if len(set(named.values())) > 1 or (unlikely and holds_images(root / unlikely[0])):
+        raise InputError(
+            f"{root}: not taken for classes: {_names(named)}, which are names of splits; and no folder of training "
+            f"images with class folders is there; sort them into train/CLASS and val/CLASS; {whole}"
+        )
+    for name, found in inside.items():
+        splits, classes = split_names(found.folders), set(found.folders) & (set(folders) - {name})
+        if len(set(splits.values())) > 1:
+            raise InputError(
+                f"{root / name}: holds {_names(splits)}: put splits above classes, as train/CLASS; {whole}"
+            )
+        if classes:
+            raise InputError(
+                f"{root / name}: its folders ({_names(sorted(classes))}) are called like classes beside it; move it "
+                f"away; {whole}"
+            )
+    _refuse_repeated(root, inside, whole)
+
+
+def _refuse_repeated(root: Path, inside: dict[str, Contents], whole: str) -> None:
+    """Refuse folders without images of their own whose sub-folders have the same names: those are the classes."""
+    if any(holds_images(root / name, depth=0) for name in inside):
+        return
+    times = Counter(below for found in inside.values() for below in found.folders)
+    again = sorted(below for below, n in times.items() if n > 1)
+    if len([below for below in again if any(holds_images(root / name / below, depth=0) for name in inside)]) > 1:
+        names = list(inside)
+        raise InputError(
+            f"{root}: its folders ({_names(names)}) hold no images of their own and sub-folders of the same names "
+            f"({_names(again)}); if they are splits: {command(root, names[:1], names[1:2])}; {whole}"
+        )
+
+
+def holds_images(folder: Path, depth: int = 3) -> bool:
+    """Look at the first files of a folder, or of its first sub-folders that have any."""
+    if not folder.is_dir():
+        return False
+    inside = contents(folder)
+    for name in inside.files[:_FILES_A_CLASS]:
+        with (folder / name).open("rb") as file:
+            if is_image(file):
+                return True
+    return depth > 0 and any(holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
+
+
+def _names(names: object) -> str:
+    every = [printed(str(name)) for name in names]  # type: ignore[attr-defined]
+    return ", ".join(every[:_SHOWN]) + (", ..." if len(every) > _SHOWN else "")
