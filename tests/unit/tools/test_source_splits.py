@@ -168,16 +168,36 @@ def test_classes_with_such_names_stay_classes(tmp_path: Path, picture: Picture, 
     assert sorted(set(found(tmp_path)["train"].values())) == sorted(classes)
 
 
-@pytest.mark.parametrize("below", [("images",), ("front", "side")])
-def test_classes_may_have_folders_of_their_own(tmp_path: Path, picture: Picture, below: tuple[str, ...]) -> None:
+def test_a_folder_around_the_classes_is_no_class(tmp_path: Path, picture: Picture) -> None:
+    """As in sets of birds and of food: `images/CLASS/` beside tables, or beside masks."""
+    write_classes([tmp_path / "a" / "birds"], picture)
+    write_files(tmp_path / "a" / "meta", {"classes.txt": b"cats", "train.json": b"{}"})
+    with pytest.raises(
+        InputError, match=r"of its folders only birds holds images, in folders of its own: give .*/birds;"
+    ):
+        open_source(tmp_path / "a")
+    for name in ("images", "annotations"):
+        write_files(tmp_path / "b" / name, {f"{name}.jpg": picture(1)})
+    with pytest.raises(InputError, match="not taken for a class: annotations, images, which names no class"):
+        open_source(tmp_path / "b")
+    assert set(found(tmp_path / "b", (".",))["train"].values()) == {"images", "annotations"}
+
+
+def test_one_folder_below_each_class_is_part_of_it(tmp_path: Path, picture: Picture) -> None:
     for name in CLASSES:
-        write_classes([tmp_path / name], picture, below)
-    if below == ("images",):
-        assert set(found(tmp_path)["train"].values()) == set(CLASSES)
-    else:
-        with pytest.raises(InputError, match=r"if they are splits: .* to take each folder of .* --train \."):
-            open_source(tmp_path)
+        write_classes([tmp_path / name], picture, ["images"])
+    assert set(found(tmp_path)["train"].values()) == set(CLASSES)
+
+
+def test_several_folders_below_each_class_may_be_the_classes(tmp_path: Path, picture: Picture) -> None:
+    for name in CLASSES:
+        write_classes([tmp_path / name], picture, ["front", "side"])
+    with pytest.raises(InputError, match=r"if they are splits: .* to take each folder of .* --train \."):
+        open_source(tmp_path)
     assert set(found(tmp_path, (".",))["train"].values()) == set(CLASSES)
+    write_files(tmp_path / "birds", {"birds.jpg": picture(1)})  # a class with images of its own: so the others are, too
+    assert set(found(tmp_path)["train"].values()) == {"birds", *CLASSES}
+    assert "each class is taken with all folders below it: cats with front, side" in open_source(tmp_path).notes
 
 
 @pytest.mark.parametrize(
@@ -205,6 +225,13 @@ def test_which_folder_is_which_split_is_part_of_a_kept_index(tmp_path: Path, pic
         layout = find_layout(tmp_path / "root", train, val)
         source = open_source(tmp_path / "root", tmp_path / "index", layout=layout)
         assert len(source.members["val"]) == 4 * len(val)
+
+
+def test_the_command_for_classes_keeps_the_validation_set(tmp_path: Path, picture: Picture) -> None:
+    write_classes([tmp_path / name for name in ("train", "val")], picture, [*CLASSES, "test"])
+    with pytest.raises(InputError, match=rf"for a class: alexnet-prep shard {tmp_path} --train train --val val"):
+        open_source(tmp_path)
+    assert set(found(tmp_path, ("train",), ("val",))["val"].values()) == {*CLASSES, "test"}
 
 
 def test_a_class_that_only_validation_has_is_refused(tmp_path: Path, picture: Picture) -> None:
