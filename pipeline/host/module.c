@@ -205,8 +205,8 @@ static PyObject *decode_rows(PyObject *module, PyObject *args)
     int with_filler;
     PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*iiiipLw*:decode_rows", &jpeg, &image.y, &image.x, &task.rows, &task.columns,
-                          &with_filler, &max_pixels, &out))
+    if (!PyArg_ParseTuple(args, "y*iiiiipLw*:decode_rows", &jpeg, &image.y, &image.x, &task.rows, &task.columns,
+                          &task.reduced_by, &with_filler, &max_pixels, &out))
         return NULL;
     task.kind = with_filler ? KIND_RGBX : KIND_UINT8;
     if (is_size(task.rows, task.columns) && has(&out, "out", image_bytes(&task), 1)) {
@@ -228,11 +228,31 @@ static PyObject *decode_rows(PyObject *module, PyObject *args)
     return result;
 }
 
+static PyObject *truncation(PyObject *module, PyObject *args)
+{
+    Py_buffer jpeg;
+    long long max_pixels;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*L:truncation", &jpeg, &max_pixels))
+        return NULL;
+    struct decoder *decoder = decoder_new();
+    const char *message = no_memory;
+    Py_BEGIN_ALLOW_THREADS
+    if (decoder)
+        message = decode_to_the_end(decoder, jpeg.buf, (size_t)jpeg.len, max_pixels);
+    Py_END_ALLOW_THREADS
+    PyObject *result = Py_BuildValue("z", message);
+    decoder_free(decoder);
+    PyBuffer_Release(&jpeg);
+    return result;
+}
+
 static PyMethodDef functions[] = {
     {"new_pool", new_pool, METH_VARARGS, NULL},
     {"decode", decode, METH_VARARGS, NULL},
     {"read_header", read_header, METH_VARARGS, NULL},
     {"decode_rows", decode_rows, METH_VARARGS, NULL},
+    {"truncation", truncation, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
