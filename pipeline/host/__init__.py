@@ -10,12 +10,13 @@ It knows NumPy and libjpeg-turbo; neither torch nor DALI, nor anything of shards
 
 from alexnet.pipeline.host.decoder import Decoder, Kind, planes_bytes
 from alexnet.pipeline.host.extension import available
-from alexnet.pipeline.host.jpeg import DecodeError, JpegHeader, decode_rows, read_header, truncation
+from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, JpegHeader, decode_rows, read_header, truncation
 from alexnet.pipeline.host.ring import Ring
 
 __all__ = [
     "DecodeError",
     "Decoder",
+    "HopelessError",
     "JpegHeader",
     "Kind",
     "Ring",

@@ -39,7 +39,6 @@ void refuse(struct decoder *decoder, const char *format, ...)
     va_start(values, format);
     vsnprintf(decoder->message, sizeof decoder->message, format, values);
     va_end(values);
-    decoder->refused = 1;
     longjmp(decoder->escape, 1);
 }
 
@@ -50,11 +49,15 @@ static void on_error(j_common_ptr jpeg)
     longjmp(decoder->escape, 1);
 }
 
-/* Of a warning: a scan's data ended before its last block. A restart marker that comes too soon is other damage. */
-static int ends_early(j_decompress_ptr jpeg)
+/* Of a warning: the data end before the last block. Any other marker that comes too soon is damage, and data follow it.
+ * Without an end marker nothing else may be amiss: a tail of zeros would be taken for codes.
+ */
+static int ends_early(struct decoder *decoder)
 {
-    int code = jpeg->err->msg_code, marker = jpeg->unread_marker;
-    return (code == JWRN_HIT_MARKER || code == JWRN_MUST_RESYNC) && !(marker >= JPEG_RST0 && marker <= JPEG_RST0 + 7);
+    int code = decoder->errors.msg_code, marker = decoder->jpeg.unread_marker;
+    *(code == JWRN_JPEG_EOF ? &decoder->no_end : &decoder->damaged) = 1;
+    return (decoder->no_end && (decoder->damaged || decoder->jpeg.arith_code)) ||
+           ((code == JWRN_HIT_MARKER || code == JWRN_MUST_RESYNC) && marker == JPEG_EOI);
 }
 
 static void on_message(j_common_ptr jpeg, int level)
@@ -62,14 +65,14 @@ static void on_message(j_common_ptr jpeg, int level)
     struct decoder *decoder = jpeg->client_data;
     if (level < 0 && !decoder->forgiving)
         on_error(jpeg);
-    if (level < 0 && ends_early(&decoder->jpeg))
+    if (level < 0 && (decoder->hopeless = ends_early(decoder)))
         refuse(decoder, "is truncated: its data end before the picture does");
 }
 
 static void on_progress(j_common_ptr jpeg)
 {
     struct decoder *decoder = jpeg->client_data;
-    if (decoder->jpeg.input_scan_number > MAX_SCANS)
+    if ((decoder->hopeless = decoder->jpeg.input_scan_number > MAX_SCANS))
         refuse(decoder, "has more than %d scans", MAX_SCANS);
 }
 
@@ -99,6 +102,7 @@ void decoder_free(struct decoder *decoder)
  */
 static const char *attempt(struct decoder *decoder, step *read, const struct task *task, const struct image *image)
 {
+    decoder->hopeless = decoder->damaged = decoder->no_end = 0;
     if (setjmp(decoder->escape) == 0) {
         jpeg_create_decompress(&decoder->jpeg);
         decoder->jpeg.progress = &decoder->progress;
@@ -183,7 +187,7 @@ static int lacks_scans(j_decompress_ptr jpeg)
 static void start(struct decoder *decoder, int to_the_end)
 {
     jpeg_start_decompress(&decoder->jpeg);
-    if (to_the_end && lacks_scans(&decoder->jpeg))
+    if (to_the_end && (decoder->hopeless = lacks_scans(&decoder->jpeg)))
         refuse(decoder, "is truncated: it lacks scans");
 }
 
@@ -252,8 +256,6 @@ static void read_to_the_end(struct decoder *decoder, const struct task *task, co
     read_header(decoder, image);
     if ((int64_t)jpeg->image_width * jpeg->image_height > task->max_pixels)
         return;
-    if (jpeg->arith_code && !has_end(image->jpeg, image->bytes)) /* its decoder warns of no end */
-        refuse(decoder, "is truncated: it has no end-of-image marker");
     jpeg->scale_denom = DCTSIZE;
     start(decoder, 1);
     JSAMPROW line = scratch_of(decoder, (size_t)jpeg->output_width * (size_t)jpeg->output_components);
@@ -291,9 +293,8 @@ const char *decode_image(struct decoder *decoder, const struct task *task, const
 const char *decode_to_the_end(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, int64_t max_pixels)
 {
     decoder->forgiving = 1;
-    decoder->refused = 0;
     const char *message = attempt(decoder, read_to_the_end, &(struct task){.max_pixels = max_pixels},
                                   &(struct image){.jpeg = jpeg, .bytes = bytes});
     decoder->forgiving = 0;
-    return decoder->refused ? message : NULL;
+    return decoder->hopeless ? message : NULL;
 }

@@ -18,7 +18,9 @@ struct decoder {
     void *scratch;
     size_t scratch_bytes;
     finish_row *finish;
-    int forgiving, refused; /* go on after damage; whether it was refused all the same */
+    int forgiving;       /* go on after damage */
+    int damaged, no_end; /* met on the way: damage, the end of the bytes */
+    int hopeless;        /* no other decoder makes a whole picture of it, or soon */
 };
 
 __attribute__((format(printf, 2, 3), noreturn)) void refuse(struct decoder *decoder, const char *format, ...);

@@ -24,6 +24,10 @@ class DecodeError(ValueError):
     """Say what is wrong with a JPEG."""
 
 
+class HopelessError(DecodeError):
+    """Say that no other reader should try, either: scans are missing, or there is no end of them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class JpegHeader:
     """Hold what a JPEG's header says. `colour_space`: of the stored components."""
@@ -86,18 +90,17 @@ def decode_rows(
     if reduced_by not in get_args(Reduction):
         raise ValueError(f"reduced_by={reduced_by}: must be 1, 2, 4 or 8")
     rows, columns, channels = out.shape
-    message = _host.decode_rows(jpeg, y, x, rows, columns, reduced_by, channels == 4, max_pixels, out)
+    message, hopeless = _host.decode_rows(jpeg, y, x, rows, columns, reduced_by, channels == 4, max_pixels, out)
     if message is not None:
-        raise DecodeError(message)
+        raise (HopelessError if hopeless else DecodeError)(message)
     return out
 
 
 def truncation(jpeg: Jpeg, *, max_pixels: int = MAX_PIXELS) -> str | None:
     """Say how a JPEG ends too early, None if it does not: for readers that go on after damage, and so over that, too.
 
-    All of the file is read, in any colour space. Other damage, and a missing end-of-image marker, are passed over. More
-    scans than a picture can need count as an early end: nobody should read them all. What cannot be decoded at all is
-    not told here.
+    All of the file is read, in any colour space. Other damage, and a missing end-of-image marker, are passed over. What
+    cannot be decoded at all is not told here; more scans than a picture can need are: nobody should read them all.
     """
     require()
     from alexnet.pipeline.host import _host

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "decode.h"
+#include "decoder.h"
 
 /* A side: what a JPEG's header can say. Images of a batch: so that no product of these leaves its type. */
 enum { MAX_SIDE = 65535, MAX_THREADS = 4096, MAX_IMAGES = 1 << 24 };
@@ -220,7 +220,7 @@ static PyObject *decode_rows(PyObject *module, PyObject *args)
         if (decoder)
             message = decode_image(decoder, &task, &image);
         Py_END_ALLOW_THREADS
-        result = Py_BuildValue("z", message);
+        result = Py_BuildValue("zO", message, decoder && decoder->hopeless ? Py_True : Py_False);
         decoder_free(decoder);
     }
     PyBuffer_Release(&out);

@@ -8,13 +8,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from alexnet.tools.convert import resize
-from alexnet.tools.convert.resize import (
-    UndecodableError,
-    centre_of_jpeg,
-    convert_image,
-    resize_and_crop,
-    to_rgb,
-)
+from alexnet.tools.convert.colours import to_rgb
+from alexnet.tools.convert.resize import UndecodableError, centre_of_jpeg, convert_image, resize_and_crop
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -15,6 +15,7 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources.cache import load_index, save_index
 from alexnet.tools.convert.sources.materialise import materialise
 from alexnet.tools.convert.sources.recognise import recognise
+from alexnet.tools.convert.sources.sniff import refuse_undecodable
 from alexnet.tools.convert.sources.walk import OnWalk, Walk
 
 __all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "check_out", "materialise", "native_size_px", "open_source"]
@@ -35,6 +36,7 @@ def open_source(root: Path, cache: Path | None = None, on_walk: OnWalk = lambda 
             source = layout.read(walk)
             if cache:
                 save_index(cache, key, source)
+        refuse_undecodable(source)
         walk.end()
         return source
 
