@@ -27,6 +27,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = _with_true_ink(image)
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bits(image, white=4095 if "I;12" in stored else 255 if image.mode == "F" else 65535)
+        stored = ""  # and has been seen to
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA", "PA"):
