@@ -34,6 +34,11 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 """What undoes an orientation of EXIF; 1 is upright."""
 
 
+def upright(square: Pixels, turn: int) -> Pixels:
+    """Return a square as its EXIF orientation, 1 to 8, says that it should be seen."""
+    return np.ascontiguousarray(_UPRIGHT[turn](square)) if turn in _UPRIGHT else square
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guess:
     """Hold one class and how probable a network finds it."""
@@ -66,8 +71,8 @@ class Predictor:
         """
         data = self.trained.data
         pixels = rgb_and_quality(convert_image(file, data.size_px, data.quality).jpeg)[0]
-        upright = _UPRIGHT.get(orientation(file))
-        return Stored(pixels=np.ascontiguousarray(upright(pixels)) if upright else pixels, turned=upright is not None)
+        turn = orientation(file)
+        return Stored(pixels=upright(pixels, turn), turned=turn in _UPRIGHT)
 
     @torch.no_grad()
     def guesses(self, squares: Sequence[Pixels], most: int = 5) -> list[list[Guess]]:
