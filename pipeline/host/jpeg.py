@@ -74,7 +74,8 @@ def decode_rows(
     put the pixels instead of fresh memory; it then says the window's size. With shape (height, width, 4), the fourth
     channel is 255. `reduced_by`: the picture is decoded so much smaller, each side rounded up, and the window lies in
     that. `max_pixels`: of the whole picture as stored. The interpreter is free meanwhile.
-    Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside.
+    Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside; HopelessError, which
+    is one, where scans are missing or too many.
     """
     require()
     from alexnet.pipeline.host import _host
