@@ -97,8 +97,8 @@ class Metrics:
             sink.step(step)
 
     def evaluated(self, step: int, epoch: int, evaluation: Evaluation) -> None:
-        """Pass a validation on."""
-        for sink in self._sinks:
+        """Pass a validation on, if the data set has images for one."""
+        for sink in self._sinks if evaluation.of else ():
             sink.evaluation(step, epoch, evaluation)
 
     @contextmanager

@@ -131,27 +131,41 @@ def worker_of_environment() -> Worker | None:
 
     Raises InputError if the environment says only half of it.
     """
-    if "RANK" not in os.environ or (ranks := _number_of_environment("WORLD_SIZE", 1)) < 2:
+    rank, ranks = _number_of_environment("RANK", 0), _number_of_environment("WORLD_SIZE", 1)
+    if ranks < 2 and not rank:
         return None
-    rank = _number_of_environment("RANK")
-    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
-        raise InputError(
-            f"WORLD_SIZE={ranks}: the environment has no {missing[0]}, where the processes meet; start them with "
-            "torchrun, or unset WORLD_SIZE and RANK"
-        )
-    return Worker(
-        rank=rank,
-        ranks=ranks,
-        local_rank=_number_of_environment("LOCAL_RANK", rank),
-        local_ranks=_number_of_environment("LOCAL_WORLD_SIZE", ranks),
+    _refuse_half(["RANK", "WORLD_SIZE"])
+    local_rank, local_ranks = (
+        _number_of_environment("LOCAL_RANK", rank),
+        _number_of_environment("LOCAL_WORLD_SIZE", ranks),
     )
+    _refuse_beyond("RANK", rank, "WORLD_SIZE", ranks)
+    if "LOCAL_RANK" in os.environ:
+        _refuse_beyond("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_ranks)
+    _refuse_half(["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
+    return Worker(rank=rank, ranks=ranks, local_rank=local_rank, local_ranks=local_ranks)
 
 
-def _number_of_environment(name: str, default: int | None = None) -> int:
-    text = os.environ.get(name, default)
+_MEND = "start the processes with torchrun, or unset WORLD_SIZE and RANK"
+
+
+def _refuse_half(names: list[str]) -> None:
+    there = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise InputError(f"{', '.join(there)}: the environment has no {', '.join(missing)}; {_MEND}")
+
+
+def _refuse_beyond(name: str, number: int, of: str, size: int) -> None:
+    if not 0 <= number < size:
+        raise InputError(f"{name}={number}: must be at least 0 and below {of}={size}; {_MEND}")
+
+
+def _number_of_environment(name: str, default: int) -> int:
+    text = os.environ.get(name) or default
     try:
-        return int(text)  # type: ignore[arg-type]  # None is refused, too
-    except (TypeError, ValueError):
+        return int(text)
+    except ValueError:
         raise InputError(
             f"{name}={text}: must be a number, as torchrun sets it; or unset WORLD_SIZE and RANK"
         ) from None

@@ -160,15 +160,15 @@ class Processes:
     def _adding_up(self, net: Network) -> Forward:
         for parameter in whole_full_parameters(net, self._divided):
             parameter.register_hook(lambda gradient: gradient / self.layout.ranks)  # of which every rank has all
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, list(self._divided))
         replica = self._replica(net, self._group)
         replica.register_comm_hook(self._group, _sum)
         return replica
 
     def _replica(self, net: Network, group: dist.ProcessGroup) -> DistributedDataParallel:
-        return DistributedDataParallel(
-            net, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
-        )
+        """Wrap a network; no buffer is sent, as each rank has its own, such as the clock of its dropout."""
+        apart = [*self._divided, *(name for name, _ in net.named_buffers())]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, apart)
+        return DistributedDataParallel(net, process_group=group, gradient_as_bucket_view=True, init_sync=False)
 
     def weight(self, images: int, of: int) -> float:
         """Uneven parts count by their images."""

@@ -34,6 +34,14 @@ def torchruns(name: str, default: int) -> int:
     return int(text)
 
 
+def own_rank(ranks: int | None) -> int:
+    """Return this process's number among torchrun's. `ranks`: None if that is torchrun's, too, which then says both."""
+    for name, other, alone in (("RANK", "WORLD_SIZE", 0), ("WORLD_SIZE", "RANK", 1)):
+        if ranks is None and other not in os.environ and (number := torchruns(name, alone)) > alone:
+            raise InputError(f"{name}={number} in the environment, but no {other}: set both, as torchrun does, or none")
+    return torchruns("RANK", 0)
+
+
 def own_cores() -> int:
     """Count the cores that are this process's share, where torchrun has started several on this machine."""
     return max(1, usable_cores() // max(1, torchruns("LOCAL_WORLD_SIZE", 1)))

@@ -19,6 +19,7 @@ from alexnet.pipeline.arguments import (
     known_output,
     known_views,
     own_cores,
+    own_rank,
     pixels_of,
     planner_of,
     split_of,
@@ -95,7 +96,7 @@ class ImageStream:
         plan = PlanSettings(
             batch_images=batch_images,
             seed=seed,
-            rank=torchruns("RANK", 0) if rank is None else rank,
+            rank=own_rank(ranks) if rank is None else rank,
             ranks=torchruns("WORLD_SIZE", 1) if ranks is None else ranks,
             shuffle=shuffled,
             augment=augment,

@@ -57,10 +57,11 @@ def _describe_plan(settings: RunSettings, streams: Streams, manifest: Manifest) 
     images = steps * settings.train.batch_images
     shards = len(manifest.shards_of("train"))
     final = f", {settings.train.final_views} views at the end" if settings.train.final_views > 1 else ""
+    judged = streams.validation.images
+    validation = f"validation of {judged:,} images after each epoch{final}" if judged else "no validation images"
     return (
         f"{steps:,} steps of {settings.train.batch_images:,} images, {an_epoch:,} an epoch: {steps / an_epoch:,.4g} "
-        f"epochs, {images:,} images from {shards:,} shard{'s' * (shards != 1)}; validation of "
-        f"{streams.validation.images:,} images after each epoch{final}"
+        f"epochs, {images:,} images from {shards:,} shard{'s' * (shards != 1)}; {validation}"
     )
 
 

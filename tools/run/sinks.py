@@ -13,6 +13,7 @@ from alexnet.model.metrics import Sink
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings
+from alexnet.tools.run.stopping import StopSignal
 from alexnet.tools.run.stuck import StuckLoss
 from alexnet.tools.run.tensorboard import TensorBoard
 
@@ -27,12 +28,15 @@ class OpenSink(Sink, Protocol):
 
 
 def open_sinks(
-    folder: RunFolder | None, settings: RunSettings, trainer: Trainer, *, tensorboard: bool
+    folder: RunFolder | None, settings: RunSettings, trainer: Trainer, stop: StopSignal, *, tensorboard: bool
 ) -> list[OpenSink]:
-    """Open the sinks of a run. `folder`: None in processes that neither write nor speak."""
+    """Open the sinks of a run. `folder`: None in processes that neither write nor speak.
+
+    `stop`: told when what is shown can no longer be written.
+    """
     if folder is None:
         return []
-    terminal = Terminal(trainer.total_steps, trainer.step)
+    terminal = Terminal(trainer.total_steps, trainer.step, stop)
     stuck = StuckLoss(
         classes=settings.net.classes,
         warmup_steps=settings.schedule.warmup_steps,
@@ -75,7 +79,8 @@ class JsonLines:
 class Terminal:
     """Show a progress bar with a record's figures and the time left, where there is a terminal; else plain lines."""
 
-    def __init__(self, total_steps: int, first_step: int) -> None:
+    def __init__(self, total_steps: int, first_step: int, stop: StopSignal) -> None:
+        self._stop = stop
         self._console = Console()
         self._progress: Progress | None = None
         if self._console.is_terminal:
@@ -99,7 +104,7 @@ class Terminal:
         if self._progress:
             self._progress.update(self._task, description=line)
         elif record["step"] == 1 or record["step"] % _PLAIN_EVERY_STEPS == 0:
-            click.echo(f"step {record['step']}  epoch {record['epoch'] + 1}  {line}")
+            self.say(f"step {record['step']}  epoch {record['epoch'] + 1}  {line}")
 
     def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
         """Print an epoch's validation."""
@@ -108,11 +113,13 @@ class Terminal:
     def close(self) -> None:
         """Take the bar away."""
         if self._progress:
-            self._progress.stop()
+            with self._stop.speaking():
+                self._progress.stop()
 
     def say(self, line: str) -> None:
         """Print a line of its own, above the bar."""
-        if self._progress:
-            self._console.print(line, highlight=False, soft_wrap=True)
-        else:
-            click.echo(line)
+        with self._stop.speaking():
+            if self._progress:
+                self._console.print(line, highlight=False, soft_wrap=True)
+            else:
+                click.echo(line)

@@ -12,7 +12,7 @@ from alexnet.model.memory import memory_in_use
 from alexnet.model.metrics import Metrics
 from alexnet.model.placement import worker_of_environment
 from alexnet.model.ranks import started
-from alexnet.model.stopping import Stop
+from alexnet.model.stopping import Stop, StopRequestedError
 from alexnet.model.trainer import Trainer
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.data import find_data
@@ -72,25 +72,37 @@ def run_training(options: TrainOptions) -> None:
         saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints)
         with ending_in_words(trainer, settings):
             saving.continue_from_newest(trainer, streams.train)
-            sinks = open_sinks(folder, settings, trainer, tensorboard=options.tensorboard)
-            _train(folder, trainer, streams, saving, sinks)
+            stop = StopSignal(alone=ranks.layout.ranks == 1)
+            sinks = open_sinks(folder, settings, trainer, stop, tensorboard=options.tensorboard)
+            _train(folder, trainer, streams, saving, sinks, stop)
     if folder:
         report_after(folder.path)
 
 
-def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[OpenSink]) -> None:
+def _train(
+    folder: RunFolder | None,
+    trainer: Trainer,
+    streams: Streams,
+    saving: Saving,
+    sinks: list[OpenSink],
+    stop: StopSignal,
+) -> None:
     """Train to the end. `folder`: None in all processes but the first, which alone writes and speaks."""
     metrics = Metrics(list(sinks), memory_in_use(trainer.placement.device))
-    stop = StopSignal(alone=trainer.ranks.layout.ranks == 1)
-    started_at = time.perf_counter()
+    started_at, first_step = time.perf_counter(), trainer.step
     with stop.listening():
         try:
             with saving:
                 validation = trainer.train(streams.train, streams.validation, metrics, saving.save, stop)
+                if trainer.ranks.any(stop.lost is not None):
+                    raise StopRequestedError
+        except StopRequestedError:
+            raise stop.lost or StopRequestedError from None
         finally:
             close_all(sinks)
             streams.close()
-        _finish(folder, trainer, streams, validation, metrics, time.perf_counter() - started_at, stop)
+        seconds = time.perf_counter() - started_at
+        _finish(folder, trainer, streams, validation, metrics, seconds, trainer.step - first_step, stop)
 
 
 def _finish(
@@ -100,9 +112,10 @@ def _finish(
     validation: Evaluation,
     metrics: Metrics,
     seconds: float,
+    steps: int,
     stop: Stop,
 ) -> None:
-    """Evaluate what is left to evaluate, say how it went, and mark the run as finished."""
+    """Evaluate what is left to evaluate, say how it went, and mark the run as finished. `steps`: of this process."""
     evaluations = {"validation": validation}
     settings, ranks = trainer.settings, trainer.ranks
     if settings.final_views > settings.views:
@@ -115,7 +128,9 @@ def _finish(
         return
     speed = metrics.training_images / metrics.training_seconds if metrics.training_seconds else 0.0
     pace = f"{speed:,.1f} images/s in training" if speed else "none of them here: what was left was to evaluate"
-    click.echo(f"{trainer.step:,} steps in {seconds:.0f} s, {pace}")
+    earlier = f" after {trainer.step - steps:,} of an earlier call" if steps < trainer.step else ""
+    click.echo(f"{steps:,} steps{earlier} in {seconds:.0f} s, {pace}")
+    evaluations = {name: evaluation for name, evaluation in evaluations.items() if evaluation.of}
     for name, evaluation in evaluations.items():
         click.echo(f"{_SAID[name]}: {evaluation}")
     result = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}

@@ -19,11 +19,13 @@ from alexnet.tools.run.report.records import Records
 class Findings:
     """Hold what the page shows beside the records.
 
-    `about`: of the network, in words. `kernels`: figures of the first layer, empty if there is nothing to see. `shown`:
-    validation images; `missing`: why there are none, or nothing of the weights. `parameters`: of the network.
+    `about`: of the network, in words. `step`: of the newest checkpoint. `kernels`: figures of the first layer, empty if
+    there is nothing to see. `shown`: validation images; `missing`: why there are none, or nothing of the weights.
+    `parameters`: of the network.
     """
 
     about: str
+    step: int
     parameters: int
     kernels: Sequence[Element]
     shown: Sequence[Shown]
@@ -69,8 +71,9 @@ def _tiles(records: Records, findings: Findings) -> list[tuple[str, str]]:
         tiles += [(f"{last.top1_error:.1%}", "top-1 error"), (f"{last.top5_error:.1%}", "top-5 error")]
     if final := (records.result or {}).get("final_validation"):
         tiles += [(f"{1 - final['top1']:.1%}", "top-1, ten views"), (f"{1 - final['top5']:.1%}", "top-5, ten views")]
-    steps = int(records.steps[-1]) if len(records.steps) else 0
-    epochs = f", {len(records.validations):,} epochs" if records.validations else ""
+    steps = max(records.last_step, findings.step)
+    done = f"{steps / records.steps_an_epoch:,.4g}" if records.steps_an_epoch else ""
+    epochs = f", {done} epoch{'s' * (done != '1')}" if done else ""
     least, most = findings.worth.pairs
     return [
         *tiles,
@@ -86,18 +89,20 @@ def _learning(records: Records) -> Element:
     if not len(records.steps):
         return _section("Learning", "Nothing has been logged yet.")
     classes = records.settings["net"]["classes"]
+    judged = ", and of all validation images after each epoch" if records.judged else ""
     dashed = " Dashed: the paper's network, 40.7% and 18.2%, with ten views." if curves.of_ilsvrc(records) else ""
     band = " Where there are many batches, a line is their mean and a band their range." * _thinned(records)
-    loss_key = [("one", "training, a batch"), ("two", "validation")]
-    error_key = [("one", "top-1"), ("two", "top-5")]
-    halves = [
-        element("div", element("h3", "loss", _key(loss_key)), curves.loss(records)),
-        element("div", element("h3", "validation error, per cent", _key(error_key)), curves.error(records)),
-    ]
+    loss_key, error_key = [("one", "training, a batch")], [("one", "top-1"), ("two", "top-5")]
+    if records.judged:
+        loss_key.append(("two", "validation"))
+    halves = [element("div", element("h3", "loss", _key(loss_key)), curves.loss(records))]
+    if records.judged:
+        title = element("h3", "validation error, per cent", _key(error_key))
+        halves.append(element("div", title, curves.error(records)))
     return _section(
         "Learning",
-        "The loss is the cross-entropy: of single batches in training, where images are augmented and units dropped, "
-        f"and of all validation images after each epoch. Guessing among {classes:,} classes has "
+        "The loss is the cross-entropy: of single batches in training, where images are augmented and units dropped"
+        f"{judged}. Guessing among {classes:,} classes has "
         f"{curves.chance(classes):.2f}.{band}{dashed}",
         element("div", halves, class_="halves"),
     )

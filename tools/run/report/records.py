@@ -31,7 +31,7 @@ class Records:
 
     `steps`, `loss`, `images_per_s`, `data_wait` (shares of 1), `hours` (of training, without validation and
     checkpoints): one value a logging step. `settings`: the whole of settings.json. `result`: None while the run is not
-    finished.
+    finished. `last_step`: of all that was written down, logged or not.
     """
 
     name: str
@@ -42,13 +42,18 @@ class Records:
     data_wait: Series
     hours: Series
     validations: tuple[Validation, ...]
+    last_step: int
     result: dict[str, Any] | None
 
     @property
     def steps_an_epoch(self) -> float | None:
-        """Return the steps of an epoch, as the validations after each say; None before the first."""
-        whole = [v for v in self.validations if v.step]
-        return whole[0].step / (whole[0].epoch + 1) if whole else None
+        """Return the steps of an epoch, as the validations after each say, or the whole run; None if nothing does."""
+        train = self.settings.get("train", {})
+        limit = train.get("steps", 0)  # where a run may end, and be validated, in the middle of an epoch
+        whole = [v for v in self.validations if v.step not in (0, limit)]
+        if whole:
+            return whole[0].step / (whole[0].epoch + 1)
+        return self.last_step / train["epochs"] if self.result and "epochs" in train and not limit else None
 
     @property
     def judged(self) -> tuple[Validation, ...]:
@@ -91,6 +96,7 @@ def read_records(run: Path) -> Records:
         data_wait=columns["data_wait"],
         hours=np.cumsum(columns["seconds"]) / 3600,
         validations=tuple(_validation(line) for line in validations),
+        last_step=max([(result or {}).get("steps", 0), *(line["step"] for line in lines)]),
         result=result,
     )
 
