@@ -13,7 +13,7 @@ SOURCES := setup.py $(wildcard pipeline/host/*.[ch] shards/*.c)
 FUZZ_SECONDS ?= 1200
 CLANG ?= clang
 FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer -fno-sanitize-recover=all \
-        tests/fuzz/decode_fuzz.c pipeline/host/decode.c pipeline/host/rows.c
+        tests/fuzz/decode_fuzz.c pipeline/host/decode.c pipeline/host/planes.c pipeline/host/rows.c
 
 .PHONY: help venv demo test test-all check gpu-check measure measurements-page ratios fuzz ci-100 clean
 

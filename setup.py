@@ -61,8 +61,9 @@ def extension(
     )
 
 
-HOST = [f"pipeline/host/{name}.c" for name in ("module", "decode", "rows", "pool")]
-extensions = [extension("alexnet.pipeline.host._host", HOST, ("pipeline/host/decode.h",), ("jpeg",))]
+HOST = [f"pipeline/host/{name}.c" for name in ("module", "decode", "planes", "rows", "pool")]
+HEADERS = ("pipeline/host/decode.h", "pipeline/host/decoder.h")
+extensions = [extension("alexnet.pipeline.host._host", HOST, HEADERS, ("jpeg",))]
 if Path("shards/_colour.c").exists():
     extensions.append(extension("alexnet.shards._colour", ["shards/_colour.c"]))
 

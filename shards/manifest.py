@@ -26,7 +26,7 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRecord:
-    """Name one class; its label is its place in the manifest's list, which is sorted by WNID."""
+    """Name one class; its label is its place in the manifest's list: sorted by WNID, but where a user gave an order."""
 
     wnid: str
     words: str

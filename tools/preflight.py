@@ -20,6 +20,13 @@ HEADERS = (
     ("jpeglib.h", "#include <stdio.h>\n#include <jpeglib.h>\n", "libjpeg-dev", "pillow-simd is built against it"),
     ("zlib.h", "#include <zlib.h>\n", "zlib1g-dev", "pillow-simd is built against it"),
 )
+# What pillow-simd is built with where it is there, for pictures of other formats.
+OPTIONAL = {
+    "WebP": ("webp/decode.h", "libwebp-dev"),
+    "compressed TIFF": ("tiffio.h", "libtiff-dev"),
+    "JPEG 2000": ("openjpeg.h", "libopenjp2-7-dev"),
+    "LAB colours": ("lcms2.h", "liblcms2-dev"),
+}
 
 
 def missing_packages() -> list[tuple[str, str, str]]:
@@ -46,7 +53,17 @@ def _compiles(compiler: str, text: str) -> bool:
 
 
 def _header_exists(name: str) -> bool:
-    return any(Path(folder, name).exists() for folder in ("/usr/include", "/usr/local/include"))
+    folders = [Path("/usr/include"), Path("/usr/local/include")]
+    return any(next(folder.glob(f"{below}{name}"), None) for folder in folders for below in ("", "*/"))
+
+
+def optional() -> str | None:
+    """Return a line on the formats that Pillow will be built without, None if there are none."""
+    without = [(kind, package) for kind, (header, package) in OPTIONAL.items() if not _header_exists(header)]
+    if not without:
+        return None
+    kinds, packages = (", ".join(kind for kind, _ in without), " ".join(package for _, package in without))
+    return f"optional: pillow-simd will not read {kinds}; if you have such pictures: apt-get install {packages}"
 
 
 def main() -> int:
@@ -64,6 +81,8 @@ def main() -> int:
     if missing:
         print(f"On Debian or Ubuntu: apt-get install {' '.join(package for _, package, _ in missing)}")
         return 2
+    if (line := optional()) is not None:
+        print(line)
     return 0
 
 

@@ -72,8 +72,9 @@ def shard(source: Path, **options: Any) -> None:
     """Write SOURCE as shards with a manifest, an index and exact colour statistics.
 
     SOURCE is what you downloaded; what it is, is recognised: the official ILSVRC-2012 archives, an extracted train/
-    and val/ tree, the Kaggle layout, a folder of class tars (ImageNet-21k), any folder with one sub-folder a class,
-    CIFAR-10's python archive or MNIST's IDX files. It is read in place; nothing in it is changed.
+    and val/ tree, the Kaggle layout, tiny-imagenet-200, a folder of class tars (ImageNet-21k), any folder with one
+    sub-folder a class, CIFAR-10's python archive or MNIST's IDX files. It is read in place; nothing in it is changed.
+    Splits are told by the names of folders; where those could be classes, too, --train and --val say which is which.
 
     An image that cannot be decoded is listed in OUT/rejected.jsonl with the reason, and the run goes on. If the run is
     interrupted, however that happens, the same command continues it.

@@ -16,11 +16,13 @@ def decode_rows(
     x: int,
     rows: int,
     columns: int,
+    reduced_by: int,
     with_filler: bool,
     max_pixels: int,
     out: _Array,
     /,
-) -> str | None: ...
+) -> tuple[str | None, bool]: ...
+def truncation(jpeg: Jpeg, max_pixels: int, /) -> str | None: ...
 def new_pool(threads: int, /) -> object: ...
 def decode(
     pool: object,

@@ -5,18 +5,15 @@
  * looks one column beyond, and without it the window's edges differ from a whole decode by up to 16 levels. Rows need
  * no margin, as libjpeg keeps the context of the rows it skips.
  *
- * libjpeg reports damage as a warning and goes on with grey; here a warning is an error. Every failure leaves by
- * longjmp to the call's own setjmp, and the decoder can be used again.
+ * libjpeg reports damage as a warning and goes on with grey; here a warning is an error, unless all that is asked is
+ * whether the data end early. Every failure leaves by longjmp to the call's own setjmp; the decoder can be used again.
  */
-#include "decode.h"
+#include "decoder.h"
 
-#include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include <jpeglib.h>
+#include <jerror.h>
 
 #if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 1005000
 #error "libjpeg-turbo 1.5 or newer is needed: this libjpeg has no jpeg_crop_scanline"
@@ -34,20 +31,9 @@ enum { MAX_SCANS = 500 };
  */
 enum { OFF_LINE = 8 };
 
-struct decoder {
-    struct jpeg_decompress_struct jpeg;
-    struct jpeg_error_mgr errors;
-    struct jpeg_progress_mgr progress;
-    jmp_buf escape;
-    char message[JMSG_LENGTH_MAX];
-    void *scratch;
-    size_t scratch_bytes;
-    finish_row *finish;
-};
-
 typedef void step(struct decoder *decoder, const struct task *task, const struct image *image);
 
-__attribute__((format(printf, 2, 3), noreturn)) static void refuse(struct decoder *decoder, const char *format, ...)
+void refuse(struct decoder *decoder, const char *format, ...)
 {
     va_list values;
     va_start(values, format);
@@ -63,16 +49,30 @@ static void on_error(j_common_ptr jpeg)
     longjmp(decoder->escape, 1);
 }
 
+/* Of a warning: the data end before the last block. Any other marker that comes too soon is damage, and data follow it.
+ * Without an end marker nothing else may be amiss: a tail of zeros would be taken for codes.
+ */
+static int ends_early(struct decoder *decoder)
+{
+    int code = decoder->errors.msg_code, marker = decoder->jpeg.unread_marker;
+    *(code == JWRN_JPEG_EOF ? &decoder->no_end : &decoder->damaged) = 1;
+    return (decoder->no_end && (decoder->damaged || decoder->jpeg.arith_code)) ||
+           ((code == JWRN_HIT_MARKER || code == JWRN_MUST_RESYNC) && marker == JPEG_EOI);
+}
+
 static void on_message(j_common_ptr jpeg, int level)
 {
-    if (level < 0)
+    struct decoder *decoder = jpeg->client_data;
+    if (level < 0 && !decoder->forgiving)
         on_error(jpeg);
+    if (level < 0 && (decoder->hopeless = ends_early(decoder)))
+        refuse(decoder, "is truncated: its data end before the picture does");
 }
 
 static void on_progress(j_common_ptr jpeg)
 {
     struct decoder *decoder = jpeg->client_data;
-    if (decoder->jpeg.input_scan_number > MAX_SCANS)
+    if ((decoder->hopeless = decoder->jpeg.input_scan_number > MAX_SCANS))
         refuse(decoder, "has more than %d scans", MAX_SCANS);
 }
 
@@ -102,6 +102,7 @@ void decoder_free(struct decoder *decoder)
  */
 static const char *attempt(struct decoder *decoder, step *read, const struct task *task, const struct image *image)
 {
+    decoder->hopeless = decoder->damaged = decoder->no_end = 0;
     if (setjmp(decoder->escape) == 0) {
         jpeg_create_decompress(&decoder->jpeg);
         decoder->jpeg.progress = &decoder->progress;
@@ -117,8 +118,7 @@ static size_t in_lines(size_t bytes)
     return (bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
 }
 
-/* Return memory, at the beginning of a line, that lasts until the next call with more bytes. */
-static void *scratch_of(struct decoder *decoder, size_t bytes)
+void *scratch_of(struct decoder *decoder, size_t bytes)
 {
     bytes = in_lines(bytes);
     if (bytes > decoder->scratch_bytes) {
@@ -169,15 +169,26 @@ static void open_image(struct decoder *decoder, const struct task *task, const s
         refuse(decoder, "has no end-of-image marker: it was cut short");
 }
 
-/* A progressive file that lacks scans is smoothed over blocks further than one column away: it is decoded whole. */
-static int is_smoothed(j_decompress_ptr jpeg)
+/* Say whether scans of a started image are missing: of a component, or, in a progressive file, of some bits. Such a
+ * progressive file is smoothed over blocks further than one column away, so that only all of it can be decoded.
+ */
+static int lacks_scans(j_decompress_ptr jpeg)
 {
-    if (jpeg->progressive_mode && jpeg->coef_bits)
-        for (int c = 0; c < jpeg->num_components; c++)
-            for (int k = 0; k < DCTSIZE2; k++)
-                if (jpeg->coef_bits[c][k] != 0)
-                    return 1;
+    for (int c = 0; c < jpeg->num_components; c++) {
+        if (!jpeg->comp_info[c].quant_table)
+            return 1;
+        for (int k = 0; jpeg->progressive_mode && jpeg->coef_bits && k < DCTSIZE2; k++)
+            if (jpeg->coef_bits[c][k] != 0)
+                return 1;
+    }
     return 0;
+}
+
+static void start(struct decoder *decoder, int to_the_end)
+{
+    jpeg_start_decompress(&decoder->jpeg);
+    if (to_the_end && (decoder->hopeless = lacks_scans(&decoder->jpeg)))
+        refuse(decoder, "is truncated: it lacks scans");
 }
 
 /* Narrow the decoder to the window's columns and return where they begin in a decoded row. */
@@ -208,12 +219,15 @@ static void read_rest(j_decompress_ptr jpeg, JSAMPARRAY lines)
 static void read_window(struct decoder *decoder, const struct task *task, const struct image *image)
 {
     j_decompress_ptr jpeg = &decoder->jpeg;
-    if (image->y < 0 || image->y > (int)jpeg->image_height - task->rows || image->x < 0 ||
-        image->x > (int)jpeg->image_width - task->columns)
-        refuse(decoder, "is %u pixels wide and %u high: too small", jpeg->image_width, jpeg->image_height);
     jpeg->out_color_space = task->kind == KIND_RGBX ? JCS_EXT_RGBA : JCS_RGB;
-    jpeg_start_decompress(jpeg);
-    int smoothed = is_smoothed(jpeg), first = smoothed ? image->x : crop_columns(jpeg, image->x, task->columns);
+    jpeg->scale_denom = task->reduced_by > 1 ? (unsigned)task->reduced_by : 1;
+    jpeg_calc_output_dimensions(jpeg);
+    if (image->y < 0 || image->y > (int)jpeg->output_height - task->rows || image->x < 0 ||
+        image->x > (int)jpeg->output_width - task->columns)
+        refuse(decoder, "is %u pixels wide and %u high: too small", jpeg->output_width, jpeg->output_height);
+    start(decoder, task->to_the_end);
+    int whole = jpeg->scale_denom > 1 || lacks_scans(jpeg);
+    int first = whole ? image->x : crop_columns(jpeg, image->x, task->columns);
     size_t pixel_bytes = (size_t)jpeg->output_components;
     size_t row_bytes = in_lines(OFF_LINE + jpeg->output_width * pixel_bytes);
     uint8_t *rows = scratch_of(decoder, ROWS_AT_ONCE * row_bytes + (size_t)task->columns * ROW_SCRATCH);
@@ -222,7 +236,7 @@ static void read_window(struct decoder *decoder, const struct task *task, const 
     for (size_t i = 0; i < ROWS_AT_ONCE; i++)
         lines[i] = rows + i * row_bytes + OFF_LINE;
     prepare_rows(task, image, scratch);
-    if (!smoothed && image->y > 0)
+    if (!whole && image->y > 0)
         jpeg_skip_scanlines(jpeg, (JDIMENSION)image->y);
     for (int y = (int)jpeg->output_scanline - image->y; y < task->rows;) {
         int want = task->rows - y < ROWS_AT_ONCE ? task->rows - y : ROWS_AT_ONCE;
@@ -235,42 +249,19 @@ static void read_window(struct decoder *decoder, const struct task *task, const 
         read_rest(jpeg, lines);
 }
 
-static int is_420(j_decompress_ptr jpeg)
+/* Read all of a picture, of any colour space, as small as it can be. */
+static void read_to_the_end(struct decoder *decoder, const struct task *task, const struct image *image)
 {
-    const jpeg_component_info *y = jpeg->comp_info, *cb = y + 1, *cr = y + 2;
-    return jpeg->num_components == 3 && jpeg->jpeg_color_space == JCS_YCbCr && y->h_samp_factor == 2 &&
-           y->v_samp_factor == 2 && cb->h_samp_factor * cb->v_samp_factor * cr->h_samp_factor * cr->v_samp_factor == 1;
-}
-
-/* Take the planes as they are before upsampling; grey images get the two chroma planes of grey. */
-static void read_planes(struct decoder *decoder, const struct task *task, const struct image *image)
-{
-    enum { WIDEST = 4 * DCTSIZE }; /* what an MCU has at most of any component, in both directions */
     j_decompress_ptr jpeg = &decoder->jpeg;
-    if (jpeg->num_components > 1 && !is_420(jpeg))
-        refuse(decoder, "is not stored as 4:2:0");
-    jpeg->raw_data_out = TRUE;
-    jpeg->out_color_space = jpeg->jpeg_color_space;
-    jpeg_start_decompress(jpeg);
-    int height = task->height, width = task->width, luma_rows = jpeg->max_v_samp_factor * DCTSIZE;
-    size_t stride = ((size_t)width + WIDEST - 1) / WIDEST * WIDEST;
-    uint8_t *rows = scratch_of(decoder, (WIDEST + 2 * DCTSIZE) * stride);
-    JSAMPROW lines[WIDEST + 2 * DCTSIZE];
-    JSAMPARRAY parts[3] = {lines, lines + WIDEST, lines + WIDEST + DCTSIZE};
-    for (size_t i = 0; i < WIDEST + 2 * DCTSIZE; i++)
-        lines[i] = rows + i * stride;
-    memset(image->out, CENTERJSAMPLE, image_bytes(task)); /* what chroma of grey is */
-    for (int y = 0; y < height; y += luma_rows) {
-        jpeg_read_raw_data(jpeg, parts, (JDIMENSION)luma_rows);
-        uint8_t *plane = image->out;
-        for (int c = 0; c < jpeg->num_components; c++) {
-            int half = c > 0, plane_height = (height + half) >> half, plane_width = (width + half) >> half;
-            int begin = y >> half, end = (y + luma_rows) >> half;
-            for (int i = begin; i < end && i < plane_height; i++)
-                memcpy(plane + (size_t)i * (size_t)plane_width, parts[c][i - begin], (size_t)plane_width);
-            plane += (size_t)plane_height * (size_t)plane_width;
-        }
-    }
+    read_header(decoder, image);
+    if ((int64_t)jpeg->image_width * jpeg->image_height > task->max_pixels)
+        return;
+    jpeg->scale_denom = DCTSIZE;
+    start(decoder, 1);
+    JSAMPROW line = scratch_of(decoder, (size_t)jpeg->output_width * (size_t)jpeg->output_components);
+    while (jpeg->output_scanline < jpeg->output_height)
+        jpeg_read_scanlines(jpeg, &line, 1);
+    jpeg_finish_decompress(jpeg);
 }
 
 static void read_facts(struct decoder *decoder, const struct task *task, const struct image *image)
@@ -297,4 +288,13 @@ const char *decode_header(struct decoder *decoder, const uint8_t *jpeg, size_t b
 const char *decode_image(struct decoder *decoder, const struct task *task, const struct image *image)
 {
     return attempt(decoder, read_image, task, image);
+}
+
+const char *decode_to_the_end(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, int64_t max_pixels)
+{
+    decoder->forgiving = 1;
+    const char *message = attempt(decoder, read_to_the_end, &(struct task){.max_pixels = max_pixels},
+                                  &(struct image){.jpeg = jpeg, .bytes = bytes});
+    decoder->forgiving = 0;
+    return decoder->hopeless ? message : NULL;
 }

@@ -1,6 +1,7 @@
 /* JPEG to the rows of a batch: what the C files of alexnet.pipeline.host offer each other. Only module.c knows Python.
  *
  * decode.c  one JPEG: the window's rows through libjpeg-turbo, damage as a message
+ * planes.c  one JPEG: its planes instead
  * rows.c    one row: mirrored, shifted, scaled, cast, written
  * pool.c    threads that share a batch, image by image
  */
@@ -21,7 +22,8 @@ struct task {
     int64_t max_pixels;      /* of an image; beyond it nothing is decoded */
     int height, width;       /* of every image; 0: any */
     int rows, columns;       /* of the window */
-    int to_the_end;          /* also read what lies below the window, to find damage there */
+    int reduced_by;          /* 2, 4 or 8: the image is decoded so much smaller, and the window lies in that; else 0 */
+    int to_the_end;          /* also read what lies below the window and refuse damage there, and a lack of scans */
     enum kind kind;
     int planar;              /* write (3, rows, columns) instead of (rows, columns, 3) */
     const float *scale;      /* 3 */
@@ -48,6 +50,8 @@ struct decoder *decoder_new(void); /* NULL: no memory, or another libjpeg than t
 void decoder_free(struct decoder *decoder);
 const char *decode_header(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, struct header *header);
 const char *decode_image(struct decoder *decoder, const struct task *task, const struct image *image);
+/* Any damage is passed over but an early end, or too many scans. What cannot be decoded at all is not told here. */
+const char *decode_to_the_end(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, int64_t max_pixels);
 
 /* rows.c: `rgb` is a row of the window as decoded; `scratch` has ROW_SCRATCH bytes for each column. */
 enum { ROW_SCRATCH = 3 * (4 * sizeof(float) + sizeof(uint16_t) + 2) };

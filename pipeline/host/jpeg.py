@@ -5,13 +5,14 @@ picture that comes through is undamaged, and equal to the last bit to what any l
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host.extension import require
 
+Reduction = Literal[1, 2, 4, 8]
 Jpeg = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 ColourSpace = Literal["GRAYSCALE", "RGB", "YCbCr", "CMYK", "YCCK", "unknown"]
 
@@ -21,6 +22,10 @@ MAX_PIXELS = 178_956_970
 
 class DecodeError(ValueError):
     """Say what is wrong with a JPEG."""
+
+
+class HopelessError(DecodeError):
+    """Say that no other reader should try, either: scans are missing, or there is no end of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +65,17 @@ def decode_rows(
     height: int | None = None,
     width: int | None = None,
     out: npt.NDArray[np.uint8] | None = None,
+    reduced_by: Reduction = 1,
     max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
     """Decode the window whose top left corner is (y, x): uint8 (height, width, 3), RGB; grey gives equal channels.
 
     Only the window is reconstructed, but all of the file is read, so damage elsewhere is found, too. `out`: where to
     put the pixels instead of fresh memory; it then says the window's size. With shape (height, width, 4), the fourth
-    channel is 255. `max_pixels`: of the whole picture. The interpreter is free meanwhile.
-    Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside.
+    channel is 255. `reduced_by`: the picture is decoded so much smaller, each side rounded up, and the window lies in
+    that. `max_pixels`: of the whole picture as stored. The interpreter is free meanwhile.
+    Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside; HopelessError, which
+    is one, where scans are missing or too many.
     """
     require()
     from alexnet.pipeline.host import _host
@@ -80,8 +88,22 @@ def decode_rows(
         raise ValueError(f"out: is {out.dtype} {out.shape}; must be contiguous uint8 (height, width, 3 or 4)")
     elif (height or len(out), width or out.shape[1]) != out.shape[:2]:
         raise ValueError(f"out: is {out.shape}, not for a window {width} px wide and {height} high")
+    if reduced_by not in get_args(Reduction):
+        raise ValueError(f"reduced_by={reduced_by}: must be 1, 2, 4 or 8")
     rows, columns, channels = out.shape
-    message = _host.decode_rows(jpeg, y, x, rows, columns, channels == 4, max_pixels, out)
+    message, hopeless = _host.decode_rows(jpeg, y, x, rows, columns, reduced_by, channels == 4, max_pixels, out)
     if message is not None:
-        raise DecodeError(message)
+        raise (HopelessError if hopeless else DecodeError)(message)
     return out
+
+
+def truncation(jpeg: Jpeg, *, max_pixels: int = MAX_PIXELS) -> str | None:
+    """Say how a JPEG ends too early, None if it does not: for readers that go on after damage, and so over that, too.
+
+    All of the file is read, in any colour space. Other damage, and a missing end-of-image marker, are passed over. What
+    cannot be decoded at all is not told here; more scans than a picture can need are: nobody should read them all.
+    """
+    require()
+    from alexnet.pipeline.host import _host
+
+    return _host.truncation(jpeg, max_pixels)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "decode.h"
+#include "decoder.h"
 
 /* A side: what a JPEG's header can say. Images of a batch: so that no product of these leaves its type. */
 enum { MAX_SIDE = 65535, MAX_THREADS = 4096, MAX_IMAGES = 1 << 24 };
@@ -205,8 +205,8 @@ static PyObject *decode_rows(PyObject *module, PyObject *args)
     int with_filler;
     PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*iiiipLw*:decode_rows", &jpeg, &image.y, &image.x, &task.rows, &task.columns,
-                          &with_filler, &max_pixels, &out))
+    if (!PyArg_ParseTuple(args, "y*iiiiipLw*:decode_rows", &jpeg, &image.y, &image.x, &task.rows, &task.columns,
+                          &task.reduced_by, &with_filler, &max_pixels, &out))
         return NULL;
     task.kind = with_filler ? KIND_RGBX : KIND_UINT8;
     if (is_size(task.rows, task.columns) && has(&out, "out", image_bytes(&task), 1)) {
@@ -220,10 +220,29 @@ static PyObject *decode_rows(PyObject *module, PyObject *args)
         if (decoder)
             message = decode_image(decoder, &task, &image);
         Py_END_ALLOW_THREADS
-        result = Py_BuildValue("z", message);
+        result = Py_BuildValue("zO", message, decoder && decoder->hopeless ? Py_True : Py_False);
         decoder_free(decoder);
     }
     PyBuffer_Release(&out);
+    PyBuffer_Release(&jpeg);
+    return result;
+}
+
+static PyObject *truncation(PyObject *module, PyObject *args)
+{
+    Py_buffer jpeg;
+    long long max_pixels;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*L:truncation", &jpeg, &max_pixels))
+        return NULL;
+    struct decoder *decoder = decoder_new();
+    const char *message = no_memory;
+    Py_BEGIN_ALLOW_THREADS
+    if (decoder)
+        message = decode_to_the_end(decoder, jpeg.buf, (size_t)jpeg.len, max_pixels);
+    Py_END_ALLOW_THREADS
+    PyObject *result = Py_BuildValue("z", message);
+    decoder_free(decoder);
     PyBuffer_Release(&jpeg);
     return result;
 }
@@ -233,6 +252,7 @@ static PyMethodDef functions[] = {
     {"decode", decode, METH_VARARGS, NULL},
     {"read_header", read_header, METH_VARARGS, NULL},
     {"decode_rows", decode_rows, METH_VARARGS, NULL},
+    {"truncation", truncation, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

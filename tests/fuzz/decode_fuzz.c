@@ -97,5 +97,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     task.height = header.height;
     task.width = header.width;
     free(decoded(&task, image));
+    task = (struct task){.max_pixels = MAX_PIXELS, .rows = (header.height + 3) / 4, .columns = (header.width + 3) / 4,
+                         .reduced_by = 4, .to_the_end = 1, .kind = KIND_RGBX};
+    free(decoded(&task, image));
+    decode_to_the_end(decoder, bytes, count, MAX_PIXELS);
     return 0;
 }

@@ -237,6 +237,18 @@ def test_predict_takes_every_format_and_names_what_it_cannot_take(
     assert errors[3:] == ["Error: 3 of 6 images could not be used; the reasons are above"]
 
 
+def test_predict_prints_any_name_and_turns_photographs(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = [tmp_path / name for name in ("m\udcfcnchen.jpg", "two\nlines.jpg", "\udcff", "upright.jpg")]
+    for file in (files[0], files[1], files[3]):
+        Image.linear_gradient("L").save(file, "JPEG", exif=exif if file == files[0] else b"")
+    result = run("predict", runs[0], *files, "--device", "cpu", code=2)
+    named = [line.removeprefix(f"{tmp_path}/") for line in result.stdout.splitlines() if not line.startswith(" ")]
+    assert named == [r"m\udcfcnchen.jpg (turned upright, as its EXIF data say)", r"two\nlines.jpg", "upright.jpg"]
+    assert result.stderr.splitlines()[0] == f"{tmp_path}/\\udcff: No such file or directory"
+
+
 def test_networks_and_data_that_do_not_go_together(
     data: Path, data_set: Path, ci_100: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:

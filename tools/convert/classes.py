@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
-from alexnet.tools.convert.listing import Listing, Source
+from alexnet.tools.convert.listing import Listing, Source, sizes_of
 from alexnet.tools.convert.sources.labels import printed, table_text
 
 
@@ -47,8 +47,7 @@ def select_classes(source: Source, path: Path) -> Source:
         classes=tuple(source.classes[label] for label in chosen),
         members=members,
         label_order=f"place of the class in {path.name}",
-        description=f"{source.description}; of these {len(chosen):,} classes with "
-        f"{len(members['train']):,} train and {len(members['val']):,} val",
+        description=f"{source.description}; chosen: {len(chosen):,} of the classes, {sizes_of(members)}",
     )
 
 

@@ -11,25 +11,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image
 
 from alexnet.pipeline.host.extension import available
-from alexnet.pipeline.host.jpeg import DecodeError, decode_rows
+from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, Reduction, decode_rows
+from alexnet.tools.convert.colours import to_rgb
 from alexnet.tools.convert.jpeg_size import jpeg_size
 from alexnet.tools.convert.listing import Encoding
+from alexnet.tools.convert.opening import MAX_PIXELS as MAX_PIXELS
+from alexnet.tools.convert.opening import UndecodableError as UndecodableError
+from alexnet.tools.convert.opening import opened
 from alexnet.tools.convert.pixels import pixels_of
 from alexnet.tools.convert.raw import decode_raw
 
-MAX_PIXELS = 1 << 27
-"""134 million pixels, 400 MB as RGB: anything larger is a bomb, not a photograph."""
 MAX_BYTES = 8 * MAX_PIXELS
 """As many as they have uncompressed, with four channels of 16 bits: a larger file is a film, and not even read."""
-Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 million on and refuse at 179 million
 
 _SHORT_WAY = available() is None
 _SPARE = 2
 _REACH = 2.0  # of the bicubic filter, in pixels of the result
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_REDUCTIONS: tuple[Reduction, ...] = (8, 4, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,6 @@ class Converted:
 
     pixels: npt.NDArray[np.uint8]
     jpeg: bytes
-
-
-class UndecodableError(Exception):
-    """Say why an image cannot be used."""
 
 
 def convert_image(data: bytes, size_px: int, quality: int, encoding: Encoding = "file") -> Converted:
@@ -65,19 +62,24 @@ def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
     """Take the short way for an ordinary JPEG: decode no more of it than its centre needs, in C; None for all others.
 
     The picture has a fourth, unused channel, which is how Pillow keeps its pixels: so it takes them without a copy.
-    Every pixel is what Pillow's way gives, because both decode with libjpeg-turbo. What is damaged, large enough to be
-    reduced while it is decoded, or no JPEG goes Pillow's way.
+    Every pixel is what Pillow's way gives, because both decode with libjpeg-turbo. What is damaged, CMYK or no JPEG
+    goes Pillow's way.
+
+    A picture much larger than needed is reduced by 2, 4 or 8 while it is decoded, as long as twice the pixels remain
+    that are needed: against decoding all of it the result has a PSNR of 54 dB or more (41 with less to spare), at half
+    the time from 1,024 px on.
     """
     size = jpeg_size(data) if _SHORT_WAY else None
-    if size is None:
+    if size is None or size[0] * size[1] > MAX_PIXELS:
         return None
-    width, height = size
-    if min(size) >= 2 * _SPARE * size_px or width * height > MAX_PIXELS:
-        return None
-    window = source_window(width, height, size_px)
+    by: Reduction = next((by for by in _REDUCTIONS if min(size) >= by * _SPARE * size_px), 1)
+    width, height = (-(-side // by) for side in size)
+    window = source_window(width, height, size_px, by)
     shape = (window.height, window.width, 4)
     try:
-        pixels = decode_rows(data, y=window.top, x=window.left, out=np.empty(shape, np.uint8))
+        pixels = decode_rows(data, y=window.top, x=window.left, out=np.empty(shape, np.uint8), reduced_by=by)
+    except HopelessError as error:
+        raise UndecodableError(str(error)) from None
     except DecodeError:
         return None
     image = Image.frombuffer("RGBX", shape[1::-1], pixels, "raw", "RGBX", 0, 1)
@@ -85,53 +87,12 @@ def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
 
 
 def _decode_file(data: bytes, size_px: int) -> tuple[Image.Image, int, int]:
-    """Decode a file to RGB, or say why not; return it with `size_px` and the factor it was reduced by.
-
-    A JPEG much larger than needed is reduced by 2, 4 or 8 while it is decoded, as long as twice the pixels remain that
-    are needed: against decoding all of it the result has a PSNR of 54 dB or more (41 with less to spare), at half the
-    time from 1,024 px on.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UndecodableError(f"{width}x{height} px is more than {MAX_PIXELS:,} pixels")
-            image.draft(None, (_SPARE * size_px, _SPARE * size_px))
-            reduced = to_rgb(image)
-            return reduced, size_px, max(1, round(width / reduced.width), round(height / reduced.height))
-    except (UndecodableError, MemoryError):
-        raise
-    except UnidentifiedImageError:  # its own message holds a memory address, which no two runs share
-        raise UndecodableError("not an image of any known format") from None
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more
-        raise UndecodableError(f"{type(error).__name__}: {error}") from None
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB; alpha is dropped, 16-bit greys keep their upper byte.
-
-    CMYK JPEGs come in two polarities, see `_with_true_ink`.
-    """
-    image.load()
-    if image.mode == "CMYK" and image.format == "JPEG":
-        image = _with_true_ink(image)
-    if image.mode in _SIXTEEN_BIT_MODES:  # Pillow would clip at 255 instead of scaling
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _with_true_ink(image: Image.Image) -> Image.Image:
-    """Undo Pillow's inversion of a CMYK JPEG where it was wrong.
-
-    Adobe's programs store ink inverted and say so in a marker; Pillow takes every file for one of theirs. Some files
-    carry the marker and are not inverted: then black ink is full at every pixel, and the other reading is the picture.
-    """
-    black_ink = image.getchannel("K").getextrema()
-    if "adobe" not in image.info or black_ink == (255, 255):
-        return ImageChops.invert(image)
-    return image
+    """Decode a file to RGB, or say why not; return it with `size_px` and the factor it was reduced by."""
+    with opened(data) as image:
+        width, height = image.size
+        image.draft(None, (_SPARE * size_px, _SPARE * size_px))
+        reduced = to_rgb(image)
+        return reduced, size_px, max(1, round(width / reduced.width), round(height / reduced.height))
 
 
 @dataclass(frozen=True, kw_only=True)

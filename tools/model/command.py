@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.command import one_line_errors
 from alexnet.tools.model.show import show
 
@@ -62,14 +62,15 @@ def evaluate(checkpoints: tuple[Path, ...], data: Path, views: str, device: str 
             networks, data, views=count, device=device, batch_images=batch_images, on_batch=bar.update
         )
     rows = [
-        (str(network.path), network.net.arch, f"{network.step:,}", f"{1 - e.top1:.2%}", f"{1 - e.top5:.2%}")
+        (one_line(str(network.path)), network.net.arch, f"{network.step:,}", f"{1 - e.top1:.2%}", f"{1 - e.top5:.2%}")
         for network, e in zip(networks, found.each, strict=True)
     ]
     if len(networks) > 1:
         mean = found.together
         rows.append((f"average of {len(networks)}", "", "", f"{1 - mean.top1:.2%}", f"{1 - mean.top5:.2%}"))
     images, of = found.together.images, found.together.of
-    click.echo(f"{data}: {images:,} of {of:,} validation images, {'ten views' if count == 10 else 'centre window'}")
+    views = "ten views" if count == 10 else "centre window"
+    click.echo(one_line(f"{data}: {images:,} of {of:,} validation images, {views}"))
     print_table(("network", "", "step", "top-1 error", "top-5 error"), rows, numbers_from=3, total=len(networks) > 1)
 
 
@@ -87,10 +88,11 @@ def _validation_images(data: Path) -> int:
 def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> None:
     """Print the five most probable classes of each IMAGE.
 
-    Images may have any format that `alexnet-prep shard` takes, and are prepared as it prepares them. One that cannot be
-    used is named with the reason, and the others are predicted all the same; the exit code is 2 then.
+    Images may have any format that `alexnet-prep shard` takes, and are prepared as it prepares them, but turned upright
+    where their EXIF data say that they are not. One that cannot be used is named with the reason, and the others are
+    predicted all the same; the exit code is 2 then.
     """
-    from alexnet.tools.convert.resize import UndecodableError
+    from alexnet.tools.convert.resize import MAX_BYTES, UndecodableError
     from alexnet.tools.run.predicting import Predictor
     from alexnet.tools.run.trained import open_trained
 
@@ -98,14 +100,16 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
     bad = 0
     for image in images:
         try:
-            square = predictor.stored(image.read_bytes())
-        except (OSError, UndecodableError) as error:
+            with image.open("rb") as file:
+                square = predictor.stored(file.read(MAX_BYTES))
+        except (OSError, UndecodableError, MemoryError) as error:
             bad += 1
-            click.echo(f"{image}: {error.strerror if isinstance(error, OSError) else error}", err=True)
+            reason = error.strerror if isinstance(error, OSError) else str(error) or "takes more memory than there is"
+            click.echo(one_line(f"{image}: {reason}"), err=True)
             continue
-        click.echo(str(image))
-        for guess in predictor.guesses([square])[0]:
-            click.echo(f"  {guess.probability:7.2%}  {guess.name}")
+        click.echo(one_line(f"{image} (turned upright, as its EXIF data say)" if square.turned else str(image)))
+        for guess in predictor.guesses([square.pixels])[0]:
+            click.echo(one_line(f"  {guess.probability:7.2%}  {guess.name}"))
     if bad:
         raise InputError(f"{bad} of {len(images)} images could not be used; the reasons are above")
 
@@ -127,7 +131,7 @@ def export(checkpoint: Path, form: Literal["safetensors", "torchvision"], out: P
 
     trained = open_trained(checkpoint)
     write(trained, form, out)
-    click.echo(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB")
+    click.echo(one_line(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB"))
     click.echo("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
 
 
@@ -145,7 +149,7 @@ def report(run: Path, data: Path | None) -> None:
     from alexnet.tools.run.report.write import write_report
 
     file = write_report(run, data)
-    click.echo(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
+    click.echo(one_line(f"{file}: {file.stat().st_size / 1e6:,.1f} MB"))
 
 
 def _short(value: object) -> str:

@@ -1,10 +1,11 @@
 """Predict the classes of images: any file that the converter takes, prepared as training's validation images were.
 
 An image goes the whole way that it would have gone through the data set: resized and cut to a square, encoded, decoded,
-its centre cut out, the mean subtracted. So a picture that is in the data set gets the same answer here as there.
+its centre cut out, the mean subtracted. So a picture that is in the data set gets the same answer here as there, unless
+its EXIF data say that it lies on its side: the data set keeps it so, here it is turned upright first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,28 @@ import torch
 from alexnet.model.placement import choose_placement
 from alexnet.pipeline.augment import centre
 from alexnet.pipeline.finish import finished
+from alexnet.tools.convert.opening import orientation
 from alexnet.tools.convert.resize import convert_image
 from alexnet.tools.run.trained import Trained
 from alexnet.tools.stored_jpeg import rgb_and_quality
 
 Pixels = npt.NDArray[np.uint8]
+
+_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+"""What undoes an orientation of EXIF; 1 is upright."""
+
+
+def upright(square: Pixels, turn: int) -> Pixels:
+    """Return a square as its EXIF orientation, 1 to 8, says that it should be seen."""
+    return np.ascontiguousarray(_UPRIGHT[turn](square)) if turn in _UPRIGHT else square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +48,14 @@ class Guess:
     probability: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Hold what a data set stores of an image, uint8 (size, size, 3), and whether it was turned upright for that."""
+
+    pixels: Pixels
+    turned: bool
+
+
 class Predictor:
     """Hold one network, ready to predict. `device`: `cpu` or `cuda`, the better of the two if not said."""
 
@@ -38,13 +64,15 @@ class Predictor:
         self._placement = choose_placement(device, 1, trained.precision)
         self.net = trained.network(self._placement.device)
 
-    def stored(self, file: bytes) -> Pixels:
-        """Return what the data set would have stored of an image: uint8 (size, size, 3).
+    def stored(self, file: bytes) -> Stored:
+        """Return what the data set would have stored of an image, had it been upright in its file.
 
         Raises UndecodableError, with the reason, if it would have been rejected.
         """
         data = self.trained.data
-        return rgb_and_quality(convert_image(file, data.size_px, data.quality).jpeg)[0]
+        pixels = rgb_and_quality(convert_image(file, data.size_px, data.quality).jpeg)[0]
+        turn = orientation(file)
+        return Stored(pixels=upright(pixels, turn), turned=turn in _UPRIGHT)
 
     @torch.no_grad()
     def guesses(self, squares: Sequence[Pixels], most: int = 5) -> list[list[Guess]]:

@@ -40,7 +40,8 @@ def sanitized(folder: Path) -> Path:
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
-    sources = ["tests/fuzz/decode_fuzz.c", "tests/fuzz/standalone.c", "pipeline/host/decode.c", "pipeline/host/rows.c"]
+    parts = [f"pipeline/host/{name}.c" for name in ("decode", "planes", "rows")]
+    sources = ["tests/fuzz/decode_fuzz.c", "tests/fuzz/standalone.c", *parts]
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-ffp-contract=off", "-fno-sanitize-recover=all"]
     program = folder / "decode_fuzz"
     command = [compiler, *flags, "-fsanitize=address,undefined", *sources, "-ljpeg", "-o", str(program)]

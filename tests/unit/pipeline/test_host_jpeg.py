@@ -83,7 +83,7 @@ def test_a_file_of_very_many_scans_is_refused() -> None:
     first, second = scans_of(jpeg)[:2]
     header = first + 2 + int.from_bytes(jpeg[first + 2 : first + 4], "big")
     scan = jpeg[first : header - 1] + b"\0" + jpeg[header:second]  # the means of blocks, in full: may come repeatedly
-    few, many = (jpeg[:first] + scan * n + b"\xff\xd9" for n in (400, 600))
+    few, many = (jpeg[:-2] + scan * n + b"\xff\xd9" for n in (400, 600))
     assert np.array_equal(decode_rows(few, y=0, x=0, height=64, width=64), pixels_of(few))
     with pytest.raises(DecodeError, match="has more than 500 scans"):
         decode_rows(many, y=0, x=0, height=64, width=64)

@@ -156,7 +156,7 @@ def test_a_train_folder_that_was_not_unpacked_to_the_end_is_refused(tmp_path: Pa
 def test_classes_that_lie_deeper_are_not_taken_for_one(tmp_path: Path, picture: Picture) -> None:
     for name in ("cat", "dog"):
         write_files(tmp_path / "photos" / name, {"1.jpg": picture(1)})
-    with pytest.raises(InputError, match=r"holds one folder, photos, with folders in it; .* such as .*/photos"):
+    with pytest.raises(InputError, match=r"only photos holds images, in folders of its own: give .*/photos;"):
         open_source(tmp_path)
     assert len(open_source(tmp_path / "photos").classes) == 2
 

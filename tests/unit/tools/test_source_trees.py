@@ -10,7 +10,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, VAL_TAR, open_source
-from alexnet.tools.samples.layouts import write_kaggle, write_tree
+from alexnet.tools.samples.layouts import write_files, write_kaggle, write_tree
 from alexnet.tools.samples.official import write_devkit, write_official
 
 WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}
@@ -211,4 +211,95 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"n00000002: cannot be read \(Permission denied\)"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("official", ["flat val", "devkit", "val archive", "table"])
+def test_a_stray_folder_among_the_class_folders_is_named(tmp_path: Path, official: str) -> None:
+    write_tree(tmp_path, TRAIN, VAL if official == "flat val" else (), flat=True)
+    if official == "devkit":
+        write_devkit(tmp_path, WORDS, [wnid for wnid, _ in VAL])
+    elif official != "flat val":
+        (tmp_path / (VAL_TAR if official == "val archive" else "LOC_val_solution.csv")).touch()
+    (tmp_path / "train" / "leftover").mkdir()
+    with pytest.raises(
+        InputError, match=r"train: leftover is no class of ImageNet, .* the other 3 folders .* move it away"
+    ):
+        open_source(tmp_path)
+
+
+def test_an_archives_own_name_around_the_class_folders_is_stepped_into(archives: Source, tmp_path: Path) -> None:
+    write_tree(tmp_path / "tree", TRAIN, VAL, flat=True)
+    for split in ("train", "val"):
+        (tmp_path / "root" / split).mkdir(parents=True)
+        (tmp_path / "tree" / split).rename(tmp_path / "root" / split / f"ILSVRC2012_img_{split}")
+    write_devkit(tmp_path / "root", WORDS, [wnid for wnid, _ in VAL])
+    assert open_source(tmp_path / "root").digest() == archives.digest()
+    for split in ("train", "val"):  # and without the outer folder
+        (tmp_path / "root" / split / f"ILSVRC2012_img_{split}").rename(tmp_path / "root" / f"ILSVRC2012_img_{split}")
+        (tmp_path / "root" / split).rmdir()
+    assert open_source(tmp_path / "root").digest() == archives.digest()
+
+
+@pytest.mark.parametrize("form", ["utf-8 with a mark", "utf-16", "semicolons", "tabs", "crlf"])
+def test_tables_that_a_spreadsheet_saved_are_read(archives: Source, tmp_path: Path, form: str) -> None:
+    write_kaggle(tmp_path, WORDS, TRAIN, VAL)
+    for name in ("LOC_val_solution.csv", "LOC_synset_mapping.txt"):
+        text = (tmp_path / name).read_text()
+        if form in ("semicolons", "tabs"):
+            text = text.replace(",", ";" if form == "semicolons" else "\t") if name.endswith("csv") else text
+        text = text.replace("\n", "\r\n")
+        encoding = {"utf-8 with a mark": "utf-8-sig", "utf-16": "utf-16"}.get(form, "utf-8")
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    source = open_source(tmp_path)
+    assert source.digest() == archives.digest()
+    assert source.classes == archives.classes
+
+
+def test_a_table_that_labels_an_image_twice_is_refused(tmp_path: Path) -> None:
+    write_kaggle(tmp_path, WORDS, TRAIN, VAL)
+    with (tmp_path / "LOC_val_solution.csv").open("a") as table:
+        table.write("ILSVRC2012_val_00000001,n00000002 1 2 3 4\n")
+    with pytest.raises(InputError, match="gives ILSVRC2012_val_00000001 a second label, n00000002 after n00000003"):
+        open_source(tmp_path)
+
+
+def write_tiny(root: Path, *, is_sorted: bool = False) -> None:
+    """Write the layout of tiny-imagenet-200 with three classes."""
+    for wnid, files in TRAIN.items():
+        write_files(root / "train" / wnid / "images", files)
+        write_files(root / "train" / wnid, {f"{wnid}_boxes.txt": b"n00000001_1.JPEG\t0\t10\t63\t58\n"})
+    rows = [f"val_{i}.JPEG\t{wnid}\t0\t32\t44\t62\n" for i, (wnid, _) in enumerate(VAL)]
+    write_files(root / "val", {"val_annotations.txt": "".join(reversed(rows)).encode()})
+    for i, (wnid, data) in enumerate(VAL):
+        folder = root / "val" / wnid / "images" if is_sorted else root / "val" / "images"
+        write_files(folder, {f"val_{i}.JPEG": data})
+    write_files(root / "test" / "images", {"test_0.JPEG": b"x"})
+    write_files(root, {"wnids.txt": b"", "words.txt": b"n00000001\tcrane\nn00000009\tnot here\n"})
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_tiny_imagenet_is_read_with_its_table(tmp_path: Path, is_sorted: bool) -> None:
+    write_tiny(tmp_path, is_sorted=is_sorted)
+    source = open_source(tmp_path)
+    assert source.description == "tiny-imagenet-200, 3 classes, 9 train and 5 val files"
+    assert [c.words for c in source.classes] == ["crane", "n00000002", "n00000003"]
+    assert {m.name.split("_")[0]: source.classes[m.label].wnid for m in source.members["train"]} == {
+        wnid: wnid for wnid in TRAIN
+    }
+    by_name = {Path(m.name).name: source.classes[m.label].wnid for m in source.members["val"]}
+    assert by_name == {f"val_{i}.JPEG": wnid for i, (wnid, _) in enumerate(VAL)}
+    assert [data for _, _, data in bytes_of(source) if data.startswith(b"val")] == [data for _, data in VAL]
+    assert "not read: test" in source.notes
+
+
+def test_a_tiny_imagenet_table_of_another_form_is_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG n00000001\n")
+    with pytest.raises(InputError, match=r"val_annotations\.txt: line 1 is no file name and WNID"):
+        open_source(tmp_path)
+    (tmp_path / "val" / "val_annotations.txt").write_text(
+        "".join(f"val_0{k}.JPEG\tn0000000{k}\t0\n" for k in (1, 2, 3))
+    )
+    with pytest.raises(InputError, match=r"val_0\.JPEG has no label: val_annotations.txt labels 3 "):
         open_source(tmp_path)

@@ -17,6 +17,7 @@ from alexnet.tools.convert.sources.cache import load_index, save_index
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.materialise import materialise
 from alexnet.tools.convert.sources.recognise import recognise
+from alexnet.tools.convert.sources.sniff import refuse_undecodable
 from alexnet.tools.convert.sources.walk import OnWalk, Walk
 
 __all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "check_out", "find_layout", "materialise", "open_source"]
@@ -48,6 +49,7 @@ def open_source(
             source = layout.read(walk)
             if cache:
                 save_index(cache, key, source)
+        refuse_undecodable(source)
         walk.end()
         return source
 

@@ -15,10 +15,10 @@ from alexnet.tools.convert.sources.class_folders import (
     refuse_packed,
 )
 from alexnet.tools.convert.sources.folders import contents
-from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, printed, read_words
+from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, read_words
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.sniff import spread
-from alexnet.tools.convert.sources.split_folders import SplitFolders, find_splits, holds_images, refuse_hidden_splits
+from alexnet.tools.convert.sources.split_folders import SplitFolders, find_splits, holds_images, refuse_what_is_no_class
 from alexnet.tools.convert.sources.split_names import split_names
 from alexnet.tools.convert.sources.walk import Walk
 
@@ -32,13 +32,7 @@ def find(root: Path) -> Layout | None:
     if not any(holds_images(folder / name) for folder in splits.train for name in spread(contents(folder).folders)):
         return None
     for folder in splits.train:
-        refuse_hidden_splits(folder)
-        classes = contents(folder).folders
-        if len(classes) == 1 and len(splits.train) == 1 and not contents(folder / classes[0]).files:
-            raise InputError(
-                f"{folder}: holds one folder, {printed(classes[0])}, with folders in it; its classes may be further "
-                f"down: give the folder that holds one sub-folder a class, such as {folder / classes[0]}"
-            )
+        refuse_what_is_no_class(folder, splits.command(root))
     return _layout(root, splits)
 
 
@@ -93,7 +87,7 @@ def _read(root: Path, splits: SplitFolders, walk: Walk) -> Source:
         members=members,
         label_order="place of the folder's name in sorted order",
         description=f"image folder, {len(classes):,} classes, {sizes_of(members)} files",
-        notes=(*_notes(root, splits), *splits.notes(), *count_notes(tuple(label_of), train, val)),
+        notes=(*_notes(root, splits), *splits.notes(), *_deep_notes(splits), *count_notes(tuple(label_of), train, val)),
         ignored=ignored + more + splits.ignored(),
     )
 
@@ -113,3 +107,11 @@ def _notes(root: Path, splits: SplitFolders) -> list[str]:
     notes = [f"no validation images: there is no folder val beside a folder train in {root}"]
     taken = split_names(contents(root).folders)
     return [*notes, f"taken for classes: {', '.join(taken)}"] if taken else notes
+
+
+def _deep_notes(splits: SplitFolders) -> list[str]:
+    """Say where classes hold all their images in several folders of their own, which might be the classes."""
+    folders = [folder / name for folder in splits.train for name in spread(contents(folder).folders)]
+    deep = [path for path in folders if len(contents(path).folders) > 1 and not holds_images(path, depth=0)]
+    below = ", ".join(contents(deep[0]).folders[:3]) if deep else ""
+    return [f"each class is taken with all folders below it: {deep[0].name} with {below}"] if deep else []

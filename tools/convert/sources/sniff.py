@@ -5,10 +5,18 @@ A few files are looked at, never all: whether an image is whole, only decoding c
 
 import io
 import warnings
-from collections.abc import Iterable
-from typing import IO
+from collections.abc import Iterable, Iterator
+from typing import IO, TypeVar
 
 from PIL import Image
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.opening import MissingDecoderError, UndecodableError, opened
+from alexnet.tools.convert.pillow import kind_of
+from alexnet.tools.convert.resize import MAX_BYTES
+
+T = TypeVar("T")
 
 LOOKS = 32
 """How many files or classes are looked at before a folder is taken for something else."""
@@ -16,17 +24,45 @@ _HEAD_BYTES = 1 << 20
 
 
 def is_image(file: IO[bytes]) -> bool:
-    """Say whether Pillow knows what begins at a file's position."""
+    """Say whether what begins at a file's position is a picture, be it one that Pillow cannot decode here."""
+    head = file.read(_HEAD_BYTES)
+    if kind_of(head) is not None:
+        return True
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(file.read(_HEAD_BYTES))):
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(head)):
                 return True
     except Exception:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more
         return False
 
 
-def spread(names: Iterable[str]) -> list[str]:
-    """Choose a few names evenly."""
+def refuse_undecodable(source: Source) -> None:
+    """Raise InputError if a few pictures of a source all need a decoder that is not here, naming it and the mend."""
+    why = ""
+    for data in _some(source) if source.encoding == "file" else ():
+        try:
+            with opened(data):
+                return
+        except MissingDecoderError as error:
+            why = str(error)
+        except UndecodableError:
+            return
+    if why:
+        raise InputError(f"{source.root}: none of its pictures can be decoded; {why}")
+
+
+def _some(source: Source) -> Iterator[bytes]:
+    """Yield the files of a few members of a source."""
+    for members in source.members.values():
+        for row in spread(range(len(members))):
+            member = members[row]
+            with (source.root / member.file).open("rb") as file:
+                file.seek(member.offset)
+                yield file.read(min(member.length, MAX_BYTES))
+
+
+def spread(names: Iterable[T]) -> list[T]:
+    """Choose a few names, or the like, evenly."""
     every = list(names)
-    return every[:: max(1, len(every) // LOOKS)][:LOOKS]
+    return every[:: max(1, -(-len(every) // LOOKS))]

@@ -7,7 +7,7 @@ shape of a tree leave it open, the answer is a refusal that shows the command fo
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from alexnet.tools.convert.sources.sniff import is_image, spread
 from alexnet.tools.convert.sources.split_names import split_names, split_word
 
 _FIRST = ("train", "val", "valid", "validation", "test")  # of several names for one split, the one that is taken
+_NO_CLASS = re.compile(
+    "(jpeg)?images?|imgs?|annotations?|labels?|masks?", re.IGNORECASE
+)  # folders beside or above classes
 _FILES_A_CLASS = 3
 _SHOWN = 5
 
@@ -46,6 +49,11 @@ class SplitFolders:
             where = f" beside the class folders of {printed(folder.name)} and without a class, so not read"
             notes.append(naming("file lies", "files lie", where, loose))
         return [note for note in notes if note]
+
+    def command(self, root: Path) -> str:
+        """Return the command that takes these folders as they are, whatever is in them."""
+        train, val = ([str(path.relative_to(root)) for path in paths] for paths in (self.train, self.val))
+        return command(root, train, val)
 
     def ignored(self) -> int:
         """Count what lies beside the class folders and is neither folder nor file, or is junk."""
@@ -112,47 +120,72 @@ def command(root: Path, train: Sequence[str], val: Sequence[str] = ()) -> str:
     return shlex.join(["alexnet-prep", "shard", str(root), *(part for pair in options for part in pair)])
 
 
-def refuse_hidden_splits(root: Path) -> None:
-    """Refuse sub-folders of `root` that may be splits rather than classes, or classes that hold splits.
+def refuse_what_is_no_class(root: Path, as_it_is: str) -> None:
+    """Refuse sub-folders of `root` that may be splits, or wrap the classes or splits, or hold something beside them.
 
-    Looked at are all names, and what lies in up to 32 folders.
+    Looked at are all names, and what lies in some of the folders. `as_it_is`: the command that takes all for classes.
     """
     folders = contents(root).folders
-    inside = {name: contents(root / name) for name in spread(folders)}
-    whole = f"to take each folder of {printed(root.name)} for a class: {command(root, ['.'])}"
+    telling = [name for name in folders if name == root.name or split_word(name) or _NO_CLASS.fullmatch(name)]
+    inside = {name: contents(root / name) for name in (*spread(folders), *telling)}
+    problem = (
+        _named_like_splits(root, folders)
+        or next((found for name in inside if (found := _wraps(root / name, folders, inside[name]))), "")
+        or _repeated(root, inside)
+        or _alone_with_images(root, inside)
+    )
+    if problem:
+        raise InputError(f"{problem}; to take each folder of {printed(root.name)} for a class: {as_it_is}")
+
+
+def _named_like_splits(root: Path, folders: Sequence[str]) -> str:
     named = split_names(folders)
     unlikely = [name for name, word in named.items() if word != "train" and name != "valid"]
     if len(set(named.values())) > 1 or (unlikely and holds_images(root / unlikely[0])):
-        raise InputError(
+        return (
             f"{root}: not taken for classes: {_names(named)}, which are names of splits; and no folder of training "
-            f"images with class folders is there; sort them into train/CLASS and val/CLASS; {whole}"
+            "images with class folders is there; sort them into train/CLASS and val/CLASS"
         )
-    for name, found in inside.items():
-        splits, classes = split_names(found.folders), set(found.folders) & (set(folders) - {name})
-        if len(set(splits.values())) > 1:
-            raise InputError(
-                f"{root / name}: holds {_names(splits)}: put splits above classes, as train/CLASS; {whole}"
-            )
-        if classes:
-            raise InputError(
-                f"{root / name}: its folders ({_names(sorted(classes))}) are called like classes beside it; move it "
-                f"away; {whole}"
-            )
-    _refuse_repeated(root, inside, whole)
+    things = [name for name in folders if _NO_CLASS.fullmatch(name) and holds_images(root / name)]
+    if things and len(folders) > 1:
+        return (
+            f"{root}: not taken for a class: {_names(things)}, which names no class; give the folder of class folders"
+        )
+    return ""
 
 
-def _refuse_repeated(root: Path, inside: dict[str, Contents], whole: str) -> None:
-    """Refuse folders without images of their own whose sub-folders have the same names: those are the classes."""
+def _wraps(folder: Path, beside: Sequence[str], inside: Contents) -> str:
+    splits, classes = split_names(inside.folders), set(inside.folders) & (set(beside) - {folder.name})
+    if len(set(splits.values())) > 1:
+        return f"{folder}: holds {_names(splits)}; put splits above classes, as train/CLASS, or give {folder}"
+    if classes:
+        return f"{folder}: its folders ({_names(sorted(classes))}) are called like classes beside it; move it away"
+    return ""
+
+
+def _repeated(root: Path, inside: dict[str, Contents]) -> str:
+    """Find folders without images of their own whose sub-folders have the same names: those are the classes."""
     if any(holds_images(root / name, depth=0) for name in inside):
-        return
+        return ""
     times = Counter(below for found in inside.values() for below in found.folders)
     again = sorted(below for below, n in times.items() if n > 1)
-    if len([below for below in again if any(holds_images(root / name / below, depth=0) for name in inside)]) > 1:
-        names = list(inside)
-        raise InputError(
-            f"{root}: its folders ({_names(names)}) hold no images of their own and sub-folders of the same names "
-            f"({_names(again)}); if they are splits: {command(root, names[:1], names[1:2])}; {whole}"
-        )
+    if len([below for below in again if any(holds_images(root / name / below, depth=0) for name in inside)]) < 2:
+        return ""
+    names = list(inside)
+    return (
+        f"{root}: its folders ({_names(names)}) hold no images of their own and sub-folders of the same names "
+        f"({_names(again)}); if they are splits: {command(root, names[:1], names[1:2])}"
+    )
+
+
+def _alone_with_images(root: Path, inside: dict[str, Contents]) -> str:
+    """Find the one folder with images, all in sub-folders, alone or beside others without: `birds/` beside `meta/`."""
+    found = [name for name in inside if holds_images(root / name)]
+    if len(found) != 1 or len(inside[found[0]].folders) < min(2, len(inside)) or holds_images(root / found[0], depth=0):
+        return ""
+    return (
+        f"{root}: of its folders only {printed(found[0])} holds images, in folders of its own: give {root / found[0]}"
+    )
 
 
 def holds_images(folder: Path, depth: int = 3) -> bool:
@@ -167,6 +200,6 @@ def holds_images(folder: Path, depth: int = 3) -> bool:
     return depth > 0 and any(holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
 
 
-def _names(names: object) -> str:
-    every = [printed(str(name)) for name in names]  # type: ignore[attr-defined]
+def _names(names: Iterable[str]) -> str:
+    every = [printed(name) for name in names]
     return ", ".join(every[:_SHOWN]) + (", ..." if len(every) > _SHOWN else "")

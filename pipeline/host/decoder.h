@@ -1,0 +1,34 @@
+/* One decompressor, as the files that use it share it: how it leaves a picture half-way, and its memory. */
+#ifndef ALEXNET_HOST_DECODER_H
+#define ALEXNET_HOST_DECODER_H
+
+#include "decode.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+
+#include <jpeglib.h>
+
+struct decoder {
+    struct jpeg_decompress_struct jpeg;
+    struct jpeg_error_mgr errors;
+    struct jpeg_progress_mgr progress;
+    jmp_buf escape;
+    char message[JMSG_LENGTH_MAX];
+    void *scratch;
+    size_t scratch_bytes;
+    finish_row *finish;
+    int forgiving;       /* go on after damage */
+    int damaged, no_end; /* met on the way: damage, the end of the bytes */
+    int hopeless;        /* no other decoder makes a whole picture of it, or soon */
+};
+
+__attribute__((format(printf, 2, 3), noreturn)) void refuse(struct decoder *decoder, const char *format, ...);
+
+/* Return memory, at the beginning of a line, that lasts until the next call with more bytes. */
+void *scratch_of(struct decoder *decoder, size_t bytes);
+
+/* planes.c */
+void read_planes(struct decoder *decoder, const struct task *task, const struct image *image);
+
+#endif
