@@ -7,6 +7,7 @@ tell what each is (`tar_labels.py`), and `image_tars.py` lists those that are no
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
@@ -16,8 +17,7 @@ from alexnet.tools.convert.listing import Entry, Listing, ListingBuilder, Source
 from alexnet.tools.convert.sources.image_tars import Group, first_image, read_image_tars
 from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, printed, read_words
 from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.sniff import spread
-from alexnet.tools.convert.sources.tar_files import FoundTars, begins_with_images, image_tars, tars_in
+from alexnet.tools.convert.sources.tar_files import FoundTars, find_tars, image_tars
 from alexnet.tools.convert.sources.tar_labels import (
     MEND,
     WNID,
@@ -31,11 +31,13 @@ from alexnet.tools.convert.sources.tar_labels import (
 from alexnet.tools.convert.sources.tars import Passed, folder_names, list_tar
 from alexnet.tools.convert.sources.walk import Stage, Walk
 
+_COMPARED_BYTES = 1 << 20
+
 
 def find(root: Path) -> Layout | None:
     """Recognise tars by images, or tars, at the beginning of some of them."""
-    found = tars_in(root)
-    if not any(begins_with_images(root / name) for name in spread(found.tars)):
+    found = find_tars(root)
+    if found is None:
         return None
     words = tuple(root / name for name in WORD_FILES if (root / name).is_file())
     files = (*(root / name for name in found.tars), *words)
@@ -55,7 +57,7 @@ def _read(found: FoundTars, walk: Walk) -> Source:
     classes = _classes(root, train)
     label_of = {record.wnid: label for label, record in enumerate(classes)}
     members: dict[Split, Listing] = {
-        "train": _train_listing(train, label_of, walk),
+        "train": _train_listing(root, train, label_of, walk),
         "val": _val_listing(root, val, label_of, walk),
     }
     class_tars.refuse_doubtful(label_of)
@@ -146,18 +148,15 @@ def _classes(root: Path, train: Sequence[Group]) -> tuple[ClassRecord, ...]:
     return class_records(names, read_words(root))
 
 
-def _train_listing(groups: Sequence[Group], label_of: Mapping[str, int], walk: Walk) -> Listing:
+def _train_listing(root: Path, groups: Sequence[Group], label_of: Mapping[str, int], walk: Walk) -> Listing:
     """List training images by label, then name."""
-    by_label: dict[int, list[Group]] = defaultdict(list)
-    for group in groups:
-        by_label[label_of[printed(group.wnid)]].append(group)
-    builder = ListingBuilder()
     _begin(walk, "train", groups)
-    for label, of_class in sorted(by_label.items()):
+    builder = ListingBuilder()
+    for label, of_class in _by_label(groups, label_of):
         if len(of_class) == 1:
             builder.add(of_class[0].file, label, of_class[0].load())
         else:
-            for entry, file in sorted((entry, group.file) for group in of_class for entry in group.load()):
+            for entry, file in _one_class(root, of_class):
                 builder.add(file, label, [entry])
     return builder.finish()
 
@@ -171,13 +170,44 @@ def _val_listing(root: Path, groups: Sequence[Group], label_of: Mapping[str, int
             f"{len(label_of):,} classes of the training images; the two must belong together"
         )
     _begin(walk, "val", groups)
-    rows = [(entry, label_of[printed(group.wnid)], group.file) for group in groups for entry in group.load()]
+    by_label = _by_label(groups, label_of)
+    rows = [(entry, label, file) for label, of_class in by_label for entry, file in _one_class(root, of_class)]
     builder = ListingBuilder()
     for entry, label, file in sorted(rows):
         builder.add(file, label, [entry])
     val = builder.finish()
     check_sorted_labels(root, tuple(label_of), val)
     return val
+
+
+def _by_label(groups: Sequence[Group], label_of: Mapping[str, int]) -> list[tuple[int, list[Group]]]:
+    by_label: dict[int, list[Group]] = defaultdict(list)
+    for group in groups:
+        by_label[label_of[printed(group.wnid)]].append(group)
+    return sorted(by_label.items())
+
+
+def _one_class(root: Path, groups: Sequence[Group]) -> list[tuple[Entry, str]]:
+    """List the files of one class by name, each with the file that it is in. Raises InputError if one is there twice.
+
+    Two of one name are the same image if their bytes are; else parts count anew, and both are read.
+    """
+    rows = sorted((entry, group.file) for group in groups for entry in group.load())
+    for (one, file), (other, other_file) in pairwise(rows):
+        apart = (file, one[1]) != (other_file, other[1])
+        same = apart and one[0] == other[0] and 0 < one[2] == other[2]
+        if same and _data(root / file, one) == _data(root / other_file, other):
+            raise InputError(
+                f"{root}: {file} and {other_file} hold the same image, {one[0].decode('utf-8', 'backslashreplace')!r}; "
+                "it would count twice; if one is a copy of the other, move it away"
+            )
+    return rows
+
+
+def _data(path: Path, entry: Entry) -> bytes:
+    with path.open("rb") as file:
+        file.seek(entry[1])
+        return file.read(min(entry[2], _COMPARED_BYTES))
 
 
 def _begin(walk: Walk, stage: Stage, groups: Sequence[Group]) -> None:

@@ -136,7 +136,8 @@ def _by_class(part: _Part) -> dict[str, list[Entry]]:
             by_class[wnid] += [_below(folder[depth:], entry) for entry in part.folders[folder]]
         return by_class
     for entry in part.entries:
-        by_class[wnid_in(_file_name(entry)) or ""].append(_below((), entry))
+        wnid = wnid_in(_file_name(entry))
+        by_class[wnid or ""].append(_below((), entry) if wnid else entry)
     unlabelled = first_image(path, by_class.pop("", ()))
     if unlabelled is None:
         return by_class

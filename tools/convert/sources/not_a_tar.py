@@ -20,12 +20,19 @@ _UNPACKED = (  # archives that are no tars, whose content is to lie in a folder
     (b"Rar!", "a RAR archive", "unrar x -op"),
 )
 _ENDINGS = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".lz4")
+ARCHIVE_ENDINGS = (".tar", ".zip", ".7z", ".rar", *_ENDINGS)
 _LFS = b"version https://git-lfs"
 
 
 def is_compressed(head: bytes) -> bool:
     """Say whether a file with these first bytes has to be unpacked before anything in it can be read by offset."""
     return head.startswith(tuple(entry[0] for entry in (*_COMPRESSED, *_UNPACKED)))
+
+
+def what_is(path: Path) -> str | None:
+    """Return what a file is that should be a tar, and the mend; None if its first bytes tell nothing."""
+    with path.open("rb") as file:
+        return what_instead(file.read(HEAD_BYTES), path)
 
 
 def what_instead(head: bytes, path: Path, inner: str | None = None) -> str | None:
@@ -41,7 +48,7 @@ def what_instead(head: bytes, path: Path, inner: str | None = None) -> str | Non
         return "is a web page, and no archive; open it to see what it says; a download may ask for a login"
     for magic, is_what, ending, program in _COMPRESSED:
         if head.startswith(magic):
-            how = f"{program} it first: {_command(path, inner, ending, program)}"
+            how = f"{program.split()[0]} it first: {_command(path, inner, ending, program)}"
             return f"is {is_what} and cannot be read by offset; {how}"
     for magic, is_what, program in _UNPACKED:
         if head.startswith(magic):

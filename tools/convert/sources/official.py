@@ -15,6 +15,8 @@ from alexnet.tools.convert.known import DEVKIT_TAR, DOGS_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
 from alexnet.tools.convert.sources.labels import WORD_FILES, ValLabels, class_records, devkit_labels, read_words
 from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.not_a_tar import what_is
+from alexnet.tools.convert.sources.split_folders import find_splits
 from alexnet.tools.convert.sources.tars import Passed, list_tar
 from alexnet.tools.convert.sources.walk import Walk
 
@@ -25,10 +27,24 @@ def find(root: Path) -> Layout | None:
     """Recognise the official archives by the training archive."""
     if not (root / TRAIN_TAR).is_file():
         return None
+    _refuse_compressed(root, VAL_TAR)
     kit = find_devkit(root)
     names = (TRAIN_TAR, VAL_TAR, DOGS_TAR, *WORD_FILES)
     files = (*(root / name for name in names if (root / name).is_file()), *(devkit_files(kit) if kit else ()))
     return Layout(kind=KIND, root=root, files=files, read=partial(_read, root, kit))
+
+
+def refuse_compressed(root: Path) -> None:
+    """Refuse a folder whose training archive is there, and cannot be read for being compressed as a whole."""
+    if not find_splits(root):
+        _refuse_compressed(root, TRAIN_TAR)
+
+
+def _refuse_compressed(root: Path, name: str) -> None:
+    if not (root / name).is_file():
+        for path in sorted(root.glob(f"{name.removesuffix('.tar')}.*")):
+            if path.is_file() and (what := what_is(path)):
+                raise InputError(f"{path}: {what}")
 
 
 def _read(root: Path, kit: Path | None, walk: Walk) -> Source:

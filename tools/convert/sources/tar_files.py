@@ -13,7 +13,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.sources.folders import Contents, contents
 from alexnet.tools.convert.sources.labels import printed
-from alexnet.tools.convert.sources.not_a_tar import HEAD_BYTES, is_compressed, what_instead
+from alexnet.tools.convert.sources.not_a_tar import HEAD_BYTES, is_compressed, what_instead, what_is
 from alexnet.tools.convert.sources.sniff import is_image, spread
 from alexnet.tools.convert.sources.split_folders import holds_images
 from alexnet.tools.convert.sources.split_names import split_names
@@ -35,51 +35,59 @@ class FoundTars:
     beside: tuple[str, ...] = ()
 
 
-def tars_in(root: Path) -> FoundTars:
-    """Find tars in a folder or, where it has none, in its sub-folders for training and validation."""
+def find_tars(root: Path) -> FoundTars | None:
+    """Find tars in a folder or, where it has none, in its sub-folders for training and validation.
+
+    None is returned if none of up to 32 begins with images. Raises InputError if images beside them would be missed.
+    """
     inside = contents(root)
-    here = _tars_of(root, inside)
-    if here:
-        return FoundTars(root=root, tars=here, beside=_refuse_unpacked(root, inside, here))
-    splits = split_names(inside.folders)
-    below = {name: contents(root / name) for name in splits}
-    tars = {name: _tars_of(root / name, below[name]) for name in splits}
-    read = [name for name, word in splits.items() if word != "test" or tars[name]]
-    if not all(tars[name] and not below[name].folders for name in read):
-        return FoundTars(root=root, tars=())
-    return FoundTars(
-        root=root,
-        tars=tuple(f"{name}/{tar}" for name in read for tar in tars[name]),
-        beside=tuple(name for name in inside.folders if name not in read),
-    )
+    tars = _tars_of(inside)
+    below: dict[str, Contents] = {}
+    if not tars:
+        splits = split_names(inside.folders)
+        below = {name: contents(root / name) for name in splits}
+        below = {name: found for name, found in below.items() if splits[name] != "test" or _tars_of(found)}
+        if any(found.folders or not _tars_of(found) for found in below.values()):
+            return None
+        tars = [f"{name}/{tar}" for name, found in below.items() for tar in _tars_of(found)]
+    if not any(_begins_with_images(root / name) for name in spread(tars)):
+        return None
+    beside = [name for name in inside.folders if name not in below]
+    if not below:
+        beside = _unread(root, beside, tars)
+    for name, found in (below or {"": inside}).items():
+        beside += _compressed(root / name, found)
+    return FoundTars(root=root, tars=tuple(tars), beside=tuple(beside))
 
 
-def _tars_of(folder: Path, inside: Contents) -> tuple[str, ...]:
-    """Return the tars in a folder. Raises InputError if one of their kind is still compressed."""
-    tars = tuple(name for name in inside.files if name.endswith(".tar") and name not in (TRAIN_TAR, VAL_TAR))
+def _tars_of(inside: Contents) -> list[str]:
+    return [name for name in inside.files if name.endswith(".tar") and name not in (TRAIN_TAR, VAL_TAR)]
+
+
+def _compressed(folder: Path, inside: Contents) -> list[str]:
+    """Return the compressed tars beside others. Raises InputError if one is of their kind."""
+    stems = [name.removesuffix(".tar") for name in _tars_of(inside)]
     packed = {match[1]: match[0] for match in map(_PACKED.fullmatch, inside.files) if match}
-    left = [stem for stem in packed if tars and f"{stem}.tar" not in tars]
-    stems = [name.removesuffix(".tar") for name in tars]
+    left = [stem for stem in packed if stem not in stems]
     splits = split_names([*left, *stems])
     for stem in left:
         if WNID.fullmatch(stem) or splits.get(stem, "test") != "test" or are_parts([stem, *stems]):
             path = folder / packed[stem]
-            with path.open("rb") as file:
-                said = what_instead(file.read(HEAD_BYTES), path) or "is no tar; unpack it first"
-            raise InputError(f"{path}: {said}; there are {len(tars):,} tars beside it, and its images would be missed")
-    return tars
+            said = what_is(path) or "cannot be read; unpack it"
+            raise InputError(f"{path}: {said}; there are {len(stems):,} tars beside it, and its images would be missed")
+    return [packed[stem] for stem in left]
 
 
-def _refuse_unpacked(root: Path, inside: Contents, tars: Sequence[str]) -> tuple[str, ...]:
+def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:
     """Return the folders of images beside tars. Raises InputError if they may be what is to be read."""
-    folders = [name for name in inside.folders if f"{name}.tar" not in tars]
+    folders = [name for name in folders if f"{name}.tar" not in tars]
     unpacked = [name for name in folders if WNID.fullmatch(name)]
     if unpacked:
         raise InputError(
             f"{root}: holds class tars, and folders of other classes, {unpacked[0]} the first of {len(unpacked):,}; "
             "unpack the tars into such folders, too, or move the folders away"
         )
-    images = tuple(name for name in spread(folders) if holds_images(root / name))
+    images = [name for name in spread(folders) if holds_images(root / name)]
     if images and not all(WNID.fullmatch(name.removesuffix(".tar")) for name in tars):
         raise InputError(
             f"{root}: holds tars, such as {printed(tars[0])}, and folders of images that are in none of them, such as "
@@ -88,7 +96,7 @@ def _refuse_unpacked(root: Path, inside: Contents, tars: Sequence[str]) -> tuple
     return images
 
 
-def begins_with_images(path: Path) -> bool:
+def _begins_with_images(path: Path) -> bool:
     """Look at a tar's first members. Raises InputError if they are a WebDataset shard's."""
     with path.open("rb") as file:
         members = _first_members(file, 0)

@@ -44,9 +44,7 @@ class Passed:
     def notes(self) -> tuple[str, ...]:
         """Say where a picture may be missed."""
         one, many = "link in a tar leads", "links in tars lead"
-        replaced = (
-            f"{self.replaced:,} entries are replaced by later ones of their name in the same tar, as in unpacking"
-        )
+        replaced = f"replaced by later entries of the same name, as in unpacking: {self.replaced:,}"
         notes = (naming(one, many, " to no file in it", self.nowhere), replaced if self.replaced else "")
         return tuple(note for note in notes if note)
 
