@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,7 @@ def zipped(tar: bytes) -> bytes:
     return buffer.getvalue()
 
 
-INSTEAD = {
+INSTEAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "gzip": (gzip.compress, r"is gzipped .*: mv {0} {0}\.gz && gunzip {0}\.gz"),
     "bzip2": (bz2.compress, r"compressed by bzip2 .*: mv {0} {0}\.bz2 && bunzip2 {0}\.bz2"),
     "xz": (lzma.compress, r"compressed by xz .*: mv {0} {0}\.xz && unxz {0}\.xz"),

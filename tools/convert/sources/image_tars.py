@@ -27,7 +27,7 @@ from alexnet.tools.convert.sources.tars import Passed, folder_names, list_tar
 from alexnet.tools.convert.sources.walk import Walk
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """Hold files of one class in one tar. `split`: None where none is named.
 
@@ -136,8 +136,8 @@ def _by_class(part: _Part) -> dict[str, list[Entry]]:
             by_class[wnid] += [_below(folder[depth:], entry) for entry in part.folders[folder]]
         return by_class
     for entry in part.entries:
-        wnid = wnid_in(_file_name(entry))
-        by_class[wnid or ""].append(_below((), entry) if wnid else entry)
+        named = wnid_in(_file_name(entry))
+        by_class[named or ""].append(_below((), entry) if named else entry)
     unlabelled = first_image(path, by_class.pop("", ()))
     if unlabelled is None:
         return by_class

@@ -26,7 +26,7 @@ MEND = (
 _PART = re.compile(r"parts?|batch|chunk|shard|piece|fold|vol|volume|archive|tar")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTar:
     """Say where a tar of images lies: in which file, from which byte, how long; and what its name says.
 
