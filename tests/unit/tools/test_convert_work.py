@@ -73,12 +73,12 @@ def test_what_tars_can_hold_besides_plain_files(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.LNKTYPE, "a.JPEG"
         tar.addfile(link)
     source = open_source(tmp_path / "tars")
-    assert (len(source.members["train"]), source.ignored) == (4, 1)
+    assert (len(source.members["train"]), source.ignored) == (4, 1)  # the first a.JPEG is replaced by the second
     job, report = attempt(tmp_path / "tars", tmp_path / "set")
     assert report == Report("done", written=3, rejected=1)
     assert [entry["reason"] for entry in load_outcome(job.root, job.plan).rejected] == ["empty file"]
     members = {m.offset: m.name for m in job.members}
-    assert sorted(members.values()) == ["a.JPEG", "a.JPEG", "empty.JPEG", long]
+    assert sorted(members.values()) == ["b.JPEG", "empty.JPEG", long]  # a.JPEG has b.JPEG's bytes: one offset
 
 
 LEAVING = """
