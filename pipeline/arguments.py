@@ -127,7 +127,7 @@ def known_output(output: Output) -> Output:
 def known_views(views: int, reader: SplitReader, augmentation: AugmentSettings, *, augment: bool) -> Views | None:
     """Return the ten views if they are asked for and make sense."""
     if views not in (1, 10):
-        raise InputError(f"views={views}: must be 1 or 10, the paper's number")
+        raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
     if views == 1:
         return None
     if augment:

@@ -46,6 +46,7 @@ WHOLE = "must be a whole number"
         ({"shuffle": "no"}, "shuffle='no': must be True or False"),
         ({"drop_last": 2}, "drop_last=2: must be True or False"),
         ({"channels_last": "nhwc"}, "channels_last='nhwc': must be True or False"),
+        ({"views": "10", "augment": False}, "views='10': must be 1 or 10"),
         ({"output": torch.float32}, "output=torch.float32: must be one of uint8, float32, float16, bfloat16"),
         ({"device": "gpu"}, "device='gpu': must be cpu, cuda or cuda:N"),
         ({"device": "cuda:-1"}, "device='cuda:-1': must be cpu, cuda or cuda:N"),

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, SampleError
 
 Copy = Callable[[ImageStream], ImageStream]
 
@@ -119,6 +119,17 @@ def test_a_pickled_stream_opens_its_files_in_another_process_and_folder(ci_100: 
         [sys.executable, "-c", code, str(pickle_file)], cwd="/", env=told, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == str([labels for _, labels in epochs_of(stream, 1)])
+
+
+def test_an_error_of_a_sample_comes_from_another_process_as_it_is(data_set: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(data_set, tmp_path / "set"))
+    stream = stream_of(root, batch_images=6, augmentation=AugmentSettings(crop_px=32))
+    for shard in root.glob("train/*.tar"):
+        shard.unlink()
+    with pytest.raises(SampleError) as raised:
+        stream.sample(7)
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (type(again), again.sample_id, str(again)) == (SampleError, 7, str(raised.value))
 
 
 def test_a_copy_over_other_data_is_refused(data_set: Path, tmp_path: Path) -> None:
