@@ -63,8 +63,10 @@ def _found(inside: Contents) -> str:
     text = " and ".join(part for part in parts if part) or "nothing"
     if any(name.endswith((".tar.gz", ".tgz")) for name in inside.files):
         text += " (a gzipped tar cannot be read by offset: gunzip it first)"
-    if any(name.endswith(".zip") for name in inside.files):
-        text += " (unzip archives first)"
+    if any(name.endswith((".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")) for name in inside.files):
+        text += " (a compressed tar cannot be read by offset: bunzip2, unxz or unzstd it first)"
+    if any(name.endswith((".zip", ".7z", ".rar")) for name in inside.files):
+        text += " (unpack archives first)"
     return text
 
 
