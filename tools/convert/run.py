@@ -10,7 +10,8 @@ import click
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import index_cache, is_complete, locked, refuse_early
+from alexnet.tools.convert.claim import drop_index, index_cache, is_complete, locked, refuse_early
+from alexnet.tools.convert.kept import changed_rejects, in_words, rejected_so_far
 from alexnet.tools.convert.known import archives_in, md5_notes
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.pillow import slowness
@@ -118,9 +119,15 @@ def _open(source: Path, root: Path, options: ShardOptions) -> Source:
     """List the source, and say what it is."""
     if not options.as_json:
         click.echo(one_line(f"reading the headers of {source} ..."))
+    cache = None if options.overwrite else index_cache(root)  # it would go with the rest
+    mended = changed_rejects(rejected_so_far(root), source) if cache else []
+    if mended:
+        drop_index(root)
     with progress(as_json=options.as_json) as view:
-        cache = None if options.overwrite else index_cache(root)  # it would go with the rest, and may be stale
         found = open_source(source, cache, lambda walked: view.update(of_index(walked)))
+    if mended:
+        note = f"changed since an earlier call, and tried again: {in_words(mended)}"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
     if options.md5:
         found = dataclasses.replace(found, notes=(*found.notes, *_md5(source, options)))
     if options.as_json:

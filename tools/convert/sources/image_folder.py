@@ -50,9 +50,12 @@ def _holds_images(folder: Path, depth: int = 3) -> bool:
     """Look at the first files of a folder, or of its first sub-folder that has any."""
     inside = contents(folder)
     for name in inside.files[:_FILES_A_CLASS]:
-        with (folder / name).open("rb") as file:
-            if is_image(file):
-                return True
+        try:
+            with (folder / name).open("rb") as file:
+                if is_image(file):
+                    return True
+        except PermissionError:
+            return True  # to be listed, and so rejected by name, rather than stop all others
     return depth > 0 and any(_holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
 
 
