@@ -30,12 +30,11 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.writer import file_record, put_on_disk, remove_partials
-from alexnet.tools.convert.claim import Job, claim, drop_index, is_begun, is_complete
+from alexnet.tools.convert.claim import Job, claim, is_begun, is_complete
 from alexnet.tools.convert.kept import changed_rejects, in_words
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.pool import MEND_AND_REPEAT, ConversionError, Pool
-from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import materialise
 from alexnet.tools.convert.work import WORK, OnError, Outcome, ShardJob, is_done, load_outcome
 from alexnet.tools.room import needed_and_free
@@ -134,11 +133,7 @@ def _build(
         on_progress(Progress(written, rejected, total - left, total))
 
     tell(0, 0)
-    try:
-        engine_of(options, len(missing), tell).run(jobs)
-    except SourceChangedError:
-        drop_index(root)
-        raise
+    engine_of(options, len(missing), tell).run(jobs)
     manifest = _finish(root, job, source, plans, options)
     _seal(root)
     return manifest

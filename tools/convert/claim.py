@@ -91,6 +91,12 @@ def index_cache(root: Path) -> Path | None:
     return root / WORK / _INDEX
 
 
+def index_time(root: Path) -> int | None:
+    """Return when the index that is kept was made, ns; None if there is none."""
+    index = root / WORK / _INDEX
+    return index.stat().st_mtime_ns if index.exists() else None
+
+
 def drop_index(root: Path) -> None:
     """Have the next call list the source anew: files were overwritten, which their folder does not show."""
     (root / WORK / _INDEX).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.plan import ShardPlan
 from alexnet.tools.convert.resize import UndecodableError
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
-from alexnet.tools.convert.work import WORK, codecs, lengths_digest, notes_file, read_notes
+from alexnet.tools.convert.work import WORK, codecs, lengths_digest, notes_file, read_notes, where
 
 Rejected = dict[str, Any]
 """A line of rejected.jsonl."""
@@ -70,7 +70,7 @@ def forget_outdated(root: Path, source: Source, plans: list[ShardPlan], *, same_
         done += 1
         here = lengths[plan.split][plan.member_ids]
         before = notes.get("lengths", lengths_digest(here) if same_lengths else None)  # older notes lack it
-        if before != lengths_digest(here) or not _rejects_stand(notes, source.root):
+        if before != lengths_digest(here) or not _rejects_stand(notes, plan, source):
             outdated.append(plan)
             strange += before != lengths_digest(_but_rejects(here, plan, notes["rejected"]))
     if strange == done > 1:
@@ -89,10 +89,17 @@ def _but_rejects(lengths: npt.NDArray[np.uint32], plan: ShardPlan, rejected: lis
     return lengths
 
 
-def _rejects_stand(notes: dict[str, Any], source: Path) -> bool:
+def _rejects_stand(notes: dict[str, Any], plan: ShardPlan, source: Source) -> bool:
+    """Say whether a shard's rejects lie where they lay, with the bytes that they had, and would be rejected again."""
     rejected: list[Rejected] = notes["rejected"]
-    known = all(entry.keys() >= _KNOWN_BY for entry in rejected)
-    return not rejected or (known and notes.get("codecs") == codecs() and not changed_rejects(rejected, source))
+    if not rejected:
+        return True
+    members = source.members[plan.split]
+    for entry in rejected:
+        member = members[int(plan.member_ids[entry["place"] - plan.first_place])]
+        if not entry.keys() >= _KNOWN_BY or where(member).items() - entry.items():
+            return False
+    return notes.get("codecs") == codecs() and not changed_rejects(rejected, source.root)
 
 
 def _is_other(files: SourceFiles, entry: Rejected) -> bool:

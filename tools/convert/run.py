@@ -10,13 +10,14 @@ import click
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import drop_index, index_cache, is_complete, locked, refuse_early
+from alexnet.tools.convert.claim import drop_index, index_cache, index_time, is_complete, locked, refuse_early
 from alexnet.tools.convert.kept import changed_rejects, in_words, rejected_so_far
 from alexnet.tools.convert.known import archives_in, md5_notes
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.pillow import slowness
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images, of_index
+from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, native_size_px, open_source
 from alexnet.tools.convert.sources.walk import Walk
 from alexnet.tools.convert.summary import Outcome, source_event, source_lines
@@ -90,10 +91,23 @@ def _beside(source: Path, size_px: int) -> Path:
 
 
 def _convert(source: Path, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
-    """Make the data set, or find that it is there, and show how far it is meanwhile."""
+    """List the source and make the data set; list it anew where the index that an earlier call kept proves outdated."""
     refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
-    already = is_complete(root) and not options.overwrite
+    kept = None if options.overwrite else index_time(root)
     found = _open(source, root, options)
+    try:
+        return _make(found, root, settings, options)
+    except SourceChangedError:
+        outdated = kept is not None and kept == index_time(root)
+        drop_index(root)
+        if not outdated:
+            raise
+    return _make(_open(source, root, options), root, settings, options)
+
+
+def _make(found: Source, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
+    """Make the data set, or find that it is there, and show how far it is meanwhile."""
+    already = is_complete(root) and not options.overwrite
     started, last = time.perf_counter(), Progress(0, 0, 0, 0)
 
     def on_progress(done: Progress) -> None:

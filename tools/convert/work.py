@@ -180,9 +180,13 @@ def _convert(job: ShardJob, position: int, data: bytes) -> Converted:
 def _rejection(job: ShardJob, place: int, member: Member, data: bytes | None, reason: str) -> dict[str, Any]:
     if job.on_error == "fail":
         raise RejectedError(f"{member.file}: {member.name} at byte {member.offset:,}: {reason}")
-    where = {"source": member.file, "member": member.name, "offset": member.offset, "bytes": member.length}
     sha256 = None if data is None else hashlib.sha256(data).hexdigest()
-    return {"split": job.plan.split, "place": place, **where, "sha256": sha256, "reason": reason}
+    return {"split": job.plan.split, "place": place, **where(member), "sha256": sha256, "reason": reason}
+
+
+def where(member: Member) -> dict[str, Any]:
+    """Return what rejected.jsonl says of where an image lies."""
+    return {"source": member.file, "member": member.name, "offset": member.offset, "bytes": member.length}
 
 
 def _save(job: ShardJob, outcome: Outcome) -> None:
