@@ -7,12 +7,13 @@ rows, rejects) is on disk before the tar gets its name, so a tar that is there n
 import hashlib
 import json
 import os
+import struct
 import time
-import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from alexnet.tools.convert.resize import Converted, UndecodableError, convert_im
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
 
 WORK = ".work"
+_ZIP_END_BYTES = 22  # of the record that ends a zip file without comment
 OnError = Literal["reject", "fail"]
 Step = Literal["begun", "written", "rejected"]
 
@@ -142,10 +144,25 @@ def read_notes(file: Path) -> dict[str, Any]:
     `record`: the tar. `rejected`: as in rejected.jsonl. `lengths`: see `lengths_digest`. `codecs`: see there.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(json.loads(arrays["text"].tobytes()))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        with file.open("rb") as notes:
+            return dict(json.loads(_first_array(notes)))
+    except (OSError, ValueError, struct.error):
         return {}
+
+
+def _first_array(npz: BinaryIO) -> bytes:
+    """Return the bytes of the first array of an npz file. Raises ValueError, OSError or struct.error if it is damaged.
+
+    `np.load` takes eight times as long, and 1% of Ctrl-C meanwhile are lost in the finaliser of `zipfile`.
+    """
+    crc, name, extra = struct.unpack("<14xI8xHH", npz.read(30))  # the file's local header
+    npz.seek(name, os.SEEK_CUR)
+    (length,) = struct.unpack_from("<4xQ", npz.read(extra))  # NumPy writes it as zip64
+    array = npz.read(min(length, os.fstat(npz.fileno()).st_size))
+    npz.seek(-_ZIP_END_BYTES, os.SEEK_END)
+    if zlib.crc32(array) != crc or npz.read(4) != b"PK\5\6":
+        raise ValueError("damaged or cut short")
+    return array[array.index(b"\n") + 1 :]  # which ends NumPy's own header
 
 
 def lengths_digest(lengths: npt.ArrayLike) -> str:
