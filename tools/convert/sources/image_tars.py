@@ -74,17 +74,30 @@ def read_image_tars(root: Path, tars: Sequence[ImageTar], passed: Passed, walk: 
     splits_only = any(part.split for part in parts)
     groups: list[Group] = []
     unread: list[str] = []
+    seen: dict[bytes, str] = {}
     for part in parts:
         classes = _by_class(part) if part.split or not splits_only else {}
         groups += [
             Group(split=part.split, wnid=wnid, file=part.tar.file, load=partial(list, entries))
             for wnid, entries in classes.items()
         ]
+        if part.split != "test":
+            _refuse_second(part, seen)
         missing = sum(map(len, part.folders.values())) - sum(map(len, classes.values()))
         passed.ignored += missing
         if missing and not classes and first_image(root / part.tar.file, part.entries):
             unread.append(f"{part.tar.file} ({missing:,} {f'{part.split} images' if part.split else 'other files'})")
     return groups, unread
+
+
+def _refuse_second(part: _Part, seen: dict[bytes, str]) -> None:
+    """Refuse a name that ends in its label, and so means one image, where it was seen before: name to its tar."""
+    for name in filter(is_labelled, map(_file_name, part.entries)):
+        if seen.setdefault(name, part.where) != part.where:
+            raise InputError(
+                f"{part.where}: {name.decode()!r} is in {seen[name]}, too: an image must not be there twice; move "
+                "one of the tars away"
+            )
 
 
 def first_image(path: Path, entries: Iterable[Entry]) -> bytes | None:

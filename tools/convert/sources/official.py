@@ -57,8 +57,7 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
     val = Listing.of(())
     if has_val and labels is not None:
         label_of = {record.wnid: label for label, record in enumerate(classes)}
-        val, passed_val = read_val_tar(root, labels, label_of, walk)
-        passed.ignored += passed_val
+        val = read_val_tar(root, labels, label_of, passed, walk)
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,
@@ -99,13 +98,13 @@ def _read_train(
     return classes, train
 
 
-def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
-    """List the validation archive in the order of file names, labelled; and count what is ignored.
+def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], passed: Passed, walk: Walk) -> Listing:
+    """List the validation archive in the order of file names, labelled.
 
     Raises InputError if an image has no label or a label no image.
     """
     path = root / VAL_TAR
-    builder, passed = ListingBuilder(), Passed()
+    builder = ListingBuilder()
     walk.begin("val", "bytes", path.stat().st_size)
     with path.open("rb") as file:
         images = list_tar(path, file, VAL_TAR, passed, on_entries=walk.advance)
@@ -117,7 +116,7 @@ def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], wal
             f"{path}: holds {len(images):,} images where {labels.where.name} has {len(labels.wnids):,} labels; "
             "download it again"
         )
-    return builder.finish(), passed.ignored
+    return builder.finish()
 
 
 def _notes(root: Path, has_val: bool, kit: Path | None) -> tuple[str, ...]:

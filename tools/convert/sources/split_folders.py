@@ -194,9 +194,12 @@ def holds_images(folder: Path, depth: int = 3) -> bool:
         return False
     inside = contents(folder)
     for name in inside.files[:_FILES_A_CLASS]:
-        with (folder / name).open("rb") as file:
-            if is_image(file):
-                return True
+        try:
+            with (folder / name).open("rb") as file:
+                if is_image(file):
+                    return True
+        except PermissionError:
+            return True  # to be listed, and so rejected by name, rather than stop all others
     return depth > 0 and any(holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
 
 
