@@ -225,6 +225,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"train.tar": folders("cat", "dog"), "train (1).tar": folders("cat", "dog")},
         "hold the same image, '0.jpg'",
     ),
+    "a test set among class tars": (
+        {"cat.tar": {"1.jpg": X}, "dog.tar": {"1.jpg": Y}, "test.tar": {"1.jpg": Z}},
+        "not taken for a class: 'test'",
+    ),
+    "a test set among class folders": ({"zoo.tar": folders("cat", "dog", "test")}, "not taken for a class: 'test'"),
+    "images and masks": ({"zoo.tar": folders("images", "masks")}, "not taken for a class: 'images'"),
+    "images and masks apart": ({"images.tar": {"1.jpg": X}, "masks.tar": {"1.jpg": Y}}, "not taken for a class"),
     "tars beside folders": ({"old.tar": folders("cat", "dog"), "cat/1.jpg": X, "dog/1.jpg": Y}, "in none of them"),
     "half gunzipped": (
         {"train_0.tar": folders("cat", "dog"), "train_1.tar.gz": b"\x1f\x8b"},

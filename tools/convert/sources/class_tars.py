@@ -17,6 +17,8 @@ from alexnet.tools.convert.listing import Entry, Listing, ListingBuilder, Source
 from alexnet.tools.convert.sources.image_tars import Group, first_image, read_image_tars
 from alexnet.tools.convert.sources.labels import WORD_FILES, class_records, printed, read_words
 from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.split_folders import NO_CLASS
+from alexnet.tools.convert.sources.split_names import split_names
 from alexnet.tools.convert.sources.tar_files import FoundTars, find_tars, image_tars
 from alexnet.tools.convert.sources.tar_labels import (
     MEND,
@@ -144,6 +146,13 @@ def _classes(root: Path, train: Sequence[Group]) -> tuple[ClassRecord, ...]:
         raise InputError(
             f"{root}: its tars hold one class only, {printed(min(names))!r}, which may be no class at all; unpack "
             "them, and sort the images into one folder a class"
+        )
+    others = [name for name, word in split_names(names).items() if word != "train" and name != "valid"]
+    others += [name for name in names if NO_CLASS.fullmatch(name)]
+    if others:
+        raise InputError(
+            f"{root}: not taken for a class: {printed(min(others))!r}, a name of splits or of things, beside "
+            f"{len(names) - 1:,} others; move it away, or unpack the tars and sort the images into one folder a class"
         )
     return class_records(names, read_words(root))
 
