@@ -1,14 +1,13 @@
 """What every command shares: how it ends when it cannot go on, in one clear line and never in a traceback."""
 
 import functools
-import io
-import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from alexnet.shards.errors import InputError, one_line
+from alexnet.tools.output import guard_output, output_is_lost
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,17 +23,29 @@ class UserMistake(click.ClickException):
     exit_code = 2
 
 
-def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn an InputError into its one line and exit code 2, a StoppedError into its line and exit code 1.
+class Program(click.Command):
+    """A command that is a process of its own: it ends well whatever becomes of its output."""
 
-    What standard output and error cannot encode, as in names, they escape.
-    """
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it and leave, with exit code 1 where something that was to be printed is lost."""
+        guard_output()
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if not end.code and output_is_lost():
+                raise SystemExit(1) from None
+            raise
+
+
+class Programs(Program, click.Group):
+    """A program of several commands."""
+
+
+def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn an InputError into its one line and exit code 2, a StoppedError into its line and exit code 1."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
         try:
             return function(*args, **kwargs)
         except InputError as error:

@@ -7,14 +7,14 @@ from typing import Literal
 import click
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.command import one_line_errors
+from alexnet.tools.command import Programs, one_line_errors
 from alexnet.tools.model.show import show
 
 _PATH = click.Path(path_type=Path)
 _DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 
 
-@click.group()
+@click.group(cls=Programs)
 @click.version_option(package_name="alexnet", prog_name="alexnet-model")
 def main() -> None:
     """Look at networks and use trained ones.

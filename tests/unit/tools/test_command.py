@@ -8,7 +8,7 @@ from collections.abc import Callable
 import click
 import pytest
 
-from alexnet.tools.command import one_line_errors, tell
+from alexnet.tools.command import Program, tell
 
 NAME = os.fsdecode(b"m\xfcnchen\n\x1b[31m \xe4\xb8\xad.jpg")  # latin-1's ue, a new line, a terminal's escape, and UTF-8
 
@@ -30,5 +30,5 @@ def test_a_name_of_any_bytes_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_a_command_prints_as_it_is_cannot_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = one_line_errors(lambda: click.echo("m\udcfcnchen"))
-    assert printed(command, monkeypatch) == "m\\udcfcnchen\n"
+    command = Program("see", callback=lambda: click.echo("m\udcfcnchen"))
+    assert printed(lambda: command.main([], standalone_mode=False), monkeypatch) == "m\\udcfcnchen\n"
