@@ -24,9 +24,9 @@ TRAIN_PER_CLASS = 9
 
 @pytest.fixture(autouse=True)
 def signals_arrive() -> Iterator[None]:
-    """Hear Ctrl-C and SIGTERM, as processes that are started here then do.
+    """Hear Ctrl-C, SIGTERM and SIGHUP, as processes that are started here then do.
 
-    A command that was called here, by a test or for a fixture of a whole module, leaves this process deaf to both; so
+    A command that was called here, by a test or for a fixture of a whole module, leaves this process deaf to them; so
     does a shell that started the tests in the background.
     """
     _hear_signals()
@@ -37,6 +37,7 @@ def signals_arrive() -> Iterator[None]:
 def _hear_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -8,17 +8,22 @@ import click
 
 INTERRUPTED = 130
 """As a shell counts it; 1 would say that something is wrong."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask to stop: Ctrl-C, SIGTERM, and a terminal that closes, unless nohup said otherwise."""
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGINT, signal.SIGTERM, *hangup)
 
 
 @contextmanager
 def interruptible(line: str) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a line on standard error and exit code 130.
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a line on standard error and exit code 130.
 
-    Once told, or done, the process is deaf to both until it is gone: people press Ctrl-C more than once while workers
+    Once told, or done, the process is deaf to them until it is gone: people press Ctrl-C more than once while workers
     leave, and what is complete must not end in a traceback.
     """
-    for number in _SIGNALS:
+    for number in stop_signals():
         signal.signal(number, _interrupt)
     try:
         yield
@@ -35,5 +40,5 @@ def _interrupt(*_: object) -> None:
 
 
 def _be_deaf() -> None:
-    for number in _SIGNALS:
+    for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)

@@ -20,7 +20,8 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.command import StoppedError
-from alexnet.tools.interruption import INTERRUPTED
+from alexnet.tools.interruption import INTERRUPTED, stop_signals
+from alexnet.tools.output import guard_output
 from alexnet.tools.run.stopping import STOPPING
 
 GRACE_SECONDS = 8
@@ -30,7 +31,6 @@ _AFTER_THE_FIRST_SECONDS = 1.0
 """What a process waits that fails: where another was lost, all fail, and the one that was lost is to be named."""
 
 _HERE = "127.0.0.1"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _MISTAKE = 2
 _CONTINUE = "the same command continues from the last checkpoint"
 
@@ -79,6 +79,7 @@ def _told(endings: Any) -> None:
 
 def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endings: Any) -> None:
     """Be one of the processes."""
+    guard_output()
     place = {"MASTER_ADDR": _HERE, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
@@ -100,10 +101,15 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
 
 @contextmanager
 def _passing_signals_to(workers: ProcessContext) -> Iterator[list[int]]:
-    """Pass the first Ctrl-C or SIGTERM on, and wait; at the second, kill. Yields the list of those that came."""
+    """Pass the first signal to stop on, and wait; at the second, kill. Yields the list of those that came.
+
+    The end of a terminal is told twice, by it and by the shell, and kills nothing.
+    """
     heard: list[int] = []
 
     def hear(number: int, _: object) -> None:
+        if heard and number == signal.SIGHUP:
+            return
         if not heard:
             click.echo(STOPPING, err=True)
         heard.append(number)
@@ -111,7 +117,7 @@ def _passing_signals_to(workers: ProcessContext) -> Iterator[list[int]]:
             if process.is_alive():
                 process.kill() if len(heard) > 1 else process.terminate()
 
-    before = {number: signal.signal(number, hear) for number in _SIGNALS}
+    before = {number: signal.signal(number, hear) for number in stop_signals()}
     try:
         yield heard
     finally:

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 import click
 
-STOPPING = "stopping after this step, with a checkpoint; once more to stop at once, without one"
+from alexnet.tools.interruption import stop_signals
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPING = "stopping after this step, with a checkpoint; once more to stop at once, without one"
 
 
 class StopSignal:
-    """Remember whether Ctrl-C or SIGTERM came.
+    """Remember whether a signal to stop came, or whoever read the output left.
 
     `alone`: at the second one, stop at once. One of several processes leaves that to whoever started it, for Ctrl-C in
-    a terminal reaches it twice: from the terminal and from there.
+    a terminal reaches it twice: from the terminal and from there. So does the end of a terminal, from it and the shell.
     """
 
     def __init__(self, *, alone: bool) -> None:
@@ -33,16 +33,19 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._hear) for number in (*stop_signals(), signal.SIGPIPE)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, *_: object) -> None:
-        if self._heard and self._alone:
-            raise KeyboardInterrupt
-        if self._alone:
+    def _hear(self, number: int, _: object) -> None:
+        again = self._heard
+        self._heard = True  # first: the line may meet the reader's end, which is a signal of its own
+        if not self._alone or number == signal.SIGPIPE:
+            return
+        if not again:
             click.echo(STOPPING, err=True)
-        self._heard = True
+        elif number != signal.SIGHUP:
+            raise KeyboardInterrupt
