@@ -26,7 +26,7 @@ class BatchSource(Protocol):
         """Stand at a step of an epoch."""
 
     def state(self) -> dict[str, Any]:
-        """Return where the source stands."""
+        """Return where the source stands: once an epoch's last batch is out, at the start of the next."""
 
     def resume(self, state: dict[str, Any]) -> None:
         """Stand where `state` was taken."""

@@ -78,7 +78,7 @@ class GatheredBatches(_Gathered):
         for crops, labels in self._windows:
             if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
                 state = self._windows.state()
-                epoch, step = state["epoch"], state["step"] - 1
+                epoch, step = divmod(state["epoch"] * len(self) + state["step"] - 1, len(self))
                 finish = self._windows.finish_pass()  # of this epoch: it may differ from the one before
             means = self._windows.means_of(self._windows.global_plan(epoch, step))
             members = self._layout.members(self._layout.group)

@@ -176,7 +176,8 @@ class Trainer:
         self.schedule.restore(checkpoint.progress["schedule"])
         source.resume(checkpoint.progress["source"])
         self.step, self.epoch = checkpoint.step, checkpoint.progress["epoch"]
-        self.validation_due = checkpoint.progress["validation_due"]
+        ended = self.step == (self.epoch + 1) * len(source)  # saved after an epoch's last step, before its validation
+        self.validation_due = checkpoint.progress["validation_due"] or ended
         self.last_validation = Evaluation(**checkpoint.progress["last_validation"])
         self.saved_step = self.step
 

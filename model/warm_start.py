@@ -1,24 +1,31 @@
 """Start from the weights of another network, as the 2012 network with a sixth convolution did.
 
 Parameters are taken by name where the shape is the same: from a checkpoint, from safetensors, or from a state dict of
-PyTorch's, such as torchvision's `alexnet`, whose names and shapes `alexnet-owt` shares. Nothing is unpickled but
-tensors.
+PyTorch's, such as torchvision's `alexnet`, whose names and shapes `alexnet-owt` shares. What wrappers of a network have
+put into its names is taken out. Nothing is unpickled but tensors.
 """
 
 import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet.model.checkpoint import PROGRESS, load_checkpoint
+from alexnet.model.networks.build import build_network
 from alexnet.model.networks.network import Network
 from alexnet.model.weights_file import read_weights
 from alexnet.shards.errors import InputError
 
 PREFIX = "net."
 """What a checkpoint calls the network's parameters, beside the optimizer's."""
+
+
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What DataParallel, torch.compile and others put before the names of whatever they wrap, a network or a part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,28 +40,32 @@ class WarmStart:
 def take_weights(net: Network, file: Path, up_to: str = "") -> WarmStart:
     """Copy parameters of a file, or of a checkpoint's folder, into the network.
 
-    `up_to`: the last layer to take, all if empty. Other layers keep the values they have, and so does one of which the
-    file has nothing or another shape, unless `up_to` asked for it. Raises InputError then, and if no layer fits.
+    `up_to`: the last layer to take, all that fit if empty; those above keep the values that they have. Raises
+    InputError if one up to there does not fit, or if none does, or one that stands on a layer that does not: what it
+    has learnt to read is not said by drawn values.
     """
-    stored = _read(file)
-    named = {parameter: name for name, parameter in net.named_parameters()}
-    layers = net.weighted()
-    names = list(layers)
-    taken = []
-    for layer in names[: names.index(up_to) + 1] if up_to else names:
-        parameters = [p for module in layers[layer] if module is not None for p in module.parameters()]
-        misfit = next((text for p in parameters if (text := _misfit(named[p], p, stored))), None)
-        if misfit is None:
-            for parameter in parameters:
-                parameter.copy_(stored[named[parameter]])
-            taken.append(layer)
-        elif up_to:
-            raise InputError(f"--init {file}: {misfit}; lower init.up_to={up_to}, or give another file")
+    with torch.device("meta"):  # every tower, so that processes that hold one each take the same layers
+        whole = build_network(net.settings)
+    shapes = {name: parameter.shape for name, parameter in whole.named_parameters()}
+    stored = _as_named(_read(file), shapes, file)
+    layers = _names_by_layer(whole)
+    wanted = list(layers)[: list(layers).index(up_to) + 1] if up_to else list(layers)
+    misfits = {layer: _misfit(layers[layer], shapes, stored) for layer in wanted}
+    taken = tuple(itertools.takewhile(lambda layer: not misfits[layer], wanted))
+    if up_to and len(taken) < len(wanted):
+        why = misfits[wanted[len(taken)]]
+        raise InputError(f"--init {file}: {why}; lower init.up_to={up_to}, or give another file")
+    _check_order(file, net.settings.arch, misfits, taken)
     if not taken:
+        first, found = next(iter(shapes)), next(iter(stored), "nothing")
         raise InputError(
-            f"--init {file}: no layer fits {net.settings.arch}; its first is called {next(iter(named.values()))}"
+            f"--init {file}: no layer fits {net.settings.arch}; its first is called {first}, the file's {found}"
         )
-    return WarmStart(layers=tuple(taken), sha256=_digest(stored))
+    parameters = dict(net.named_parameters())
+    for name in itertools.chain.from_iterable(layers[layer] for layer in taken):
+        if name in parameters:
+            parameters[name].copy_(stored[name])
+    return WarmStart(layers=taken, sha256=_digest(stored))
 
 
 def network_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,6 +84,48 @@ def _read(file: Path) -> dict[str, Tensor]:
     return network_tensors(tensors) or tensors
 
 
+def _as_named(stored: Mapping[str, Tensor], names: Iterable[str], file: Path) -> dict[str, Tensor]:
+    """Return tensors under the network's own names: without wrappers, and without what stands before all of them."""
+    bare: dict[str, Tensor] = {}
+    for name, tensor in stored.items():
+        short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if short in bare:
+            raise InputError(f"--init {file}: holds {short} more than once, as {name}, too; give a file of one network")
+        bare[short] = tensor
+    wanted = tuple(f".{name}" for name in names)
+    before = {f".{name}".removesuffix(end) for name in bare for end in wanted if f".{name}".endswith(end)}
+    if not before or "" in before:
+        return bare
+    if len(before) > 1:
+        found = ", ".join(prefix.removeprefix(".") for prefix in sorted(before))
+        raise InputError(f"--init {file}: holds several such networks, {found}; give a file of one of them")
+    prefix = f"{before.pop().removeprefix('.')}."
+    return {name.removeprefix(prefix): tensor for name, tensor in bare.items() if name.startswith(prefix)}
+
+
+def _names_by_layer(whole: Network) -> dict[str, list[str]]:
+    """Return the names of each layer's parameters."""
+    named = {parameter: name for name, parameter in whole.named_parameters()}
+    return {
+        layer: [named[parameter] for module in modules if module for parameter in module.parameters()]
+        for layer, modules in whole.weighted().items()
+    }
+
+
+def _check_order(file: Path, arch: str, misfits: Mapping[str, str], taken: tuple[str, ...]) -> None:
+    """Raise InputError if a layer fits that stands on one that does not."""
+    fits = [layer for layer, misfit in misfits.items() if not misfit]
+    if len(fits) == len(taken):
+        return
+    order = list(misfits)
+    drawn = [layer for layer in order[: order.index(fits[-1])] if misfits[layer]]
+    mend = f"--set init.up_to={taken[-1]} takes what is below" if taken else "give a file that has these"
+    raise InputError(
+        f"--init {file}: {', '.join(fits)} fit {arch}, but {', '.join(drawn)} would be drawn, and layers above have "
+        f"learnt to read others ({misfits[drawn[0]]}); {mend}"
+    )
+
+
 def _digest(stored: dict[str, Tensor]) -> str:
     """Name the stored values: sha256 over names, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
@@ -83,10 +136,14 @@ def _digest(stored: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _misfit(name: str, parameter: nn.Parameter, stored: dict[str, Tensor]) -> str | None:
-    """Say why a parameter cannot be taken, or nothing if it can."""
-    if name not in stored:
-        return f"has no {name}"
-    if stored[name].shape != parameter.shape:
-        return f"{name} is {tuple(stored[name].shape)}, this network's is {tuple(parameter.shape)}"
-    return None
+def _misfit(names: list[str], shapes: Mapping[str, torch.Size], stored: Mapping[str, Tensor]) -> str:
+    """Say why a layer's parameters cannot be taken; '' if they can."""
+    for name in names:
+        tensor = stored.get(name)
+        if tensor is None:
+            return f"has no {name}"
+        if tensor.shape != shapes[name]:
+            return f"{name} is {tuple(tensor.shape)}, this network's is {tuple(shapes[name])}"
+        if not tensor.is_floating_point():
+            return f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers"
+    return ""

@@ -21,6 +21,8 @@ from torch import Tensor
 from alexnet.shards.errors import InputError
 
 _ABOUT = "alexnet"  # the key of our own words among a file's metadata
+_UNDER = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
+"""What trainers call the state dict in a file that has more of a run's state: the epoch, the optimizer's."""
 _PICKLES = (b"PK", b"\x80")  # a zip with a pickle in it, and a bare one as PyTorch wrote until 2020
 
 
@@ -95,10 +97,25 @@ def _read_pickle(file: Path) -> Weights:
             f"{file}: is damaged, or holds more than tensors, and was not unpickled ({reason[:120]}); "
             "give a state dict as `torch.save(net.state_dict(), FILE)` writes it, or safetensors"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items()):
-        raise InputError(
-            f"{file}: is no state dict of tensors by name; write one with `torch.save(net.state_dict(), FILE)`"
-        )
+    state = _unwrapped(state, file)
     metadata = getattr(state, "_metadata", None)
     about = metadata.get(_ABOUT, {}) if isinstance(metadata, dict) else {}
     return Weights(tensors={name: tensor.detach() for name, tensor in state.items()}, about=about)
+
+
+def _unwrapped(state: Any, file: Path) -> dict[str, Tensor]:
+    """Return the state dict in what a trainer saved. Raises InputError if there is not exactly one."""
+    while not _is_state_dict(state):
+        under = [name for name in _UNDER if isinstance(state, dict) and isinstance(state.get(name), dict)]
+        if len(under) != 1:
+            several = f" under one name, but has {' and '.join(under)}" if under else ""
+            raise InputError(
+                f"{file}: is no state dict of tensors by name{several}; write one with "
+                "`torch.save(net.state_dict(), FILE)`"
+            )
+        state = state[under[0]]
+    return state  # type: ignore[no-any-return]  # just looked at
+
+
+def _is_state_dict(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items())

@@ -8,12 +8,13 @@ over the global batches, hence ranks agree all the same.
 What happens to a pixel afterwards (mean, scale) is settled here, too, and computed in `finish.py`.
 """
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.pipeline.kinds import check_kinds
 from alexnet.pipeline.lighting import Lighting, channel_noise, colour_offsets, lighting_axes
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
@@ -58,11 +59,7 @@ class AugmentSettings:
 
     def check(self, size_px: int) -> None:
         """Raise InputError unless the values are known, go together, and the window fits the stored images."""
-        kinds = get_type_hints(type(self))
-        for name in (field.name for field in fields(self)):
-            value, allowed = getattr(self, name), get_args(kinds[name])
-            if allowed and value not in allowed:
-                raise InputError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
+        check_kinds(self)
         if not 1 <= self.crop_px <= size_px:
             raise InputError(
                 f"crop_px={self.crop_px}: must be between 1 and the shards' {size_px}; "

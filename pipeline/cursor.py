@@ -1,12 +1,13 @@
 """Where a stream stands, and what it is: all that resuming needs, in a few hundred bytes."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.decoders.choice import Decode
+from alexnet.pipeline.kinds import shown, whole
 from alexnet.pipeline.plan import PlanSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
@@ -26,12 +27,22 @@ class Cursor:
         """Return the number of the next batch, counted over all epochs."""
         return self.epoch_number * self._steps + self.step
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return epoch and step of the next batch."""
+        return self.place_of(self.epoch_number, self.step)
+
+    def place_of(self, epoch: Any, step: Any) -> tuple[int, int]:
+        """Return a place as an iteration begins there: where an epoch's last step is done, the next one's first."""
+        epoch, step = self._known(epoch, step)
+        return (epoch + 1, 0) if 0 < self._steps == step else (epoch, step)
+
     def epoch(self) -> Iterator[None]:
         """Go through an epoch, from where `seek` left it or from the start of the next; the user calls `advance`.
 
         There is one place to stand at: an iteration that is taken up again when another has begun raises RuntimeError.
         """
-        if self._entered and self.step > 0:
+        if self.step > 0 and (self._entered or self.step == self._steps):
             self.epoch_number, self.step = self.epoch_number + 1, 0
         self._entered = True
         self._iterations += 1
@@ -48,10 +59,14 @@ class Cursor:
 
     def seek(self, epoch: int, step: int) -> None:
         """Stand at a step of an epoch, from which an iteration that is going on, or else the next, goes on."""
+        self.epoch_number, self.step = self._known(epoch, step)
+        self._entered = False
+
+    def _known(self, epoch: Any, step: Any) -> tuple[int, int]:
+        epoch, step = whole("epoch", epoch), whole("step", step)
         if epoch < 0 or not 0 <= step <= self._steps:
             raise InputError(f"epoch={epoch}, step={step}: epochs count from 0, steps from 0 to {self._steps}")
-        self.epoch_number, self.step = epoch, step
-        self._entered = False
+        return epoch, step
 
 
 def identity(
@@ -75,11 +90,12 @@ def identity(
     }
 
 
-def check_state(state: dict[str, Any], mine: dict[str, Any]) -> None:
+def check_state(state: Mapping[str, Any], mine: dict[str, Any]) -> None:
     """Compare a state with a stream's identity. Raises InputError for what differs, by name."""
     for name, value in mine.items():
-        if state.get(name) != value:
+        theirs = state.get(name)
+        if getattr(theirs, "ndim", 0) or theirs != value:  # an array is equal to nothing
             raise InputError(
-                f"{name}: the state to resume from has {state.get(name)!r}, this stream {value!r}; "
+                f"{name}: the state to resume from has {shown(theirs)}, this stream {value!r}; "
                 "resume with the same data and settings, or start anew"
             )

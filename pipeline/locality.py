@@ -11,11 +11,12 @@ Pure functions of (seed, epoch) and the sizes of the shards; ranks and storage h
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.pipeline.kinds import check_kinds
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of, permutation
 
@@ -33,8 +34,7 @@ class LocalitySettings:
     window_shards: int = 16
 
     def __post_init__(self) -> None:
-        if self.order not in get_args(Order):
-            raise InputError(f"order={self.order!r}: must be one of {', '.join(get_args(Order))}")
+        check_kinds(self)
         if self.window_shards < 1:
             raise InputError(f"window_shards={self.window_shards}: must be at least 1; 16 is the default")
 

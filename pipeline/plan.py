@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,10 @@ class Planner:
         self._orders = functools.lru_cache(_KEPT_ORDERS)(
             functools.partial(_order, settings, images, self._shard_images)
         )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        made_from = self._augment, self._colour, self._size_px, self._images, self._shard_images
+        return type(self), (self.settings, *made_from)
 
     @property
     def steps(self) -> int:

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import torch
+from torch.utils.data import get_worker_info
 
 from alexnet.pipeline.blueprint import Blueprint
 from alexnet.pipeline.decoders.choice import Decode
@@ -15,9 +16,21 @@ from alexnet.pipeline.decoders.make import make_decoder
 from alexnet.pipeline.feed import Feed, FeedSettings
 from alexnet.pipeline.host.extension import available
 from alexnet.pipeline.read_ahead import ReadAhead
+from alexnet.shards.errors import InputError
 
 _TRIAL_SECONDS = 1.0
 _SHARE_STEP = 0.05
+
+
+def refuse_in_a_worker() -> None:
+    """Raise InputError in a DataLoader's worker, which cannot know the epoch nor which images are its own."""
+    worker = get_worker_info()
+    if worker is not None:
+        raise InputError(
+            f"a stream cannot run in a DataLoader's worker (this is {worker.id} of {worker.num_workers}): each would "
+            "yield every image, and the same epoch every time; iterate the stream itself, which decodes on threads of "
+            "its own, or give the DataLoader num_workers=0"
+        )
 
 
 def resolve(decode: Decode, blueprint: Blueprint) -> Decode:
@@ -27,7 +40,7 @@ def resolve(decode: Decode, blueprint: Blueprint) -> Decode:
     s = blueprint.planner.settings
     if available() is not None or s.batch_images < s.ranks:  # no decoder to share with, or nothing to time on some rank
         return Decode(dali_share=1.0)
-    with torch.cuda.device(blueprint.device_id):  # not on GPU 0, which may be another rank's
+    with torch.cuda.device(blueprint.decoder_settings().device):  # not on GPU 0, which may be another rank's
         dali, host = (_speed(Decode(dali_share=share), blueprint) for share in (1.0, 0.0))
     return Decode(dali_share=round(dali / (dali + host) / _SHARE_STEP) * _SHARE_STEP)
 

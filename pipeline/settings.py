@@ -1,8 +1,9 @@
 """How a stream runs: everything about it that is neither the batch nor the augmentation."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
+from alexnet.pipeline.kinds import check_kinds
 from alexnet.pipeline.locality import LocalitySettings, Order
 from alexnet.shards.errors import InputError
 
@@ -31,12 +32,11 @@ class StreamSettings:
     on_error: OnError = "stop"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         _ = self.locality  # checks its two fields
         for name, least in (("threads", 0), ("depth", 1), ("read_ahead_batches", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
-        if self.on_error not in get_args(OnError):
-            raise InputError(f"on_error={self.on_error!r}: must be stop or skip")
 
     @property
     def locality(self) -> LocalitySettings:

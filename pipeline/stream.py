@@ -7,10 +7,10 @@ Each iteration is one epoch, and the next one goes on with the next epoch. Const
 starts nothing; threads and the decoder come with the first batch and go with `close()`.
 """
 
+import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from alexnet.pipeline.arguments import (
@@ -18,12 +18,12 @@ from alexnet.pipeline.arguments import (
     device_id,
     known_output,
     known_views,
-    own_cores,
-    own_rank,
     pixels_of,
+    plan_of,
     planner_of,
+    settings_of,
     split_of,
-    torchruns,
+    threads_of,
 )
 from alexnet.pipeline.augment import AugmentSettings, describe_lighting
 from alexnet.pipeline.blueprint import Blueprint
@@ -31,8 +31,9 @@ from alexnet.pipeline.cursor import Cursor, check_state, identity
 from alexnet.pipeline.decoders.choice import Decode
 from alexnet.pipeline.decoders.describe import describe_decoding
 from alexnet.pipeline.encoded import image_means
+from alexnet.pipeline.kinds import flag, refusal, whole
 from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.plan import BatchPlan, PlanSettings, describe_order
+from alexnet.pipeline.plan import BatchPlan, describe_order
 from alexnet.pipeline.settings import Output, StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
@@ -63,7 +64,7 @@ class ImageStream:
     `path`: a split of a data set, such as `DIR/train`. `batch_images`: the global batch over all `ranks`; this stream
     yields the part of `rank` (defaults: torchrun's environment, else 0 of 1). `augment`: False yields the centre
     window of every image, in the order of the ids. `augmentation`: what augmenting means, and the scale of pixels.
-    `shuffle`: default, with augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda` or `cuda:N`.
+    `shuffle`: default, with augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda`, `cuda:N`.
     `threads`: decoder threads, default one a core, under torchrun of the process's share. `output`: `uint8` yields cut
     and mirrored pixels as they are, for `finish_pass` to finish elsewhere. `views`: 10 yields the paper's ten views of
     each image, without augmentation. `settings`: how it runs. Raises InputError for data or settings that cannot work.
@@ -71,7 +72,7 @@ class ImageStream:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | bytes | os.PathLike[str],
         *,
         batch_images: int,
         seed: int = 0,
@@ -81,42 +82,40 @@ class ImageStream:
         augmentation: AugmentSettings | None = None,
         shuffle: bool | None = None,
         drop_last: bool | None = None,
-        device: str = "cpu",
+        device: "str | torch.device" = "cpu",
         threads: int | None = None,
         output: Output = "float32",
         channels_last: bool = False,
         views: Literal[1, 10] = 1,
         settings: StreamSettings | None = None,
     ) -> None:
-        root, split = split_of(Path(path))
-        self.settings = settings or StreamSettings()
-        self._reader = SplitReader(root, split)
-        self._augment = augmentation or AugmentSettings()
-        shuffled = augment if shuffle is None else shuffle
-        plan = PlanSettings(
+        self.settings = settings_of("settings", settings, StreamSettings)
+        self._augment = settings_of("augmentation", augmentation, AugmentSettings)
+        self._reader = SplitReader(*split_of(path))
+        plan = plan_of(
             batch_images=batch_images,
             seed=seed,
-            rank=own_rank(ranks) if rank is None else rank,
-            ranks=torchruns("WORLD_SIZE", 1) if ranks is None else ranks,
-            shuffle=shuffled,
+            rank=rank,
+            ranks=ranks,
             augment=augment,
-            drop_last=shuffled if drop_last is None else drop_last,
+            shuffle=shuffle,
+            drop_last=drop_last,
             locality=self.settings.locality,
         )
         self._planner = planner_of(self._reader, self._augment, plan)
         self._blueprint = Blueprint(
             reader=self._reader,
             planner=self._planner,
-            finish=pixels_of(self._reader, self._augment, training=augment),
+            finish=pixels_of(self._reader, self._augment, training=plan.augment),
             settings=self.settings,
             crop_px=self._augment.crop_px,
-            views=known_views(views, self._reader, self._augment, augment=augment),
+            views=known_views(views, self._reader, self._augment, augment=plan.augment),
             device_id=device_id(device),
-            threads=threads or self.settings.threads or own_cores(),
+            threads=threads_of(threads or self.settings.threads),
             output=known_output(output),
-            channels_last=channels_last,
+            channels_last=flag("channels_last", channels_last),
         )
-        self._unlit = self._after_lighting(augment=augment)
+        self._unlit = self._after_lighting()
         self._decode = decode_of(self.settings.decode, self._blueprint)
         self._views = views
         self._cursor = Cursor(self._planner.steps)
@@ -125,11 +124,11 @@ class ImageStream:
         self._feed_at = 0  # the batch that the feed hands over next, counted over all epochs
         self.meter = StreamMeter()
 
-    def _after_lighting(self, *, augment: bool) -> Blueprint:
+    def _after_lighting(self) -> Blueprint:
         """Return how batches are made where lighting has ended: the division that makes up for it ends, too."""
-        if not (augment and self._augment.lighting_division):
+        if not (self._planner.settings.augment and self._augment.lighting_division):
             return self._blueprint
-        finish = pixels_of(self._reader, self._augment, training=augment, epoch=self._augment.lighting_epochs)
+        finish = pixels_of(self._reader, self._augment, training=True, epoch=self._augment.lighting_epochs)
         return replace(self._blueprint, finish=finish)
 
     def __len__(self) -> int:
@@ -153,14 +152,15 @@ class ImageStream:
 
     def plan(self, epoch: int, step: int) -> BatchPlan:
         """Return what this rank's batch is made of, without reading an image."""
-        return self._planner.plan(epoch, step)
+        return self._planner.plan(whole("epoch", epoch), whole("step", step))
 
     def global_plan(self, epoch: int, step: int) -> BatchPlan:
         """Return what the batch of all ranks together is made of."""
-        return self._planner.global_plan(epoch, step)
+        return self._planner.global_plan(whole("epoch", epoch), whole("step", step))
 
     def sample(self, sample_id: int) -> StoredSample:
         """Return a sample's key, shard, label and JPEG bytes. Ids are 0..N-1 within the split."""
+        sample_id = whole("sample_id", sample_id)
         if not 0 <= sample_id < len(self._reader):
             raise InputError(f"sample_id={sample_id}: the split has ids 0 to {len(self._reader) - 1}")
         return StoredSample(
@@ -175,22 +175,29 @@ class ImageStream:
         self._cursor.seek(epoch, step)
 
     def state(self) -> dict[str, Any]:
-        """Return where the stream stands and what it is, for `resume`: a few hundred bytes of JSON."""
-        return {"epoch": self._cursor.epoch_number, "step": self._cursor.step, **self._identity(self._decode)}
+        """Return where the stream stands and what it is, for `resume`: a few hundred bytes of JSON.
 
-    def resume(self, state: dict[str, Any]) -> None:
+        After an epoch's last step it stands at the first of the next one.
+        """
+        epoch, step = self._cursor.place
+        return {"epoch": epoch, "step": step, **self._identity(self._decode)}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken, decoding every image as it was decoded there.
 
         Raises InputError if the data or a setting that shapes the stream differ, by name.
         """
+        if not isinstance(state, Mapping):
+            raise refusal("state", state, "what the state() of a stream returned")
         decode = self._decode
         if self.settings.decode in ("default", "auto"):  # left open: what the state's stream settled on holds
             decode = decode_of(str(state.get("decode", "auto")), self._blueprint)
         check_state(state, self._identity(decode))
+        place = self._cursor.place_of(state.get("epoch"), state.get("step"))
         if decode != self._decode:
             self.close()
             self._decode = decode
-        self.seek(int(state["epoch"]), int(state["step"]))
+        self.seek(*place)
 
     def finish_pass(self, output: Output = "float32") -> "FinishPass":
         """Return what turns this stream's uint8 windows into finished tensors, on the stream's device.
@@ -233,6 +240,15 @@ class ImageStream:
             feed.close()
         self._reader.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made from, here or in another process: it goes on from the same place, by itself."""
+        if self._feed is not None:
+            raise InputError(
+                "this stream was started, and its threads cannot be copied or pickled; close() it first, or pass on "
+                "its state() and resume there"
+            )
+        return {**vars(self), "_cursor": copy.copy(self._cursor), "meter": StreamMeter()}
+
     def __enter__(self) -> Self:
         return self
 
@@ -257,10 +273,11 @@ class ImageStream:
         It runs on from epoch to epoch, so that the next one's first batches are ready when it begins.
         """
         try:
-            from alexnet.pipeline.running import resolve, start_feed
+            from alexnet.pipeline.running import refuse_in_a_worker, resolve, start_feed
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is not installed: decoding needs torch") from None
 
+        refuse_in_a_worker()
         if self._feed is not None and self._feed.process != os.getpid():
             raise RuntimeError(
                 f"this stream was started in process {self._feed.process}, and its threads did not come along with the "

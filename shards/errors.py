@@ -1,5 +1,7 @@
 """The one exception for what a user gave and can mend, and how what is said stays one line."""
 
+from typing import Self
+
 
 class InputError(ValueError):
     """Say in one line what was given, what is allowed and how to mend it.
@@ -17,6 +19,9 @@ class SampleError(InputError):
     def __init__(self, sample_id: int, message: str) -> None:
         super().__init__(message)
         self.sample_id = sample_id
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
+        return type(self), (self.sample_id, str(self))  # by default without the id: a pool waits for ever for its error
 
 
 def one_line(text: str) -> str:

@@ -1,7 +1,7 @@
-"""How worker processes are started: each computes on one thread, and neither Ctrl-C nor SIGHUP reaches any.
+"""How worker processes are started: each computes on one thread, and neither Ctrl-C nor SIGHUP reaches any of them.
 
-A terminal sends both to the workers, too. They ignore them, as it is their parent that ends them, but only once they
-run: Python takes half a second to start, and would answer with a traceback.
+A terminal sends Ctrl-C, and SIGHUP when it closes, to the workers, too. It is their parent that ends them. They are
+deaf from the start: Python takes half a second until it can ignore a signal, and would answer with a traceback.
 """
 
 import os
@@ -15,9 +15,10 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Have processes that start meanwhile compute on one thread each, as they are the parallelism, and block both."""
+    """Have processes that start meanwhile compute on one thread each, as they are the parallelism, and be deaf."""
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     resource_tracker.ensure_running()  # multiprocessing starts it with the first worker, and unblocks SIGINT then
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})  # inherited; ours come later
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited; ours comes when we unblock it
     threads = os.environ.get(_BLAS_THREADS)
     os.environ[_BLAS_THREADS] = "1"  # read when a process loads NumPy
     try:

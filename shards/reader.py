@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +43,9 @@ class SplitReader:
     """
 
     def __init__(self, root: Path, split: Split) -> None:
-        self.root = root
         self.split = split
         self.manifest: Manifest = read_manifest(root)
+        self.root = root.absolute()  # shards are opened later, when the process may be in another folder
         self.shards: tuple[ShardRecord, ...] = self.manifest.shards_of(split)
         _check_sizes(root, self.shards)
         self._rows = read_index(root, self.manifest, split)
@@ -52,6 +53,14 @@ class SplitReader:
         self.labels: npt.NDArray[np.int32] = np.ascontiguousarray(self._rows["label"])
         self._files: OrderedDict[int, ShardFile] = OrderedDict()  # the one used last is last
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, Split], str]:
+        return type(self), (self.root, self.split), self.manifest.digest()
+
+    def __setstate__(self, digest: str) -> None:
+        """Finish a copy, made in this process or another, which has opened the files anew."""
+        if self.manifest.digest() != digest:
+            raise InputError(f"{self.root}: holds other data than when this reader was copied or pickled; make it anew")
 
     def __len__(self) -> int:
         return len(self._rows)

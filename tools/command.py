@@ -7,14 +7,10 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from alexnet.shards.errors import InputError, one_line
-from alexnet.tools.standard_output import OutputError, standard_output
+from alexnet.tools.output import guard_output, output_is_lost
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-BROKEN_PIPE = 141
-"""As a shell counts it: what read the output has left, as `head` does when it has its lines."""
 
 
 class StoppedError(Exception):
@@ -25,6 +21,24 @@ class UserMistake(click.ClickException):
     """Print `Error: <message>` on stderr and leave with exit code 2."""
 
     exit_code = 2
+
+
+class Program(click.Command):
+    """A command that is a process of its own: it ends well whatever becomes of its output."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it and leave, with exit code 1 where something that was to be printed is lost."""
+        guard_output()
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            if not end.code and output_is_lost():
+                raise SystemExit(1) from None
+            raise
+
+
+class Programs(Program, click.Group):
+    """A program of several commands."""
 
 
 def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
@@ -42,20 +56,6 @@ def one_line_errors(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-class Command(click.Command):
-    """A command of the shell; it also ends in one line where standard output cannot be written."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it: exit code 1 then, or, where a pipe is broken, 141 without a word."""
-        try:
-            with standard_output():
-                return super().main(*args, **kwargs)
-        except OutputError as error:
-            if error.broken_pipe:
-                raise SystemExit(BROKEN_PIPE) from None
-            click.echo(f"Error: {error}; make room there, or send it elsewhere", err=True)
-            raise SystemExit(1) from None
-
-
-class Group(Command, click.Group):
-    """A command with others below it."""
+def tell(line: str, *, err: bool = False) -> None:
+    """Print one line, whatever is in the names that it holds; on standard error with `err`."""
+    click.echo(one_line(line), err=err)

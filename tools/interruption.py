@@ -10,10 +10,10 @@ INTERRUPTED = 130
 """As a shell counts it; 1 would say that something is wrong."""
 
 
-def signals() -> tuple[signal.Signals, ...]:
-    """Return what tells a command to stop: Ctrl-C, SIGTERM, and a terminal that goes away, but not under `nohup`."""
-    unheard = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return (signal.SIGINT, signal.SIGTERM) if unheard else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask to stop: Ctrl-C, SIGTERM, and a terminal that closes, unless nohup said otherwise."""
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGINT, signal.SIGTERM, *hangup)
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def interruptible(line: str) -> Iterator[None]:
     Once told, or done, the process is deaf to them until it is gone: people press Ctrl-C more than once while workers
     leave, and what is complete must not end in a traceback.
     """
-    for number in signals():
+    for number in stop_signals():
         signal.signal(number, _interrupt)
     try:
         yield
@@ -40,5 +40,5 @@ def _interrupt(*_: object) -> None:
 
 
 def _be_deaf() -> None:
-    for number in signals():
+    for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alexnet.tools.command import Group, one_line_errors
+from alexnet.tools.command import Programs, one_line_errors
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.show import show
 from alexnet.tools.synth.command import synth
@@ -14,7 +14,7 @@ from alexnet.tools.verify import verify
 _DEFAULT = ConvertSettings()
 
 
-@click.group(cls=Group)
+@click.group(cls=Programs)
 @click.version_option(package_name="alexnet", prog_name="alexnet-prep")
 def main() -> None:
     """Prepare image archives for training: ImageNet in, WebDataset shards and a manifest out.

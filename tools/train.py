@@ -7,13 +7,13 @@ import click
 
 from alexnet.model.networks.catalogue import DRAWINGS
 from alexnet.pipeline.lighting import Lighting
-from alexnet.tools.command import Command, one_line_errors
+from alexnet.tools.command import Program, one_line_errors
 from alexnet.tools.name_choice import name_of
 from alexnet.tools.run.options import TrainOptions
 from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
 
 
-@click.command(cls=Command)
+@click.command(cls=Program)
 @click.version_option(package_name="alexnet", prog_name="alexnet-train")
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option(

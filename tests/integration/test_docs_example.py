@@ -19,7 +19,7 @@ def example(data: Path) -> str:
         (r"/data/ilsvrc-256", str(data), 2),
         (r'device="cuda"', 'device="cpu"', 2),
         (r"\.cuda\(\)", "", 1),
-        (r"range\(90\)", "range(1)", 1),
+        (r", 90\)", ", 1)", 1),
         (r"batch_images=256", "batch_images=20", 2),
         (r"step % 1000 == 0", "step == 2", 1),
     ):

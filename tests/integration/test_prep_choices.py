@@ -44,4 +44,4 @@ def test_named_folders_and_listed_classes_make_a_sound_data_set(tmp_path: Path, 
     assert "was already complete; nothing to do" in shard(source, out, *chosen).stdout
     other = shard(source, out, *chosen[:4])
     assert other.exit_code == 2
-    assert "already holds another data set " in other.stderr
+    assert "is of the source as it was before (class 0 in the source only" in other.stderr

@@ -22,6 +22,7 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.walk import OnWalk, Walked
 from alexnet.tools.prep import main
 from alexnet.tools.samples.layouts import write_files
@@ -98,7 +99,7 @@ def test_plain_lines_where_there_is_no_terminal(
 def test_stopped_while_it_reads_headers_it_says_so_in_one_line(
     official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(root: Path, cache: Path | None, on_walk: OnWalk) -> Source:
+    def interrupted(root: Path, cache: Path | None, on_walk: OnWalk, layout: Layout) -> Source:
         on_walk(Walked(stage="train", entries=1, done=1, total=2, unit="bytes"))
         raise KeyboardInterrupt
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import struct
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,24 @@ def test_other_errors_are_not_taken_for_lack_of_memory(
     monkeypatch.setattr(Trainer, "_update", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         run(tiny, *LENET, "--out", tmp_path / "run")
+
+
+def test_a_terminal_that_closes_leaves_a_checkpoint(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (tiny, *LENET, "--epochs", 2, "--out", tmp_path / "run")
+    update = Trainer._update
+
+    def closing(self: Trainer, *batch: Any) -> Any:
+        if self.step == 2:
+            signal.raise_signal(signal.SIGHUP)
+        return update(self, *batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_update", closing)
+        printed = run(*arguments, code=130)
+    assert printed.endswith("interrupted after step 3, saved; the same command continues\n")
+    assert "continued from step 3" in run(*arguments)
 
 
 @pytest.mark.parametrize("stop_in", ["validation", "evaluation at the end"])

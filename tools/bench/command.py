@@ -6,10 +6,10 @@ import click
 
 from alexnet.tools.bench.names import SECONDS, Finite, numbers
 from alexnet.tools.bench.net_commands import model, train
-from alexnet.tools.command import Group, one_line_errors
+from alexnet.tools.command import Programs, one_line_errors
 
 
-@click.group(cls=Group)
+@click.group(cls=Programs)
 @click.version_option(package_name="alexnet", prog_name="alexnet-bench")
 def main() -> None:
     """Measure how fast this machine feeds and trains the network, what bounds it, and how far it is from that.

@@ -20,7 +20,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, in_words, missed
 from alexnet.tools.bench.loader.rows import rows_of
 from alexnet.tools.bench.schema import read_report
-from alexnet.tools.command import Command, StoppedError, one_line_errors
+from alexnet.tools.command import StoppedError, one_line_errors
 
 _PREP_IMAGES = 1_200
 _PREP_ROUNDS = 3
@@ -83,7 +83,7 @@ def _drawn(folder: Path) -> Path:
     return folder / "pictures"
 
 
-@click.command(cls=Command)
+@click.command()
 @click.option("--data", type=click.Path(path_type=Path), help="Shards.  [default: as `alexnet-bench dataloader`]")
 @click.option("--source", type=click.Path(path_type=Path), help="Images for the converter.  [default: generated]")
 @click.option("--from", "folder", type=click.Path(path_type=Path), help="Judge the JSON files here; measure nothing.")

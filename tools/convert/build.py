@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,13 @@ from alexnet.shards.manifest import (
 )
 from alexnet.shards.writer import file_record, put_on_disk, remove_partials
 from alexnet.tools.convert.claim import Job, claim, is_begun, is_complete
+from alexnet.tools.convert.kept import changed_rejects, in_words
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.pool import MEND_AND_REPEAT, ConversionError, Pool
 from alexnet.tools.convert.sources import materialise
 from alexnet.tools.convert.work import WORK, OnError, Outcome, ShardJob, is_done, load_outcome
+from alexnet.tools.room import needed_and_free
 
 _BYTES_PER_PIXEL = 0.4  # of a stored JPEG at quality 90: ImageNet has 0.34
 _NOTES_BYTES_PER_PIXEL = 24  # of a training shard's colour sums in .work: three int64
@@ -103,13 +106,14 @@ def _build(
     if not is_begun(root):
         root.mkdir(parents=True, exist_ok=True)
         _check_room(root, settings, plans)  # with nothing written yet, so that the next call may have other settings
-    claim(root, job, overwrite=options.overwrite)
+    claim(root, job, source, plans, overwrite=options.overwrite)
     if is_complete(root):
         _seal(root)
         return read_manifest(root)
     source = materialise(source, root / WORK)
     missing = [plan for plan in plans if not is_done(root, plan)]
     _check_room(root, settings, missing)
+    began_ns = time.time_ns()
     total, left = (sum(len(plan.member_ids) for plan in some) for some in (plans, missing))
     jobs = (
         ShardJob(
@@ -120,6 +124,7 @@ def _build(
             on_error=options.on_error,
             plan=plan,
             members=plan.members(source),  # made when a worker is free: all at once would not fit for 14 million
+            began_ns=began_ns,
         )
         for plan in missing
     )
@@ -163,10 +168,7 @@ def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan])
     needed = images * (pixels * _BYTES_PER_PIXEL + 2048) + len(missing) * pixels * _NOTES_BYTES_PER_PIXEL
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise InputError(
-            f"--out {root}: about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free; make room, or "
-            "give another --out"
-        )
+        raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
 
 
 class _AllShards:
@@ -192,6 +194,9 @@ def _finish(root: Path, job: Job, source: Source, plans: list[ShardPlan], option
     index = root / WORK / f"{INDEX_NAME}.partial"
     write_index(index, (all_shards.add(load_outcome(root, plan)) for plan in plans))
     (root / REJECTED_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in all_shards.rejected))
+    other = changed_rejects(all_shards.rejected, source.root)
+    if other:
+        raise ConversionError(f"{source.root}: changed meanwhile: {in_words(other)}; give the same command again")
     counts = _counts(source, all_shards)
     _check_rejected(root, counts, options.max_rejected)
     if not all_shards.sums.images:

@@ -5,6 +5,7 @@ lock on the folder itself, which the kernel drops with the process, however that
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -24,11 +25,17 @@ from alexnet.shards.manifest import (
     SPLITS,
     read_manifest,
 )
+from alexnet.tools.convert.differences import Listed, listed, source_differences
+from alexnet.tools.convert.kept import changed_rejects, forget_outdated, rejected_so_far, rejects_of
+from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.plan import ShardPlan
 from alexnet.tools.convert.work import WORK
 
 Job = dict[str, Any]
 
 _JOB = "job.json"
+_LISTED = "listed"  # beside the job: what the source's list was
+_INDEX = "index"
 _CLEARING = "clearing"  # is there while a data set is being deleted, so that the next call can go on with it
 _FILES = (MANIFEST_NAME, INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME, CHECKSUMS_NAME)
 _FOLDERS = (WORK, *SPLITS)
@@ -81,11 +88,22 @@ def index_cache(root: Path) -> Path | None:
     """Return where the source's index may be kept for the next call; None in a folder that is finished or not ours."""
     if is_complete(root) or (any(root.iterdir()) and not (root / WORK).is_dir()):
         return None
-    return root / WORK / "index"
+    return root / WORK / _INDEX
 
 
-def claim(root: Path, job: Job, *, overwrite: bool) -> None:
-    """Make the folder this job's, or find that it is already.
+def index_time(root: Path) -> int | None:
+    """Return when the index that is kept was made, ns; None if there is none."""
+    index = root / WORK / _INDEX
+    return index.stat().st_mtime_ns if index.exists() else None
+
+
+def drop_index(root: Path) -> None:
+    """Have the next call list the source anew: files were overwritten, which their folder does not show."""
+    (root / WORK / _INDEX).unlink(missing_ok=True)
+
+
+def claim(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> None:
+    """Make the folder this job's, or find that it is already, and forget what of its shards the source outdated.
 
     Raises InputError if it holds another job's work, finished or not, or something else; `overwrite` deletes the
     former, never the latter.
@@ -94,20 +112,45 @@ def claim(root: Path, job: Job, *, overwrite: bool) -> None:
     if overwrite or _is_being_cleared(root):
         _clear(root)
     if is_complete(root):
-        manifest = read_manifest(root)
-        found = {"settings": manifest.settings, "source": manifest.source}
-        _refuse_differences(root, {key: job[key] for key in found}, found)
+        _check_set(root, job, source, plans)
         return
-    job_file = root / WORK / _JOB
+    job_file, now = root / WORK / _JOB, listed(source)
     if job_file.exists():
-        _refuse_differences(root, job, _read(job_file))
+        _check_job(root, job, now, source, plans)
     else:
         _refuse_foreign(root)
     for folder in (WORK, *SPLITS):
         (root / folder).mkdir(exist_ok=True)
     partial = job_file.with_suffix(".partial")
-    partial.write_text(json.dumps(job))
+    partial.write_text(json.dumps({**job, _LISTED: now}))
     partial.replace(job_file)
+
+
+def _check_set(root: Path, job: Job, source: Source, plans: list[ShardPlan]) -> None:
+    """Refuse where a finished data set has other settings, or its source changed, be it an image that was rejected."""
+    manifest = read_manifest(root)
+    _refuse_differences(root, _but_digest(job, "settings", "source"), dataclasses.asdict(manifest))
+    rejected = rejects_of(root)
+    if manifest.source.get("digest") != job["source"]["digest"] or changed_rejects(rejected, source.root):
+        images = {split: counts.input for split, counts in manifest.counts.items()}
+        before = {"classes": [record.wnid for record in manifest.classes], "images": images}
+        _refuse_changed(root, source_differences(root, before, source, plans, rejected))
+
+
+def _check_job(root: Path, job: Job, now: Listed, source: Source, plans: list[ShardPlan]) -> None:
+    """Refuse where another job began; where no more than lengths of files changed, forget what they outdate."""
+    found = _read(root / WORK / _JOB)
+    _refuse_differences(root, _but_digest(job, "settings", "source", "versions"), found)
+    same = found.get("source", {}).get("digest") == job["source"]["digest"]
+    if not same and found.get(_LISTED) != now:
+        before, rejected = found.get(_LISTED, {}), rejected_so_far(root)
+        _refuse_changed(root, source_differences(root, before, source, plans, rejected))
+    if not forget_outdated(root, source, plans, same_lengths=same):
+        _refuse_changed(root, ["images of every shard had other lengths"])
+
+
+def _but_digest(job: Job, *keys: str) -> Job:
+    return {key: {field: value for field, value in job[key].items() if field != "digest"} for key in keys}
 
 
 def _clear(root: Path) -> None:
@@ -171,3 +214,10 @@ def _refuse_differences(root: Path, wanted: Job, found: Job) -> None:
         raise InputError(
             f"{root}: already holds another data set ({'; '.join(different)}); give another --out, or --overwrite"
         )
+
+
+def _refuse_changed(root: Path, differences: list[str]) -> None:
+    raise InputError(
+        f"{root}: is of the source as it was before ({'; '.join(differences)}); give another --out, or --overwrite to "
+        "make it anew"
+    )

@@ -6,6 +6,7 @@ file knows nothing of layouts: `alexnet.tools.convert.sources` finds the members
 """
 
 import hashlib
+import os
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ Entry = tuple[bytes, int, int]
 
 _MAX_LENGTH = (1 << 32) - 1  # lengths are uint32: a file of 4 GiB is no image, and is rejected unread
 _CHUNK_ROWS = 1 << 20
+_HASHED_AS = {"names": "u1", "name_ends": "<u8", "lengths": "<u4", "labels": "<i4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,16 @@ class Member:
     offset: int
     length: int
     label: int
+
+    @property
+    def is_whole_file(self) -> bool:
+        """Say whether the file is the image and nothing else, rather than an archive; none of those begins with one."""
+        return not self.offset and self.file.endswith(self.name)
+
+    @property
+    def stem(self) -> str:
+        """Return the last part of the name, without its ending."""
+        return os.path.splitext(os.path.basename(self.name))[0]  # noqa: PTH119, PTH122 (20 us of pathlib)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -168,22 +180,20 @@ class Source:
         members = self.members[split]
         return members if isinstance(members, Listing) else Listing.of(members)
 
-    def digest(self) -> str:
+    def digest(self, columns: Sequence[str] = ("names", "name_ends", "lengths", "labels")) -> str:
         """Return a sha256 over the classes and every member's name, length and label: the identity of the source.
 
-        Neither its path nor its layout is part of it. 14 million members take a second.
+        Neither its path nor its layout is part of it. 14 million members take a second. `columns`: fewer of them.
         """
         head = [self.encoding, *(record.wnid for record in self.classes)]
         sha256 = hashlib.sha256("\n".join(head).encode("utf-8", "surrogateescape"))
         for split in SPLITS:
             listing = self.listing(split)
             sha256.update(f"\n{split} {len(listing)}\n".encode())
-            for column, dtype in zip(
-                ("names", "name_ends", "lengths", "labels"), ("u1", "<u8", "<u4", "<i4"), strict=True
-            ):
+            for column in columns:
                 values = getattr(listing, column)
                 for first in range(0, len(values), _CHUNK_ROWS):
-                    sha256.update(values[first : first + _CHUNK_ROWS].astype(dtype).tobytes())
+                    sha256.update(values[first : first + _CHUNK_ROWS].astype(_HASHED_AS[column]).tobytes())
         return sha256.hexdigest()
 
 

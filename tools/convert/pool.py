@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
-from alexnet.shards.errors import InputError
 from alexnet.shards.processes import starting_workers
 from alexnet.tools.command import StoppedError
+from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.work import Report, ShardJob
 from alexnet.tools.convert.worker import Board, serve, try_alone
 
@@ -35,8 +35,8 @@ class ConversionError(StoppedError):
 
 def raise_unless_done(report: Report) -> None:
     """End the run if a shard could not be finished."""
-    if report.status == "input":
-        raise InputError(report.message)
+    if report.status == "changed":
+        raise SourceChangedError(report.message)
     if report.status == "rejected":
         raise ConversionError(f"--on-error fail: {report.message}")
     if report.status == "os":

@@ -10,13 +10,15 @@ import click
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import index_cache, is_complete, locked, refuse_early
+from alexnet.tools.convert.claim import drop_index, index_cache, index_time, is_complete, locked, refuse_early
 from alexnet.tools.convert.classes import order_notes, select_classes
+from alexnet.tools.convert.kept import changed_rejects, in_words, rejected_so_far
 from alexnet.tools.convert.known import archives_in, md5_notes
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.pillow import slowness
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images, of_index
+from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.walk import Walk
@@ -101,10 +103,23 @@ def _beside(source: Path, size_px: int) -> Path:
 
 
 def _convert(layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
-    """Make the data set, or find that it is there, and show how far it is meanwhile."""
+    """List the source and make the data set; list it anew where the index that an earlier call kept proves outdated."""
     refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
-    already = is_complete(root) and not options.overwrite
+    kept = None if options.overwrite else index_time(root)
     found = _open(layout, root, options)
+    try:
+        return _make(found, root, settings, options)
+    except SourceChangedError:
+        outdated = kept is not None and kept == index_time(root)
+        drop_index(root)
+        if not outdated:
+            raise
+    return _make(_open(layout, root, options), root, settings, options)
+
+
+def _make(found: Source, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
+    """Make the data set, or find that it is there, and show how far it is meanwhile."""
+    already = is_complete(root) and not options.overwrite
     started, last = time.perf_counter(), Progress(0, 0, 0, 0)
 
     def on_progress(done: Progress) -> None:
@@ -131,13 +146,19 @@ def _open(layout: Layout, root: Path, options: ShardOptions) -> Source:
     source = layout.root
     if not options.as_json:
         click.echo(one_line(f"reading the headers of {source} ..."))
+    cache = None if options.overwrite else index_cache(root)  # it would go with the rest
+    mended = changed_rejects(rejected_so_far(root), source) if cache else []
+    if mended:
+        drop_index(root)
     with progress(as_json=options.as_json) as view:
-        cache = None if options.overwrite else index_cache(root)  # it would go with the rest, and may be stale
         found = open_source(source, cache, lambda walked: view.update(of_index(walked)), layout)
     if options.classes is None:
         found = dataclasses.replace(found, notes=(*found.notes, *order_notes(found)))
     else:
         found = select_classes(found, options.classes)
+    if mended:
+        note = f"changed since an earlier call, and tried again: {in_words(mended)}"
+        found = dataclasses.replace(found, notes=(*found.notes, note))
     if options.md5:
         found = dataclasses.replace(found, notes=(*found.notes, *_md5(source, options)))
     if options.as_json:

@@ -4,26 +4,32 @@ Runs in a worker process and imports no more than Pillow and NumPy. Everything l
 rows, rejects) is on disk before the tar gets its name, so a tar that is there never needs decoding again.
 """
 
+import hashlib
 import json
 import os
-import zipfile
+import struct
+import time
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from PIL import features
 
 from alexnet.shards.colour import ColourSums
-from alexnet.shards.errors import InputError
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import ShardRecord
 from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
 from alexnet.tools.convert.listing import Encoding, Member
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
-from alexnet.tools.convert.resize import MAX_BYTES, MAX_PIXELS, Converted, UndecodableError, convert_image
+from alexnet.tools.convert.resize import Converted, UndecodableError, convert_image
+from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
 
 WORK = ".work"
+_ZIP_END_BYTES = 22  # of the record that ends a zip file without comment
 OnError = Literal["reject", "fail"]
 Step = Literal["begun", "written", "rejected"]
 
@@ -33,6 +39,7 @@ class ShardJob:
     """Hold all that a worker needs to convert one shard, wherever it runs.
 
     `poisoned`: reasons by position in the shard of images that kill the decoder; they are rejected undecoded.
+    `began_ns`: when the conversion began, as `time.time_ns` tells it.
     """
 
     root: Path
@@ -43,6 +50,7 @@ class ShardJob:
     plan: ShardPlan
     members: list[Member]
     poisoned: dict[int, str] = field(default_factory=dict)
+    began_ns: int = field(default_factory=time.time_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,7 @@ class Report(NamedTuple):
     `written`, `rejected`: images of a shard that is done.
     """
 
-    status: Literal["done", "rejected", "input", "os"]
+    status: Literal["done", "rejected", "changed", "os"]
     message: str = ""
     written: int = 0
     rejected: int = 0
@@ -75,27 +83,30 @@ def convert_shard(job: ShardJob, on_image: Callable[[int, Step], None]) -> Outco
     """Decode, resize and write one shard; return what came of it.
 
     `on_image(position, step)` is called before each image and after it, with what became of it; it may raise to stop.
-    Raises RejectedError for a bad image if `on_error` is `fail`, and InputError if the source is shorter than it was.
+    Raises RejectedError for a bad image if `on_error` is `fail`, SourceChangedError if the source is not what it was.
     """
     sums = ColourSums(job.settings.size_px)
     rejected: list[dict[str, Any]] = []
     samples: list[Sample] = []
     order = sorted(range(len(job.members)), key=lambda i: (job.members[i].file, job.members[i].offset))
-    with _SourceFiles(job.source) as files:
+    with SourceFiles(job.source) as files:
         for i in order:  # by offset, so that a disk reads forwards
             member, place = job.members[i], job.plan.first_place + i
             on_image(i, "begun")
+            data = None
             try:
-                image = _convert(job, i, files.read(member))
+                data = files.read(member)
+                image = _convert(job, i, data)
             except UndecodableError as error:
-                rejected.append(_rejection(job, place, member, str(error)))
+                files.check_unchanged(member, job.began_ns)
+                rejected.append(_rejection(job, place, member, data, str(error)))
                 on_image(i, "rejected")
             else:
                 if job.plan.split == "train":
                     sums.add(image.pixels)
-                stem = os.path.splitext(os.path.basename(member.name))[0]  # noqa: PTH119, PTH122 (20 us of pathlib)
-                samples.append(Sample(place=place, stem=stem, label=member.label, jpeg=image.jpeg))
+                samples.append(Sample(place=place, stem=member.stem, label=member.label, jpeg=image.jpeg))
                 on_image(i, "written")
+        files.check_readable(len(job.members))
     samples.sort(key=lambda sample: sample.place)
     rejected.sort(key=lambda entry: entry["place"])
     record, rows = write_shard(job.root, job.plan.split, job.plan.number, samples)
@@ -111,8 +122,8 @@ def attempt_shard(job: ShardJob, on_image: Callable[[int, Step], None] = lambda 
         outcome = convert_shard(job, on_image)
     except RejectedError as error:
         return Report("rejected", str(error))
-    except InputError as error:
-        return Report("input", str(error))
+    except SourceChangedError as error:
+        return Report("changed", str(error))
     except OSError as error:  # a full disk, a vanished file
         return Report("os", f"{error.strerror}: {error.filename or job.root}")
     return Report("done", written=outcome.record.images, rejected=len(outcome.rejected))
@@ -120,17 +131,54 @@ def attempt_shard(job: ShardJob, on_image: Callable[[int, Step], None] = lambda 
 
 def is_done(root: Path, plan: ShardPlan) -> bool:
     """Say whether a shard is complete: its tar and its notes are there and agree on the tar's size."""
+    notes = read_notes(notes_file(root, plan))
     try:
-        size = (root / shard_file(plan.split, plan.number)).stat().st_size
-        with np.load(_notes_file(root, plan), allow_pickle=False) as arrays:
-            return bool(json.loads(arrays["text"].tobytes())["record"]["bytes"] == size)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing, or torn by a power cut
+        return bool(notes["record"]["bytes"] == (root / shard_file(plan.split, plan.number)).stat().st_size)
+    except (OSError, KeyError):
         return False
+
+
+def read_notes(file: Path) -> dict[str, Any]:
+    """Return what a shard's notes say of it; nothing if they are missing, or torn by a power cut.
+
+    `record`: the tar. `rejected`: as in rejected.jsonl. `lengths`: see `lengths_digest`. `codecs`: see there.
+    """
+    try:
+        with file.open("rb") as notes:
+            return dict(json.loads(_first_array(notes)))
+    except (OSError, ValueError, struct.error):
+        return {}
+
+
+def _first_array(npz: BinaryIO) -> bytes:
+    """Return the bytes of the first array of an npz file. Raises ValueError, OSError or struct.error if it is damaged.
+
+    `np.load` takes eight times as long, and 1% of Ctrl-C meanwhile are lost in the finaliser of `zipfile`.
+    """
+    crc, name, extra = struct.unpack("<14xI8xHH", npz.read(30))  # the file's local header
+    npz.seek(name, os.SEEK_CUR)
+    (length,) = struct.unpack_from("<4xQ", npz.read(extra))  # NumPy writes it as zip64
+    array = npz.read(min(length, os.fstat(npz.fileno()).st_size))
+    npz.seek(-_ZIP_END_BYTES, os.SEEK_END)
+    if zlib.crc32(array) != crc or npz.read(4) != b"PK\5\6":
+        raise ValueError("damaged or cut short")
+    return array[array.index(b"\n") + 1 :]  # which ends NumPy's own header
+
+
+def lengths_digest(lengths: npt.ArrayLike) -> str:
+    """Return a sha256 of the lengths of a shard's images in the source, in the order of their places."""
+    return hashlib.sha256(np.asarray(lengths, "<u4").tobytes()).hexdigest()
+
+
+def codecs() -> list[str]:
+    """Name the decoders that Pillow was built with: what it rejects without one, it may take with it."""
+    modules = (name for name in ("webp", "avif") if name in features.modules and features.check_module(name))
+    return [*features.get_supported_codecs(), *modules]
 
 
 def load_outcome(root: Path, plan: ShardPlan) -> Outcome:
     """Return what was made of a shard that `is_done`."""
-    with np.load(_notes_file(root, plan), allow_pickle=False) as arrays:
+    with np.load(notes_file(root, plan), allow_pickle=False) as arrays:
         text = json.loads(arrays["text"].tobytes())
         return Outcome(
             record=ShardRecord(**text["record"]),
@@ -140,62 +188,29 @@ def load_outcome(root: Path, plan: ShardPlan) -> Outcome:
         )
 
 
-class _SourceFiles:
-    """Read a shard's images in their order, with one file of the source open at a time.
-
-    A shard of ImageNet-21k comes from some thousand class tars, and most systems grant a process 1,024 open files.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._name: str | None = None
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> "_SourceFiles":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def read(self, member: Member) -> bytes:
-        if member.length > MAX_BYTES:
-            raise UndecodableError(f"more than {MAX_BYTES:,} bytes, which no picture of {MAX_PIXELS:,} pixels has")
-        file = self._opened(member.file)
-        file.seek(member.offset)
-        data = file.read(member.length)
-        if len(data) != member.length:
-            raise InputError(
-                f"{self._root / member.file}: {member.name} has {len(data):,} of its {member.length:,} bytes: the "
-                "source changed after it was indexed; restore it and give the same command again"
-            )
-        return data
-
-    def _opened(self, name: str) -> BinaryIO:
-        if self._file is None or name != self._name:
-            self.__exit__()
-            self._file = (self._root / name).open("rb")
-            self._name = name
-        return self._file
-
-
 def _convert(job: ShardJob, position: int, data: bytes) -> Converted:
     if position in job.poisoned:
         raise UndecodableError(job.poisoned[position])
     return convert_image(data, job.settings.size_px, job.settings.quality, job.encoding)
 
 
-def _rejection(job: ShardJob, place: int, member: Member, reason: str) -> dict[str, Any]:
+def _rejection(job: ShardJob, place: int, member: Member, data: bytes | None, reason: str) -> dict[str, Any]:
     if job.on_error == "fail":
         raise RejectedError(f"{member.file}: {member.name} at byte {member.offset:,}: {reason}")
-    where = {"source": member.file, "member": member.name, "offset": member.offset}
-    return {"split": job.plan.split, "place": place, **where, "reason": reason}
+    sha256 = None if data is None else hashlib.sha256(data).hexdigest()
+    return {"split": job.plan.split, "place": place, **where(member), "sha256": sha256, "reason": reason}
+
+
+def where(member: Member) -> dict[str, Any]:
+    """Return what rejected.jsonl says of where an image lies."""
+    return {"source": member.file, "member": member.name, "offset": member.offset, "bytes": member.length}
 
 
 def _save(job: ShardJob, outcome: Outcome) -> None:
-    text = json.dumps({"record": asdict(outcome.record), "rejected": outcome.rejected}).encode()
+    made_of = {"lengths": lengths_digest([member.length for member in job.members]), "codecs": codecs()}
+    text = json.dumps({"record": asdict(outcome.record), "rejected": outcome.rejected, **made_of}).encode()
     arrays = outcome.sums.to_arrays() if outcome.sums and job.plan.split == "train" else {}
-    notes = _notes_file(job.root, job.plan)
+    notes = notes_file(job.root, job.plan)
     partial = notes.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(file, text=np.frombuffer(text, np.uint8), rows=outcome.rows, **arrays)  # type: ignore[arg-type]
@@ -204,5 +219,6 @@ def _save(job: ShardJob, outcome: Outcome) -> None:
     partial.replace(notes)
 
 
-def _notes_file(root: Path, plan: ShardPlan) -> Path:
+def notes_file(root: Path, plan: ShardPlan) -> Path:
+    """Return where a shard's notes lie until the data set is complete."""
     return root / WORK / f"{plan.name}.npz"

@@ -14,6 +14,7 @@ from multiprocessing.context import SpawnContext
 from typing import Any
 
 from alexnet.tools.convert.resize import UndecodableError, convert_image
+from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
 from alexnet.tools.convert.work import ShardJob, Step, attempt_shard
 from alexnet.tools.host_memory import keep_freed_memory
 
@@ -82,11 +83,10 @@ def try_alone(job: ShardJob, position: int, verdict: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     member = job.members[position]
     try:
-        with (job.source / member.file).open("rb") as file:
-            file.seek(member.offset)
-            convert_image(file.read(member.length), job.settings.size_px, job.settings.quality, job.encoding)
-    except UndecodableError:
-        verdict.send("")  # an ordinary bad image: the shard's next run rejects it with its reason
+        with SourceFiles(job.source) as files:
+            convert_image(files.read(member), job.settings.size_px, job.settings.quality, job.encoding)
+    except (UndecodableError, SourceChangedError, OSError):
+        verdict.send("")  # no decoder's fault: the shard's next run says what it is
     except MemoryError:
         verdict.send(f"decoding takes more than {_TRIAL_BYTES >> 30} GiB of memory")
     else:

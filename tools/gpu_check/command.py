@@ -32,7 +32,7 @@ import alexnet
 from alexnet.pipeline.decoders.jpeg_engine import JpegEngine, query_jpeg_engine
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.command import Command, one_line_errors
+from alexnet.tools.command import Program, one_line_errors
 from alexnet.tools.data import find_data
 from alexnet.tools.machine import Machine, describe_machine
 
@@ -98,7 +98,7 @@ class Report:
         partial.replace(path)
 
 
-@click.command(cls=Command)
+@click.command(cls=Program)
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for the JSON file."

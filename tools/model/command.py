@@ -7,14 +7,14 @@ from typing import Literal
 import click
 
 from alexnet.shards.errors import InputError, one_line
-from alexnet.tools.command import Group, one_line_errors
+from alexnet.tools.command import Programs, one_line_errors, tell
 from alexnet.tools.model.show import show
 
 _PATH = click.Path(path_type=Path)
 _DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 
 
-@click.group(cls=Group)
+@click.group(cls=Programs)
 @click.version_option(package_name="alexnet", prog_name="alexnet-model")
 def main() -> None:
     """Look at networks and use trained ones.
@@ -70,7 +70,7 @@ def evaluate(checkpoints: tuple[Path, ...], data: Path, views: str, device: str 
         rows.append((f"average of {len(networks)}", "", "", f"{1 - mean.top1:.2%}", f"{1 - mean.top5:.2%}"))
     images, of = found.together.images, found.together.of
     views = "ten views" if count == 10 else "centre window"
-    click.echo(one_line(f"{data}: {images:,} of {of:,} validation images, {views}"))
+    tell(f"{data}: {images:,} of {of:,} validation images, {views}")
     print_table(("network", "", "step", "top-1 error", "top-5 error"), rows, numbers_from=3, total=len(networks) > 1)
 
 
@@ -105,11 +105,11 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
         except (OSError, UndecodableError, MemoryError) as error:
             bad += 1
             reason = error.strerror if isinstance(error, OSError) else str(error) or "takes more memory than there is"
-            click.echo(one_line(f"{image}: {reason}"), err=True)
+            tell(f"{image}: {reason}", err=True)
             continue
-        click.echo(one_line(f"{image} (turned upright, as its EXIF data say)" if square.turned else str(image)))
+        tell(f"{image} (turned upright, as its EXIF data say)" if square.turned else str(image))
         for guess in predictor.guesses([square.pixels])[0]:
-            click.echo(one_line(f"  {guess.probability:7.2%}  {guess.name}"))
+            tell(f"  {guess.probability:7.2%}  {guess.name}")
     if bad:
         raise InputError(f"{bad} of {len(images)} images could not be used; the reasons are above")
 
@@ -131,7 +131,7 @@ def export(checkpoint: Path, form: Literal["safetensors", "torchvision"], out: P
 
     trained = open_trained(checkpoint)
     write(trained, form, out)
-    click.echo(one_line(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB"))
+    tell(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB")
     click.echo("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
 
 
@@ -149,7 +149,7 @@ def report(run: Path, data: Path | None) -> None:
     from alexnet.tools.run.report.write import write_report
 
     file = write_report(run, data)
-    click.echo(one_line(f"{file}: {file.stat().st_size / 1e6:,.1f} MB"))
+    tell(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
 
 
 def _short(value: object) -> str:

@@ -14,7 +14,6 @@ from alexnet.model.trainer import Trainer
 from alexnet.tools.command import StoppedError
 from alexnet.tools.interruption import INTERRUPTED
 from alexnet.tools.run.settings import RunSettings
-from alexnet.tools.standard_output import OutputError
 
 
 @contextmanager
@@ -30,10 +29,6 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
             saved = "saved" if isinstance(error, StopRequestedError) else "not saved"
             click.echo(f"interrupted after step {trainer.step:,}, {saved}; the same command continues")
         raise SystemExit(INTERRUPTED) from None
-    except OutputError as error:
-        if error.broken_pipe:
-            raise
-        raise StoppedError(f"{error}; {_kept(trainer)}; mend that {_AGAIN}") from None
     except DivergedError as error:
         raise StoppedError(f"{error}; {_kept(trainer)}; {_MEND}") from None
     except CheckpointError as error:
@@ -43,8 +38,11 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
             raise
         raise StoppedError(f"{_of_storage(error)}; {_kept(trainer)}; {_mend(error)} {_AGAIN}") from None
     except (RuntimeError, MemoryError) as error:
-        if line := _of_computing(error, trainer, settings):
-            raise StoppedError(line) from None
+        if is_out_of_memory(error):
+            raise StoppedError(out_of_memory(trainer, settings)) from None
+        if _NOT_DETERMINISTIC in str(error):
+            operation = str(error).partition(_NOT_DETERMINISTIC)[0].strip()
+            raise StoppedError(f"train.deterministic=true: {operation} has no such kernel here; leave it out") from None
         raise
 
 
@@ -57,16 +55,6 @@ _NO_STORAGE = (
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"  # as PyTorch says it
 _AGAIN = "and give the same command again"
 _MEND = "lower optim.lr or set schedule.warmup_steps, with another --out"
-
-
-def _of_computing(error: Exception, trainer: Trainer, settings: RunSettings) -> str:
-    """Return what to say of an error; nothing of one that is a fault of the program."""
-    if is_out_of_memory(error):
-        return out_of_memory(trainer, settings)
-    if _NOT_DETERMINISTIC in str(error):
-        operation = str(error).partition(_NOT_DETERMINISTIC)[0].strip()
-        return f"train.deterministic=true: {operation} has no such kernel here; leave it out"
-    return ""
 
 
 def _of_storage(error: OSError) -> str:

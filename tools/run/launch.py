@@ -19,10 +19,10 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.command import BROKEN_PIPE, StoppedError
-from alexnet.tools.interruption import INTERRUPTED, signals
+from alexnet.tools.command import StoppedError
+from alexnet.tools.interruption import INTERRUPTED, stop_signals
+from alexnet.tools.output import guard_output
 from alexnet.tools.run.stopping import STOPPING
-from alexnet.tools.standard_output import OutputError, standard_output
 
 GRACE_SECONDS = 8
 """Granted twice, before SIGTERM and before SIGKILL: a run with a dead rank is over within 30 seconds."""
@@ -54,8 +54,6 @@ def launch(work: Callable[[], None], processes: int) -> None:
             _told(endings)
             if heard or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
                 raise SystemExit(INTERRUPTED) from None
-            if error.exit_code == BROKEN_PIPE:
-                raise SystemExit(BROKEN_PIPE) from None
             raise StoppedError(f"rank {error.error_index} {_how(error)}; {_CONTINUE}") from None
         except ProcessRaisedException as error:
             _told(endings)
@@ -81,23 +79,18 @@ def _told(endings: Any) -> None:
 
 def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endings: Any) -> None:
     """Be one of the processes."""
+    guard_output()
     place = {"MASTER_ADDR": _HERE, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
     try:
-        with standard_output():
-            work()
+        work()
     except InputError as error:
         endings.put((_MISTAKE, str(error)))
         sys.exit(_MISTAKE)
     except StoppedError as error:
         endings.put((1, str(error)))
-        sys.exit(1)
-    except OutputError as error:
-        if error.broken_pipe:
-            sys.exit(BROKEN_PIPE)
-        endings.put((1, f"{error}; mend that; {_CONTINUE}"))
         sys.exit(1)
     except KeyboardInterrupt:  # which PyTorch would take for a good end
         sys.exit(INTERRUPTED)
@@ -108,12 +101,15 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
 
 @contextmanager
 def _passing_signals_to(workers: ProcessContext) -> Iterator[list[int]]:
-    """Pass the first of the signals on, and wait; at the second, kill. Yields the list of those that came."""
+    """Pass the first signal to stop on, and wait; at the second, kill. Yields the list of those that came.
+
+    The end of a terminal is told twice, by it and by the shell, and kills nothing.
+    """
     heard: list[int] = []
 
     def hear(number: int, _: object) -> None:
         if heard and number == signal.SIGHUP:
-            return  # a terminal that closes sends it twice: itself, and its shell
+            return
         if not heard:
             click.echo(STOPPING, err=True)
         heard.append(number)
@@ -121,7 +117,7 @@ def _passing_signals_to(workers: ProcessContext) -> Iterator[list[int]]:
             if process.is_alive():
                 process.kill() if len(heard) > 1 else process.terminate()
 
-    before = {number: signal.signal(number, hear) for number in signals()}
+    before = {number: signal.signal(number, hear) for number in stop_signals()}
     try:
         yield heard
     finally:

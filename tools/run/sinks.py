@@ -13,7 +13,6 @@ from alexnet.model.metrics import Sink
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings
-from alexnet.tools.run.stopping import StopSignal
 from alexnet.tools.run.stuck import StuckLoss
 from alexnet.tools.run.tensorboard import TensorBoard
 
@@ -28,15 +27,12 @@ class OpenSink(Sink, Protocol):
 
 
 def open_sinks(
-    folder: RunFolder | None, settings: RunSettings, trainer: Trainer, stop: StopSignal, *, tensorboard: bool
+    folder: RunFolder | None, settings: RunSettings, trainer: Trainer, *, tensorboard: bool
 ) -> list[OpenSink]:
-    """Open the sinks of a run. `folder`: None in processes that neither write nor speak.
-
-    `stop`: told when what is shown can no longer be written.
-    """
+    """Open the sinks of a run. `folder`: None in processes that neither write nor speak."""
     if folder is None:
         return []
-    terminal = Terminal(trainer.total_steps, trainer.step, stop)
+    terminal = Terminal(trainer.total_steps, trainer.step)
     stuck = StuckLoss(
         classes=settings.net.classes,
         warmup_steps=settings.schedule.warmup_steps,
@@ -79,8 +75,7 @@ class JsonLines:
 class Terminal:
     """Show a progress bar with a record's figures and the time left, where there is a terminal; else plain lines."""
 
-    def __init__(self, total_steps: int, first_step: int, stop: StopSignal) -> None:
-        self._stop = stop
+    def __init__(self, total_steps: int, first_step: int) -> None:
         self._console = Console()
         self._progress: Progress | None = None
         if self._console.is_terminal:
@@ -104,7 +99,7 @@ class Terminal:
         if self._progress:
             self._progress.update(self._task, description=line)
         elif record["step"] == 1 or record["step"] % _PLAIN_EVERY_STEPS == 0:
-            self.say(f"step {record['step']}  epoch {record['epoch'] + 1}  {line}")
+            click.echo(f"step {record['step']}  epoch {record['epoch'] + 1}  {line}")
 
     def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
         """Print an epoch's validation."""
@@ -113,13 +108,11 @@ class Terminal:
     def close(self) -> None:
         """Take the bar away."""
         if self._progress:
-            with self._stop.speaking():
-                self._progress.stop()
+            self._progress.stop()
 
     def say(self, line: str) -> None:
         """Print a line of its own, above the bar."""
-        with self._stop.speaking():
-            if self._progress:
-                self._console.print(line, highlight=False, soft_wrap=True)
-            else:
-                click.echo(line)
+        if self._progress:
+            self._console.print(line, highlight=False, soft_wrap=True)
+        else:
+            click.echo(line)

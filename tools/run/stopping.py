@@ -7,20 +7,17 @@ from contextlib import contextmanager
 
 import click
 
-from alexnet.tools.interruption import signals
-from alexnet.tools.standard_output import OutputError
+from alexnet.tools.interruption import stop_signals
 
 STOPPING = "stopping after this step, with a checkpoint; once more to stop at once, without one"
 
 
 class StopSignal:
-    """Remember whether Ctrl-C, SIGTERM or SIGHUP came, or what is said no longer arrives; `lost` tells why then.
+    """Remember whether a signal to stop came, or whoever read the output left.
 
     `alone`: at the second one, stop at once. One of several processes leaves that to whoever started it, for Ctrl-C in
-    a terminal reaches it twice: from the terminal and from there.
+    a terminal reaches it twice: from the terminal and from there. So does the end of a terminal, from it and the shell.
     """
-
-    lost: OutputError | None = None
 
     def __init__(self, *, alone: bool) -> None:
         self._alone = alone
@@ -31,20 +28,12 @@ class StopSignal:
         return self._heard
 
     @contextmanager
-    def speaking(self) -> Iterator[None]:
-        """Take words that cannot be written for a reason to stop as well: with a checkpoint."""
-        try:
-            yield
-        except OutputError as error:
-            self._heard, self.lost = True, self.lost or error
-
-    @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals over; they can only be taken over in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._hear) for number in signals()}
+        before = {number: signal.signal(number, self._hear) for number in (*stop_signals(), signal.SIGPIPE)}
         try:
             yield
         finally:
@@ -52,10 +41,11 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, _: object) -> None:
-        if self._heard and number == signal.SIGHUP:
-            return  # a terminal that closes sends it twice: itself, and its shell
-        if self._heard and self._alone:
-            raise KeyboardInterrupt
-        if self._alone:
+        again = self._heard
+        self._heard = True  # first: the line may meet the reader's end, which is a signal of its own
+        if not self._alone or number == signal.SIGPIPE:
+            return
+        if not again:
             click.echo(STOPPING, err=True)
-        self._heard = True
+        elif number != signal.SIGHUP:
+            raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from alexnet.model.memory import memory_in_use
 from alexnet.model.metrics import Metrics
 from alexnet.model.placement import worker_of_environment
 from alexnet.model.ranks import started
-from alexnet.model.stopping import Stop, StopRequestedError
+from alexnet.model.stopping import Stop
 from alexnet.model.trainer import Trainer
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.data import find_data
@@ -72,32 +72,21 @@ def run_training(options: TrainOptions) -> None:
         saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints)
         with ending_in_words(trainer, settings):
             saving.continue_from_newest(trainer, streams.train)
-            stop = StopSignal(alone=ranks.layout.ranks == 1)
-            sinks = open_sinks(folder, settings, trainer, stop, tensorboard=options.tensorboard)
-            _train(folder, trainer, streams, saving, sinks, stop)
+            sinks = open_sinks(folder, settings, trainer, tensorboard=options.tensorboard)
+            _train(folder, trainer, streams, saving, sinks)
     if folder:
         report_after(folder.path)
 
 
-def _train(
-    folder: RunFolder | None,
-    trainer: Trainer,
-    streams: Streams,
-    saving: Saving,
-    sinks: list[OpenSink],
-    stop: StopSignal,
-) -> None:
+def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[OpenSink]) -> None:
     """Train to the end. `folder`: None in all processes but the first, which alone writes and speaks."""
     metrics = Metrics(list(sinks), memory_in_use(trainer.placement.device))
+    stop = StopSignal(alone=trainer.ranks.layout.ranks == 1)
     started_at, first_step = time.perf_counter(), trainer.step
     with stop.listening():
         try:
             with saving:
                 validation = trainer.train(streams.train, streams.validation, metrics, saving.save, stop)
-                if trainer.ranks.any(stop.lost is not None):
-                    raise StopRequestedError
-        except StopRequestedError:
-            raise stop.lost or StopRequestedError from None
         finally:
             close_all(sinks)
             streams.close()

@@ -16,6 +16,7 @@ from alexnet.shards.manifest import Split
 from alexnet.tools.command import StoppedError
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
 from alexnet.tools.convert.packed import files_in
+from alexnet.tools.room import needed_and_free
 from alexnet.tools.samples.official import tar_of, write_devkit
 from alexnet.tools.synth.classes import wnid_of, words_of
 from alexnet.tools.synth.growing import GrowingArchive, put_whole
@@ -139,10 +140,7 @@ def _read(path: Path) -> Record:
 def _check_room(root: Path, images: int, given_back: int = 0) -> None:
     needed, free = images * _IMAGE_BYTES, shutil.disk_usage(root).free + given_back
     if needed > free:
-        raise InputError(
-            f"{root}: about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free; make room, give "
-            "another DIR, or fewer --images"
-        )
+        raise InputError(f"{root}: {needed_and_free(needed, free)}; make room, give another DIR, or fewer --images")
 
 
 def _write_devkit(root: Path, settings: SynthSettings) -> None:

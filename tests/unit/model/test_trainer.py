@@ -56,10 +56,14 @@ class Pictures:
         self.epoch, self.at = epoch, step
 
     def state(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "step": self.at}
+        return self._place(self.epoch, self.at)
 
     def resume(self, state: dict[str, Any]) -> None:
-        self.seek(state["epoch"], state["step"])
+        self.seek(*self._place(**state).values())
+
+    def _place(self, epoch: int, step: int) -> dict[str, int]:
+        done, at = divmod(step, STEPS_PER_EPOCH)
+        return {"epoch": epoch + done, "step": at}
 
     def close(self) -> None: ...
 
@@ -148,19 +152,27 @@ def test_a_run_saved_at_its_end_is_not_trained_further() -> None:
     assert not again.evaluations
 
 
-@pytest.mark.parametrize("stop_after", [2, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 3])
-def test_a_stop_between_steps_saves_and_goes_on(stop_after: int) -> None:
-    """In the middle of the warm-up, at an epoch's last step, and within the second epoch."""
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("stop_after", [2, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 3, 2 * STEPS_PER_EPOCH])
+def test_a_stop_between_steps_saves_and_goes_on(stop_after: int, earlier: bool) -> None:
+    """In the middle of the warm-up, at an epoch's last step (as `earlier` versions named it, too), and in the second.
+
+    What comes after the epoch is not left out: its validation.
+    """
     warm = "schedule.warmup_steps=8"
     whole, kept = trainer(warm), Kept()
     run(whole, kept)
     parts, before, after, source = trainer(warm), Kept(), Kept(), Pictures()
     with pytest.raises(StopRequestedError):
         run(parts, before, stop=lambda: parts.step == stop_after)
-    resumed = trainer(warm)
-    resumed.restore(before.saved[-1], source)
+    saved, resumed = before.saved[-1], trainer(warm)
+    if earlier and stop_after % STEPS_PER_EPOCH == 0:
+        assert saved.progress["source"] == {"epoch": stop_after // STEPS_PER_EPOCH, "step": 0}
+        saved.progress["source"] = {"epoch": stop_after // STEPS_PER_EPOCH - 1, "step": STEPS_PER_EPOCH}
+    resumed.restore(saved, source)
     assert resumed.step == stop_after
     run(resumed, after, source)
+    assert before.evaluations + after.evaluations == kept.evaluations
     assert [r["lr"] for r in (*before.records, *after.records)] == [r["lr"] for r in kept.records]
     assert before.losses + after.losses == kept.losses
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))

@@ -64,7 +64,9 @@ def test_what_was_asked_for_must_be_there(tmp_path: Path) -> None:
         take_weights(network(CIFAR, classes=7), file, "fc10")
     with pytest.raises(InputError, match=r"has no towers\.0\.fc64\.weight"):
         take_weights(network("cuda-convnet-cifar-80s"), file, "fc64")
-    with pytest.raises(InputError, match=r"no layer fits lenet-5; its first is called towers\.0\.c1\.weight"):
+    with pytest.raises(
+        InputError, match=r"no layer fits lenet-5; its first .* towers\.0\.c1\.weight, the file's momentum"
+    ):
         take_weights(network("lenet-5"), file)
 
 
@@ -80,6 +82,97 @@ def test_a_state_dict_is_taken_as_torch_saves_it(tmp_path: Path) -> None:
     other = network("alexnet-owt", classes=3, value=0.0)
     assert list(take_weights(other, tmp_path / "alexnet.pth", "conv3").layers) == names[:3]
     assert layers_that_are(other, 5.0) == names[:3]
+
+
+def state_of(net: Network) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in net.named_parameters()}
+
+
+NUMBERS = {"epoch": 3, "best_acc1": torch.tensor(1.0), "optimizer": {"state": {0: {"momentum": torch.zeros(1)}}}}
+
+
+def test_data_parallel_around_the_convolutions_alone_is_taken_out(tmp_path: Path) -> None:
+    """As PyTorch's ImageNet example wraps AlexNet; here without the large layers."""
+    source = network("alexnet-owt", classes=2, value=5.0)
+    state = {name.replace(".", ".module.", 1): value for name, value in state_of(source).items() if "feat" in name}
+    torch.save({"state_dict": state, "arch": "alexnet", **NUMBERS}, tmp_path / "checkpoint.pth.tar")
+    taken = take_weights(net := network("alexnet-owt", classes=2, value=0.0), tmp_path / "checkpoint.pth.tar")
+    assert list(taken.layers) == ["conv1", "conv2", "conv3", "conv4", "conv5"] == layers_that_are(net, 5.0)
+
+
+@pytest.mark.parametrize(
+    "wrapped", ["module.{}", "_orig_mod.module.{}", "module.model.{}", "model.{}", "backbone._orig_mod.net.{}"]
+)
+def test_what_wrappers_put_into_names_is_taken_out(tmp_path: Path, wrapped: str) -> None:
+    """And is no part of what the values are called: the run goes on from an unwrapped file, too."""
+    state = state_of(network(CIFAR, value=5.0))
+    torch.save(state, tmp_path / "plain.pth")
+    other = {wrapped.format(name).replace("0.conv2", "0.module.conv2"): value for name, value in state.items()}
+    torch.save({**other, "other.weight": torch.zeros(1)}, tmp_path / "wrapped.pth")
+    torch.save({"state_dict": other, **NUMBERS}, tmp_path / "checkpoint.pth")
+    plain = take_weights(network(CIFAR), tmp_path / "plain.pth")
+    for file in ("wrapped.pth", "checkpoint.pth"):
+        taken = take_weights(net := network(CIFAR, value=0.0), tmp_path / file)
+        assert list(taken.layers) == list(plain.layers) == layers_that_are(net, 5.0)
+    assert taken.sha256 == plain.sha256
+
+
+@pytest.mark.parametrize("under", [("state_dict",), ("model",), ("model_state_dict",), ("model", "state_dict")])
+def test_a_state_dict_is_found_in_what_trainers_save(tmp_path: Path, under: tuple[str, ...]) -> None:
+    saved: dict[str, object] = dict(state_of(network(CIFAR, value=5.0)))
+    for name in reversed(under):
+        saved = {name: saved, **NUMBERS}
+    torch.save(saved, tmp_path / "run.pt")
+    assert len(take_weights(network(CIFAR), tmp_path / "run.pt").layers) == 4
+
+
+def test_which_of_several_networks_is_meant_is_not_guessed(tmp_path: Path) -> None:
+    state = state_of(network(CIFAR, value=5.0))
+    torch.save({"model": state, "state_dict": state}, tmp_path / "a.pt")
+    torch.save(
+        {f"{name}.{key}": value for name in ("student", "teacher") for key, value in state.items()}, tmp_path / "b"
+    )
+    torch.save({**state, **{f"module.{key}": value for key, value in state.items()}}, tmp_path / "c.pt")
+    for file, said in (
+        ("a.pt", "by name under one name, but has state_dict and model; write one"),
+        ("b", "holds several such networks, student, teacher; give a file of one"),
+        ("c.pt", r"holds towers\.0\.conv1\.weight more than once, as module\.towers\.0"),
+    ):
+        with pytest.raises(InputError, match=said):
+            take_weights(network(CIFAR), tmp_path / file)
+
+
+def test_no_layer_is_drawn_below_one_that_is_taken(tmp_path: Path) -> None:
+    """And the network is left as it was."""
+    five = stored(network("alexnet-2012", classes=2, value=5.0), tmp_path / "five.safetensors")
+    net = network("alexnet-2012-conv6", classes=2, value=0.0)
+    with pytest.raises(InputError) as refused:
+        take_weights(net, five)
+    assert str(refused.value) == (
+        f"--init {five}: conv1, conv2, conv3, conv4, conv5, fc6, fc7, fc8 fit alexnet-2012-conv6, but conv6 would be "
+        "drawn, and layers above have learnt to read others (has no towers.0.conv6.weight); --set init.up_to=conv5 "
+        "takes what is below"
+    )
+    vgg = {"features.0.weight": torch.zeros(64, 3, 3, 3), "classifier.6.weight": torch.zeros(10, 4096)}
+    torch.save({**vgg, "classifier.6.bias": torch.zeros(10)}, tmp_path / "vgg.pth")
+    with pytest.raises(InputError, match=r"fc8 fit alexnet-owt, but conv1, .*, fc7 would be drawn, .*\(64, 3, 3, 3\)"):
+        take_weights(network("alexnet-owt"), tmp_path / "vgg.pth")
+    assert layers_that_are(net, 0.0) == list(net.weighted())
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    state = {name: value.to(torch.int8) for name, value in state_of(network(CIFAR, value=5.0)).items()}
+    torch.save(state, tmp_path / "quantised.pth")
+    with pytest.raises(InputError, match=r"conv1\.weight holds int8, not floating-point numbers; lower"):
+        take_weights(network(CIFAR), tmp_path / "quantised.pth", "conv1")
+
+
+def test_processes_that_hold_a_tower_each_take_the_same_layers(tmp_path: Path) -> None:
+    """Of 3 classes the first tower has 2, as it has of 4: its part of the last layer would fit by itself."""
+    file = stored(network("alexnet-2012", classes=4, value=5.0), tmp_path / "four.safetensors")
+    for tower in range(2):
+        net = build_network(NetSettings(arch="alexnet-2012", classes=3), (tower,))
+        assert take_weights(net, file).layers == ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
 
 
 def test_the_format_of_a_file_does_not_change_what_it_is_called(tmp_path: Path) -> None:

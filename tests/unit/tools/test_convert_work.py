@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.work import Report, ShardJob, attempt_shard, load_outcome
+from alexnet.tools.convert.work import Report, ShardJob, attempt_shard, load_outcome, notes_file, read_notes
 from alexnet.tools.samples.layouts import write_class_tars, write_files
 from tests.conftest import encode_picture
 
@@ -73,12 +73,29 @@ def test_what_tars_can_hold_besides_plain_files(tmp_path: Path) -> None:
         link.type, link.linkname = tarfile.LNKTYPE, "a.JPEG"
         tar.addfile(link)
     source = open_source(tmp_path / "tars")
-    assert (len(source.members["train"]), source.ignored) == (4, 1)
+    assert (len(source.members["train"]), source.ignored) == (4, 1)  # the first a.JPEG is replaced by the second
     job, report = attempt(tmp_path / "tars", tmp_path / "set")
     assert report == Report("done", written=3, rejected=1)
     assert [entry["reason"] for entry in load_outcome(job.root, job.plan).rejected] == ["empty file"]
     members = {m.offset: m.name for m in job.members}
-    assert sorted(members.values()) == ["a.JPEG", "a.JPEG", "empty.JPEG", long]
+    assert sorted(members.values()) == ["b.JPEG", "empty.JPEG", long]  # a.JPEG has b.JPEG's bytes: one offset
+
+
+def test_notes_that_are_damaged_or_cut_short_are_none(tmp_path: Path) -> None:
+    write_files(tmp_path / "source" / "cat", {"1.jpg": encode_picture(1), "2.jpg": b"no picture"})
+    job, _ = attempt(tmp_path / "source", tmp_path / "set")
+    file = notes_file(job.root, job.plan)
+    notes, whole = read_notes(file), file.read_bytes()
+    assert [entry["member"] for entry in notes["rejected"]] == ["2.jpg"]
+    text = whole.index(b"record")
+    damaged = [whole[: len(whole) * k // 9] for k in range(9)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :] for at in range(text, text + 300, 7)]
+    for data in damaged:
+        file.write_bytes(data)
+        assert read_notes(file) == {}
+    for at in range(text):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        assert read_notes(file) in ({}, notes)
 
 
 LEAVING = """

@@ -66,4 +66,5 @@ def _readable(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{error.filename or root}: cannot be read ({error.strerror or error})") from None
+        what = f"{error.filename or root}: cannot be read ({error.strerror or error})"
+        raise InputError(f"{what}; make it readable, or move it away") from None

@@ -4,6 +4,7 @@ Whether a file is an image is not asked here, and never of its name: decoding wi
 the droppings of file managers are passed over and counted, as are sockets, devices and links that lead nowhere.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -120,11 +121,16 @@ def _not_seen(folders: "list[os.DirEntry[str]]", seen: set[_Identity]) -> "list[
 
 
 def _followed(entry: "os.DirEntry[str]") -> os.stat_result | None:
-    """Return what an entry, or the thing it links to, is; None if the link leads nowhere or in a circle."""
+    """Return what an entry, or the thing it links to, is; None if the link leads nowhere or in a circle.
+
+    Raises OSError where that cannot be told: images in a folder that may be listed and not searched are not ignored.
+    """
     try:
         return entry.stat()
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            return None
+        raise
 
 
 def _above(folder: Path) -> set[_Identity]:

@@ -10,7 +10,7 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources.folders import stamps
 from alexnet.tools.convert.sources.walk import Walk
 
-_VERSION = 1  # of what an index means; a new one makes every cached index stale
+_VERSION = 2  # of what an index means; a new one makes every cached index stale
 _NAMES = ("utf-8", "surrogateescape")  # a file's name can be any bytes
 
 

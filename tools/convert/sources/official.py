@@ -15,7 +15,9 @@ from alexnet.tools.convert.known import DEVKIT_TAR, DOGS_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
 from alexnet.tools.convert.sources.labels import WORD_FILES, ValLabels, class_records, devkit_labels, read_words
 from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.tars import list_tar
+from alexnet.tools.convert.sources.not_a_tar import what_is
+from alexnet.tools.convert.sources.split_folders import find_splits
+from alexnet.tools.convert.sources.tars import Passed, list_tar
 from alexnet.tools.convert.sources.walk import Walk
 
 KIND = "ilsvrc2012-archives"
@@ -25,10 +27,24 @@ def find(root: Path) -> Layout | None:
     """Recognise the official archives by the training archive."""
     if not (root / TRAIN_TAR).is_file():
         return None
+    _refuse_compressed(root, VAL_TAR)
     kit = find_devkit(root)
     names = (TRAIN_TAR, VAL_TAR, DOGS_TAR, *WORD_FILES)
     files = (*(root / name for name in names if (root / name).is_file()), *(devkit_files(kit) if kit else ()))
     return Layout(kind=KIND, root=root, files=files, read=partial(_read, root, kit))
+
+
+def refuse_compressed(root: Path) -> None:
+    """Refuse a folder whose training archive is there, and cannot be read for being compressed as a whole."""
+    if not find_splits(root):
+        _refuse_compressed(root, TRAIN_TAR)
+
+
+def _refuse_compressed(root: Path, name: str) -> None:
+    if not (root / name).is_file():
+        for path in sorted(root.glob(f"{name.removesuffix('.tar')}.*")):
+            if path.is_file() and (what := what_is(path)):
+                raise InputError(f"{path}: {what}")
 
 
 def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
@@ -36,12 +52,12 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
     if has_val and kit is None:
         raise InputError(f"{root}: lacks {DEVKIT_TAR}, and the labels of {VAL_TAR} are in it; put it there")
     labels = devkit_labels(kit, read_devkit(kit)) if kit else None
-    classes, train, ignored = _read_train(root, labels, walk)
+    passed = Passed()
+    classes, train = _read_train(root, labels, passed, walk)
     val = Listing.of(())
     if has_val and labels is not None:
         label_of = {record.wnid: label for label, record in enumerate(classes)}
-        val, more = read_val_tar(root, labels, label_of, walk)
-        ignored += more
+        val = read_val_tar(root, labels, label_of, passed, walk)
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,
@@ -49,19 +65,20 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
         classes=classes,
         members=members,
         description=f"official ILSVRC-2012 archives, {len(classes):,} classes, {sizes_of(members)} entries",
-        notes=(*_notes(root, has_val, kit), *count_notes([c.wnid for c in classes], train, val)),
-        ignored=ignored,
+        notes=(*_notes(root, has_val, kit), *passed.notes(), *count_notes([c.wnid for c in classes], train, val)),
+        ignored=passed.ignored,
     )
 
 
-def _read_train(root: Path, labels: ValLabels | None, walk: Walk) -> tuple[tuple[ClassRecord, ...], Listing, int]:
+def _read_train(
+    root: Path, labels: ValLabels | None, passed: Passed, walk: Walk
+) -> tuple[tuple[ClassRecord, ...], Listing]:
     path = root / TRAIN_TAR
     builder = ListingBuilder()
     with path.open("rb") as file:
         walk.begin("class tars", "bytes", path.stat().st_size)
-        outer = list_tar(path, file, TRAIN_TAR, on_entries=walk.advance)
-        ignored = outer.ignored
-        class_tars = [(PurePosixPath(name.decode("utf-8", "replace")), at, n) for name, at, n in outer.entries]
+        outer = list_tar(path, file, TRAIN_TAR, passed, on_entries=walk.advance)
+        class_tars = [(PurePosixPath(name.decode("utf-8", "replace")), at, n) for name, at, n in outer]
         classes = (
             labels.classes if labels else class_records({name.stem for name, _, _ in class_tars}, read_words(root))
         )
@@ -73,17 +90,16 @@ def _read_train(root: Path, labels: ValLabels | None, walk: Walk) -> tuple[tuple
                     f"{path}: {name} is no class tar of the {len(classes):,} classes; the archive and the devkit must "
                     "belong together"
                 )
-            images = list_tar(path, file, str(name), at, length, walk.advance)
-            builder.add(TRAIN_TAR, label_of[name.stem], images.entries)
-            ignored += images.ignored
+            images = list_tar(path, file, str(name), passed, at, length, walk.advance)
+            builder.add(TRAIN_TAR, label_of[name.stem], images)
     train = builder.finish()
     if not len(train):
         raise InputError(f"{path}: holds no class tar with images; download it again")
-    return classes, train, ignored
+    return classes, train
 
 
-def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], walk: Walk) -> tuple[Listing, int]:
-    """List the validation archive in the order of file names, labelled; and count what is ignored.
+def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], passed: Passed, walk: Walk) -> Listing:
+    """List the validation archive in the order of file names, labelled.
 
     Raises InputError if an image has no label or a label no image.
     """
@@ -91,16 +107,16 @@ def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], wal
     builder = ListingBuilder()
     walk.begin("val", "bytes", path.stat().st_size)
     with path.open("rb") as file:
-        images = list_tar(path, file, VAL_TAR, on_entries=walk.advance)
-    for entry in sorted(images.entries):
+        images = list_tar(path, file, VAL_TAR, passed, on_entries=walk.advance)
+    for entry in sorted(images):
         wnid = labels.wnid_of(path, entry[0].decode("utf-8", "replace"))
         builder.add(VAL_TAR, label_of[wnid], [entry])
-    if len(images.entries) != len(labels.wnids):
+    if len(images) != len(labels.wnids):
         raise InputError(
-            f"{path}: holds {len(images.entries):,} images where {labels.where.name} has {len(labels.wnids):,} labels; "
+            f"{path}: holds {len(images):,} images where {labels.where.name} has {len(labels.wnids):,} labels; "
             "download it again"
         )
-    return builder.finish(), images.ignored
+    return builder.finish()
 
 
 def _notes(root: Path, has_val: bool, kit: Path | None) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME
 from alexnet.tools.convert.known import DEVKIT_TAR, DOGS_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.sources import cifar, class_tars, image_folder, kaggle, mnist, official, tree
-from alexnet.tools.convert.sources.folders import Contents, contents
+from alexnet.tools.convert.sources.folders import contents
 from alexnet.tools.convert.sources.labels import SOLUTION
 from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.not_a_tar import ARCHIVE_ENDINGS, what_is
 from alexnet.tools.convert.sources.split_folders import find_splits
 
 _FIND: tuple[Callable[[Path], Layout | None], ...] = (
@@ -18,6 +19,7 @@ _FIND: tuple[Callable[[Path], Layout | None], ...] = (
     mnist.find,
     kaggle.find,
     tree.find,
+    official.refuse_compressed,
     class_tars.find,
     image_folder.find,
 )
@@ -25,7 +27,7 @@ _WANTED = (
     f"{TRAIN_TAR} with {VAL_TAR} and {DEVKIT_TAR}",
     "train/nXXXXXXXX/ and val/ (flat with the devkit, or in class folders)",
     f"Kaggle's {kaggle.BASE}/ with {SOLUTION}",
-    "class tars, such as n01440764.tar",
+    "class tars, such as n01440764.tar, or tars of class folders, such as train.tar and val.tar",
     "one sub-folder of images a class, perhaps below train/ and val/ (or folders that --train and --val name)",
     f"{cifar.ARCHIVE} or {cifar.FOLDER}/",
     f"MNIST's {mnist.IMAGES['train']}.gz and its three companions",
@@ -46,7 +48,7 @@ def recognise(root: Path) -> Layout:
         layout = find(root)
         if layout is not None:
             return layout
-    raise InputError(f"{root}: no known layout; found {_found(contents(root))}; give one of: {'; '.join(_WANTED)}")
+    raise InputError(f"{root}: no known layout; found {_found(root)}; give one of: {'; '.join(_WANTED)}")
 
 
 def _refuse_partial(root: Path) -> None:
@@ -58,14 +60,13 @@ def _refuse_partial(root: Path) -> None:
     raise InputError(f"{root}: lacks {TRAIN_TAR}, and has {', '.join(there)}{dogs}; put {TRAIN_TAR} there")
 
 
-def _found(inside: Contents) -> str:
+def _found(root: Path) -> str:
+    inside = contents(root)
     parts = [_some(inside.folders, "folder"), _some(inside.files, "file")]
     text = " and ".join(part for part in parts if part) or "nothing"
-    if any(name.endswith((".tar.gz", ".tgz")) for name in inside.files):
-        text += " (a gzipped tar cannot be read by offset: gunzip it first)"
-    if any(name.endswith(".zip") for name in inside.files):
-        text += " (unzip archives first)"
-    return text
+    archives = [root / name for name in inside.files if name.endswith(ARCHIVE_ENDINGS)]
+    said = next((f"{path.name} {what}" for path in archives if (what := what_is(path))), None)
+    return f"{text} ({ascii(said)[1:-1]})" if said else text
 
 
 def _some(names: tuple[str, ...], what: str) -> str:

@@ -5,7 +5,8 @@ A few files are looked at, never all: whether an image is whole, only decoding c
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, TypeVar
 
 from PIL import Image
@@ -57,12 +58,11 @@ def _some(source: Source) -> Iterator[bytes]:
     for members in source.members.values():
         for row in spread(range(len(members))):
             member = members[row]
-            with (source.root / member.file).open("rb") as file:
+            with suppress(OSError), (source.root / member.file).open("rb") as file:  # which converting will tell
                 file.seek(member.offset)
                 yield file.read(min(member.length, MAX_BYTES))
 
 
-def spread(names: Iterable[T]) -> list[T]:
+def spread(names: Sequence[T]) -> Sequence[T]:
     """Choose a few names, or the like, evenly."""
-    every = list(names)
-    return every[:: max(1, -(-len(every) // LOOKS))]
+    return names[:: max(1, -(-len(names) // LOOKS))]

@@ -19,7 +19,7 @@ from alexnet.tools.convert.sources.sniff import is_image, spread
 from alexnet.tools.convert.sources.split_names import split_names, split_word
 
 _FIRST = ("train", "val", "valid", "validation", "test")  # of several names for one split, the one that is taken
-_NO_CLASS = re.compile(
+NO_CLASS = re.compile(
     "(jpeg)?images?|imgs?|annotations?|labels?|masks?", re.IGNORECASE
 )  # folders beside or above classes
 _FILES_A_CLASS = 3
@@ -126,7 +126,7 @@ def refuse_what_is_no_class(root: Path, as_it_is: str) -> None:
     Looked at are all names, and what lies in some of the folders. `as_it_is`: the command that takes all for classes.
     """
     folders = contents(root).folders
-    telling = [name for name in folders if name == root.name or split_word(name) or _NO_CLASS.fullmatch(name)]
+    telling = [name for name in folders if name == root.name or split_word(name) or NO_CLASS.fullmatch(name)]
     inside = {name: contents(root / name) for name in (*spread(folders), *telling)}
     problem = (
         _named_like_splits(root, folders)
@@ -146,7 +146,7 @@ def _named_like_splits(root: Path, folders: Sequence[str]) -> str:
             f"{root}: not taken for classes: {_names(named)}, which are names of splits; and no folder of training "
             "images with class folders is there; sort them into train/CLASS and val/CLASS"
         )
-    things = [name for name in folders if _NO_CLASS.fullmatch(name) and holds_images(root / name)]
+    things = [name for name in folders if NO_CLASS.fullmatch(name) and holds_images(root / name)]
     if things and len(folders) > 1:
         return (
             f"{root}: not taken for a class: {_names(things)}, which names no class; give the folder of class folders"
@@ -194,9 +194,12 @@ def holds_images(folder: Path, depth: int = 3) -> bool:
         return False
     inside = contents(folder)
     for name in inside.files[:_FILES_A_CLASS]:
-        with (folder / name).open("rb") as file:
-            if is_image(file):
-                return True
+        try:
+            with (folder / name).open("rb") as file:
+                if is_image(file):
+                    return True
+        except PermissionError:
+            return True  # to be listed, and so rejected by name, rather than stop all others
     return depth > 0 and any(holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
 
 

@@ -36,6 +36,7 @@ from alexnet.tools.convert.sources.labels import (
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.official import read_val_tar
 from alexnet.tools.convert.sources.split_folders import SplitFolders, find_splits
+from alexnet.tools.convert.sources.tars import Passed
 from alexnet.tools.convert.sources.walk import Walk
 
 _WNID = re.compile(r"n\d{8}")
@@ -204,7 +205,8 @@ def _read_val(
         folder = tree.val / _IMAGES if tree.annotations.is_file() else tree.val
         return read_flat_folder(tree.root, folder, labels, label_of, walk)
     if form == "archive" and labels is not None:
-        return read_val_tar(tree.tables, labels, label_of, walk)
+        passed = Passed()
+        return read_val_tar(tree.tables, labels, label_of, passed, walk), passed.ignored
     return Listing.of(()), 0
 
 

@@ -23,12 +23,10 @@ REPORT_NAME = "report.html"
 def report_after(run: Path) -> None:
     """Write the report of a run that has just ended. Whatever goes wrong is a line of warning: the run is done."""
     try:
-        file = write_report(run)
+        click.echo(f"report: {write_report(run)}")
     except (Exception, KeyboardInterrupt) as error:  # a picture of the run must not cost the run
         reason = " ".join(str(error).split()) or type(error).__name__
         click.echo(f"warning: no report was written ({reason}); `alexnet-model report {run}` tries again", err=True)
-        return
-    click.echo(f"report: {file}")
 
 
 def write_report(run: Path, data: Path | None = None) -> Path:

@@ -1,0 +1,96 @@
+"""Output that cannot be written: the work is done, one line says what is lost, and no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet.shards.manifest import read_manifest
+
+# In pieces larger than a pipe's or a file's buffer, flushed and not; exit code 3 only says that it came to its end.
+WORK = """
+import sys
+from alexnet.tools.command import Program, tell
+def work():
+    print("x" * 9000)
+    tell("a line")
+    open(sys.argv[1], "w").write("done")
+    print("unflushed", end="")
+    sys.exit(int(sys.argv[2]))
+Program("work", callback=work).main([])
+"""
+FULL = "standard output: No space left on device; what else was to be printed there is lost\n"
+CLOSED = "standard output is closed; what was to be printed there is lost\n"
+PREP = ("-m", "alexnet.tools.prep")
+
+
+def run(arguments: tuple[object, ...], redirected: str) -> tuple[int, str]:
+    """Run Python as a shell would with its output redirected; return exit code and standard error."""
+    command = ["sh", "-c", f'exec "$0" "$@" {redirected}', sys.executable, *map(str, arguments)]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        (">/dev/full", 1, FULL),
+        (">&-", 0, CLOSED),
+        (">/dev/full 2>&1", 1, ""),
+        (">&- 2>&-", 0, ""),
+        (">/dev/null", 0, ""),
+    ],
+)
+def test_the_work_is_done_and_one_line_says_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffered: str, redirected: str, code: int, said: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", buffered)
+    assert run(("-c", WORK, tmp_path / "file", 0), redirected) == (code, said)
+    assert (tmp_path / "file").read_text() == "done", "nothing that was printed went into a file of the command's"
+
+
+def test_an_exit_code_that_says_more_stays(tmp_path: Path) -> None:
+    assert run(("-c", WORK, tmp_path / "file", 3), ">/dev/full") == (3, FULL)
+
+
+def test_a_reader_that_leaves_is_told_nothing(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-c", WORK, str(tmp_path / "file"), "0"], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert not (tmp_path / "file").exists(), "nobody waits for the rest"
+
+
+def test_a_pipe_that_will_not_wait_is_waited_for(tmp_path: Path) -> None:
+    """A terminal or pipe that another program has set so, as node does."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    filled = os.write(writer, b"y" * 1_000_000)
+    command = [sys.executable, "-c", WORK, str(tmp_path / "file"), "0"]
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as opened:
+            printed = opened.read()
+        assert process.wait() == 0
+    assert printed == b"y" * filled + b"x" * 9000 + b"\na line\nunflushed"
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)])
+def test_a_converter_whose_log_is_full_converts(picture: object, tmp_path: Path, json: tuple[str, ...]) -> None:
+    for k in range(4):
+        (tmp_path / "src" / f"class{k % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src" / f"class{k % 2}" / f"{k}.jpg").write_bytes(picture(k))  # type: ignore[operator]
+    arguments = (*PREP, "shard", tmp_path / "src", "--out", tmp_path / "set", "--size", 32, "--workers", 1, *json)
+    assert run(arguments, ">/dev/full") == (1, FULL)
+    assert read_manifest(tmp_path / "set").counts["train"].written == 4
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("shard", "--help")])
+def test_help_that_cannot_be_printed(arguments: tuple[str, ...]) -> None:
+    assert run((*PREP, *arguments), ">/dev/full") == (1, FULL)

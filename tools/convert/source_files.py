@@ -1,0 +1,102 @@
+"""Read images of a source by byte range, and tell a file that cannot be read from a source that changed or is gone."""
+
+import errno
+import os
+import time
+from contextlib import suppress
+from io import UnsupportedOperation
+from pathlib import Path
+from typing import BinaryIO
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.listing import Member
+from alexnet.tools.convert.resize import MAX_BYTES, MAX_PIXELS, UndecodableError
+
+_OF_ONE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
+"""Rights, a bad sector, a damaged file system: may concern one file only. Time-outs and the like concern the disk."""
+_FEW = 5  # as many rejects as are allowed anyway
+
+
+class SourceChangedError(InputError):
+    """Say which file of the source is not what it was when the source was listed."""
+
+
+class SourceFiles:
+    """Read images in their order, with one file of the source open at a time.
+
+    A shard of ImageNet-21k comes from some thousand class tars, and most systems grant a process 1,024 open files.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._name: str | None = None
+        self._file: BinaryIO | None = None
+        self._denied: list[OSError] = []
+
+    def __enter__(self) -> "SourceFiles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def read(self, member: Member) -> bytes:
+        """Return an image's bytes.
+
+        Raises UndecodableError if there are too many or this file alone cannot be read, SourceChangedError if there are
+        more or fewer than were listed, and OSError if the disk, or all of the source, is gone.
+        """
+        if member.length > MAX_BYTES:
+            raise UndecodableError(f"more than {MAX_BYTES:,} bytes, which no picture of {MAX_PIXELS:,} pixels has")
+        try:
+            file = self._opened(member.file)
+            file.seek(member.offset)
+            data = file.read(member.length + member.is_whole_file)  # a byte more than a file has, if it has not grown
+        except OSError as error:
+            raise self._judged(error, member) from None
+        if len(data) != member.length:
+            has = "more than" if len(data) > member.length else f"{len(data):,} of"
+            raise changed(self._root / member.file, f"{member.name} has {has} its {member.length:,} bytes")
+        return data
+
+    def check_unchanged(self, member: Member, since_ns: int) -> None:
+        """Raise SourceChangedError if the file that an image was read from was written to since then."""
+        if self._file is None or self._name != member.file:
+            return
+        with suppress(UnsupportedOperation):  # a picture that is drawn, not read
+            if since_ns < os.fstat(self._file.fileno()).st_mtime_ns <= time.time_ns():
+                raise changed(self._root / member.file, "was written to meanwhile")
+
+    def check_readable(self, images: int) -> None:
+        """Raise OSError if not one image of a shard could be read: that is the disk's fault, not theirs."""
+        if len(self._denied) == images > _FEW:
+            raise self._denied[-1]
+
+    def _judged(self, error: OSError, member: Member) -> Exception:
+        """Return what an error means: one reject or, where it is not about this image alone, the end of the run."""
+        path = self._root / member.file
+        error.filename = error.filename or str(path)  # reading, unlike opening, does not name it
+        opened = self._file is not None and self._name == member.file
+        if error.errno not in _OF_ONE_FILE or not (opened or member.is_whole_file):
+            return error
+        path.stat()  # its folder can be searched, and
+        with os.scandir(self._root) as entries:  # the source as a whole be read: else these raise
+            next(entries, None)
+        self._denied.append(error)
+        return UndecodableError(f"cannot be read ({error.strerror})")
+
+    def _opened(self, name: str) -> BinaryIO:
+        if self._file is None or name != self._name:
+            self.__exit__()
+            self._file = None
+            self._file = (self._root / name).open("rb")
+            self._name = name
+        return self._file
+
+
+def changed(path: Path, what: str) -> SourceChangedError:
+    """Return the error that says how a file of the source changed."""
+    return SourceChangedError(
+        f"{path}: {what}: the source changed after it was indexed; restore it, or let who writes there finish, and "
+        "give the same command again"
+    )
