@@ -134,26 +134,19 @@ def worker_of_environment() -> Worker | None:
     rank, ranks = _number_of_environment("RANK", 0), _number_of_environment("WORLD_SIZE", 1)
     if ranks < 2 and not rank:
         return None
-    _refuse_half(["RANK", "WORLD_SIZE"])
-    local_rank, local_ranks = (
-        _number_of_environment("LOCAL_RANK", rank),
-        _number_of_environment("LOCAL_WORLD_SIZE", ranks),
-    )
+    if missing := [name for name in _TORCHRUNS if not os.environ.get(name)]:
+        there = ", ".join(f"{name}={os.environ[name]}" for name in _TORCHRUNS if name not in missing)
+        raise InputError(f"{there}: the environment has no {', '.join(missing)}; {_MEND}")
     _refuse_beyond("RANK", rank, "WORLD_SIZE", ranks)
-    if "LOCAL_RANK" in os.environ:
+    local_ranks = _number_of_environment("LOCAL_WORLD_SIZE", ranks)
+    local_rank = _number_of_environment("LOCAL_RANK", rank)
+    if os.environ.get("LOCAL_RANK"):
         _refuse_beyond("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_ranks)
-    _refuse_half(["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
     return Worker(rank=rank, ranks=ranks, local_rank=local_rank, local_ranks=local_ranks)
 
 
+_TORCHRUNS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _MEND = "start the processes with torchrun, or unset WORLD_SIZE and RANK"
-
-
-def _refuse_half(names: list[str]) -> None:
-    there = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
-    missing = [name for name in names if not os.environ.get(name)]
-    if missing:
-        raise InputError(f"{', '.join(there)}: the environment has no {', '.join(missing)}; {_MEND}")
 
 
 def _refuse_beyond(name: str, number: int, of: str, size: int) -> None:

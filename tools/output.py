@@ -73,3 +73,4 @@ def _lead_nowhere(number: int) -> None:
     if nowhere != number:
         os.dup2(nowhere, number)
         os.close(nowhere)
+    os.set_inheritable(number, True)  # for processes that are started from here, and their files

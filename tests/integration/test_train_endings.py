@@ -22,6 +22,7 @@ from alexnet.tools.run.sinks import JsonLines
 from alexnet.tools.train import main as train
 
 LENET = ("--arch", "lenet-5", "--device", "cpu", "--set", "train.batch_images=4")
+TORCHRUNS = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 FIGURES = {
     "step",
     "epoch",
@@ -207,16 +208,33 @@ def test_storage_that_fails_ends_in_one_line(tiny: Path, tmp_path: Path) -> None
         ({"WORLD_SIZE": "2", "RANK": "0"}, "the environment has no MASTER_ADDR"),
         ({"WORLD_SIZE": "2", "RANK": "first", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "RANK=first: must be a number"),
         ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE=two: must be a number"),
+        ({"RANK": "1"}, "RANK=1: the environment has no WORLD_SIZE, MASTER_ADDR, MASTER_PORT; start the processes"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2: the environment has no RANK, MASTER_ADDR, MASTER_PORT; start"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "1"}, "MASTER_PORT=1: the environment has no MASTER_ADDR; "),
+        ({**TORCHRUNS, "RANK": "2"}, "RANK=2: must be at least 0 and below WORLD_SIZE=2"),
+        ({**TORCHRUNS, "RANK": "-1"}, "RANK=-1: must be at least 0 and below WORLD_SIZE=2"),
+        ({**TORCHRUNS, "RANK": "1", "WORLD_SIZE": "1"}, "RANK=1: must be at least 0 and below WORLD_SIZE=1"),
+        ({**TORCHRUNS, "LOCAL_RANK": "2"}, "LOCAL_RANK=2: must be at least 0 and below LOCAL_WORLD_SIZE=2"),
+        ({**TORCHRUNS, "LOCAL_RANK": "one"}, "LOCAL_RANK=one: must be a number"),
     ],
 )
 def test_half_of_torchruns_environment_is_refused(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], words: str
 ) -> None:
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
+    for name in (*TORCHRUNS, "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert words in run(tiny, *LENET, "--parallel", "data", "--dry-run", code=2)
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "0"}, {"WORLD_SIZE": "1"}, {"MASTER_ADDR": "x"}, {"LOCAL_RANK": "3"}])
+def test_one_process_needs_nothing_of_it(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert "one process holds the network" in run(tiny, *LENET, "--dry-run")
 
 
 @pytest.mark.parametrize(

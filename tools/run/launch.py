@@ -21,7 +21,7 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 from alexnet.shards.errors import InputError
 from alexnet.tools.command import StoppedError
 from alexnet.tools.interruption import INTERRUPTED, stop_signals
-from alexnet.tools.output import guard_output
+from alexnet.tools.output import guard_output, output_is_lost
 from alexnet.tools.run.stopping import STOPPING
 
 GRACE_SECONDS = 8
@@ -50,6 +50,7 @@ def launch(work: Callable[[], None], processes: int) -> None:
         try:
             while not workers.join(grace_period=GRACE_SECONDS):
                 pass
+            _told(endings)
         except ProcessExitedException as error:
             _told(endings)
             if heard or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
@@ -71,9 +72,11 @@ def _how(error: ProcessExitedException) -> str:
 
 
 def _told(endings: Any) -> None:
-    """Raise the error of the first process that said why it ended."""
+    """Raise the error of the first process that said why it ended, if it is to be said."""
     if not endings.empty():
         code, line = endings.get()
+        if not line:
+            raise SystemExit(code) from None
         raise (InputError(line) if code == _MISTAKE else StoppedError(line)) from None
 
 
@@ -86,12 +89,18 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
     try:
         work()
+        if output_is_lost():
+            endings.put((1, "standard output could not be written; the run itself is complete"))
     except InputError as error:
         endings.put((_MISTAKE, str(error)))
         sys.exit(_MISTAKE)
     except StoppedError as error:
         endings.put((1, str(error)))
         sys.exit(1)
+    except SystemExit as end:
+        if end.code == 1:  # whoever read the output has left
+            endings.put((1, ""))
+        raise
     except KeyboardInterrupt:  # which PyTorch would take for a good end
         sys.exit(INTERRUPTED)
     except Exception:

@@ -113,6 +113,35 @@ def test_a_run_without_validation_images_has_no_error_curve(tmp_path: Path) -> N
     assert [mark.get("class") for mark in curves.loss(records).iter("path")] == ["line one"]
 
 
+@pytest.mark.parametrize(
+    ("train", "validated", "result", "last_step", "steps_an_epoch"),
+    [
+        ({"steps": 0, "epochs": 5}, [30, 60], 150, 150, 30.0),
+        ({"steps": 150, "epochs": 90}, [60, 120, 150], None, 150, 60.0),
+        ({"steps": 150, "epochs": 90}, [150], 150, 150, None),  # it may have ended in the middle of an epoch
+        ({"steps": 0, "epochs": 5}, [], 150, 150, 30.0),
+        ({"steps": 0, "epochs": 5}, [], None, 140, None),
+    ],
+)
+def test_steps_and_epochs_do_not_depend_on_what_was_logged(
+    tmp_path: Path,
+    train: dict[str, int],
+    validated: list[int],
+    result: int | None,
+    last_step: int,
+    steps_an_epoch: float | None,
+) -> None:
+    """150 steps, of which the last that was logged is 140."""
+    (tmp_path / "settings.json").write_text(json.dumps({"net": {}, "train": train}))
+    val = {"val_loss": 1.0, "val_top1": 0.5, "val_top5": 0.5, "val_images": 7}
+    lines = [{"step": 140, "loss": 1.0}, *({"step": s, "epoch": e, **val} for e, s in enumerate(validated))]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if result:
+        (tmp_path / "result.json").write_text(json.dumps({"steps": result}))
+    records = read_records(tmp_path)
+    assert (records.last_step, records.steps_an_epoch) == (last_step, steps_an_epoch)
+
+
 def test_records_of_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run folder that can be read"):
         read_records(tmp_path)

@@ -1,0 +1,84 @@
+"""A run on a data set without validation images: nothing about validation is printed, recorded or drawn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from alexnet.tools.convert.build import build
+from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.model import main as model
+from alexnet.tools.train import main as train
+from tests.conftest import encode_picture
+from tests.integration.test_show_command import Page
+
+LENET = ("--arch", "lenet-5", "--device", "cpu", "--set", "train.batch_images=4")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training images of 2 classes, 28 px."""
+    root = tmp_path_factory.mktemp("no validation")
+    for label in range(2):
+        (root / "source" / f"class {label}").mkdir(parents=True)
+        for k in range(12):
+            (root / "source" / f"class {label}" / f"{k}.jpg").write_bytes(encode_picture(100 * label + k))
+    build(open_source(root / "source"), root / "set", ConvertSettings(size_px=28))
+    return root / "set"
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(train, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """30 steps, of which 20 are logged; with ten views at the end, for which there are no images."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, run(data, *LENET, "--epochs", 5, "--final-views", 10, "--tensorboard", "--out", out)
+
+
+def test_nothing_is_said_or_recorded_of_validation(trained: tuple[Path, str], data: Path) -> None:
+    from tests.integration.test_train_endings import scalars
+
+    out, printed = trained
+    assert [line for line in printed.splitlines() if "validation" in line] == [
+        f"data: {data} (given); 2 classes, 24 training and 0 validation images of 28 px"
+    ]
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 21))
+    assert not [name for record in records for name in record if name.startswith("val")]
+    assert json.loads((out / "result.json").read_text()).keys() == {"steps", "images_per_s"}
+    assert not [name for name in scalars(next((out / "tensorboard").iterdir())) if name.startswith("validation")]
+
+
+def test_the_page_has_no_error_but_the_steps_and_epochs_that_were(trained: tuple[Path, str], tmp_path: Path) -> None:
+    """30 steps: 20 were logged. Unfinished, the checkpoint has the number; without one, the log is all there is."""
+    out = Path(shutil.copytree(trained[0], tmp_path / "run"))
+    assert "30steps, 5 epochs" in (text := Page((out / "report.html").read_text()).text)
+    assert "top-1 error" not in text
+    assert "validation error" not in text
+    for gone, said in (("result.json", "30steps"), ("checkpoints", "20steps")):
+        shutil.rmtree(out / gone) if (out / gone).is_dir() else (out / gone).unlink()
+        assert CliRunner().invoke(model, ["report", str(out)]).exit_code == 0
+        assert said in Page((out / "report.html").read_text()).text
+
+
+def test_a_schedule_that_goes_by_validation_is_refused(data: Path, tmp_path: Path) -> None:
+    printed = run(data, *LENET, "--set", "schedule.kind=plateau", "--out", tmp_path / "run", code=2)
+    assert printed.startswith("Error: schedule.kind=plateau: the data set has no validation images")
+    assert not (tmp_path / "run").exists()
+
+
+def test_there_is_nothing_to_evaluate_on(trained: tuple[Path, str], data: Path) -> None:
+    result = CliRunner().invoke(model, ["evaluate", str(trained[0]), str(data)])
+    assert (result.exit_code, result.stderr) == (2, f"Error: {data}: has no validation images\n")
+
+
+def test_the_plan_does_not_speak_of_validating(data: Path) -> None:
+    assert "24 images from 1 shard; no validation images\n" in run(data, *LENET, "--epochs", 1, "--dry-run")
