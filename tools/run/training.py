@@ -123,7 +123,7 @@ def _finish(
     evaluations = {name: evaluation for name, evaluation in evaluations.items() if evaluation.of}
     for name, evaluation in evaluations.items():
         click.echo(f"{_SAID[name]}: {evaluation}")
-    result = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}
+    result = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items() if evaluation.images}
     folder.finish({"steps": trainer.step, "images_per_s": speed, **result})
 
 
