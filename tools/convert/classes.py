@@ -1,5 +1,6 @@
 """Take some classes of a source, in an order that the user gives: ImageNet-100, or classes called 0 to 100."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from alexnet.shards.manifest import SPLITS
 from alexnet.tools.convert.listing import Listing, Source, sizes_of
 from alexnet.tools.convert.sources.labels import printed, table_text
 
+_WNID = re.compile(r"n\d{8}\b")
+
 
 def select_classes(source: Source, path: Path) -> Source:
     """Return a source with the classes that a file names, one a line; the first has label 0.
 
-    A line is a class's name or, as in lists of WNIDs with their words, begins with it. Raises InputError for a name
+    A line is a class's name, or a WNID with words behind it. Raises InputError for a name
     that no class has, or that stands there twice.
     """
     label_of = {record.wnid: label for label, record in enumerate(source.classes)}
@@ -28,7 +31,8 @@ def select_classes(source: Source, path: Path) -> Source:
         name = printed(line.strip())
         if not name:
             continue
-        label = label_of.get(name, label_of.get(name.split()[0].rstrip(",:;")))
+        wnid = _WNID.match(name)
+        label = label_of.get(name, label_of.get(wnid[0]) if wnid else None)
         if label is None or label in chosen:
             what = (
                 "is no class of the source" if label is None else f"is named a second time, after line {chosen[label]}"

@@ -7,6 +7,7 @@ does not; metadata that nobody reads here are not unpacked; and a reason is the 
 import ctypes
 import io
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -91,12 +92,18 @@ def _readable(data: bytes) -> bytes:
 
 
 def _without_text(png: bytes) -> bytes:
-    """Leave out text and colour profile: Pillow unpacks them, and refuses a picture over more than 1 MB."""
+    """Leave out text and colour profile: Pillow unpacks them, and refuses a picture over more than 1 MB.
+
+    Raises UndecodableError if pixels are damaged, which Pillow does not check: a tail of zeros decodes as black.
+    """
     view = memoryview(png)
     kept, at = [view[: len(_PNG)]], len(_PNG)
     while at < len(png):
         end = at + 12 + int.from_bytes(view[at : at + 4])
-        if view[at + 4 : at + 8] not in _UNREAD_CHUNKS:
+        kind, checksum = bytes(view[at + 4 : at + 8]), int.from_bytes(view[end - 4 : end])
+        if kind == b"IDAT" and end <= len(png) and zlib.crc32(view[at + 4 : end - 4]) != checksum:
+            raise UndecodableError("PNG: the checksum of its pixels is wrong: damaged, or not downloaded to the end")
+        if kind not in _UNREAD_CHUNKS:
             kept.append(view[at:end])
         at = end
     return b"".join(kept)

@@ -53,6 +53,16 @@ def class_folders(parents: Iterable[Path], label_of: Mapping[str, int], below: s
     return sorted(found, key=lambda folder: (folder.label, folder.path))
 
 
+def refuse_linked(folders: Iterable[ClassFolder]) -> None:
+    """Refuse a folder that is there twice, by a link: as two classes, or for training and validation."""
+    seen: dict[tuple[int, int], Path] = {}
+    for folder in folders:
+        state = folder.path.stat()
+        other = seen.setdefault((state.st_dev, state.st_ino), folder.path)
+        if other != folder.path:
+            raise InputError(f"{folder.path}: is {other}, by a link, and would be read twice; delete the link")
+
+
 def read_train_folders(root: Path, folders: Sequence[ClassFolder], walk: Walk) -> tuple[Listing, int]:
     """List class folders by label, then name; and count what is ignored. Raises InputError if there is no image."""
     builder = ListingBuilder(in_folders=True)

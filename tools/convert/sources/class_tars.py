@@ -116,16 +116,18 @@ class _ClassTars:
         top = (entry for entry in entries if not folder_names(entry[0].rpartition(b"/")[0]))
         if doubtful and not first_image(path, top):
             self._doubtful |= dict.fromkeys(doubtful, where)
-        if not WNID.fullmatch(wnid):
-            self._check_names(where, wnid, entries)
+        self._check_names(where, wnid, entries)
         return entries
 
     def _check_names(self, where: str, wnid: str, entries: Sequence[Entry]) -> None:
         """Refuse images whose names carry other classes than the tar's: ends that are labels, or classes of others."""
+        sure = WNID.fullmatch(wnid)  # ImageNet-21k's files may be called by another WNID than their class's
         for entry in entries:
             name = entry[0].rpartition(b"/")[2]
             other = wnid_in(name)
-            if other and (is_labelled(name) or self._in_names.setdefault(other, wnid) != wnid):
+            if other in (None, wnid):
+                continue
+            if is_labelled(name) or (not sure and self._in_names.setdefault(other, wnid) != wnid):
                 raise InputError(f"{where}: its name says class {wnid}, and {name!r} in it {other}; {MEND}")
 
     def refuse_doubtful(self, label_of: Mapping[str, int]) -> None:

@@ -53,6 +53,12 @@ def contents(folder: Path) -> Contents:
     return Contents(folders=tuple(sorted(folders)), files=tuple(sorted(files)), ignored=ignored)
 
 
+def folders_in(folder: Path) -> list[str]:
+    """Return the visible sub-folders of a folder, sorted, without a look at its files, which may be thousands."""
+    with os.scandir(folder) as found:
+        return sorted(entry.name for entry in found if _is_folder(entry) and not is_junk(entry.name))
+
+
 def list_folder(folder: Path, on_entries: Callable[[int], None] = lambda _: None) -> tuple[list[Entry], int]:
     """List the regular files of a folder and of those below it, and count what is ignored.
 

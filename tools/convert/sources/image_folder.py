@@ -12,6 +12,7 @@ from alexnet.tools.convert.sources.class_folders import (
     class_folders,
     read_train_folders,
     read_val_folders,
+    refuse_linked,
     refuse_packed,
 )
 from alexnet.tools.convert.sources.folders import contents
@@ -57,6 +58,7 @@ def chosen(root: Path, train: Sequence[str], val: Sequence[str]) -> Layout:
         ]
         if inside:
             raise InputError(f"{option} {name}: {inside[0]} lies inside it and would be read twice; give folders apart")
+    folders = [root / folder.resolve().relative_to(root.resolve()) for folder in folders]
     at = len(train)
     return _layout(root, SplitFolders(train=tuple(folders[:at]), val=tuple(folders[at:])), " ".join(map(str, options)))
 
@@ -77,8 +79,10 @@ def _read(root: Path, splits: SplitFolders, walk: Walk) -> Source:
             raise InputError(
                 f"{folder}: its images have no labels; sort them into class folders as in {splits.train[0]}"
             )
-    train, ignored = read_train_folders(root, class_folders(splits.train, label_of), walk)
-    val, more = read_val_folders(root, class_folders(splits.val, label_of), walk)
+    train_folders, val_folders = (class_folders(folders, label_of) for folders in (splits.train, splits.val))
+    refuse_linked([*train_folders, *val_folders])
+    train, ignored = read_train_folders(root, train_folders, walk)
+    val, more = read_val_folders(root, val_folders, walk)
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,

@@ -26,6 +26,8 @@ from alexnet.tools.convert.sources.tar_labels import (
 from alexnet.tools.convert.sources.tars import Passed, folder_names, list_tar
 from alexnet.tools.convert.sources.walk import Walk
 
+_ARCHIVES = (b".tar", b".tar.gz", b".tgz", b".zip", b".7z", b".rar")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
@@ -117,6 +119,9 @@ def _parts(root: Path, tar: ImageTar, passed: Passed, walk: Walk) -> list[_Part]
     with path.open("rb") as file:
         entries = list_tar(path, file, f"{tar.names[-1]}.tar", passed, tar.start, tar.length, walk.advance)
     for entry in entries:
+        if entry[0].endswith(_ARCHIVES):
+            name = entry[0].decode("utf-8", "backslashreplace")
+            raise InputError(f"{path}: holds {name!r} beside images, which would be missed; unpack both")
         folders[folder_names(entry[0].rpartition(b"/")[0])].append(entry)
     parts: dict[SplitWord | None, _Part] = {}
     for folder, (split, depths) in part_splits(str(path), folders).items():

@@ -6,6 +6,7 @@ Both are turned into WNIDs at once: a WNID is the only key that means the same e
 import csv
 import io
 import os
+import re
 import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from alexnet.tools.convert.devkit import Devkit
 from alexnet.tools.convert.known import check_labels
 
 SOLUTION = "LOC_val_solution.csv"
+ANNOTATIONS = "val_annotations.txt"  # of tiny-imagenet-200
+_COPY = re.compile(r"(.+?)( \(\d\d?\)| \(copy( \d+)?\)| - Copy( \(\d+\))?| copy( \d+)?)")  # as file managers name them
 WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 """Files of lines `WNID words`, as Kaggle, Caffe and WordNet give them."""
 
@@ -65,6 +68,8 @@ def kaggle_labels(path: Path, words: Mapping[str, str]) -> ValLabels:
     try:
         for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
             image, answer = row.get("ImageId"), (row.get("PredictionString") or "").split()
+            if not (image or answer or any(row.values())) and "ImageId" in row:
+                continue  # as spreadsheets leave behind
             if not image or not answer:
                 raise csv.Error("has not the columns ImageId,PredictionString")
             if wnids.setdefault(image, answer[0]) != answer[0]:
@@ -87,9 +92,12 @@ def annotation_labels(path: Path, words: Mapping[str, str]) -> ValLabels:
     wnids: dict[str, str] = {}
     for number, line in enumerate(table_text(path).splitlines(), start=1):
         name, _, rest = line.partition("\t")
-        if not rest:
-            raise InputError(f"{path}: line {number} is no file name and WNID with a tab between; download it again")
-        wnids[PurePosixPath(name).stem] = rest.split("\t")[0].strip()
+        stem, wnid = PurePosixPath(name).stem, rest.split("\t")[0].strip()
+        if not line.strip():
+            continue
+        if not wnid or wnids.setdefault(stem, wnid) != wnid:
+            what = "gives an image a second label" if wnid else "is no file name and WNID with a tab between"
+            raise InputError(f"{path}: line {number} {what}; download it again")
     return ValLabels(where=path, wnids=wnids, classes=class_records(set(wnids.values()), words))
 
 
@@ -99,6 +107,7 @@ def class_records(names: Iterable[str], words: Mapping[str, str]) -> tuple[Class
     Raises InputError if two names cannot be told apart in print.
     """
     alike: dict[str, str] = {}
+    names = set(names)
     for name in sorted(names):
         seen = " ".join("".join(c for c in printed(name) if unicodedata.category(c) != "Cf").split())
         if alike.setdefault(seen, name) != name:
@@ -106,6 +115,12 @@ def class_records(names: Iterable[str], words: Mapping[str, str]) -> tuple[Class
                 f"two classes are called {seen!r} as far as print shows: {alike[seen]!a} and {name!a}; "
                 "rename one, or put their images into one folder"
             )
+    copies = [name for name in names if (copy := _COPY.fullmatch(name)) and copy[1] in names]
+    if copies:
+        raise InputError(
+            f"{min(copies)!r} looks like a copy of the class beside it, and its images would count twice, as another "
+            "class; move it away, or rename it"
+        )
     return tuple(ClassRecord(wnid=name, words=words.get(name, name)) for name in sorted(map(printed, alike.values())))
 
 

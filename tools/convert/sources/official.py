@@ -121,6 +121,8 @@ def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], pas
 
 def _notes(root: Path, has_val: bool, kit: Path | None) -> tuple[str, ...]:
     notes = [*size_notes(root)]
+    if not has_val and (root / "val").is_dir():
+        notes.append(f"the folder val is not read: {TRAIN_TAR} is there; unpack that, too, to have both")
     if not has_val:
         notes.append(f"no {VAL_TAR}: there will be no validation images")
     if kit is None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import naming
-from alexnet.tools.convert.sources.folders import Contents, contents
-from alexnet.tools.convert.sources.labels import WORD_FILES, printed
+from alexnet.tools.convert.sources.folders import Contents, contents, folders_in
+from alexnet.tools.convert.sources.labels import ANNOTATIONS, WORD_FILES, printed
 from alexnet.tools.convert.sources.sniff import is_image, spread
 from alexnet.tools.convert.sources.split_names import split_names, split_word
 
@@ -44,9 +44,9 @@ class SplitFolders:
             notes.append(f"not read: {_names(self.others)}")
         for folder in (*self.train, *self.val):
             inside = contents(folder)
-            loose = [printed(name) for name in inside.files if name not in WORD_FILES] if inside.folders else []
+            loose = set(inside.files if inside.folders else ()) - {*WORD_FILES, ANNOTATIONS}
             where = f" beside the class folders of {printed(folder.name)} and without a class, so not read"
-            notes.append(naming("file lies", "files lie", where, loose))
+            notes.append(naming("file lies", "files lie", where, sorted(map(printed, loose))))
         return [note for note in notes if note]
 
     def command(self, root: Path) -> str:
@@ -122,14 +122,13 @@ def command(root: Path, train: Sequence[str], val: Sequence[str] = ()) -> str:
 def refuse_what_is_no_class(root: Path, as_it_is: str) -> None:
     """Refuse sub-folders of `root` that may be splits, or wrap the classes or splits, or hold something beside them.
 
-    Looked at are all names, and what lies in some of the folders. `as_it_is`: the command that takes all for classes.
+    Looked at are all names of folders, and images in some. `as_it_is`: the command that takes all for classes.
     """
     folders = contents(root).folders
-    telling = [name for name in folders if name == root.name or split_word(name) or NO_CLASS.fullmatch(name)]
-    inside = {name: contents(root / name) for name in (*spread(folders), *telling)}
+    inside = {name: contents(root / name) for name in spread(folders)}
     problem = (
         _named_like_splits(root, folders)
-        or next((found for name in inside if (found := _wraps(root / name, folders, inside[name]))), "")
+        or next((found for name in folders if (found := _wraps(root / name, folders))), "")
         or _repeated(root, inside)
         or _alone_with_images(root, inside)
     )
@@ -140,20 +139,21 @@ def refuse_what_is_no_class(root: Path, as_it_is: str) -> None:
 def _named_like_splits(root: Path, folders: Sequence[str]) -> str:
     named = split_names(folders)
     unlikely = [name for name, word in named.items() if word != "train" and name != "valid"]
-    if len(set(named.values())) > 1 or (unlikely and holds_images(root / unlikely[0])):
+    if len(set(named.values())) > 1 or any(holds_images(root / name) for name in unlikely):
         return (
             f"{root}: not taken for classes: {_names(named)}, which are names of splits; and no folder of training "
             "images with class folders is there; sort them into train/CLASS and val/CLASS"
         )
     things = [name for name in folders if NO_CLASS.fullmatch(name)]
-    if len(things) > 1 and any(holds_images(root / name) for name in things):
+    if len(things) > (len(folders) > 1) and any(holds_images(root / name) for name in things):
         return f"{root}: not taken for classes: {_names(things)}, which name none; give the folder of class folders"
     return ""
 
 
-def _wraps(folder: Path, beside: Sequence[str], inside: Contents) -> str:
-    splits, classes = split_names(inside.folders), set(inside.folders) & (set(beside) - {folder.name})
-    if len(set(splits.values())) > 1:
+def _wraps(folder: Path, beside: Sequence[str]) -> str:
+    inside = folders_in(folder)
+    splits, classes = split_names(inside), set(inside) & (set(beside) - {folder.name})
+    if set(splits.values()) - {"train"}:
         return f"{folder}: holds {_names(splits)}; put splits above classes, as train/CLASS, or give {folder}"
     if classes:
         return f"{folder}: its folders ({_names(sorted(classes))}) are called like classes beside it; move it away"
@@ -164,11 +164,16 @@ def _repeated(root: Path, inside: dict[str, Contents]) -> str:
     """Find folders without images of their own whose sub-folders have the same names: those are the classes."""
     if any(holds_images(root / name, depth=0) for name in inside):
         return ""
+    names = list(inside)
+    while len({tuple(found.folders) for found in inside.values()}) == 1 == len(inside[names[0]].folders):  # `images`
+        names = [f"{name}/{found.folders[0]}" for name, found in inside.items()]
+        inside = {name: contents(root / name) for name in names}
+        if any(found.files for found in inside.values()):
+            return ""
     times = Counter(below for found in inside.values() for below in found.folders)
     again = sorted(below for below, n in times.items() if n > 1)
     if len([below for below in again if any(holds_images(root / name / below, depth=0) for name in inside)]) < 2:
         return ""
-    names = list(inside)
     return (
         f"{root}: its folders ({_names(names)}) hold no images of their own and sub-folders of the same names "
         f"({_names(again)}); if they are splits: {command(root, names[:1], names[1:2])}"

@@ -23,6 +23,8 @@ from alexnet.tools.convert.sources.walk import Walk
 
 _SIDECARS = {".cls", ".json", ".txt"}
 _FIRST_MEMBERS = 8
+_OTHERWISE = re.compile(r".*(\.TAR|\.Tar|\.tar\.(part|partial|crdownload|download|aria2|tmp|filepart))")
+_ARCHIVES = (".zip", ".7z", ".rar")
 _PACKED = re.compile(r"(.+)\.(tar\.(gz|bz2|xz|zst|lz4)|tgz|tbz2|txz)")
 
 
@@ -70,12 +72,18 @@ def _compressed(folder: Path, inside: Contents) -> list[str]:
     packed = {match[1]: match[0] for match in map(_PACKED.fullmatch, inside.files) if match}
     left = [stem for stem in packed if stem not in stems]
     splits = split_names([*left, *stems])
+    unfinished = [name for name in inside.files if _OTHERWISE.fullmatch(name)]
+    if stems and unfinished:
+        raise InputError(
+            f"{folder / unfinished[0]}: looks like a tar under another name, or one not downloaded to the end, "
+            f"and its images would be missed beside {len(stems):,} tars; finish it, call it .tar, or move it away"
+        )
     for stem in left:
         if WNID.fullmatch(stem) or splits.get(stem, "test") != "test" or are_parts([stem, *stems]):
             path = folder / packed[stem]
             said = what_is(path) or "cannot be read; unpack it"
             raise InputError(f"{path}: {said}; there are {len(stems):,} tars beside it, and its images would be missed")
-    return [packed[stem] for stem in left]
+    return [*(packed[stem] for stem in left), *(name for name in inside.files if name.endswith(_ARCHIVES))]
 
 
 def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:

@@ -51,6 +51,16 @@ def named_tars(root: Path, tars: Sequence[ImageTar]) -> list[ImageTar]:
     own = {tar.names for tar in tars if len(tar.names) - 1 in said[tar.names][1]}  # the tar's own name says no split
     stems = {names[-1] for names in own}
     classes = set() if len(stems) == 1 or are_parts(stems) else stems
+    above: dict[str, set[str]] = {}
+    for names in own:
+        if len(names) > 1 and not said[names][0]:
+            above.setdefault(names[-1], set()).add(names[-2])
+    twice = next((stem for stem, parents in above.items() if len(parents) > 1 and not are_parts(parents)), None)
+    if twice is not None:
+        raise InputError(
+            f"{root}: {twice}.tar is in {' and in '.join(sorted(above[twice]))}, which may be splits; call these train "
+            "and val, or unpack them"
+        )
     named = []
     for tar in tars:
         stem = tar.names[-1]

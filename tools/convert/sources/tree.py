@@ -21,9 +21,11 @@ from alexnet.tools.convert.sources.class_folders import (
     read_flat_folder,
     read_train_folders,
     read_val_folders,
+    refuse_linked,
 )
 from alexnet.tools.convert.sources.folders import contents
 from alexnet.tools.convert.sources.labels import (
+    ANNOTATIONS,
     SOLUTION,
     WORD_FILES,
     ValLabels,
@@ -41,7 +43,6 @@ from alexnet.tools.convert.sources.walk import Walk
 
 _WNID = re.compile(r"n\d{8}")
 _VAL_IMAGE = re.compile(r"ILSVRC2012_val_\d{8}\.")
-_ANNOTATIONS = "val_annotations.txt"  # of tiny-imagenet-200
 _IMAGES = "images"  # the folder of a class, and of val, that tiny-imagenet-200 keeps them in
 
 ValForm = Literal["class folders", "flat", "archive", "none"]
@@ -66,7 +67,7 @@ class Tree:
     @property
     def annotations(self) -> Path:
         """Return tiny-imagenet's table of validation labels, which need not be there."""
-        return self.val / _ANNOTATIONS
+        return self.val / ANNOTATIONS
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -127,9 +128,9 @@ def _read(tree: Tree, walk: Walk) -> Source:
     classes = _classes(tree, form, labels)
     label_of = {record.wnid: label for label, record in enumerate(classes)}
     tiny = _is_tiny(tree)
-    train, ignored = read_train_folders(
-        tree.root, class_folders(tree.splits.train, label_of, _IMAGES if tiny else ""), walk
-    )
+    train_folders = class_folders(tree.splits.train, label_of, _IMAGES if tiny else "")
+    refuse_linked([*train_folders, *(class_folders(tree.splits.val, label_of) if form == "class folders" else ())])
+    train, ignored = read_train_folders(tree.root, train_folders, walk)
     val, more = _read_val(tree, form, labels, label_of, walk)
     members: dict[Split, Listing] = {"train": train, "val": val}
     title = "tiny-imagenet-200" if tiny else tree.title
@@ -153,6 +154,11 @@ def _is_tiny(tree: Tree) -> bool:
 def _val_form(tree: Tree) -> ValForm:
     found = contents(tree.val) if tree.val.is_dir() else None
     if tree.annotations.is_file() and found is not None and _IMAGES in found.folders:
+        if len(found.folders) > 1:
+            raise InputError(
+                f"{tree.val}: holds class folders beside {_IMAGES}: sorting them was interrupted; finish it, and "
+                f"delete {_IMAGES}, or unpack the archive again"
+            )
         return "flat"
     if found is None or not (found.folders or found.files):
         return "archive" if (tree.tables / VAL_TAR).is_file() else "none"
