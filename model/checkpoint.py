@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from alexnet.model.weights_file import in_utf8
 from alexnet.shards.errors import InputError
 
 PROGRESS = "progress.json"
@@ -70,10 +71,11 @@ def load_checkpoint(path: Path, wanted: Mapping[str, Tensor] | None = None) -> C
     whole and on the CPU, whatever the layout that wrote them.
     """
     progress = read_progress(path)
+    tensors = _empty(path) if wanted is None else dict(wanted)
     silence_one_process()
     try:
-        tensors = _empty(path) if wanted is None else dict(wanted)
-        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+        with in_utf8(path) as folder:
+            load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     except (Exception, CheckpointException) as error:  # the latter is no Exception; safetensors has a class of its own
         raise damaged(path, first_failure(error)) from None
     return Checkpoint(step=progress.pop("step"), tensors=tensors, progress=progress)
@@ -128,7 +130,8 @@ def _empty(path: Path) -> dict[str, Tensor]:
 def _metadata(path: Path) -> dict[str, Tensor]:
     """Return each tensor's shape and type, as a tensor without memory."""
     try:
-        stored = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+        with in_utf8(path) as folder:
+            stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     except Exception as error:  # safetensors raises its own error class for a damaged header
         raise damaged(path, error) from None
     return {

@@ -28,6 +28,8 @@ class Evaluation:
     views: int = 1
 
     def __str__(self) -> str:
+        if not self.images:
+            return f"none of {self.of:,} images could be used"
         once = ", each once" if self.images == self.of else ""
         views = f", {self.views} views" if self.views > 1 else ""
         return f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%} ({self.images:,}/{self.of:,} images{once}{views})"

@@ -97,8 +97,8 @@ class Metrics:
             sink.step(step)
 
     def evaluated(self, step: int, epoch: int, evaluation: Evaluation) -> None:
-        """Pass a validation on, if the data set has images for one."""
-        for sink in self._sinks if evaluation.of else ():
+        """Pass a validation on, if it saw images: without any there are no figures."""
+        for sink in self._sinks if evaluation.images else ():
             sink.evaluation(step, epoch, evaluation)
 
     @contextmanager

@@ -93,9 +93,11 @@ class Schedule:
             return 1.0
         return min((factor for epochs, factor in _RUN_145_FIRST_LAYER.items() if self._epochs >= epochs), default=1.0)
 
-    def after_epoch(self, validation_error: float) -> None:
-        """Count an epoch, and take its validation error, 0 to 1, into account."""
+    def after_epoch(self, validation_error: float | None) -> None:
+        """Count an epoch, and take its validation error, 0 to 1, into account; None where no image was seen."""
         self._epochs += 1
+        if validation_error is None:
+            return
         if validation_error < self._best_error:
             self._best_error, self._stalled_epochs = validation_error, 0
             return

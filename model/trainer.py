@@ -131,7 +131,7 @@ class Trainer:
         except StopRequestedError:
             save()
             raise
-        self.schedule.after_epoch(1.0 - self.last_validation.top1)
+        self.schedule.after_epoch(1.0 - self.last_validation.top1 if self.last_validation.images else None)
         metrics.evaluated(self.step, self.epoch, self.last_validation)
         self.epoch += 1
         self.validation_due = False

@@ -5,6 +5,7 @@ uses, is a pickle: it is read by PyTorch's restricted reader, which makes tensor
 """
 
 import json
+import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -65,6 +66,21 @@ def write_state_dict(file: Path, weights: Weights) -> None:
 
 
 @contextmanager
+def in_utf8(path: Path) -> Iterator[Path]:
+    """Give a path to a file or folder that safetensors opens: of names, it takes UTF-8 alone."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            yield Path(f"/proc/self/fd/{opened}")
+        finally:
+            os.close(opened)
+    else:
+        yield path
+
+
+@contextmanager
 def _replacing(file: Path) -> Iterator[Path]:
     """Give a file to write beside another, which it replaces if all went well."""
     partial = file.with_name(f"{file.name}.partial")
@@ -77,7 +93,7 @@ def _replacing(file: Path) -> Iterator[Path]:
 
 def _read_safetensors(file: Path) -> Weights:
     try:
-        with safe_open(file, framework="pt") as opened:
+        with in_utf8(file) as path, safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dictionary)
         about = json.loads(metadata.get(_ABOUT, "{}"))

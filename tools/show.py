@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from alexnet.shards.errors import InputError, one_line
-from alexnet.tools.command import one_line_errors
+from alexnet.shards.errors import InputError
+from alexnet.tools.command import one_line_errors, tell
 
 _DEFAULT_IMAGES = 12
 
@@ -40,7 +40,7 @@ def show(data: Path, out: Path | None, images: int) -> None:
     found = survey(data, images)
     for file, content in ((html, page(found).encode("utf-8", "backslashreplace")), (png, contact_png(found))):
         _write(file, content)
-        click.echo(one_line(f"{file}: {len(content) / 1e6:,.1f} MB"))
+        tell(f"{file}: {len(content) / 1e6:,.1f} MB")
 
 
 def _check_out(html: Path, data: Path, *, given: bool) -> None:

@@ -82,3 +82,19 @@ def test_there_is_nothing_to_evaluate_on(trained: tuple[Path, str], data: Path) 
 
 def test_the_plan_does_not_speak_of_validating(data: Path) -> None:
     assert "24 images from 1 shard; no validation images\n" in run(data, *LENET, "--epochs", 1, "--dry-run")
+
+
+def test_validation_images_of_which_none_can_be_used_give_no_figures(official: Path, tmp_path: Path) -> None:
+    """Nor do they lower the rate, as an error of 100% would."""
+    data, out = tmp_path / "set", tmp_path / "run"
+    build(open_source(official), data, ConvertSettings(size_px=28, shard_images=10, seed=7))
+    for shard in (data / "val").glob("*.tar"):
+        shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\0\0\0"))
+    rule = ("--set", "stream.on_error=skip", "--set", "schedule.kind=plateau", "--set", "schedule.patience_epochs=1")
+    printed = run(data, *LENET, *rule, "--epochs", 3, "--out", out)
+    assert "\nvalidation: none of 7 images could be used\n" in printed
+    assert "validation loss" not in printed
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert {record["lr"] for record in records} == {records[0]["lr"]}
+    assert "val_loss" not in records[-1]
+    assert json.loads((out / "result.json").read_text()).keys() == {"steps", "images_per_s"}

@@ -8,11 +8,10 @@ import os
 import shutil
 from pathlib import Path
 
-import click
-
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
+from alexnet.tools.command import tell
 from alexnet.tools.data import find_data
 
 IMAGES, CLASSES, SEED = 50_000, 1_000, 2012
@@ -39,7 +38,7 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
     if short := _no_room(folder.parent, images):
         return bundled, f"the bundled images, as {short}"
     cores = usable_cores()
-    click.echo(
+    tell(
         f"no DATA was given: drawing {images:,} images into {folder}, once; about {images * _IMAGE_BYTES / 1e9:.1f} GB "
         f"and {images / _CORE_IMAGES_PER_S / cores / 60:.1f} minutes (--quick takes the bundled 100 images instead)",
         err=True,

@@ -20,7 +20,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.bench.comparable import CPU, WALL, Compared, comparable
 from alexnet.tools.bench.measuring.console import console
 from alexnet.tools.bench.schema import read_report
-from alexnet.tools.command import StoppedError
+from alexnet.tools.command import StoppedError, tell
 
 _ERROR = 0.05  # chance of one false alarm or more, if nothing changed
 RUN_TO_RUN = 0.02
@@ -61,7 +61,7 @@ def run_diff(file_a: Path, file_b: Path, max_slowdown: float, run_to_run: float 
     if a["conditions"].get("manifest") != b["conditions"].get("manifest"):
         raise InputError(f"{file_b}: was measured on other data than {file_a}; measure both on the same")
     for line in differing(a["conditions"], b["conditions"]):
-        click.echo(line)
+        tell(line)
     rows_a, rows_b = comparable(a), comparable(b)
     by = CPU if _by_cpu(a, [*rows_a, *rows_b]) else WALL
     found = changes(rows_a, rows_b, max_slowdown, by, run_to_run)

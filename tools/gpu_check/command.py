@@ -32,7 +32,7 @@ import alexnet
 from alexnet.pipeline.decoders.jpeg_engine import JpegEngine, query_jpeg_engine
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.command import Program, one_line_errors
+from alexnet.tools.command import Program, one_line_errors, tell
 from alexnet.tools.data import find_data
 from alexnet.tools.machine import Machine, describe_machine
 
@@ -118,13 +118,14 @@ def main(data: Path | None, out: Path, quick: bool) -> None:
         raise InputError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
     faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True, file=2)  # a GPU that hangs raises nothing
     report = Report(machine=describe_machine(), jpeg_engine=query_jpeg_engine())
-    click.echo("\n".join([*report.machine.lines(), f"data: {folder} ({why})"]))
+    for line in (*report.machine.lines(), f"data: {folder} ({why})"):
+        tell(line)
     for section in _sections(report, folder, quick=quick):
         _run(section, report)
         report.write(out / RESULT_NAME)
     faulthandler.cancel_dump_traceback_later()
     _print(report)
-    click.echo(f"{out / RESULT_NAME}: {len(report.rows)} rows in {report.seconds:.0f} s")
+    tell(f"{out / RESULT_NAME}: {len(report.rows)} rows in {report.seconds:.0f} s")
     if report.failed:
         raise SystemExit(1)
 

@@ -84,7 +84,8 @@ def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: b
     try:
         if mean_image:
             _replace(run / MEAN_IMAGE_NAME, (data / MEAN_IMAGE_NAME).read_bytes())
-        _replace(run / DATA_NAME, (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+        _replace(run / DATA_NAME, text.encode("utf-8", "backslashreplace"))  # of a path that is no UTF-8: JSON's escape
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}; the run folder needs it for what comes after") from None
 

@@ -10,6 +10,7 @@ from alexnet.model.networks.settings import drawing_of
 from alexnet.model.placement import Placement
 from alexnet.model.traffic import describe_layout
 from alexnet.shards.manifest import Manifest
+from alexnet.tools.command import tell
 from alexnet.tools.run.assembly import total_steps
 from alexnet.tools.run.settings import RunSettings
 from alexnet.tools.run.streams import Streams
@@ -42,7 +43,7 @@ def dry_run(data: Path, settings: RunSettings, placement: Placement, manifest: M
     for section, values in settings.as_json().items():
         for key, value in values.items():
             click.echo(f"{section}.{key} = {_written(value)}")
-    click.echo(f"data: {data}; {streams.describe(manifest)}")
+    tell(f"data: {data}; {streams.describe(manifest)}")
     for line in describe_run(settings, streams, placement):
         click.echo(line)
     need = memory_need(settings.net, placement, settings.augment.crop_px)

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import click
 import torch
 
 from alexnet.model.batches import BatchSource
@@ -19,6 +18,7 @@ from alexnet.model.ranks import Ranks
 from alexnet.model.stopping import StopRequestedError
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
+from alexnet.tools.command import tell
 from alexnet.tools.run.run_folder import RunFolder
 
 _RUN = "run"
@@ -47,7 +47,7 @@ class Saving:
         if self._folder:
             self._folder.cut_metrics(trainer.step, trainer.epoch)
             continued = f", continued from step {trainer.step:,}" if newest else ""
-            click.echo(f"run folder: {self._folder.path}{continued}")
+            tell(f"run folder: {self._folder.path}{continued}")
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Begin to write the whole network's checkpoint. Raises CheckpointError if the one before was not written."""
@@ -72,7 +72,7 @@ class Saving:
                 self._check(path, wanted)
                 return path
             except InputError as error:
-                click.echo(f"checkpoint passed over: {error}", err=True)
+                tell(f"checkpoint passed over: {error}", err=True)
         return None
 
     def _check(self, path: Path, wanted: dict[str, torch.Size]) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-import click
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -26,6 +25,7 @@ from alexnet.model.weights_file import Weights, read_weights
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.finish import Finish, finish_of
 from alexnet.shards.errors import InputError
+from alexnet.tools.command import tell
 from alexnet.tools.run.data_record import DataRecord, read_data_record, read_mean_image
 
 Component = TypeVar("Component", NetSettings, AugmentSettings)
@@ -98,7 +98,7 @@ def newest_in(path: Path) -> Path:
         try:
             read_progress(candidate)
         except InputError as error:
-            click.echo(f"passed over: {error}", err=True)
+            tell(f"passed over: {error}", err=True)
         else:
             return candidate
     raise InputError(f"{path}: holds no checkpoint yet; the run writes its first after an epoch, or as it is set")

@@ -15,6 +15,7 @@ from alexnet.model.ranks import started
 from alexnet.model.stopping import Stop
 from alexnet.model.trainer import Trainer
 from alexnet.shards.manifest import read_manifest
+from alexnet.tools.command import tell
 from alexnet.tools.data import find_data
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.assembly import build_trainer, place, start_from
@@ -65,10 +66,10 @@ def run_training(options: TrainOptions) -> None:
             out = folder_of(options, data, settings)
             folder = RunFolder(out, description, overwrite=options.overwrite, resume=options.resume)
             keep_data_record(folder.path, data, manifest, mean_image=settings.augment.mean == "image")
-            click.echo(f"data: {data} ({why}); {streams.describe(manifest)}")
+            tell(f"data: {data} ({why}); {streams.describe(manifest)}")
             click.echo("\n".join(describe_run(settings, streams, placement)))
             if start:
-                click.echo(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
+                tell(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
         saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints)
         with ending_in_words(trainer, settings):
             saving.continue_from_newest(trainer, streams.train)
@@ -122,7 +123,7 @@ def _finish(
     evaluations = {name: evaluation for name, evaluation in evaluations.items() if evaluation.of}
     for name, evaluation in evaluations.items():
         click.echo(f"{_SAID[name]}: {evaluation}")
-    result = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items()}
+    result = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items() if evaluation.images}
     folder.finish({"steps": trainer.step, "images_per_s": speed, **result})
 
 

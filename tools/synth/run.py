@@ -10,7 +10,8 @@ from typing import Literal
 import click
 
 from alexnet.shards.cores import usable_cores
-from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.errors import InputError
+from alexnet.tools.command import tell
 from alexnet.tools.convert.build import BuildOptions, Progress, build, job_of
 from alexnet.tools.convert.claim import is_complete, locked, refuse_early
 from alexnet.tools.convert.plan import ConvertSettings
@@ -100,7 +101,7 @@ def _draw_shards(root: Path, settings: SynthSettings, shard_settings: ConvertSet
         say(**outcome.as_event())
     else:
         for line in outcome.lines():
-            click.echo(one_line(line))
+            tell(line)
 
 
 def _draw_archives(root: Path, settings: SynthSettings, options: SynthOptions) -> None:
@@ -128,11 +129,11 @@ def _draw_archives(root: Path, settings: SynthSettings, options: SynthOptions) -
     if options.as_json:
         say(event="complete", root=str(root), layout="official", seconds=round(seconds, 3) if made else None)
     elif not made:
-        click.echo(f"{root} was already complete; nothing to do")
+        tell(f"{root} was already complete; nothing to do")
     else:
         size = sum(path.stat().st_size for path in root.iterdir())
         earlier = f" ({total - here:,} more by an earlier call)" if here < total else ""
-        click.echo(
+        tell(
             f"{root} is complete: {size / 1e9:,.2f} GB in ILSVRC-2012's layout; {here:,} images{earlier} in "
             f"{seconds:,.1f} s, {here / seconds:,.0f} images/s; `alexnet-prep shard {root}` makes shards of it"
         )

@@ -106,6 +106,9 @@ def test_an_unread_test_set_beside_val_is_mentioned(tmp_path: Path, picture: Pic
 
 def test_several_sets_that_could_be_meant_are_named(tmp_path: Path, picture: Picture) -> None:
     write_classes([tmp_path / name for name in ("train_images", "training", "val")], picture)
+    write_classes([tmp_path / "letters" / name for name in ("train_a", "train_b")], picture)
+    with pytest.raises(InputError, match=r"train_a, train_b may each be the split that is meant"):
+        open_source(tmp_path / "letters")
     with pytest.raises(InputError, match=r"train_images, training may each be .*--train train_images --val DIR"):
         open_source(tmp_path)
     write_classes([tmp_path / "train"], picture)
@@ -159,6 +162,8 @@ def test_splits_hidden_among_classes_are_refused(tmp_path: Path, picture: Pictur
         ("bus", "car", "train"),
         ("bullet_train", "steam train", "test_tube", "valve"),
         ("valid", "invalid"),
+        ("mask", "no mask"),
+        ("images", "drawings"),
         ("train_station", "testes", "trainers"),
         ("n01440764", "validation stamp"),
     ],
@@ -178,7 +183,7 @@ def test_a_folder_around_the_classes_is_no_class(tmp_path: Path, picture: Pictur
         open_source(tmp_path / "a")
     for name in ("images", "annotations"):
         write_files(tmp_path / "b" / name, {f"{name}.jpg": picture(1)})
-    with pytest.raises(InputError, match="not taken for a class: annotations, images, which names no class"):
+    with pytest.raises(InputError, match="not taken for classes: annotations, images, which name none"):
         open_source(tmp_path / "b")
     assert set(found(tmp_path / "b", (".",))["train"].values()) == {"images", "annotations"}
 

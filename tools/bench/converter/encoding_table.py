@@ -2,17 +2,17 @@
 
 from typing import Any
 
-import click
 from rich import box
 from rich.table import Table
 
 from alexnet.tools.bench.measuring.console import console
+from alexnet.tools.command import tell
 
 
 def print_encoding(report: dict[str, Any]) -> None:
     """Print a line for each way to encode, beside the default."""
     c = report["conditions"]
-    click.echo(
+    tell(
         f"{c['source']}: {c['images']:,} images of {c['size_px']} px, windows of {c['crop_px']} px, one thread by CPU "
         f"time, {c['rounds']} rounds"
     )

@@ -6,11 +6,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from alexnet.tools.command import tell
+
 
 def print_prep(report: dict[str, Any]) -> None:
     """Print a table of speeds, one of what a second call costs, and the largest worker."""
     c, bound = report["conditions"], report["bound_images_per_s_a_core"]
-    click.echo(f"{c['source']}: {c['images']:,} images, {c['rounds']} rounds, {c['cores']} cores, Pillow {c['pillow']}")
+    tell(f"{c['source']}: {c['images']:,} images, {c['rounds']} rounds, {c['cores']} cores, Pillow {c['pillow']}")
     table = Table("", "images/s", "min", "max", "share of the bound, a core")
     table.add_row("bound: one core, decode + resize + encode", *_figures(bound), "")
     for row in report["rows"]:

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from alexnet.tools.bench.measuring.console import console
+from alexnet.tools.command import tell
 
 _CAPTION = (
     "all cores busy: images/s by CPU time. of its limit: by wall time / by CPU time. others: what they kept busy of "
@@ -41,9 +42,7 @@ def print_dataloader(report: dict[str, Any]) -> None:
 def _print_conditions(c: dict[str, Any]) -> None:
     machine = c["machine"]
     cached = "not known" if c["cached"] is None else f"{c['cached']:.0%}"
-    click.echo(
-        f"data: {c['data']} ({c['why']}), {c['split']}, {c['images']:,} images of {c['bytes_per_image']:,} bytes"
-    )
+    tell(f"data: {c['data']} ({c['why']}), {c['split']}, {c['images']:,} images of {c['bytes_per_image']:,} bytes")
     click.echo(f"      manifest {c['manifest'][:16]}, in the system's cache: {cached}")
     click.echo(f"CPU: {machine['cpu']}, {c['cores']} cores, governor {c['governor']}; {machine['system']}")
     if c["device"] == "cuda" and machine["gpu"]:

@@ -31,6 +31,6 @@ def write_figures(file: Path | None, text: str) -> None:
     if file is None:
         return
     try:
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StoppedError(f"{file}: cannot be written ({error.strerror}); the figures above are complete") from None

@@ -12,6 +12,7 @@ from alexnet.tools.bench.measuring.rounds import Measured
 from alexnet.tools.bench.networks.model_report import network_row
 from alexnet.tools.bench.networks.model_table import network_table, print_machine, print_missing, ratio_table
 from alexnet.tools.bench.schema import SCHEMA
+from alexnet.tools.command import tell
 
 _SMALL = 0.03  # of a rate: what is less was not measured
 
@@ -114,7 +115,7 @@ def _ratios(real: list[dict[str, Any]], limits: list[dict[str, Any]], device: st
 def print_train(report: dict[str, Any]) -> None:
     """Print conditions, rows, ratios, and where the images went."""
     c = report["conditions"]
-    click.echo(f"data: {c['data']} ({c['why']}), {c['images']:,} images of {c['bytes_per_image']:,} bytes")
+    tell(f"data: {c['data']} ({c['why']}), {c['images']:,} images of {c['bytes_per_image']:,} bytes")
     print_machine(c)
     for row in report["limits"]:
         if row["name"] == "loader":

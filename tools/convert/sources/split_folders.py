@@ -19,9 +19,8 @@ from alexnet.tools.convert.sources.sniff import is_image, spread
 from alexnet.tools.convert.sources.split_names import split_names, split_word
 
 _FIRST = ("train", "val", "valid", "validation", "test")  # of several names for one split, the one that is taken
-NO_CLASS = re.compile(
-    "(jpeg)?images?|imgs?|annotations?|labels?|masks?", re.IGNORECASE
-)  # folders beside or above classes
+NO_CLASS = re.compile("(jpeg)?images?|imgs?|annotations?|labels?|masks?", re.IGNORECASE)
+"""Names of what lies beside or above classes."""
 _FILES_A_CLASS = 3
 _SHOWN = 5
 
@@ -146,11 +145,9 @@ def _named_like_splits(root: Path, folders: Sequence[str]) -> str:
             f"{root}: not taken for classes: {_names(named)}, which are names of splits; and no folder of training "
             "images with class folders is there; sort them into train/CLASS and val/CLASS"
         )
-    things = [name for name in folders if NO_CLASS.fullmatch(name) and holds_images(root / name)]
-    if things and len(folders) > 1:
-        return (
-            f"{root}: not taken for a class: {_names(things)}, which names no class; give the folder of class folders"
-        )
+    things = [name for name in folders if NO_CLASS.fullmatch(name)]
+    if len(things) > 1 and any(holds_images(root / name) for name in things):
+        return f"{root}: not taken for classes: {_names(things)}, which name none; give the folder of class folders"
     return ""
 
 

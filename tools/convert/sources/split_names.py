@@ -31,8 +31,8 @@ _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 def split_names(names: Iterable[str]) -> dict[str, SplitWord]:
     """Return which of some names that stand side by side are those of splits, and of which.
 
-    Case, numbers and words such as `set` or `images` do not count. Where a name says more, as `seg_train` does, another
-    has to say the same of another split. A `Train` among classes is returned, too.
+    Case, numbers, single letters and words such as `set` or `images` do not count. Where a name says more, as
+    `seg_train` does, another has to say the same of another split. A `Train` among classes is returned, too.
     """
     found = {name: parted for name in names if (parted := _parted(name))}
     sides: dict[tuple[str, ...], set[SplitWord]] = {}
@@ -54,5 +54,5 @@ def _parted(name: str) -> tuple[SplitWord, tuple[str, ...]] | None:
     at = next((i for i, word in enumerate(words) if word), None)
     if at is None:
         return None
-    rest = (part for i, part in enumerate(parts) if i != at and not re.fullmatch(_KIND_OF_THING, part))
+    rest = (part for i, part in enumerate(parts) if i != at and not re.fullmatch(f"{_KIND_OF_THING}|.", part))
     return words[at], tuple(rest)  # type: ignore[return-value]  # at is where one is

@@ -78,7 +78,7 @@ def are_parts(stems: Collection[str]) -> bool:
 
 def _tells_nothing(word: str) -> bool:
     """Say whether a word in a tar's name is about tars or pictures, and not about what is in them."""
-    return bool(_PART.fullmatch(word) or split_word(word) or split_names([f"train {word}"]))
+    return bool(_PART.fullmatch(word) or split_word(word) or (len(word) > 1 and split_names([f"train {word}"])))
 
 
 def part_splits(where: str, paths: Iterable[Names]) -> dict[Names, tuple[SplitWord | None, tuple[int, ...]]]:

@@ -3,13 +3,12 @@
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-import click
-
 from alexnet.model.networks.figures import figures
 from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
+from alexnet.tools.command import tell
 from alexnet.tools.run.data_record import read_data_record
 from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report import era, filters, guesses
@@ -23,10 +22,10 @@ REPORT_NAME = "report.html"
 def report_after(run: Path) -> None:
     """Write the report of a run that has just ended. Whatever goes wrong is a line of warning: the run is done."""
     try:
-        click.echo(f"report: {write_report(run)}")
+        tell(f"report: {write_report(run)}")
     except (Exception, KeyboardInterrupt) as error:  # a picture of the run must not cost the run
         reason = " ".join(str(error).split()) or type(error).__name__
-        click.echo(f"warning: no report was written ({reason}); `alexnet-model report {run}` tries again", err=True)
+        tell(f"warning: no report was written ({reason}); `alexnet-model report {run}` tries again", err=True)
 
 
 def write_report(run: Path, data: Path | None = None) -> Path:
@@ -39,7 +38,7 @@ def write_report(run: Path, data: Path | None = None) -> Path:
     text = page(records, _findings(run, records, data))
     file, partial = run / REPORT_NAME, run / f".{REPORT_NAME}.partial"
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         partial.replace(file)
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}") from None
