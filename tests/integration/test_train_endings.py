@@ -300,7 +300,9 @@ def test_a_terminal_that_closes_leaves_a_checkpoint(
         patched.setattr(Trainer, "_update", closing)
         printed = run(*arguments, code=130)
     assert printed.endswith("interrupted after step 3, saved; the same command continues\n")
-    assert "continued from step 3" in run(*arguments)
+    continued = run(*arguments)
+    assert "continued from step 3" in continued
+    assert "9 steps after 3 of an earlier call in " in continued
 
 
 @pytest.mark.parametrize("stop_in", ["validation", "evaluation at the end"])

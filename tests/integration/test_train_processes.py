@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from click.testing import CliRunner
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from alexnet.model.checkpoint import checkpoints, load_checkpoint
+from alexnet.tools.convert.build import build
+from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.sources import open_source
 from alexnet.tools.run.launch import GRACE_SECONDS
 from alexnet.tools.train import main as train
 
@@ -24,10 +28,10 @@ STEPS = ("--steps", "10", "--checkpoint-every", "1000", "--set", "train.batch_im
 END_SECONDS = 600  # after which whatever was started hangs, on the slowest machine
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, stdout: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from alexnet.tools.train import main; main()", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> str:
@@ -74,6 +78,14 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     return sorted(int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
 
 
+@pytest.fixture(scope="module")
+def mnist(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training images and 7 for validation, of the size of MNIST's."""
+    root = tmp_path_factory.mktemp("data") / "set"
+    build(open_source(official), root, ConvertSettings(size_px=28))
+    return root
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -116,6 +128,40 @@ def test_a_pair_told_to_stop_saves_and_continues_in_one_process(ci_100: Path, tm
     assert losses(tmp_path / "pair") == losses(tmp_path / "one")
     pairs, ones = (newest(tmp_path / name) / "tensors.safetensors" for name in ("pair", "one"))
     assert filecmp.cmp(pairs, ones, shallow=False)
+
+
+@pytest.mark.parametrize("output", ["full", "left"])
+def test_output_that_cannot_be_written_ends_as_that_of_one_process(mnist: Path, tmp_path: Path, output: str) -> None:
+    """A full disk: the run is done, and exit code 1 says that its log is not whole. A reader that left: silence.
+
+    And no library has anything to add, of replicas that share a network with buffers.
+    """
+    reader, writer = os.pipe()
+    os.close(reader)
+    options = (
+        "--arch",
+        "lenet-5",
+        "--device",
+        "cpu",
+        "--gpus",
+        2,
+        "--parallel",
+        "data",
+        "--steps",
+        2,
+        "--set",
+        "train.batch_images=8",
+    )
+    with Path("/dev/full").open("w") as full:
+        process = start(mnist, *options, "--out", tmp_path / "run", stdout=full if output == "full" else writer)
+        _, error = process.communicate(timeout=END_SECONDS)
+    os.close(writer)
+    lines = [
+        "standard output: No space left on device; what else was to be printed there is lost",
+        "Error: standard output could not be written; the run itself is complete",
+    ]
+    assert (process.returncode, error.splitlines()) == (1, lines if output == "full" else [])
+    assert (tmp_path / "run" / "result.json").exists() == (output == "full")
 
 
 def test_a_dead_rank_ends_the_run(ci_100: Path, tmp_path: Path) -> None:

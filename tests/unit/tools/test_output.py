@@ -52,6 +52,14 @@ def test_the_work_is_done_and_one_line_says_what_is_lost(
     assert (tmp_path / "file").read_text() == "done", "nothing that was printed went into a file of the command's"
 
 
+def test_processes_started_from_one_without_output_have_some_to_print_to(tmp_path: Path) -> None:
+    """Else the first file that they open would take what their libraries print."""
+    child = "import os, sys; os.write(1, b'printed'); sys.exit(os.fstat(1).st_rdev != os.stat(os.devnull).st_rdev)"
+    start = "import subprocess; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
+    code = f"import sys; from alexnet.tools.output import guard_output; guard_output(); {start}"
+    assert run(("-c", code, child), ">&-") == (0, CLOSED)
+
+
 def test_an_exit_code_that_says_more_stays(tmp_path: Path) -> None:
     assert run(("-c", WORK, tmp_path / "file", 3), ">/dev/full") == (3, FULL)
 
