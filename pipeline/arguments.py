@@ -39,7 +39,7 @@ def split_of(given: str | bytes | os.PathLike[str]) -> tuple[Path, Literal["trai
 
 def settings_of(name: str, given: T | None, kind: type[T]) -> T:
     """Return the settings that were given, or else the defaults."""
-    if not given or isinstance(given, kind):
+    if given is None or isinstance(given, kind):
         return given or kind()
     raise refusal(name, given, f"{kind.__name__}(...)")
 

@@ -130,6 +130,7 @@ def test_a_pair_told_to_stop_saves_and_continues_in_one_process(ci_100: Path, tm
     assert filecmp.cmp(pairs, ones, shallow=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["full", "left"])
 def test_output_that_cannot_be_written_ends_as_that_of_one_process(mnist: Path, tmp_path: Path, output: str) -> None:
     """A full disk: the run is done, and exit code 1 says that its log is not whole. A reader that left: silence.

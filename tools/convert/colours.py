@@ -12,6 +12,7 @@ from PIL import Image, ImageChops
 
 from alexnet.tools.convert.opening import UndecodableError
 
+_PHOTOMETRIC = 262  # TIFF's tag
 _CONTRAST = 16
 """Levels of 256, a sixteenth: what has less of them shows nothing."""
 
@@ -41,6 +42,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image, white: int) -> Image.Image:
     """Scale greys of which the brightest is near enough to white: integers by shifting, floats not at all."""
     values: npt.NDArray[Any] = np.asarray(image)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is 0; of more than 8 bits Pillow does not turn it
+        if image.mode == "F":
+            raise UndecodableError("greys as floats of which white is 0: no known range; store 8 bits")
+        values = white - values
     low, high = float(values.min()), float(values.max())
     beyond = white / _CONTRAST if image.mode == "F" else 0  # filters overshoot; what they leave is clipped
     if not (low >= -beyond and high <= white + beyond and (high * _CONTRAST > white or low == high == 0)):  # nor NaN

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alexnet.shards.manifest import Manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.shuffle import shuffle_score
 from alexnet.tools.convert.build import Progress
+from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.listing import Source
 
 _SHUFFLE_WINDOW = 256
@@ -68,7 +71,16 @@ class Outcome:
         yield f"shuffle: {score:.1f} classes in {window} consecutive images; a perfect shuffle has {ideal:.1f}"
         if any(c.rejected for c in counts.values()):
             yield f"rejected images and why: {self.root / 'rejected.jsonl'}"
+        if note := self._empty_classes():
+            yield f"note: {note}"
         yield f"{self.root} was already complete; nothing to do" if self.already else self._speed()
+
+    def _empty_classes(self) -> str:
+        """Name the classes of which no training image was written: they may be no classes."""
+        labels = SplitReader(self.root, "train").labels
+        images = np.bincount(labels, minlength=len(self.manifest.classes))
+        names = [record.wnid for record, n in zip(self.manifest.classes, images, strict=True) if n == 0]
+        return naming("class has", "classes have", " no training image in the data set", names)
 
     def _shuffle(self) -> tuple[float, float, int]:
         labels = SplitReader(self.root, "train").labels

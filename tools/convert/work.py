@@ -17,13 +17,13 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import features
 
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import ShardRecord
 from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
 from alexnet.tools.convert.listing import Encoding, Member
+from alexnet.tools.convert.pillow import CODECS, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
 from alexnet.tools.convert.resize import Converted, UndecodableError, convert_image
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
@@ -172,8 +172,7 @@ def lengths_digest(lengths: npt.ArrayLike) -> str:
 
 def codecs() -> list[str]:
     """Name the decoders that Pillow was built with: what it rejects without one, it may take with it."""
-    modules = (name for name in ("webp", "avif") if name in features.modules and features.check_module(name))
-    return [*features.get_supported_codecs(), *modules]
+    return [kind for kind in CODECS if lacking(kind) is None]
 
 
 def load_outcome(root: Path, plan: ShardPlan) -> Outcome:

@@ -97,6 +97,7 @@ def test_cifar_10_can_be_cut_down_to_two_classes(tmp_path: Path) -> None:
     [
         ("", "names no class"),
         ("n00000001\nn00000009\n", "line 2: n00000009 is no class of the source"),
+        ("n00000001, n00000002\ncrane\n", "line 2: crane is no class of the source"),
         ("n00000001\nn00000001 crane\n", "line 2: n00000001 crane is named a second time, after line 1"),
     ],
 )

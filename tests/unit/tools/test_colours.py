@@ -138,3 +138,17 @@ def test_alpha_is_dropped_from_all_that_can_be_seen_without_it() -> None:
     assert np.array_equal(pixels(encoded(image, "PNG")), np.asarray(image)[:, :, :3])
     uniform = Image.new("RGBA", (SIZE, SIZE), (10, 20, 30, 128))
     assert np.array_equal(pixels(encoded(uniform, "PNG")), np.asarray(uniform)[:, :, :3])
+
+
+def test_a_tiff_of_sixteen_bits_of_which_white_is_zero_is_no_negative() -> None:
+    """The same picture in both of TIFF's polarities."""
+    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    stored = {}
+    for white_is_zero in (False, True):
+        buffer = io.BytesIO()
+        Image.fromarray(65535 - levels if white_is_zero else levels).save(buffer, "TIFF", tiffinfo={262: 1})
+        data = bytearray(buffer.getvalue())
+        at = next(i for i in range(len(data) - 12) if data[i : i + 8] == b"\x06\x01\x03\x00\x01\x00\x00\x00")
+        data[at + 8] = 0 if white_is_zero else 1
+        stored[white_is_zero] = convert_image(bytes(data), 64, 90).pixels[..., :3].astype(int)
+    assert np.abs(stored[True] - stored[False]).max() <= 1

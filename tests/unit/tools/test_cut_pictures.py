@@ -154,3 +154,14 @@ def test_a_png_that_was_closed_after_a_cut_is_refused_and_one_without_an_end_is_
         with pytest.raises(UndecodableError, match="truncated"):
             convert_image(closed_png(png, share), SIZE, 90)
     assert convert_image(png[:-12], SIZE, 90).jpeg == convert_image(png, SIZE, 90).jpeg
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("level", [1, 9])
+def test_a_png_whose_tail_is_zeros_is_no_picture(kept: float, level: int) -> None:
+    """As a download that broke off leaves in a file of the full size: zeros decode, as black."""
+    whole = encoded(photograph(400, 300), "PNG", compress_level=level)
+    at = int(len(whole) * kept)
+    with pytest.raises(UndecodableError):
+        convert_image(whole[:at] + bytes(len(whole) - at), SIZE, 90)
+    convert_image(whole, SIZE, 90)

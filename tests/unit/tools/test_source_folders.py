@@ -80,7 +80,7 @@ def test_a_damaged_class_tar_is_named(classes: dict[str, dict[str, bytes]], tmp_
 
 def test_class_tars_beside_something_else_are_named(tmp_path: Path) -> None:
     write_files(tmp_path, {"whole.tar": tar_of({"n1.tar": tar_of({"1.jpg": b"x"}), "README": b"x"})})
-    with pytest.raises(InputError, match="holds class tars and README, which is none"):
+    with pytest.raises(InputError, match="holds tars and README, which is none"):
         open_source(tmp_path)
 
 

@@ -312,3 +312,58 @@ def test_names_that_print_alike_are_refused_and_composed_letters_are_one_class(
         write_classes([tmp_path / f"b{k}"], picture, [composed, other])
         with pytest.raises(InputError, match=r"two classes are called 'café' as far as print shows: .*xe9'"):
             open_source(tmp_path / f"b{k}")
+
+
+@pytest.mark.parametrize("copy", ["cats (1)", "cats (copy)", "cats - Copy", "cats copy 2"])
+def test_a_copy_of_a_class_is_no_class(tmp_path: Path, picture: Picture, copy: str) -> None:
+    write_classes([tmp_path], picture, [*CLASSES, copy])
+    with pytest.raises(InputError, match="looks like a copy of the class beside it"):
+        open_source(tmp_path)
+    (tmp_path / "cats").rename(tmp_path / "lions")  # alone it is a name like others
+    assert copy in {c.wnid for c in open_source(tmp_path).classes}
+
+
+@pytest.mark.parametrize("link", ["kitty", "val", "train/kitty"])
+def test_a_folder_that_is_there_twice_by_a_link_is_refused(tmp_path: Path, picture: Picture, link: str) -> None:
+    write_classes([tmp_path if link == "kitty" else tmp_path / "train"], picture)
+    to = tmp_path / "train" if link == "val" else (tmp_path / link).parent / "cats"
+    (tmp_path / link).symlink_to(to, target_is_directory=True)
+    with pytest.raises(InputError, match="by a link, and would be read twice"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["val", "test", "Validation"])
+def test_a_held_out_set_inside_a_class_is_refused(tmp_path: Path, picture: Picture, inner: str) -> None:
+    write_classes([tmp_path], picture)
+    write_files(tmp_path / "cats" / inner, {"held-out.png": picture(1)})
+    with pytest.raises(InputError, match=rf"cats: holds {inner}; put splits above classes"):
+        open_source(tmp_path)
+
+
+def test_every_folder_is_looked_at_for_splits_however_many_there_are(tmp_path: Path, picture: Picture) -> None:
+    names = [f"c{k:02d}" for k in range(40)]
+    for name in names:
+        write_files(tmp_path / name, {f"{name}.png": picture(1)})
+    write_classes([tmp_path / "c17h"], picture, names[:3])
+    with pytest.raises(InputError, match=r"c17h: its folders \(c00, c01, c02\) are called like classes beside it"):
+        open_source(tmp_path)
+
+
+def test_domains_with_a_folder_around_their_classes_are_no_classes(tmp_path: Path, picture: Picture) -> None:
+    write_classes([tmp_path / name / "images" for name in ("amazon", "dslr", "webcam")], picture)
+    with pytest.raises(InputError, match=r"sub-folders of the same names \(cats, dogs\)"):
+        open_source(tmp_path)
+
+
+def test_a_lone_folder_of_images_is_no_class(tmp_path: Path, picture: Picture) -> None:
+    for split in ("train", "valid"):
+        write_files(tmp_path / split / "images", {"1.jpg": picture(1)})
+        write_files(tmp_path / "labels" / split, {"1.txt": b"0"})
+    with pytest.raises(InputError, match="not taken for classes: images"):
+        open_source(tmp_path)
+
+
+def test_folders_may_be_named_through_a_link_to_the_source(tmp_path: Path, picture: Picture) -> None:
+    write_classes([tmp_path / "real" / "learn"], picture)
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    assert found(tmp_path / "link", (str(tmp_path / "real" / "learn"),))["train"] == expected("learn")

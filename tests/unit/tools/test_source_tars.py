@@ -201,3 +201,39 @@ def test_what_is_not_certain_is_refused_in_one_line(tmp_path: Path, case: str) -
     with pytest.raises(InputError, match=message) as refusal:
         open_source(tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["train_2.tar.part", "train_2.TAR", "train_2.tar.crdownload"])
+def test_a_part_that_is_no_whole_tar_is_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path, {"train_0.tar": tar_of(of("train", with_label)), name: b"half"})
+    with pytest.raises(InputError, match=rf"{name}: looks like a tar under another name, or one not downloaded"):
+        open_source(tmp_path)
+
+
+def test_archives_beside_tars_and_among_images_are_never_passed_over_in_silence(tmp_path: Path) -> None:
+    write(tmp_path / "a", {f"{A}.tar": tar_of({"1.jpg": PICTURES["train", A, 0]}), f"{B}.zip": b"PK\x03\x04"})
+    assert any(f"{B}.zip" in note and "not read" in note for note in open_source(tmp_path / "a").notes)
+    files = of("train", in_folder) | {"bird.zip": b"PK\x03\x04"}
+    write(tmp_path / "b", {"data.tar": tar_of(files)})
+    with pytest.raises(InputError, match=r"holds 'bird\.zip' beside images, which would be missed"):
+        open_source(tmp_path / "b")
+
+
+def test_class_tars_in_folders_that_may_be_splits_are_refused(tmp_path: Path) -> None:
+    inner = {
+        f"{folder}/{name}.tar": tar_of({"1.jpg": PICTURES["train", A, 0]})
+        for folder in ("learn", "check")
+        for name in "xy"
+    }
+    write(tmp_path, {"all.tar": tar_of(inner)})
+    with pytest.raises(InputError, match="is in check and in learn, which may be splits"):
+        open_source(tmp_path)
+
+
+def test_labels_in_names_hold_for_tars_that_are_called_by_a_wnid_too(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {f"{A}.tar": tar_of({f"1_{B}.JPEG": PICTURES["train", B, 0]}), f"{B}.tar": tar_of({"1.jpg": b"GIF89a"})},
+    )
+    with pytest.raises(InputError, match=rf"its name says class {A}, and '1_{B}\.JPEG' in it {B}"):
+        open_source(tmp_path)

@@ -303,3 +303,33 @@ def test_a_tiny_imagenet_table_of_another_form_is_refused(tmp_path: Path) -> Non
     )
     with pytest.raises(InputError, match=r"val_0\.JPEG has no label: val_annotations.txt labels 3 "):
         open_source(tmp_path)
+
+
+def test_blank_rows_and_a_second_label_in_tables(archives: Source, tmp_path: Path) -> None:
+    write_kaggle(tmp_path, WORDS, TRAIN, VAL)
+    with (tmp_path / "LOC_val_solution.csv").open("a") as table:
+        table.write(",\n\n")
+    assert open_source(tmp_path).digest() == archives.digest()
+    write_tiny(tmp_path / "tiny")
+    with (tmp_path / "tiny" / "val" / "val_annotations.txt").open("a") as table:
+        table.write("\n")
+    assert len(open_source(tmp_path / "tiny").members["val"]) == len(VAL)
+    with (tmp_path / "tiny" / "val" / "val_annotations.txt").open("a") as table:
+        table.write("val_0.JPEG\tn00000001\t0\n")
+    with pytest.raises(InputError, match="gives an image a second label"):
+        open_source(tmp_path / "tiny")
+
+
+def test_a_tiny_imagenet_that_was_sorted_half_way_is_refused(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    write_files(tmp_path / "val" / "n00000001", {"val_1.JPEG": b"x"})
+    with pytest.raises(InputError, match="holds class folders beside images: sorting them was interrupted"):
+        open_source(tmp_path)
+
+
+def test_two_files_of_one_validation_image_are_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path, TRAIN, VAL, flat=True)
+    write_devkit(tmp_path, WORDS, [wnid for wnid, _ in VAL])
+    write_files(tmp_path / "val", {"ILSVRC2012_val_00000001.jpg": b"x"})
+    with pytest.raises(InputError, match="are one image by their names; move one away"):
+        open_source(tmp_path)

@@ -94,8 +94,12 @@ def read_flat_folder(
     entries, ignored = list_folder(folder, lambda found: walk.advance(found, found))
     container = _relative(root, folder)
     rows = []
+    seen: dict[str, str] = {}
     for entry in entries:
-        wnid = labels.wnid_of(folder, os.fsdecode(entry[0]))
+        name = os.fsdecode(entry[0])
+        wnid, stem = labels.wnid_of(folder, name), name.split(".")[0]
+        if seen.setdefault(stem, name) != name:
+            raise InputError(f"{folder}: {seen[stem]} and {name} are one image by their names; move one away")
         rows.append((entry, label_of[wnid], container))
     return _in_order(rows), ignored
 

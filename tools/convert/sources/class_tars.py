@@ -63,7 +63,7 @@ def _read(found: FoundTars, walk: Walk) -> Source:
         "val": _val_listing(root, val, label_of, walk),
     }
     class_tars.refuse_doubtful(label_of)
-    kind, named = ("class tars", "tar") if any(tar.wnid for tar in tars) else ("tars of images", "folder")
+    kind = "class tars" if any(tar.wnid for tar in tars) else "tars of images"
     unread += map(printed, found.beside)
     notes = [*_val_notes(val, kind), naming("thing is", "things are", " not read", unread), *passed.notes()]
     return Source(
@@ -71,7 +71,7 @@ def _read(found: FoundTars, walk: Walk) -> Source:
         kind=kind.replace(" ", "-"),
         classes=classes,
         members=members,
-        label_order=f"place of the {named}'s name (the WNID) in sorted order",
+        label_order="place of the class's name in sorted order",
         description=f"{kind}, {len(classes):,} classes, {sizes_of(members)} entries",
         notes=(*filter(None, notes), *count_notes(tuple(label_of), members["train"], members["val"])),
         ignored=passed.ignored,
@@ -128,7 +128,8 @@ class _ClassTars:
             if other in (None, wnid):
                 continue
             if is_labelled(name) or (not sure and self._in_names.setdefault(other, wnid) != wnid):
-                raise InputError(f"{where}: its name says class {wnid}, and {name!r} in it {other}; {MEND}")
+                shown = name.decode("utf-8", "backslashreplace")
+                raise InputError(f"{where}: its name says class {wnid}, and {shown!r} in it {other}; {MEND}")
 
     def refuse_doubtful(self, label_of: Mapping[str, int]) -> None:
         """Refuse folders in class tars that may be classes; one folder, the same in all tars, tells nothing."""

@@ -96,9 +96,10 @@ def _refuse_second(part: _Part, seen: dict[bytes, str]) -> None:
     """Refuse a name that ends in its label, and so means one image, where it was seen before: name to its tar."""
     for name in filter(is_labelled, map(_file_name, part.entries)):
         if seen.setdefault(name, part.where) != part.where:
+            shown = name.decode("utf-8", "backslashreplace")
             raise InputError(
-                f"{part.where}: {name.decode()!r} is in {seen[name]}, too: an image must not be there twice; move "
-                "one of the tars away"
+                f"{part.where}: {shown!r} is in {seen[name]}, too: an image must not be there twice; move one of the "
+                "tars away"
             )
 
 

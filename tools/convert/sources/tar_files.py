@@ -171,7 +171,7 @@ def _inner_tars(path: Path, file: IO[bytes], tar: ImageTar, passed: Passed, walk
             raise InputError(
                 f"{path}: {inner_name} {said}"
                 if said
-                else f"{path}: holds class tars and {inner_name}, which is none; take it out"
+                else f"{path}: holds tars and {inner_name}, which is none; take it out"
             )
         names = (*tar.names, *folder_names(os.fsencode(inner_name.with_suffix(""))))
         yield from _inner_tars(
