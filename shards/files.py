@@ -1,0 +1,84 @@
+"""Files, read and written with care: the one door for what nobody has vouched for, and the one way to replace a file.
+
+What is read may be anything: a device without an end, a FIFO that blocks, a gigabyte of brackets. So only regular files
+are opened, no more is read than such a file can have, and JSON is checked against its type before anybody uses it.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from alexnet.shards.errors import InputError
+
+T = TypeVar("T")
+
+MAX_JSON_BYTES = 1 << 28
+"""268 MB: the manifest of 20 million images in 10,000 shards and 22,000 classes has 4 MB."""
+
+
+class NotRegularError(OSError):
+    """Say that something is no regular file, so that it was not read."""
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading; return its descriptor. Raises OSError, a NotRegularError for anything else."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError(0, "is no regular file", str(path))
+    return descriptor
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a whole file. Raises OSError, and ValueError if it has more than `most` bytes."""
+    with open(open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"has {size:,} bytes, where at most {most:,} can be right")
+        return file.read(most)
+
+
+def read_json(path: Path, kind: type[T], *, mend: str) -> T:
+    """Read a file of JSON as a type: a dataclass, dict[str, Any] ...; members that it does not know are left out.
+
+    `mend`: what the user can do about a file that is damaged. Raises InputError in one line for whatever is wrong with
+    it, but FileNotFoundError and NotADirectoryError where there is none.
+    """
+    try:
+        return as_typed(read_bytes(path, MAX_JSON_BYTES), kind)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read ({reason}); {mend}") from None
+
+
+def as_typed(text: bytes | str, kind: type[T]) -> T:
+    """Read JSON as a type. Raises ValueError in one line for whatever is not."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+
+
+def of_type(value: Any, kind: type[T]) -> T:
+    """Check plain values (of JSON) against a type and build it. Raises ValueError in one line."""
+    try:
+        return msgspec.convert(value, type=kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and to the disk; what was there stays until then. Raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
