@@ -56,8 +56,19 @@ def awkward(*, late: bool) -> dict[str, Tensor]:
 def test_every_tensor_is_read_as_pytorch_reads_it(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As part of what a trainer saves, with things that are no tensors, none of which is needed."""
     file, net = tmp_path / "file", nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    others = {"epoch": 3, "name": "n\u00fcll", "losses": [1.5, None, True, -7, 1 << 40], "raw": b"abc", "set": {1}}
-    odd = {"size": torch.Size([3]), "device": torch.device("cpu"), (1, 2): bytearray(b"x"), "kind": torch.float32}
+    others: dict[Any, object] = {
+        "epoch": 3,
+        "name": "n\u00fcll",
+        "losses": [1.5, None, True, -7, 1 << 40],
+        "raw": b"abc",
+        "set": {1},
+    }
+    odd: dict[Any, object] = {
+        "size": torch.Size([3]),
+        "device": torch.device("cpu"),
+        (1, 2): bytearray(b"x"),
+        "kind": torch.float32,
+    }
     state = {**awkward(late=layout != "legacy"), **net.state_dict()}
     momentum = torch.optim.SGD(net.parameters(), 0.1).state_dict()
     torch.serialization.set_crc32_options(layout != "unchecked")
@@ -134,7 +145,7 @@ def zipped(program: bytes, *storages: bytes, method: int = zipfile.ZIP_STORED) -
 
 
 def legacy(program: bytes, storages: bytes = b"") -> bytes:
-    before = (pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {}))
+    before = (pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2), pickle.dumps({}, 2))
     return b"".join((*before, b"\x80\x02" + program + b".", pickle.dumps(["0"], 2), storages))
 
 
