@@ -241,6 +241,7 @@ def _checked(trained: Trained) -> Trained:
             finish = trained.finish()
     except (ValueError, LookupError, ArithmeticError) as error:
         raise InputError(f"{path}: {error}; {_ALLOWED}") from None
-    if not all(np.isfinite(part).all() and part.shape[-1:] == (_CHANNELS,) for part in (finish.mean, finish.scale)):
-        raise InputError(f"{path}: its colours are no numbers that images could be prepared with; {_ALLOWED}")
+    sound = ((finish.mean >= 0) & (finish.mean <= 255)).all() and ((finish.scale > 0) & (finish.scale < 1e6)).all()
+    if not sound or finish.mean.shape[-1:] != (_CHANNELS,) or finish.scale.shape != (_CHANNELS,):
+        raise InputError(f"{path}: its colours are no means and deviations of pixels of 0 to 255; {_ALLOWED}")
     return trained
