@@ -35,6 +35,7 @@ SETTINGS_NAME = "settings.json"
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 _MEAN_IMAGE = "mean_image"  # a tensor of an exported file, beside the parameters
+_MOST_PX = 65_535  # of a JPEG's side
 _CHANNELS = 3  # of the images; a network of one channel reads their mean
 
 
@@ -153,8 +154,11 @@ _ALLOWED = "give a run folder, one of its checkpoints, or a file that `alexnet-m
 
 
 def read_settings(run: Path) -> SettingsKept:
-    """Read a run's settings. Raises InputError if they are not a run's."""
-    return read_json(run / SETTINGS_NAME, SettingsKept, mend=_ALLOWED)
+    """Read a run's settings. Raises InputError if they are not a run's, but FileNotFoundError if there are none."""
+    settings = read_json(run / SETTINGS_NAME, SettingsKept, mend=_ALLOWED)
+    if not 1 <= settings.augment.crop_px <= _MOST_PX:
+        raise InputError(f"{run / SETTINGS_NAME}: augment.crop_px={settings.augment.crop_px}: must be 1 to {_MOST_PX}")
+    return settings
 
 
 def _of_run(path: Path, run: Path, checkpoint: Path) -> Trained:
