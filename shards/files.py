@@ -67,11 +67,13 @@ def as_typed(text: bytes | str, kind: type[T]) -> T:
 
 
 def of_type(value: Any, kind: type[T]) -> T:
-    """Check plain values (of JSON) against a type and build it. Raises ValueError in one line."""
+    """Check plain values (of JSON) against a type and build it. Raises ValueError in one short line."""
     try:
         return msgspec.convert(value, type=kind)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error)[:300]) from None  # a value that it quotes may be a text of megabytes
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 def replace(path: Path, content: bytes) -> None:
