@@ -6,7 +6,6 @@ import pickle
 import resource
 import struct
 import zipfile
-from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
