@@ -18,14 +18,12 @@ from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, Reduction, de
 from alexnet.tools.convert.colours import to_rgb
 from alexnet.tools.convert.jpeg_size import jpeg_size
 from alexnet.tools.convert.listing import Encoding
-from alexnet.tools.convert.opening import MAX_PIXELS as MAX_PIXELS
+from alexnet.tools.convert.opening import MAX_BYTES as MAX_BYTES
+from alexnet.tools.convert.opening import MAX_PIXELS
 from alexnet.tools.convert.opening import UndecodableError as UndecodableError
-from alexnet.tools.convert.opening import opened
+from alexnet.tools.convert.opening import opened, refuse_costly
 from alexnet.tools.convert.pixels import pixels_of
 from alexnet.tools.convert.raw import decode_raw
-
-MAX_BYTES = 8 * MAX_PIXELS
-"""As many as they have uncompressed, with four channels of 16 bits: a larger file is a film, and not even read."""
 
 _SHORT_WAY = available() is None
 _SPARE = 2
@@ -91,6 +89,7 @@ def _decode_file(data: bytes, size_px: int) -> tuple[Image.Image, int, int]:
     with opened(data) as image:
         width, height = image.size
         image.draft(None, (_SPARE * size_px, _SPARE * size_px))
+        refuse_costly(image, len(data))
         reduced = to_rgb(image)
         return reduced, size_px, max(1, round(width / reduced.width), round(height / reduced.height))
 
