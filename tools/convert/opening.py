@@ -9,8 +9,9 @@ does not depend on the machine; of all else (a million empty tags, an icon that 
 
 import ctypes
 import io
-import mmap
 import resource
+import signal
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -31,14 +32,15 @@ _DECODED_BYTES, _ALL_BYTES = 440_000_000, 480_000_000
 """What a file and its pixels may take by its header, and what it may take at all."""
 _INSIDE_PIXELS = 1 << 19
 """Half of what the largest picture in an icon may have: icons are small, and do not say how large what they hold is."""
-_SLOW_PIXELS = 1 << 24
-"""Of what Pillow decodes in Python, with up to 2.6 us a pixel: 44 s."""
+_SLOW_PIXELS, _SECONDS = 1 << 24, 60
+"""Of what Pillow decodes in Python, with up to 2.6 us a pixel: 44 s; and of the processor's time for any file."""
 
 _OF_FORMAT = {"WEBP": 18, "JPEG2000": 25, "AVIF": 14, "SGI": 8, "PSD": 8, "QOI": 8}
 _PLAIN, _WIDE, _OTHERS = 5.1, 14, 11
 """Bytes a pixel while it is decoded and made RGB, copies and all, as measured: of formats that keep their own, of
 `_PLAIN_MODES`, of greys of more than 8 bits, of the rest."""
 _PLAIN_MODES = ("1", "L", "P", "RGB")
+_COPIED = ("PNG", "JPEG", "MPO")  # the file, too, to leave something out or to end it
 _BYTES_A_ROW = 40  # its pointers and padding, in all copies
 Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 million on and refuse at 179 million
 
@@ -81,6 +83,7 @@ def opened(data: bytes) -> Iterator[Image.Image]:
 def refuse_costly(image: Image.Image, file_bytes: int) -> None:
     """Raise UndecodableError if an opened picture's header says that decoding it takes too much memory or time."""
     pixels = image.width * image.height
+    file_bytes *= 2 if image.format in _COPIED else 1
     wanted = int(file_bytes + pixels * _bytes_a_pixel(image) + image.height * _BYTES_A_ROW)
     if wanted > _DECODED_BYTES:
         raise UndecodableError(
@@ -106,22 +109,32 @@ def _bytes_a_pixel(image: Image.Image) -> float:
 
 @contextmanager
 def _watched(most: int) -> Iterator[None]:
-    """Have the kernel refuse more than so many more bytes; raises UndecodableError if they were asked for."""
+    """Have the kernel refuse more than so many more bytes, and end what takes a minute; raises UndecodableError then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_bytes().split()[0])
     limit = pages * resource.getpagesize() + most
-    if resource.RLIM_INFINITY != soft < limit:  # a narrower one is there already
-        yield
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    if resource.RLIM_INFINITY != soft < limit:
+        limit = soft
+    hears = threading.current_thread() is threading.main_thread()  # others cannot be called
+    before = signal.signal(signal.SIGPROF, _too_slow) if hears else None
     try:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        if hears:
+            signal.setitimer(signal.ITIMER_PROF, _SECONDS)
         yield
     except MemoryError:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        mmap.mmap(-1, most).close()  # raises if it is the machine that has no more
+        bytes(most)  # MemoryError: it is the machine that has no more, or a narrower limit. They are not touched
         raise UndecodableError(f"takes more than {_ALL_BYTES / 1e6:,.0f} MB of memory to decode") from None
     finally:
+        if hears:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _too_slow(*_: object) -> None:
+    raise UndecodableError(f"takes more than {_SECONDS} s to decode")
 
 
 def orientation(data: bytes) -> int:
@@ -157,7 +170,7 @@ def _readable(data: bytes) -> bytes:
     if data.startswith(_JPEG) and available() is None:
         if (reason := truncation(data, max_pixels=MAX_PIXELS)) is not None:
             raise UndecodableError(reason)
-        return data + _END_OF_JPEG  # it may lack its own; a second one is not read
+        return data if data.endswith(_END_OF_JPEG) else data + _END_OF_JPEG  # it may lack its own
     return data
 
 
@@ -167,16 +180,17 @@ def _without_text(png: bytes) -> bytes:
     Raises UndecodableError if pixels are damaged, which Pillow does not check: a tail of zeros decodes as black.
     """
     view = memoryview(png)
-    kept, at = [view[: len(_PNG)]], len(_PNG)
+    kept, at = io.BytesIO(), len(_PNG)
+    kept.write(view[:at])
     while at < len(png):
         end = at + 12 + int.from_bytes(view[at : at + 4])
         kind, checksum = bytes(view[at + 4 : at + 8]), int.from_bytes(view[end - 4 : end])
         if kind == b"IDAT" and end <= len(png) and zlib.crc32(view[at + 4 : end - 4]) != checksum:
             raise UndecodableError("PNG: the checksum of its pixels is wrong: damaged, or not downloaded to the end")
         if kind not in _UNREAD_CHUNKS:
-            kept.append(view[at:end])
+            kept.write(view[at:end])
         at = end
-    return b"".join(kept)
+    return kept.getvalue() if kept.tell() < len(png) else png
 
 
 def _silence_libtiff() -> None:

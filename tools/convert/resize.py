@@ -45,14 +45,15 @@ def convert_image(data: bytes, size_px: int, quality: int, encoding: Encoding = 
     What the file is, is read from its bytes, never from its name. EXIF orientation is ignored, as every published
     ImageNet result does. MNIST's digits stay grey. Raises UndecodableError with the reason.
     """
-    if not data:
-        raise UndecodableError("empty file")
+    if not 0 < len(data) <= MAX_BYTES:
+        raise UndecodableError(f"has more than {MAX_BYTES:,} bytes" if data else "empty file")
     if encoding == "file":
         square = centre_of_jpeg(data, size_px) or resize_and_crop(*_decode_file(data, size_px))
     else:
         square = resize_and_crop(decode_raw(data, encoding), size_px)
     encoded = io.BytesIO()
-    square.save(encoded, "JPEG", quality=quality, subsampling="4:2:0" if square.mode in ("RGB", "RGBX") else -1)
+    subsampling = "4:2:0" if square.mode in ("RGB", "RGBX") else -1
+    square.save(encoded, "JPEG", quality=quality, subsampling=subsampling, comment=b"")  # else a GIF's goes with it
     return Converted(pixels=pixels_of(square), jpeg=encoded.getvalue())
 
 
