@@ -90,9 +90,14 @@ class SourceFiles:
         if self._file is None or name != self._name:
             self.__exit__()
             self._file = None
-            self._file = open(open_regular(self._root / name), "rb")  # noqa: SIM115 (closed when the next is opened)
+            self._file = open_file(self._root / name)
             self._name = name
         return self._file
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file of the source, which may have become something else since it was listed. Raises OSError."""
+    return open(open_regular(path), "rb")
 
 
 def changed(path: Path, what: str) -> SourceChangedError:
