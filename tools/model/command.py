@@ -132,7 +132,7 @@ def export(checkpoint: Path, form: Literal["safetensors", "torchvision"], out: P
     trained = open_trained(checkpoint)
     write(trained, form, out)
     tell(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB")
-    click.echo("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
+    tell("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
 
 
 @main.command()
