@@ -80,6 +80,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return fault or ordinary(self, mode, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr("alexnet.tools.convert.source_files.open_file", lambda path: opened(path, "rb"))
     return wrong
 
 
