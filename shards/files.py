@@ -100,17 +100,15 @@ def bounded_memory(most: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_bytes().split()[0])
     limit = pages * resource.getpagesize() + most
-    if resource.RLIM_INFINITY != soft < limit:  # a narrower one is there already
-        yield
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    narrower = resource.RLIM_INFINITY != soft < limit
     try:
+        resource.setrlimit(resource.RLIMIT_AS, (soft if narrower else limit, hard))
         yield
     except (MemoryError, RuntimeError) as error:  # the latter is PyTorch's
         if not (isinstance(error, MemoryError) or "alloc" in str(error)):
             raise
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        mmap.mmap(-1, most).close()  # raises if it is the machine that has no more
+        mmap.mmap(-1, most).close()  # raises where it is the machine that has no more, or a narrower limit
         raise TooMuchMemoryError(f"asks for more than {most / 1e6:,.0f} MB of memory") from None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -9,19 +9,18 @@ does not depend on the machine; of all else (a million empty tags, an icon that 
 
 import ctypes
 import io
-import resource
 import signal
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError, _imaging
 
 from alexnet.pipeline.host.extension import available
 from alexnet.pipeline.host.jpeg import truncation
+from alexnet.shards.files import TooMuchMemoryError, bounded_memory
 from alexnet.tools.convert.pillow import FORMATS, kind_of, lacking
 
 MAX_PIXELS = 1 << 27
@@ -110,27 +109,19 @@ def _bytes_a_pixel(image: Image.Image) -> float:
 @contextmanager
 def _watched(most: int) -> Iterator[None]:
     """Have the kernel refuse more than so many more bytes, and end what takes a minute; raises UndecodableError then."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_bytes().split()[0])
-    limit = pages * resource.getpagesize() + most
-    if resource.RLIM_INFINITY != soft < limit:
-        limit = soft
     hears = threading.current_thread() is threading.main_thread()  # others cannot be called
     before = signal.signal(signal.SIGPROF, _too_slow) if hears else None
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
         if hears:
             signal.setitimer(signal.ITIMER_PROF, _SECONDS)
-        yield
-    except MemoryError:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        bytes(most)  # MemoryError: it is the machine that has no more, or a narrower limit. They are not touched
+        with bounded_memory(most):
+            yield
+    except TooMuchMemoryError:
         raise UndecodableError(f"takes more than {_ALL_BYTES / 1e6:,.0f} MB of memory to decode") from None
     finally:
         if hears:
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.signal(signal.SIGPROF, before)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _too_slow(*_: object) -> None:
