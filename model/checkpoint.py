@@ -34,12 +34,13 @@ PROGRESS = "progress.json"
 LATEST = "LATEST"
 PARTIAL = ".partial-"  # begins the name of what is being written or deleted, and is of no use
 REPLACED = ".replaced-"  # of a whole checkpoint while another of its step takes its place
+FOLDERS = ("step-*", f"{PARTIAL}*", f"{REPLACED}*")
 FILES = (
     LATEST,
     f".{LATEST}.partial",
     *(
-        f"{folder}*/{file}"
-        for folder in ("step-", PARTIAL, REPLACED)
+        f"{folder}/{file}"
+        for folder in FOLDERS
         for file in (
             "tensors*.safetensors",
             PROGRESS,
@@ -49,7 +50,7 @@ FILES = (
         )
     ),
 )
-"""Patterns of all that is written into a folder of checkpoints."""
+"""Patterns of all that is made in a folder of checkpoints."""
 
 _TENSORS = "*.safetensors"
 _MAX_PROGRESS_BYTES = 1 << 24  # it has 2 kB

@@ -100,7 +100,7 @@ def entries_below(root: Path) -> list[str]:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, read in pieces."""
-    with open(open_regular(path), "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
