@@ -10,6 +10,7 @@ A folder whose files are as SHA256SUMS says is whole, and nothing of another is 
 tensors with `safetensors`; loading unpickles nothing. `checkpoint_writer` writes.
 """
 
+import hashlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from alexnet.model.weights_file import in_utf8
-from alexnet.shards.checksums import CHECKSUMS_NAME, read_checksums, sha256_of
+from alexnet.shards.checksums import CHECKSUMS_NAME, Checksums, read_checksums, sha256_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import as_typed, of_type, read_bytes
 
@@ -129,14 +130,15 @@ def read_progress(path: Path) -> dict[str, Any]:
         sums = read_checksums(path)
         if sums.faults:
             raise ValueError(f"{CHECKSUMS_NAME}: {sums.faults[0]}")
-        _check(path, PROGRESS, sums.sha256)
-        progress = as_typed(read_bytes(path / PROGRESS, _MAX_PROGRESS_BYTES), dict[str, Any])
+        text = read_bytes(path / PROGRESS, _MAX_PROGRESS_BYTES)
+        _check(PROGRESS, hashlib.sha256(text).hexdigest(), sums)
+        progress = as_typed(text, dict[str, Any])
         files = of_type(progress, _Mark).files
         found = {file.name: file.stat().st_size for file in path.glob(_TENSORS)}
         if found != files:
             raise ValueError(f"its files are {_listed(found)}, and were {_listed(files)}")
         for name in files:
-            _check(path, name, sums.sha256)
+            _check(name, sha256_of(path / name), sums)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise damaged(path, f"it has no {Path(error.filename).name}, so it was not written to its end") from None
     except (OSError, ValueError) as error:
@@ -144,8 +146,8 @@ def read_progress(path: Path) -> dict[str, Any]:
     return {key: value for key, value in progress.items() if key != "files"}
 
 
-def _check(path: Path, name: str, sums: Mapping[str, str]) -> None:
-    if sums.get(name) != sha256_of(path / name):
+def _check(name: str, sha256: str, sums: Checksums) -> None:
+    if sums.sha256.get(name) != sha256:
         raise ValueError(f"{name} is not as it was written, as {CHECKSUMS_NAME} shows")
 
 
