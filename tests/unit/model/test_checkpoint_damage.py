@@ -165,8 +165,7 @@ DAMAGES: dict[str, Damage] = {
     "another seed": edited("run.seed", 2),
     "other sizes": edited("files", {"tensors.safetensors": 1}),
     "a tensors file too many": lambda step: shutil.copy(step / FILES[0], step / "more.safetensors"),
-    "all files gone": lambda step: [file.unlink() for file in step.iterdir()],
-    **{f"the folder: {what}": instead(make) for what, make in SPECIAL.items() if what not in ("nothing", "folder")},
+    **{f"the folder: {what}": instead(make) for what, make in SPECIAL.items() if what != "nothing"},
 }
 
 
