@@ -36,20 +36,12 @@ LATEST = "LATEST"
 PARTIAL = ".partial-"  # begins the name of what is being written or deleted, and is of no use
 REPLACED = ".replaced-"  # of a whole checkpoint while another of its step takes its place
 FOLDERS = ("step-*", f"{PARTIAL}*", f"{REPLACED}*")
+_IN_ONE = ("tensors*.safetensors", PROGRESS, CHECKSUMS_NAME)
 FILES = (
-    LATEST,
-    f".{LATEST}.partial",
-    *(
-        f"{folder}/{file}"
-        for folder in FOLDERS
-        for file in (
-            "tensors*.safetensors",
-            PROGRESS,
-            CHECKSUMS_NAME,
-            f".{PROGRESS}.partial",
-            f".{CHECKSUMS_NAME}.partial",
-        )
-    ),
+    *(LATEST, f".{LATEST}.partial"),
+    *(f"{folder}/{file}" for folder in FOLDERS for file in _IN_ONE),
+    *(f"{folder}/.{file}.partial" for folder in FOLDERS for file in _IN_ONE),
+    *(f"{folder}/.tmp??????" for folder in FOLDERS),  # what safetensors renames when it is written
 )
 """Patterns of all that is made in a folder of checkpoints."""
 

@@ -85,6 +85,10 @@ class CheckpointWriter:
         if writing is not None:
             writing.result()
 
+    def drop_before(self, newest: Path) -> None:
+        """Drop what a run leaves that was killed before it had dropped what came before its newest checkpoint."""
+        _drop_old(self._folder, newest, self._keep)
+
     def _copied(self, name: str, tensor: Tensor) -> Tensor:
         """Copy a tensor to where the next step will not change it: the same place for each checkpoint."""
         if name not in self._staged:
@@ -135,7 +139,7 @@ class _StepFolder(HuggingFaceStorageWriter):
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Name the files, in the first process; what a killed run left behind goes first."""
-        self._drop_partial()
+        _drop_partial(self._folder)
         self.partial.mkdir()
         writing = [number for number, plan in enumerate(plans) if plan.items]
         names = {number: f"tensors-{place:05d}-of-{len(writing):05d}" for place, number in enumerate(writing, start=1)}
@@ -192,16 +196,25 @@ class _StepFolder(HuggingFaceStorageWriter):
         _to_disk(self._folder)
         replace(self._folder / LATEST, f"{target.name}\n".encode())
         _to_disk(self._folder)
-        # One of a later step is from before the run was taken back to an earlier one, and about to be replaced.
-        old = [path for path in checkpoints(self._folder) if path.name <= target.name][: -self._keep]
-        with contextlib.suppress(OSError):  # this one is complete, and the next will try again
-            for path in (*old, *self._folder.glob(f"{REPLACED}*")):
-                path.rename(self._folder / f"{PARTIAL}{path.name}")
-            self._drop_partial()
+        _drop_old(self._folder, target, self._keep)
 
-    def _drop_partial(self) -> None:
-        for left in self._folder.glob(f"{PARTIAL}*"):
-            shutil.rmtree(left)
+
+def _drop_old(folder: Path, newest: Path, keep: int) -> None:
+    """Drop all but the `keep` newest up to a whole one, and what is of no use any more.
+
+    One of a later step is from before the run was taken back to an earlier one, and about to be replaced.
+    """
+    old = [path for path in checkpoints(folder) if path.name <= newest.name][:-keep]
+    replaced = [path for path in folder.glob(f"{REPLACED}*") if path != newest]
+    with contextlib.suppress(OSError):  # the next checkpoint's turn will come
+        _drop_partial(folder)
+        for path in (*old, *replaced):
+            shutil.rmtree(path.rename(folder / f"{PARTIAL}{path.name}"))  # gone in one step
+
+
+def _drop_partial(folder: Path) -> None:
+    for left in folder.glob(f"{PARTIAL}*"):
+        shutil.rmtree(left)
 
 
 def _sha256(tensors: Tensors, file: Path) -> str:

@@ -57,6 +57,8 @@ class Saving:
             path, progress = newest
             trainer.restore(self._share_of(path, progress, trainer), source)
         if self._folder:
+            if newest:
+                self._writer.drop_before(newest[0])
             self._folder.cut_metrics(trainer.step, trainer.epoch)
             continued = f", continued from step {trainer.step:,}" if newest else ""
             tell(f"run folder: {self._folder.path}{continued}")
