@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import open_regular, read_bytes
 from alexnet.shards.manifest import SPLITS, read_manifest
 
 CHECKSUMS_NAME = "SHA256SUMS"
 
+_MAX_BYTES = 1 << 26  # of 500,000 files
+_MAX_FAULTS = 100
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _UNLISTABLE = ("\n", "\r", "\\")  # sha256sum escapes them; no file of a data set has one in its name
 
@@ -40,7 +43,7 @@ def write_checksums(root: Path) -> None:
     for name in _listable(root):
         if any(character in name for character in _UNLISTABLE):
             raise InputError(f"{root}: {name!r} has a line break or a backslash in its name; rename it")
-        lines.append(_line(name, known[name] if name in known else sha256_of(root / name)))
+        lines.append(checksum_line(name, known[name] if name in known else sha256_of(root / name)))
     partial = root / f"{CHECKSUMS_NAME}.partial"
     with partial.open("wb") as file:
         file.write(b"".join(lines))
@@ -53,8 +56,13 @@ def read_checksums(root: Path) -> Checksums:
     """Parse SHA256SUMS; what is not in the one form goes to `faults`. Raises OSError if it cannot be read."""
     sha256: dict[str, str] = {}
     faults: list[str] = []
-    content = (root / CHECKSUMS_NAME).read_bytes()
+    try:
+        content = read_bytes(root / CHECKSUMS_NAME, _MAX_BYTES)
+    except ValueError as error:
+        return Checksums(sha256={}, faults=(str(error),))
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+        if len(faults) == _MAX_FAULTS:
+            break
         match = _LINE.fullmatch(os.fsdecode(line))
         if match is None:
             faults.append(f"line {number} is not 64 hexadecimal digits, two spaces and a path")
@@ -62,7 +70,7 @@ def read_checksums(root: Path) -> Checksums:
             faults.append(f"line {number} lists {match[2]} a second time")
         else:
             sha256[match[2]] = match[1]
-    if not faults and content != b"".join(_line(name, sha256[name]) for name in _by_bytes(sha256)):
+    if not faults and content != b"".join(checksum_line(name, sha256[name]) for name in _by_bytes(sha256)):
         faults.append("is not sorted by path with a line break after each line")
     return Checksums(sha256=sha256, faults=tuple(faults))
 
@@ -92,8 +100,13 @@ def entries_below(root: Path) -> list[str]:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_line(name: str, sha256: str) -> bytes:
+    """Return a file's line."""
+    return f"{sha256}  ".encode() + os.fsencode(name) + b"\n"
 
 
 def _listable(root: Path) -> list[str]:
@@ -103,7 +116,3 @@ def _listable(root: Path) -> list[str]:
 
 def _by_bytes(names: Iterable[str]) -> list[str]:
     return sorted(names, key=os.fsencode)
-
-
-def _line(name: str, sha256: str) -> bytes:
-    return f"{sha256}  ".encode() + os.fsencode(name) + b"\n"

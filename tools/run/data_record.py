@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import read_bytes, replace
 from alexnet.shards.manifest import ClassRecord, Manifest
 
 DATA_NAME = "data.json"
 MEAN_IMAGE_NAME = "mean_image.npy"
+_HEADER_BYTES = 4096  # at most; NumPy writes 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +85,13 @@ def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: b
     fields = {**DataRecord.of(manifest).as_json(), "path": str(data.absolute())}
     try:
         if mean_image:
-            _replace(run / MEAN_IMAGE_NAME, (data / MEAN_IMAGE_NAME).read_bytes())
+            most = 12 * manifest.size_px**2 + _HEADER_BYTES
+            replace(run / MEAN_IMAGE_NAME, read_bytes(data / MEAN_IMAGE_NAME, most))
         text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-        _replace(run / DATA_NAME, text.encode("utf-8", "backslashreplace"))  # of a path that is no UTF-8: JSON's escape
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}; the run folder needs it for what comes after") from None
+        replace(run / DATA_NAME, text.encode("utf-8", "backslashreplace"))  # of a path that is no UTF-8: JSON's escape
+    except (OSError, ValueError) as error:
+        named, reason = (error.filename, error.strerror) if isinstance(error, OSError) else (MEAN_IMAGE_NAME, error)
+        raise InputError(f"{named}: {reason}; the run folder needs it for what comes after") from None
 
 
 def read_data_record(run: Path) -> tuple[DataRecord, Path]:
@@ -108,9 +112,3 @@ def read_mean_image(run: Path) -> npt.NDArray[np.float32]:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{file}: cannot be read ({error}); copy the data set's there") from None
     return image
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
