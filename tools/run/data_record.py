@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards import arrays
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import ClassRecord, Manifest
+from alexnet.shards.files import of_type, read_json
+from alexnet.shards.manifest import MEAN_IMAGE_NAME, Classes, ClassRecord, Manifest, Quality, Sha256, SizePx
 
 DATA_NAME = "data.json"
-MEAN_IMAGE_NAME = "mean_image.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +31,10 @@ class DataRecord:
     encoded at. `classes`: a label is a place in it. `colour`: what is subtracted, and divided by, follows from it.
     """
 
-    manifest: str
-    size_px: int
-    quality: int
-    classes: tuple[ClassRecord, ...]
+    manifest: Sha256
+    size_px: SizePx
+    quality: Quality
+    classes: Classes
     colour: ColourStatistics
 
     @classmethod
@@ -42,21 +43,15 @@ class DataRecord:
         return cls(
             manifest=manifest.digest(),
             size_px=manifest.size_px,
-            quality=int(manifest.settings["quality"]),
+            quality=manifest.stored.quality,
             classes=manifest.classes,
             colour=manifest.colour,
         )
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "DataRecord":
-        """Rebuild a record from `as_json`. Raises KeyError, TypeError or ValueError if it is none."""
-        return cls(
-            manifest=str(fields["manifest"]),
-            size_px=int(fields["size_px"]),
-            quality=int(fields["quality"]),
-            classes=tuple(ClassRecord(wnid=str(c["wnid"]), words=str(c["words"])) for c in fields["classes"]),
-            colour=ColourStatistics.from_json(fields["colour"]),
-        )
+        """Rebuild a record from `as_json`. Raises ValueError if it is none."""
+        return of_type(fields, cls)
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as plain values."""
@@ -90,24 +85,24 @@ def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: b
         raise InputError(f"{error.filename}: {error.strerror}; the run folder needs it for what comes after") from None
 
 
+@dataclass(frozen=True)
+class _Where:
+    path: str
+
+
 def read_data_record(run: Path) -> tuple[DataRecord, Path]:
     """Read a run's record and where its data were. Raises InputError if it cannot be read."""
-    file = run / DATA_NAME
+    file, mend = run / DATA_NAME, "continuing the run writes it again"
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        return DataRecord.from_json(fields), Path(fields["path"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: cannot be read ({error!r}); continuing the run writes it again") from None
+        return read_json(file, DataRecord, mend=mend), Path(read_json(file, _Where, mend=mend).path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{file}: {error.strerror}; {mend}") from None
 
 
 def read_mean_image(run: Path) -> npt.NDArray[np.float32]:
-    """Read a run's mean image: float32 (size, size, 3), 0-255."""
-    file = run / MEAN_IMAGE_NAME
-    try:
-        image: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); copy the data set's there") from None
-    return image
+    """Read a run's mean image: float32 (size, size, 3), 0-255. Raises InputError if it cannot be read."""
+    size_px = read_data_record(run)[0].size_px
+    return arrays.read_mean_image(run / MEAN_IMAGE_NAME, size_px, mend="copy the data set's there")
 
 
 def _replace(file: Path, content: bytes) -> None:
