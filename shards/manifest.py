@@ -33,7 +33,9 @@ Quality = Annotated[int, Meta(ge=1, le=100)]
 ByteCount = Annotated[int, Meta(ge=0, le=1 << 62)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
+_FEW = Meta(max_length=100)
 _MOST_HEAD_BYTES = 1 << 16
+_SHOWN = 100  # characters of a name that is wrong
 _MOST_BYTES_PER_PIXEL = 11  # 1.5 coefficients a pixel of at most 27 bits, each byte perhaps followed by a zero
 MEND = "bring it back from a copy, or rebuild the data with `alexnet-prep shard`"
 
@@ -46,7 +48,8 @@ class ClassRecord:
     words: str
 
 
-Classes = Annotated[tuple[ClassRecord, ...], Meta(min_length=1)]
+Classes = Annotated[tuple[ClassRecord, ...], Meta(min_length=1, max_length=1 << 18)]
+"""At most 262,144: ImageNet-21k has 21,841 and Google's landmarks 203,094."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +104,13 @@ class Manifest:
     """
 
     schema: int
-    settings: dict[str, str | int | float | bool | None]
-    source: dict[str, str]
-    versions: dict[str, str]
+    settings: Annotated[dict[str, str | int | float | bool | None], _FEW]
+    source: Annotated[dict[str, str], _FEW]
+    versions: Annotated[dict[str, str], _FEW]
     classes: Classes
-    counts: dict[str, SplitCounts]
+    counts: Annotated[dict[str, SplitCounts], _FEW]
     shards: tuple[ShardRecord, ...]
-    files: tuple[FileRecord, ...]
+    files: Annotated[tuple[FileRecord, ...], _FEW]
     colour: ColourStatistics
     colour_units: str = (
         "RGB, 0-255 pixel values; covariance and eigenvalues squared pixel values; eigenvector rows in falling order "
@@ -178,7 +181,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield str(error).replace("`$", "`$.settings")
         return
     if sorted(manifest.counts) != sorted(SPLITS):
-        yield f"counts has the splits {', '.join(manifest.counts)}: must be {' and '.join(SPLITS)}"
+        yield f"counts has the splits {', '.join(manifest.counts)[:_SHOWN]}: must be {' and '.join(SPLITS)}"
         return
     for split in SPLITS:
         counts, shards = manifest.counts[split], manifest.shards_of(split)
@@ -189,9 +192,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
             yield f"has {len(shards)} {split} shards where {counts.input:,} images make {planned:,} a shard"
         for number, shard in enumerate(shards):
             if shard.file != shard_file(split, number):
-                yield f"names {shard.file!r} where {shard_file(split, number)} must be"
+                yield f"names {shard.file[:_SHOWN]!r} where {shard_file(split, number)} must be"
     if sorted(record.file for record in manifest.files) != sorted(FILES):
-        yield f"lists the files {', '.join(r.file for r in manifest.files)}: must be {', '.join(FILES)}"
+        yield f"lists the files {', '.join(r.file[:_SHOWN] for r in manifest.files)}: must be {', '.join(FILES)}"
 
 
 def _not_a_data_set(root: Path) -> str:

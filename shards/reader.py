@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.arrays import read_mean_image
+from alexnet.shards.checksums import sha256_of
 from alexnet.shards.errors import InputError, SampleError, one_line
 from alexnet.shards.files import open_regular
 from alexnet.shards.index import IndexRows, read_index
@@ -95,7 +96,11 @@ class SplitReader:
 
     def mean_image(self) -> npt.NDArray[np.float32]:
         """Read the mean of all training images: float32 (size, size, 3), 0-255."""
-        return read_mean_image(self.root / MEAN_IMAGE_NAME, self.manifest.size_px, mend=MEND)
+        path = self.root / MEAN_IMAGE_NAME
+        image = read_mean_image(path, self.manifest.size_px, mend=MEND)
+        if sha256_of(path) not in {record.sha256 for record in self.manifest.files if record.file == MEAN_IMAGE_NAME}:
+            raise InputError(f"{path}: is not the one that the manifest names; {MEND}")
+        return image
 
     def file(self, shard: int) -> ShardFile:
         """Return a shard's tar, open; hold on to it for as long as its descriptor is used. Raises OSError."""

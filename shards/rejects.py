@@ -42,6 +42,6 @@ def read_rejects(path: Path) -> Iterator[Reject]:
     with os.fdopen(open_regular(path), "rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(_MOST_LINE_BYTES), b""), start=1):
             try:
-                yield as_typed(line, Reject)
+                yield as_typed(line, Reject, odd_names=True)
             except ValueError as error:
                 raise ValueError(f"line {number} is not a record of a rejected image: {error}") from None

@@ -94,7 +94,8 @@ def read_data_record(run: Path) -> tuple[DataRecord, Path]:
     """Read a run's record and where its data were. Raises InputError if it cannot be read."""
     file, mend = run / DATA_NAME, "continuing the run writes it again"
     try:
-        return read_json(file, DataRecord, mend=mend), Path(read_json(file, _Where, mend=mend).path)
+        record = read_json(file, DataRecord, mend=mend, odd_names=True)
+        return record, Path(read_json(file, _Where, mend=mend, odd_names=True).path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{file}: {error.strerror}; {mend}") from None
 
