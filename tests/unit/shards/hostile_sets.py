@@ -1,28 +1,13 @@
 """Data sets that somebody crafted: every field of every file as what it must not be, and files that are none."""
 
-import itertools
 import json
 import os
 import shutil
-import tarfile
-import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from alexnet.pipeline import AugmentSettings, ImageStream
-from alexnet.pipeline.augment import describe_lighting
-from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import Manifest, Split, read_manifest
-from alexnet.shards.reader import SplitReader
-from alexnet.shards.verify.check import verify
-from alexnet.tools.convert.kept import changed_rejects, in_words, rejects_of
-from alexnet.tools.report.survey import survey
-from alexnet.tools.run.data_record import DataRecord
-from alexnet.tools.stored_jpeg import decode_stored
 
 Craft = Callable[[Path], object]
 
@@ -74,31 +59,28 @@ def _manifests() -> Iterator[tuple[str, Craft]]:
     for path in _paths():
         name = ".".join(map(str, path))
         for kind, text in TEXTS.items():
-            yield f"manifest {name} {kind}", _with_field(path, text)
+            yield f"manifest {name} {kind}", with_field(path, text)
         yield f"manifest {name} missing", _without_field(path)
     for text in ("", "[]", "{}", "null", "{", '{"schema": 1}', "[" * 100_000, '{"schema": 1, "schema": 2}', "\x00\xff"):
-        yield f"manifest {text[:20]!r}", _with_bytes("manifest.json", text.encode("latin-1"))
+        yield f"manifest {text[:20]!r}", with_bytes("manifest.json", text.encode("latin-1"))
 
 
 def _paths() -> list[tuple[str | int, ...]]:
     """Return the way to each field of a manifest; of what is there several times, to the first."""
-    record: list[tuple[str, ...]] = [("file",), ("bytes",), ("sha256",)]
-    return [
-        *[(name,) for name in ("schema", "settings", "source", "versions", "classes", "counts", "shards", "files")],
-        *[("settings", name) for name in ("size_px", "quality", "shard_images", "channels", "seed", "resample")],
-        *[("source", "kind"), ("source", "digest"), ("versions", "pillow")],
-        *[("classes", k) for k in range(1)],
-        *[("classes", 0, "wnid"), ("classes", 0, "words"), ("counts", "train"), ("counts", "val")],
-        *[("counts", split, name) for split in ("train", "val") for name in ("input", "written", "rejected")],
-        *[("shards", 0, *rest) for rest in (*record, ("split",), ("images",), ())],
-        *[("files", 0, *rest) for rest in (*record, ())],
-        *[("colour",), ("colour_units",), ("colour", "covariance", 0), ("colour", "covariance", 0, 0)],
-        *[("colour", name) for name in ("covariance", "eigenvectors", "mean", "eigenvalues", "standard_deviations")],
-        *[("colour", name, 0) for name in ("eigenvectors", "mean", "eigenvalues", "standard_deviations")],
-    ]
+    names = (
+        "schema settings source versions classes counts shards files colour colour_units settings.size_px "
+        "settings.quality settings.shard_images settings.channels settings.seed settings.resample source.kind "
+        "source.digest versions.pillow classes.0 classes.0.wnid classes.0.words counts.train counts.train.input "
+        "counts.train.written counts.train.rejected counts.val counts.val.input counts.val.written counts.val.rejected "
+        "shards.0 shards.0.split shards.0.file shards.0.images shards.0.bytes shards.0.sha256 files.0 files.0.file "
+        "files.0.bytes files.0.sha256 colour.mean colour.mean.0 colour.covariance colour.covariance.0 "
+        "colour.covariance.0.0 colour.eigenvalues colour.eigenvalues.0 colour.eigenvectors colour.eigenvectors.0 "
+        "colour.eigenvectors.0.0 colour.standard_deviations colour.standard_deviations.0"
+    )
+    return [tuple(int(step) if step.isdigit() else step for step in name.split(".")) for name in names.split()]
 
 
-def _with_field(path: tuple[str | int, ...], text: str) -> Craft:
+def with_field(path: tuple[str | int, ...], text: str) -> Craft:
     def craft(root: Path) -> None:
         fields: Any = json.loads((root / "manifest.json").read_text())
         _holder(fields, path)[path[-1]] = _PLACE
@@ -124,7 +106,7 @@ def _holder(fields: Any, path: tuple[str | int, ...]) -> Any:
     return fields
 
 
-def _with_bytes(file: str, content: bytes) -> Craft:
+def with_bytes(file: str, content: bytes) -> Craft:
     return lambda root: (root / file).write_bytes(content)
 
 
@@ -142,9 +124,9 @@ def _rejects() -> Iterator[tuple[str, Craft]]:
     for name in sound:
         for kind, text in TEXTS.items():
             line = json.dumps({**sound, name: _PLACE}).replace(f'"{_PLACE}"', text)
-            yield f"reject {name} {kind}", _with_bytes("rejected.jsonl", line.encode() + b"\n")
+            yield f"reject {name} {kind}", with_bytes("rejected.jsonl", line.encode() + b"\n")
     for content in (b"\n", b"[]", b"\xff\xfe", b"[" * 1_000_000, b"{}\n" * 1000, b"x" * 3_000_000):
-        yield f"rejects {content[:10]!r}", _with_bytes("rejected.jsonl", content)
+        yield f"rejects {content[:10]!r}", with_bytes("rejected.jsonl", content)
 
 
 def _indices() -> Iterator[tuple[str, Craft]]:
@@ -219,18 +201,18 @@ def _headers(file: str, count: int, shape: str, descr: str, itemsize: int) -> It
     }
     for kind, header in odd.items():
         text = header.encode() + b"\n"
-        yield f"{file} {kind}", _with_bytes(file, _NPY + len(text).to_bytes(2, "little") + text + data)
+        yield f"{file} {kind}", with_bytes(file, _NPY + len(text).to_bytes(2, "little") + text + data)
     for version in (b"\x02\x00", b"\x03\x00", b"\xff\xff"):
-        yield f"{file} {version!r}", _with_bytes(file, _NPY[:6] + version + b"\xff\xff\xff\xff" + data)
-    yield f"{file} magic alone", _with_bytes(file, _NPY)
-    yield f"{file} zip", _with_bytes(file, b"PK\x03\x04" + data)
-    yield f"{file} pickle", _with_bytes(file, b"\x80\x04cos\nabort\n(tR.")
+        yield f"{file} {version!r}", with_bytes(file, _NPY[:6] + version + b"\xff\xff\xff\xff" + data)
+    yield f"{file} magic alone", with_bytes(file, _NPY)
+    yield f"{file} zip", with_bytes(file, b"PK\x03\x04" + data)
+    yield f"{file} pickle", with_bytes(file, b"\x80\x04cos\nabort\n(tR.")
 
 
 def _lists() -> Iterator[tuple[str, Craft]]:
     digits = b"0" * 64
     for content in (b"", b"\n" * 100_000, b"\xff" * 1000, digits, digits + b"  ../x\n", digits + b"  /dev/zero\n"):
-        yield f"list {content[60:80]!r}", _with_bytes("SHA256SUMS", content)
+        yield f"list {content[60:80]!r}", with_bytes("SHA256SUMS", content)
 
 
 def _no_files() -> Iterator[tuple[str, Craft]]:
@@ -259,124 +241,6 @@ def _instead(name: str, make: Craft) -> Craft:
         make(root / name)
 
     return craft
-
-
-def large() -> Iterator[tuple[str, Craft]]:
-    """Yield data sets of which a careless reader takes gigabytes."""
-    for name, unit, path in (
-        ("classes", '{"wnid":"ab","words":"cd"}', ("classes",)),
-        ("figures", "1.5", ("colour", "mean")),
-        ("lists", "[]", ("colour", "covariance")),
-        ("words", '{"wnid":"ab","words":"' + "x" * 1000 + '"}', ("classes",)),
-        ("shards", '{"split":"val","file":"","images":0,"bytes":0,"sha256":"' + "0" * 64 + '"}', ("shards",)),
-        ("nothing", "[]", ("unknown",)),
-    ):
-        yield f"much of {name}", _with_field(path, "[" + ",".join([unit] * (33_000_000 // (len(unit) + 1))) + "]")
-    settings = ",".join(f'"{k:x}":0' for k in range(2_900_000))
-    yield "many settings", _with_field(("settings",), "{" + settings + "}")
-    classes = ",".join(f'{{"wnid":"{k:07}","words":""}}' for k in range(1 << 18))
-    yield "many classes", _with_field(("classes",), f"[{classes}]")
-    yield "a GB of JSON", lambda root: os.truncate(root / "manifest.json", 1 << 30)
-    for name in ("SHA256SUMS", "rejected.jsonl", "train/000000.idx", "index.npy", "mean_image.npy"):
-        yield f"gigabytes of {name}", lambda root, name=name: os.truncate(root / name, 1 << 32)  # type: ignore[misc]
-    yield "empty lines", _with_bytes("SHA256SUMS", b"\n" * 60_000_000)
-    yield "one long line", _with_bytes("rejected.jsonl", b"[" * 60_000_000)
-    yield "many images", _many_images
-    yield "a long image", _long_image
-    for kind in (b"L", b"K", b"x", b"g", b"S", b"D"):
-        yield f"a long header {kind!r}", _long_header(kind)
-    yield "large squares", _with_field(("settings", "size_px"), "4096")
-
-
-def _many_images(root: Path) -> None:
-    """Say that there are 100 million places, which the index does not have."""
-    fields: Any = json.loads((root / "manifest.json").read_text())
-    fields["counts"]["train"]["input"] += 90_000_000
-    fields["counts"]["train"]["rejected"] += 90_000_000
-    fields["settings"]["shard_images"] = 31_000_000
-    (root / "manifest.json").write_text(json.dumps(fields))
-
-
-def _long_image(root: Path) -> None:
-    """Have the first sample reach over 2 GB of nothing."""
-    fields: Any = json.loads((root / "manifest.json").read_text())
-    os.truncate(root / "train/000000.tar", 1 << 32)
-    fields["shards"][0]["bytes"] = 1 << 32
-    (root / "manifest.json").write_text(json.dumps(fields))
-    rows = np.load(root / "index.npy")
-    rows["offset"][:10] = 512 + np.arange(10) * 3000
-    rows["offset"][9] = 30_000
-    rows["length"][9] = 2**31 - 1
-    np.save(root / "index.npy", rows)
-
-
-def _long_header(kind: bytes) -> Craft:
-    """Begin a shard with a header that announces 3 GiB of name, which are there."""
-
-    def craft(root: Path) -> None:
-        member = tarfile.TarInfo("././@LongLink")
-        member.type, member.size = kind, 3 << 30
-        (root / "train/000000.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT))
-        os.truncate(root / "train/000000.tar", (3 << 30) + 10240)
-
-    return craft
-
-
-# What a reader does with them
-
-
-def faults_of(root: Path, *, at_length: bool = False) -> Iterator[str]:
-    """Do all that readers do with a data set; yield what did not end well, but for refusals in one line."""
-    ways: dict[str, Callable[[], object]] = {
-        "manifest": lambda: _use_manifest(read_manifest(root)),
-        "train": lambda: _read_all(root, "train"),
-        "val": lambda: _read_all(root, "val"),
-        "stream": lambda: stream(root, steps=None if at_length else 1),
-        "verify": lambda: verify(root, decode=decode_stored if at_length else None),
-        "rejects": lambda: [in_words([entry]) for entry in changed_rejects(rejects_of(root), root)],
-    }
-    if at_length:
-        ways["show"] = lambda: survey(root, 4)
-    for name, way in ways.items():
-        try:
-            way()
-        except InputError as error:
-            if "\n" in str(error):
-                yield f"{name}: in several lines: {error}"
-        except Exception:
-            yield f"{name}: {traceback.format_exc()}"
-
-
-def _use_manifest(manifest: Manifest) -> None:
-    """Have all that is done with a manifest be done."""
-    assert read_manifest_of(manifest.to_json()) == manifest
-    manifest.digest()
-    record = DataRecord.of(manifest)
-    assert DataRecord.from_json(record.as_json()) == record
-    describe_lighting(AugmentSettings(), manifest.colour)
-    assert all(value >= 0 for value in manifest.colour.channel_standard_deviations)
-
-
-def read_manifest_of(text: str) -> Manifest:
-    """Read a manifest from its text alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "manifest.json").write_text(text)
-        return read_manifest(Path(folder))
-
-
-def _read_all(root: Path, split: Split) -> None:
-    reader = SplitReader(root, split)
-    for sample_id in range(min(len(reader), 40)):
-        reader.error(sample_id, str(len(reader.jpeg(sample_id))))
-    reader.mean_image()
-
-
-def stream(root: Path, steps: int | None = 1, **options: Any) -> list[tuple[Any, Any]]:
-    """Return the first batches of the training split, or all, in order and not augmented."""
-    augmentation = AugmentSettings(crop_px=32, mean="image")
-    given: dict[str, Any] = {"batch_images": 8, "augment": False, "drop_last": False, **options}
-    with ImageStream(root / "train", rank=0, ranks=1, threads=1, augmentation=augmentation, **given) as batches:
-        return [(images.clone(), labels.clone()) for images, labels in itertools.islice(batches, steps)]
 
 
 def put_back(sound: Path, root: Path) -> None:

