@@ -17,6 +17,7 @@ from typing import IO
 
 from alexnet.shards.index import IndexRows, rows_of
 from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split
+from alexnet.shards.manifest import shard_file as shard_file
 
 _STEM_CHARACTERS = 60
 
@@ -51,7 +52,7 @@ class _TarWriter:
     def add(self, name: str, data: bytes) -> tuple[int, int]:
         """Append a member with fixed metadata; return the offset and length of its data."""
         offset = self.offset + tarfile.BLOCKSIZE  # the header is one block
-        self._write(_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+        self._write(member_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset, len(data)
 
     def finish(self) -> None:
@@ -63,11 +64,6 @@ class _TarWriter:
         self.sha256.update(data)
         self._file.write(data)
         self.offset += len(data)
-
-
-def shard_file(split: Split, number: int) -> str:
-    """Return a shard's path inside the data set."""
-    return f"{split}/{number:06d}.tar"
 
 
 def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]) -> tuple[ShardRecord, IndexRows]:
@@ -134,7 +130,7 @@ def file_record(root: Path, name: str) -> FileRecord:
     return FileRecord(file=name, bytes=(root / name).stat().st_size, sha256=digest)
 
 
-def _header(name: bytes, size: int) -> bytes:
+def member_header(name: bytes, size: int) -> bytes:
     """Return a member's USTAR header: the fields that differ, put into one made by `tarfile`."""
     block = bytearray(_TEMPLATE)
     block[: len(name)] = name

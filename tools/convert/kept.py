@@ -5,8 +5,8 @@ sizes and times tell nothing of an image in a tar, and copying a source changes 
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.manifest import REJECTED_NAME
+from alexnet.shards.rejects import Reject, read_rejects
 from alexnet.shards.writer import shard_file
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.plan import ShardPlan
@@ -35,10 +36,15 @@ def rejected_so_far(root: Path) -> list[Rejected]:
 def rejects_of(root: Path) -> list[Rejected]:
     """Return what a finished data set lists as rejected; nothing of a damaged list, which is for `verify` to find."""
     try:
-        lines = (root / REJECTED_NAME).read_text().splitlines()
-        return [dict(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError):
+        return [_as_noted(reject) for reject in read_rejects(root / REJECTED_NAME)]
+    except (OSError, ValueError):
         return []
+
+
+def _as_noted(reject: Reject) -> Rejected:
+    """Return a reject as the line that it was, without what earlier versions did not note."""
+    absent = {"offset", "bytes", "sha256"} if reject.bytes is None else set()
+    return {name: value for name, value in asdict(reject).items() if name not in absent}
 
 
 def changed_rejects(rejected: Iterable[Rejected], source: Path) -> list[Rejected]:

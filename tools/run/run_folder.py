@@ -22,7 +22,8 @@ from typing import Any
 from alexnet.model.checkpoint import FILES, FOLDERS
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type, read_json, replace
-from alexnet.tools.run.data_record import DATA_NAME, MEAN_IMAGE_NAME
+from alexnet.shards.manifest import MEAN_IMAGE_NAME
+from alexnet.tools.run.data_record import DATA_NAME
 
 # Other versions may give other bits, and the user is free to; the others change no bit.
 _MAY_DIFFER = (
