@@ -109,7 +109,7 @@ def _bytes_a_pixel(image: Image.Image) -> float:
 
 @contextmanager
 def _watched(most: int) -> Iterator[None]:
-    """Have the kernel refuse more than so many more bytes, and end what takes a minute; raises UndecodableError then."""
+    """Have the kernel refuse more than so many more bytes, and end what takes a minute: as UndecodableError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_bytes().split()[0])
     limit = pages * resource.getpagesize() + most
