@@ -5,7 +5,6 @@ are opened, no more is read than such a file can have, and JSON is checked again
 """
 
 import json
-import mmap
 import os
 import resource
 import stat
@@ -118,7 +117,7 @@ def bounded_memory(most: int) -> Iterator[None]:
         if not (isinstance(error, MemoryError) or "alloc" in str(error)):
             raise
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        mmap.mmap(-1, most).close()  # raises where it is the machine that has no more, or a narrower limit
+        bytes(most)  # MemoryError: it is the machine that has no more, or a narrower limit. They are not touched
         raise TooMuchMemoryError(f"asks for more than {most / 1e6:,.0f} MB of memory") from None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

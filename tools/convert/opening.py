@@ -108,7 +108,7 @@ def _bytes_a_pixel(image: Image.Image) -> float:
 
 @contextmanager
 def _watched(most: int) -> Iterator[None]:
-    """Have the kernel refuse more than so many more bytes, and end what takes a minute; raises UndecodableError then."""
+    """Have the kernel refuse more than so many more bytes, and end what takes a minute: as UndecodableError."""
     hears = threading.current_thread() is threading.main_thread()  # others cannot be called
     before = signal.signal(signal.SIGPROF, _too_slow) if hears else None
     try:

@@ -26,30 +26,8 @@ CODECS = {
     "AVIF": ("avif", None),  # the libavif of Debian 12 is too old
 }
 """What Pillow decodes only where it was built against a library: its name for that, and Debian's package."""
-_TAKEN = [
-    "AVIF",
-    "BMP",
-    "DDS",
-    "DIB",
-    "GIF",
-    "ICO",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "PCD",
-    "PCX",
-    "PNG",
-    "PPM",
-    "PSD",
-    "QOI",
-    "SGI",
-    "SUN",
-    "TGA",
-    "TIFF",
-    "WEBP",
-    "XBM",
-    "XPM",
-]
+_TAKEN = {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCD", "PCX", "PNG", "PPM", "PSD"}
+_TAKEN |= {"QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM"}
 Image.init()
 FORMATS = tuple(name for name in Image.ID if name in _TAKEN)
 """What Pillow may open, in its own order. Of its others, some start programs (EPS: Ghostscript), open any format inside

@@ -14,6 +14,7 @@ from typing import Any
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.tools.command import StoppedError
+from alexnet.tools.convert.devkit import MOST_BYTES
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
 from alexnet.tools.convert.packed import files_in
 from alexnet.tools.room import needed_and_free
@@ -150,7 +151,7 @@ def _write_devkit(root: Path, settings: SynthSettings) -> None:
     work = root / _WORK
     write_devkit(work, words, val)
     folder = DEVKIT_TAR.removesuffix(".tar.gz") + "/data"
-    files = dict(files_in(work / DEVKIT_TAR, lambda _: True, 1 << 24))
+    files = dict(files_in(work / DEVKIT_TAR, lambda _: True, MOST_BYTES))
     meta = next(name for name in files if name.endswith(".mat"))
     files[meta] = b"MATLAB 5.0 MAT-file".ljust(_MAT_TEXT_BYTES) + files[meta][_MAT_TEXT_BYTES:]
     devkit = gzip.compress(tar_of({f"{folder}/{name}": data for name, data in files.items()}), mtime=0)
