@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import os
+import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,11 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from alexnet.model.torch_file import MOST_WORDS, TorchFile
-from alexnet.model.torch_pickle import Stored
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import as_typed, open_regular
+from alexnet.shards.files import as_typed, bounded_memory, open_regular
 
+_MOST_WORDS = 12_000_000
+"""Bytes of a safetensors header. Of 1,000 tensors it is 0.1 MB."""
+_BESIDE = 300_000_000
+"""What reading a pickle may take beside twice the file, bytes: PyTorch's reader is lenient and calls what it knows."""
 _ABOUT = "alexnet"  # the key of our own words among a file's metadata
 _DIGEST = "alexnet-sha256"  # of these words and the tensors
 _MOST_TENSORS = 100_000  # bytes of the names and shapes of a network's tensors
@@ -56,10 +60,10 @@ def read_weights(file: Path) -> Weights:
         if begins.startswith(_PICKLES):
             opened.seek(0)
             return _read_pickle(file, opened)
-        if (words := int.from_bytes(begins, "little")) > MOST_WORDS:
+        if (words := int.from_bytes(begins, "little")) > _MOST_WORDS:
             raise InputError(
                 f"{file}: cannot be read as safetensors (its header is said to have {words:,} bytes, where at most "
-                f"{MOST_WORDS:,} can be right); give safetensors, or a state dict of PyTorch's"
+                f"{_MOST_WORDS:,} can be right); give safetensors, or a state dict of PyTorch's"
             )
     return _read_safetensors(file)
 
@@ -80,7 +84,8 @@ def write_state_dict(file: Path, weights: Weights) -> None:
     `about` travels where state dicts keep their versions: `state_dict._metadata["alexnet"]`.
     """
     state: OrderedDict[str, Tensor] = OrderedDict(weights.tensors)
-    state._metadata = OrderedDict({"": {"version": 1}, _ABOUT: weights.about})  # type: ignore[attr-defined]
+    words = {_ABOUT: weights.about, _DIGEST: digest(weights.tensors, json.dumps(weights.about))}
+    state._metadata = OrderedDict({"": {"version": 1}, **words})  # type: ignore[attr-defined]
     with _replacing(file) as partial:
         torch.save(state, partial)
 
@@ -137,9 +142,18 @@ def _read_safetensors(file: Path) -> Weights:
 
 def _read_pickle(file: Path, opened: io.FileIO) -> Weights:
     try:
-        stored = TorchFile(opened, os.fstat(opened.fileno()).st_size)
-        state = _unwrapped(stored.state, file)
-        tensors = stored.tensors(state)
+        size = os.fstat(opened.fileno()).st_size
+        with warnings.catch_warnings(), bounded_memory(2 * size + _BESIDE):
+            warnings.simplefilter("ignore")  # of the pickle's protocol; if that is too new, an error says so
+            _check_zip(opened)
+            loaded = torch.load(io.BufferedReader(opened), map_location="cpu", weights_only=True)
+        state = _unwrapped(loaded, file)
+        tensors = {name: _bounded(tensor, size) for name, tensor in state.items()}
+        metadata = getattr(state, "_metadata", None)
+        words = metadata if isinstance(metadata, dict) else {}
+        about = words.get(_ABOUT, {})
+        if _DIGEST in words and words[_DIGEST] != digest(tensors, json.dumps(about)):
+            raise ValueError("its digest is another")
     except InputError:
         raise
     except Exception as error:  # a damaged zip or pickle makes its reader raise whatever it stumbles over
@@ -148,12 +162,10 @@ def _read_pickle(file: Path, opened: io.FileIO) -> Weights:
             f"{file}: is damaged, or holds more than tensors, and was not unpickled ({reason[:120]}); "
             "give a state dict as `torch.save(net.state_dict(), FILE)` writes it, or safetensors"
         ) from None
-    metadata = getattr(state, "_metadata", None)
-    about = metadata.get(_ABOUT) if isinstance(metadata, dict) else None
     return Weights(tensors=tensors, about=about if isinstance(about, dict) else {})
 
 
-def _unwrapped(state: Any, file: Path) -> dict[str, Stored]:
+def _unwrapped(state: Any, file: Path) -> dict[str, Tensor]:
     """Return the state dict in what a trainer saved. Raises InputError if there is not exactly one."""
     under: list[str] = []
     for _ in _UNDER:
@@ -170,4 +182,25 @@ def _unwrapped(state: Any, file: Path) -> dict[str, Stored]:
 
 
 def _is_state_dict(state: Any) -> bool:
-    return isinstance(state, dict) and all(isinstance(v, Stored) and isinstance(k, str) for k, v in state.items())
+    return isinstance(state, dict) and all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items())
+
+
+def _check_zip(opened: io.FileIO) -> None:
+    """Raise ValueError if a zip's parts are compressed, which PyTorch never does, or not what their checksums say."""
+    if zipfile.is_zipfile(opened):
+        with zipfile.ZipFile(opened) as parts:
+            for part in parts.infolist():
+                if part.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{part.filename} is compressed")
+                if part.CRC == 0:  # PyTorch can be told to leave checksums out
+                    part.CRC = None  # type: ignore[assignment]  # as `zipfile` knows it
+            if damaged := parts.testzip():
+                raise ValueError(f"{damaged} has another checksum")
+    opened.seek(0)
+
+
+def _bounded(tensor: Tensor, most: int) -> Tensor:
+    """Return a tensor. Raises ValueError if it is larger than its file: strides of 0 make few bytes look like many."""
+    if tensor.numel() * tensor.itemsize > most:
+        raise ValueError(f"a tensor of the size {tuple(tensor.shape)} is larger than the file")
+    return tensor.detach()

@@ -4,8 +4,12 @@ What is read may be anything: a device without an end, a FIFO that blocks, a gig
 are opened, no more is read than such a file can have, and JSON is checked against its type before anybody uses it.
 """
 
+import mmap
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,3 +88,27 @@ def replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+class TooMuchMemoryError(ValueError):
+    """Say that a file asked for more memory than it may have."""
+
+
+@contextmanager
+def bounded_memory(most: int) -> Iterator[None]:
+    """Have the kernel refuse more than so many more bytes. Raises TooMuchMemoryError if they were asked for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+    limit = pages * resource.getpagesize() + most
+    narrower = resource.RLIM_INFINITY != soft < limit
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (soft if narrower else limit, hard))
+        yield
+    except (MemoryError, RuntimeError) as error:  # the latter is PyTorch's
+        if not (isinstance(error, MemoryError) or "alloc" in str(error)):
+            raise
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        mmap.mmap(-1, most).close()  # raises where it is the machine that has no more, or a narrower limit
+        raise TooMuchMemoryError(f"asks for more than {most / 1e6:,.0f} MB of memory") from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -6,7 +6,6 @@ import pickle
 import resource
 import struct
 import zipfile
-from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from alexnet.model.torch_file import TorchFile
 from alexnet.model.weights_file import Weights, read_weights, write_safetensors, write_state_dict
 from alexnet.shards.errors import InputError
 
@@ -203,7 +201,7 @@ HOSTILE = {
     "one byte": b"P",
 }
 SLOW = frozenset({"lists", "strings", "notes"})
-SOUND = frozenset({"a key that hashes for ever"})  # what hashes is left out, and nothing is left
+SOUND: frozenset[str] = frozenset()
 
 
 def in_a_child(file: Path) -> tuple[str, float]:
@@ -289,12 +287,3 @@ def test_any_bytes_are_refused_or_read(begin: bytes, rest: bytes, tmp_path_facto
         file.write_bytes(content)
         with suppress(InputError):
             read_weights(file)
-
-
-def test_two_names_of_one_storage_share_its_values(tmp_path: Path) -> None:
-    whole = torch.arange(12.0)
-    torch.save(OrderedDict(a=whole, b=whole[3:]), tmp_path / "shared.pth")
-    with (tmp_path / "shared.pth").open("rb", buffering=0) as file:
-        stored = TorchFile(file, (tmp_path / "shared.pth").stat().st_size)
-        read = stored.tensors(stored.state)
-    assert read["a"].untyped_storage().data_ptr() == read["b"].untyped_storage().data_ptr()
