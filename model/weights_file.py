@@ -32,6 +32,7 @@ _BESIDE = 300_000_000
 """What reading a pickle may take beside twice the file, bytes: PyTorch's reader is lenient and calls what it knows."""
 _ABOUT = "alexnet"  # the key of our own words among a file's metadata
 _DIGEST = "alexnet-sha256"  # of these words and the tensors
+_MOST_TENSORS = 100_000  # bytes of the names and shapes of a network's tensors
 _UNDER = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 """What trainers call the state dict in a file that has more of a run's state: the epoch, the optimizer's."""
 _PICKLES = (b"PK", b"\x80")  # a zip with a pickle in it, and a bare one as PyTorch wrote until 2020
@@ -71,6 +72,8 @@ def write_safetensors(file: Path, weights: Weights) -> None:
     """Write a safetensors file; what was there stays until it is whole."""
     about = json.dumps(weights.about)
     words = {"format": "pt", _ABOUT: about, _DIGEST: digest(weights.tensors, about)}
+    if (size := len(json.dumps(words))) > MOST_WORDS - _MOST_TENSORS:
+        raise InputError(f"{file}: its classes and settings take {size:,} bytes, which no reader here takes")
     with _replacing(file) as partial:
         save_file(weights.tensors, partial, metadata=words)
 

@@ -40,9 +40,8 @@ class NetSettings:
         if not 1 <= self.classes < _MOST_CLASSES:
             raise InputError(f"net.classes={self.classes}: must be at least 1, and below {_MOST_CLASSES:,}")
         if not 0 <= self.channels <= _MOST_CHANNELS:
-            raise InputError(
-                f"net.channels={self.channels}: must be 1 to {_MOST_CHANNELS}, or 0 for what the network is made for"
-            )
+            allowed = f"must be at least 1 and at most {_MOST_CHANNELS:,}, or 0 for what the network is made for"
+            raise InputError(f"net.channels={self.channels}: {allowed}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"net.dropout={self.dropout}: must be at least 0 and below 1")
 
