@@ -72,7 +72,7 @@ def write_safetensors(file: Path, weights: Weights) -> None:
     """Write a safetensors file; what was there stays until it is whole."""
     about = json.dumps(weights.about)
     words = {"format": "pt", _ABOUT: about, _DIGEST: digest(weights.tensors, about)}
-    if (size := len(json.dumps(words))) > MOST_WORDS - _MOST_TENSORS:
+    if (size := len(json.dumps(words))) > _MOST_WORDS - _MOST_TENSORS:
         raise InputError(f"{file}: its classes and settings take {size:,} bytes, which no reader here takes")
     with _replacing(file) as partial:
         save_file(weights.tensors, partial, metadata=words)
