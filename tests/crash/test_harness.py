@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.harness import Crasher, build_library
+from tests.crash.harness import Crasher, How, build_library
 
 CHANGES = """
 import os, shutil, sys
@@ -37,12 +37,13 @@ def test_calls_that_change_files_below_a_folder_are_counted_and_struck(library: 
     calls = crasher.calls(command)
     assert tuple(call.split()[0] for call in calls) == COUNTED
     assert calls[3] == f"rename {root}/a/file"
-    for at, how, left in (
+    cases: tuple[tuple[int, How, list[str]], ...] = (
         (1, "before", []),
         (1, "after", ["a"]),
         (3, "before", ["a", "file.partial"]),
         (4, "after", ["a", "file"]),
-    ):
+    )
+    for at, how, left in cases:
         root.mkdir()
         strike = crasher.strike(command, at, how)
         assert (strike.run.returncode, strike.struck, len(strike.calls)) == (-9, True, at)
