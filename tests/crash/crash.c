@@ -38,7 +38,8 @@ static long at;
 static int logged = -1, only_main;
 static __thread int inside; /* fopen calls open */
 
-__attribute__((constructor)) static void start(void)
+/* Also called by who sets the variables in a process that runs already. */
+__attribute__((constructor)) void crash_begin(void)
 {
     const char *path = getenv("CRASH_STATE"), *log = getenv("CRASH_LOG"), *number = getenv("CRASH_AT");
     if (!path || !log)

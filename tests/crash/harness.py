@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tests.crash.server import Forks
+
 How = Literal["before", "after", "full", "once"]
 """Kill before (of a write: in its middle) or after a call; fail with ENOSPC from it on, or it alone."""
 
@@ -33,12 +35,14 @@ class Strike:
 class Crasher:
     """Run commands with `library` loaded into them; of their calls those below the folders `below` count.
 
-    `children`: count the calls of all processes that the command starts, too.
+    `children`: count the calls of all processes that the command starts, too. `forks`: call a program there with what
+    is then its arguments alone, rather than start a command.
     """
 
     library: Path
     below: tuple[Path, ...]
     children: bool = True
+    forks: Forks | None = None
 
     def calls(self, command: Sequence[str]) -> tuple[str, ...]:
         """Run a command undisturbed; return its calls, each as a function's name and a path."""
@@ -63,17 +67,22 @@ class Crasher:
             "CRASH_HOW": how,
             "CRASH_IN": "all" if self.children else "main",
         }
-        run = subprocess.run(  # returns when no process of it holds its pipes any more
-            command,
-            env={**os.environ, **told},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            start_new_session=True,  # all of its group, and nobody else, is killed
-        )
+        run = self.forks.run(command, told) if self.forks else _run(command, told, timeout)
         struck = bool(int.from_bytes(state.read_bytes()[12:16], "little"))
         return Strike(run=run, calls=tuple(log.read_text(errors="replace").splitlines()), struck=struck)
+
+
+def _run(command: Sequence[str], told: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a command; return when no process of it holds its pipes any more."""
+    return subprocess.run(
+        command,
+        env={**os.environ, **told},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        start_new_session=True,  # all of its group, and nobody else, is killed
+    )
 
 
 def build_library(folder: Path) -> Path:
