@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import open_regular, read_bytes
+from alexnet.shards.files import open_regular, read_bytes, replace
 from alexnet.shards.manifest import SPLITS, read_manifest
 
 CHECKSUMS_NAME = "SHA256SUMS"
@@ -45,12 +45,7 @@ def write_checksums(root: Path) -> None:
         if any(character in name for character in _UNLISTABLE):
             raise InputError(f"{root}: {name!r} has a line break or a backslash in its name; rename it")
         lines.append(checksum_line(name, known[name] if name in known else sha256_of(root / name)))
-    partial = root / f"{CHECKSUMS_NAME}.partial"
-    with partial.open("wb") as file:
-        file.write(b"".join(lines))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(root / CHECKSUMS_NAME)
+    replace(root / CHECKSUMS_NAME, b"".join(lines))
 
 
 def read_checksums(root: Path) -> Checksums:
@@ -108,7 +103,7 @@ def checksum_line(name: str, sha256: str) -> bytes:
 
 
 def _listable(root: Path) -> list[str]:
-    own = (CHECKSUMS_NAME, f"{CHECKSUMS_NAME}.partial")
+    own = (CHECKSUMS_NAME, f".{CHECKSUMS_NAME}.partial")
     return [name for name in entries_below(root) if name not in own and (root / name).is_file()]
 
 

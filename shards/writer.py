@@ -72,7 +72,7 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
     `publish_shard` gives it its name; what must be safe before that (sums, rejects) is written in between.
     """
     path = root / shard_file(split, number)
-    partial = _partial(path)
+    partial = partial_of(path)
     places: list[tuple[int, int, int, int]] = []
     dali_lines: list[str] = []
     with partial.open("wb") as file:
@@ -102,7 +102,7 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
 def publish_shard(root: Path, record: ShardRecord) -> None:
     """Rename a written shard into place: from now on it counts as complete."""
     path = root / record.file
-    _partial(path).replace(path)
+    partial_of(path).replace(path)
 
 
 def put_on_disk(path: Path) -> None:
@@ -118,7 +118,7 @@ def remove_partials(root: Path) -> None:
             path.unlink()
 
 
-def _partial(path: Path) -> Path:
+def partial_of(path: Path) -> Path:
     """Name a file that is being written: no two processes of any machine share one, even over a dead node's shard."""
     return path.with_name(f"{path.stem}.{socket.gethostname()}-{os.getpid()}.partial")
 

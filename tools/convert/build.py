@@ -13,6 +13,7 @@ import PIL
 from PIL import features
 
 from alexnet import __version__
+from alexnet.shards import files
 from alexnet.shards.checksums import CHECKSUMS_NAME, write_checksums
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
@@ -30,7 +31,7 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.writer import file_record, put_on_disk, remove_partials
-from alexnet.tools.convert.claim import Job, claim, is_begun, is_complete
+from alexnet.tools.convert.claim import Job, claim, given_back, is_begun, is_complete
 from alexnet.tools.convert.kept import changed_rejects, in_words
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
@@ -86,7 +87,7 @@ def build(
 ) -> Manifest:
     """Convert a source into a data set at `root`; continue what an earlier call with equal settings left there.
 
-    The bytes do not depend on `options`. The caller holds the folder's lock (`claim.locked`). Raises InputError if
+    The bytes do not depend on `options`. The caller holds the folder (`claim.held`). Raises InputError if
     `root` holds anything else or has no room, and ConversionError if the run stopped and can be continued.
     """
     try:
@@ -103,9 +104,9 @@ def _build(
     on_progress: Callable[[Progress], None],
 ) -> Manifest:
     job, plans = job_of(source, settings), plan_shards(source, settings)
-    if not is_begun(root):
-        root.mkdir(parents=True, exist_ok=True)
-        _check_room(root, settings, plans)  # with nothing written yet, so that the next call may have other settings
+    root.mkdir(parents=True, exist_ok=True)
+    if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
+        _check_room(root, settings, plans, given_back(root) if options.overwrite else 0)
     claim(root, job, source, plans, overwrite=options.overwrite)
     if is_complete(root):
         _seal(root)
@@ -161,12 +162,12 @@ def job_of(source: Source, settings: ConvertSettings) -> Job:
     }
 
 
-def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan]) -> None:
-    """Refuse to start what the disk cannot hold; the estimate is generous by a sixth for ImageNet."""
+def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan], back: int = 0) -> None:
+    """Refuse to start what the disk cannot hold, `back` bytes given back; generous by a sixth for ImageNet."""
     pixels = settings.size_px**2
     images = sum(len(plan.member_ids) for plan in missing)
     needed = images * (pixels * _BYTES_PER_PIXEL + 2048) + len(missing) * pixels * _NOTES_BYTES_PER_PIXEL
-    free = shutil.disk_usage(root).free
+    free = shutil.disk_usage(root).free + back
     if needed > free:
         raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
 
@@ -212,11 +213,9 @@ def _finish(root: Path, job: Job, source: Source, plans: list[ShardPlan], option
         files=tuple(file_record(root, name) for name in (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)),
         colour=statistics_of(all_shards.sums),
     )
-    partial = root / WORK / f"{MANIFEST_NAME}.partial"
-    partial.write_text(manifest.to_json(), encoding="utf-8")
-    for path in (*(root / record.file for record in manifest.files), partial):
-        put_on_disk(path)  # .work, which they could be made from again, goes next
-    partial.replace(root / MANIFEST_NAME)
+    for record in manifest.files:  # .work, which they could be made from again, goes next
+        put_on_disk(root / record.file)
+    files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
 
 

@@ -60,11 +60,14 @@ def in_words(some: list[Rejected]) -> str:
     return f"{len(some):,} rejected images, {name} the first" if len(some) > 1 else f"1 rejected image, {name}"
 
 
-def forget_outdated(root: Path, source: Source, plans: list[ShardPlan], *, same_lengths: bool) -> bool:
-    """Delete the shards that are not what the source would give now; return False, with nothing done, if that is all.
+def outdated_shards(
+    root: Path, source: Source, plans: list[ShardPlan], *, same_lengths: bool
+) -> list[ShardPlan] | None:
+    """Return the shards that are not what the source would give now; None if that is all of them.
 
     All are where each has an image that was good and has another length now: that is another source of the same names.
-    `same_lengths`: no image of the source has another length than it had in the call before.
+    `same_lengths`: no image of the source has another length than it had in the call before, so it is that one, and
+    what is outdated is left of a call that was killed while it forgot.
     """
     lengths = {split: source.listing(split).lengths for split in source.members}
     outdated: list[ShardPlan] = []
@@ -79,12 +82,14 @@ def forget_outdated(root: Path, source: Source, plans: list[ShardPlan], *, same_
         if before != lengths_digest(here) or not _rejects_stand(notes, plan, source):
             outdated.append(plan)
             strange += before != lengths_digest(_but_rejects(here, plan, notes["rejected"]))
-    if strange == done > 1:
-        return False
-    for plan in outdated:
+    return None if strange == done > 1 and not same_lengths else outdated
+
+
+def forget(root: Path, plans: Iterable[ShardPlan]) -> None:
+    """Delete shards that were done, so that they are converted again."""
+    for plan in plans:
         (root / shard_file(plan.split, plan.number)).unlink(missing_ok=True)  # first: a tar that is there is done
         notes_file(root, plan).unlink()
-    return True
 
 
 def _but_rejects(lengths: npt.NDArray[np.uint32], plan: ShardPlan, rejected: list[Rejected]) -> npt.NDArray[np.uint32]:

@@ -10,7 +10,7 @@ import click
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import drop_index, index_cache, index_time, is_complete, locked, refuse_early
+from alexnet.tools.convert.claim import drop_index, held, index_cache, index_time, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.kept import changed_rejects, in_words, rejected_so_far
 from alexnet.tools.convert.known import archives_in, md5_notes
@@ -85,7 +85,7 @@ def run_shard(source: Path, options: ShardOptions) -> None:
         settings = options.settings(layout.size_px)
         root = options.out or _beside(source, settings.size_px)
         check_out(layout, root)
-        with locked(root):
+        with held(root):
             outcome = _convert(layout, root, settings, options)
         if options.as_json:
             say(**outcome.as_event())
@@ -106,14 +106,17 @@ def _convert(layout: Layout, root: Path, settings: ConvertSettings, options: Sha
     """List the source and make the data set; list it anew where the index that an earlier call kept proves outdated."""
     refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
     kept = None if options.overwrite else index_time(root)
-    found = _open(layout, root, options)
     try:
-        return _make(found, root, settings, options)
+        return _make(_open(layout, root, options), root, settings, options)
     except SourceChangedError:
         outdated = kept is not None and kept == index_time(root)
         drop_index(root)
         if not outdated:
             raise
+    except InputError:
+        if not is_begun(root):  # no more is there than the list of the source, if that
+            drop_index(root)
+        raise
     return _make(_open(layout, root, options), root, settings, options)
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import ShardRecord
-from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
+from alexnet.shards.writer import Sample, partial_of, publish_shard, shard_file, write_shard
 from alexnet.tools.convert.listing import Encoding, Member
 from alexnet.tools.convert.pillow import CODECS, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
@@ -210,7 +210,7 @@ def _save(job: ShardJob, outcome: Outcome) -> None:
     text = json.dumps({"record": asdict(outcome.record), "rejected": outcome.rejected, **made_of}).encode()
     arrays = outcome.sums.to_arrays() if outcome.sums and job.plan.split == "train" else {}
     notes = notes_file(job.root, job.plan)
-    partial = notes.with_suffix(".partial")
+    partial = partial_of(notes)
     with partial.open("wb") as file:
         np.savez(file, text=np.frombuffer(text, np.uint8), rows=outcome.rows, **arrays)  # type: ignore[arg-type]
         file.flush()

@@ -100,8 +100,10 @@ def _claim(root: Path, record: Record, *, overwrite: bool) -> bool:
     own = [root / name for name in _OWN if (root / name).exists()]
     settings = record["settings"]
     _check_room(root, settings["images"] + settings["val_images"], sum(path.stat().st_size for path in own))
-    shutil.rmtree(root / _WORK, ignore_errors=True)
-    (root / _WORK).mkdir()
+    (root / _WORK).mkdir(exist_ok=True)
+    for path in (root / _WORK).iterdir():
+        if path != begun:  # which says until the next one takes its place that the folder is ours
+            path.unlink()
     put_whole(json.dumps(record).encode(), begun, root / _WORK)
     for path in own:
         path.unlink()

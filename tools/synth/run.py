@@ -13,7 +13,7 @@ from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.tools.command import tell
 from alexnet.tools.convert.build import BuildOptions, Progress, build, job_of
-from alexnet.tools.convert.claim import is_complete, locked, refuse_early
+from alexnet.tools.convert.claim import held, is_complete, refuse_early
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images
 from alexnet.tools.convert.summary import Outcome, source_event
@@ -70,7 +70,7 @@ def run_synth(root: Path, options: SynthOptions) -> None:
     """Draw a set as the command line says. Raises InputError and StoppedError; SystemExit when interrupted."""
     settings, shard_settings = options.settings(), options.shard_settings()
     how = ", without --overwrite if it had begun to draw" if options.overwrite else ""
-    with interruptible(f"interrupted; the same command continues{how}"), _naming_dir(), locked(root):
+    with interruptible(f"interrupted; the same command continues{how}"), _naming_dir(), held(root):
         if options.layout == "official":
             _draw_archives(root, settings, options)
         else:

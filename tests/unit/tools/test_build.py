@@ -13,7 +13,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import locked
+from alexnet.tools.convert.claim import held
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.sources import open_source
@@ -157,15 +157,15 @@ def test_overwrite_replaces_a_data_set_and_nothing_else(official: Path, data_set
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
-    with locked(tmp_path / "set"), pytest.raises(InputError, match="another alexnet-prep is writing there"):
-        locked(tmp_path / "set").__enter__()
-    with locked(tmp_path / "set"):
+    with held(tmp_path / "set"), pytest.raises(InputError, match="another alexnet-prep is writing there"):
+        held(tmp_path / "set").__enter__()
+    with held(tmp_path / "set"):
         assert list((tmp_path / "set").iterdir()) == [], "the lock leaves no file"
 
 
 def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path) -> None:
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".work" / "job.json"))
-    with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .* must be yours"), locked(tmp_path):
+    with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .* must be yours"), held(tmp_path):
         raise denied
 
 
