@@ -9,9 +9,16 @@ The package is four rooms, and imports only ever point downwards:
 Importing `alexnet` loads none of them.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+__version__: str
 
-try:
-    __version__ = version("alexnet")
-except PackageNotFoundError:  # a source tree on PYTHONPATH, as on a machine where nothing can be installed
-    __version__ = "0+uninstalled"
+
+def __getattr__(name: str) -> str:
+    """Look the version up when it is asked for: that takes 50 ms, in which no command could end well."""
+    if name != "__version__":
+        raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("alexnet")
+    except PackageNotFoundError:  # a source tree on PYTHONPATH, as on a machine where nothing can be installed
+        return "0+uninstalled"

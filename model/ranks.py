@@ -259,6 +259,11 @@ def started(placement: Placement, local_ranks: int) -> Iterator[OneProcess | Pro
     dist.destroy_process_group()
 
 
+def is_lost_process(error: BaseException) -> bool:
+    """Say whether an error is that another process of the run is gone: gloo has no class of errors for it."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+
+
 def cores_each(local_ranks: int) -> int:
     """Return how many cores each of a machine's processes has to itself."""
     return max(1, usable_cores() // local_ranks)

@@ -5,7 +5,6 @@ PyTorch's, such as torchvision's `alexnet`, whose names and shapes `alexnet-owt`
 put into its names is taken out. Nothing is unpickled but tensors.
 """
 
-import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 from alexnet.model.checkpoint import PROGRESS, load_checkpoint
 from alexnet.model.networks.build import build_network
 from alexnet.model.networks.network import Network
-from alexnet.model.weights_file import read_weights
+from alexnet.model.weights_file import digest, read_weights
 from alexnet.shards.errors import InputError
 
 PREFIX = "net."
@@ -65,7 +64,7 @@ def take_weights(net: Network, file: Path, up_to: str = "") -> WarmStart:
     for name in itertools.chain.from_iterable(layers[layer] for layer in taken):
         if name in parameters:
             parameters[name].copy_(stored[name])
-    return WarmStart(layers=taken, sha256=_digest(stored))
+    return WarmStart(layers=taken, sha256=digest(stored))
 
 
 def network_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,16 +123,6 @@ def _check_order(file: Path, arch: str, misfits: Mapping[str, str], taken: tuple
         f"--init {file}: {', '.join(fits)} fit {arch}, but {', '.join(drawn)} would be drawn, and layers above have "
         f"learnt to read others ({misfits[drawn[0]]}); {mend}"
     )
-
-
-def _digest(stored: dict[str, Tensor]) -> str:
-    """Name the stored values: sha256 over names, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(stored.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _misfit(names: list[str], shapes: Mapping[str, torch.Size], stored: Mapping[str, Tensor]) -> str:

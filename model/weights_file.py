@@ -1,14 +1,18 @@
 """Files of weights: tensors by name, and a few words about them. Nothing is ever unpickled but tensors.
 
 Two kinds. safetensors holds tensors and text and cannot hold anything else. PyTorch's own (`.pth`), which torchvision
-uses, is a pickle: it is read by PyTorch's restricted reader, which makes tensors and calls nothing.
+uses, is a pickle: `torch_file` reads it and calls nothing. Neither takes more memory than the file has, and 0.5 GB.
+What is exported has a digest in it, or a zip's checksums, so that damage is found.
 """
 
+import hashlib
+import io
 import json
 import os
 import warnings
+import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +24,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import as_typed, bounded_memory, open_regular
 
+_MOST_WORDS = 12_000_000
+"""Bytes of a safetensors header. Of 1,000 tensors it is 0.1 MB."""
+_BESIDE = 300_000_000
+"""What reading a pickle may take beside twice the file, bytes: PyTorch's reader is lenient and calls what it knows."""
 _ABOUT = "alexnet"  # the key of our own words among a file's metadata
+_DIGEST = "alexnet-sha256"  # of these words and the tensors
 _UNDER = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 """What trainers call the state dict in a file that has more of a run's state: the epoch, the optimizer's."""
 _PICKLES = (b"PK", b"\x80")  # a zip with a pickle in it, and a bare one as PyTorch wrote until 2020
@@ -41,17 +51,28 @@ def read_weights(file: Path) -> Weights:
     Raises InputError for anything else, and for a pickle that holds more than tensors.
     """
     try:
-        with file.open("rb") as opened:
-            begins = opened.read(2)
+        opened = io.FileIO(open_regular(file))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
-    return _read_pickle(file) if begins.startswith(_PICKLES) else _read_safetensors(file)
+    with opened:
+        begins = opened.read(8)
+        if begins.startswith(_PICKLES):
+            opened.seek(0)
+            return _read_pickle(file, opened)
+        if (words := int.from_bytes(begins, "little")) > _MOST_WORDS:
+            raise InputError(
+                f"{file}: cannot be read as safetensors (its header is said to have {words:,} bytes, where at most "
+                f"{_MOST_WORDS:,} can be right); give safetensors, or a state dict of PyTorch's"
+            )
+    return _read_safetensors(file)
 
 
 def write_safetensors(file: Path, weights: Weights) -> None:
     """Write a safetensors file; what was there stays until it is whole."""
+    about = json.dumps(weights.about)
+    words = {"format": "pt", _ABOUT: about, _DIGEST: digest(weights.tensors, about)}
     with _replacing(file) as partial:
-        save_file(weights.tensors, partial, metadata={"format": "pt", _ABOUT: json.dumps(weights.about)})
+        save_file(weights.tensors, partial, metadata=words)
 
 
 def write_state_dict(file: Path, weights: Weights) -> None:
@@ -60,7 +81,8 @@ def write_state_dict(file: Path, weights: Weights) -> None:
     `about` travels where state dicts keep their versions: `state_dict._metadata["alexnet"]`.
     """
     state: OrderedDict[str, Tensor] = OrderedDict(weights.tensors)
-    state._metadata = OrderedDict({"": {"version": 1}, _ABOUT: weights.about})  # type: ignore[attr-defined]
+    words = {_ABOUT: weights.about, _DIGEST: digest(weights.tensors, json.dumps(weights.about))}
+    state._metadata = OrderedDict({"": {"version": 1}, **words})  # type: ignore[attr-defined]
     with _replacing(file) as partial:
         torch.save(state, partial)
 
@@ -91,47 +113,91 @@ def _replacing(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """Name values: sha256 over words, and names, types, shapes and bytes of tensors in the order of the names."""
+    summed = hashlib.sha256(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        summed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            summed.update(memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    return summed.hexdigest()
+
+
 def _read_safetensors(file: Path) -> Weights:
     try:
         with in_utf8(file) as path, safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dictionary)
-        about = json.loads(metadata.get(_ABOUT, "{}"))
+        text = metadata.get(_ABOUT, "{}")
+        if metadata.get(_DIGEST) not in (None, digest(tensors, text)):
+            raise ValueError("it is damaged: its digest is another; export it again")
+        about = as_typed(text, dict[str, Any])
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read as safetensors ({error})") from None
-    return Weights(tensors=tensors, about=about if isinstance(about, dict) else {})
+    return Weights(tensors=tensors, about=about)
 
 
-def _read_pickle(file: Path) -> Weights:
+def _read_pickle(file: Path, opened: io.FileIO) -> Weights:
     try:
-        with warnings.catch_warnings():
+        size = os.fstat(opened.fileno()).st_size
+        with warnings.catch_warnings(), bounded_memory(2 * size + _BESIDE):
             warnings.simplefilter("ignore")  # of the pickle's protocol; if that is too new, an error says so
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged zip or pickle raises whatever it stumbles over
+            _check_zip(opened)
+            loaded = torch.load(io.BufferedReader(opened), map_location="cpu", weights_only=True)
+        state = _unwrapped(loaded, file)
+        tensors = {name: _bounded(tensor, size) for name, tensor in state.items()}
+        metadata = getattr(state, "_metadata", None)
+        words = metadata if isinstance(metadata, dict) else {}
+        about = words.get(_ABOUT, {})
+        if _DIGEST in words and words[_DIGEST] != digest(tensors, json.dumps(about)):
+            raise ValueError("its digest is another")
+    except InputError:
+        raise
+    except Exception as error:  # a damaged zip or pickle makes its reader raise whatever it stumbles over
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"{file}: is damaged, or holds more than tensors, and was not unpickled ({reason[:120]}); "
             "give a state dict as `torch.save(net.state_dict(), FILE)` writes it, or safetensors"
         ) from None
-    state = _unwrapped(state, file)
-    metadata = getattr(state, "_metadata", None)
-    about = metadata.get(_ABOUT, {}) if isinstance(metadata, dict) else {}
-    return Weights(tensors={name: tensor.detach() for name, tensor in state.items()}, about=about)
+    return Weights(tensors=tensors, about=about if isinstance(about, dict) else {})
 
 
 def _unwrapped(state: Any, file: Path) -> dict[str, Tensor]:
     """Return the state dict in what a trainer saved. Raises InputError if there is not exactly one."""
-    while not _is_state_dict(state):
+    under: list[str] = []
+    for _ in _UNDER:
+        if _is_state_dict(state):
+            return state  # type: ignore[no-any-return]  # just looked at
         under = [name for name in _UNDER if isinstance(state, dict) and isinstance(state.get(name), dict)]
         if len(under) != 1:
-            several = f" under one name, but has {' and '.join(under)}" if under else ""
-            raise InputError(
-                f"{file}: is no state dict of tensors by name{several}; write one with "
-                "`torch.save(net.state_dict(), FILE)`"
-            )
+            break
         state = state[under[0]]
-    return state  # type: ignore[no-any-return]  # just looked at
+    several = f" under one name, but has {' and '.join(under)}" if under else ""
+    raise InputError(
+        f"{file}: is no state dict of tensors by name{several}; write one with `torch.save(net.state_dict(), FILE)`"
+    )
 
 
 def _is_state_dict(state: Any) -> bool:
     return isinstance(state, dict) and all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items())
+
+
+def _check_zip(opened: io.FileIO) -> None:
+    """Raise ValueError if a zip's parts are compressed, which PyTorch never does, or not what their checksums say."""
+    if zipfile.is_zipfile(opened):
+        with zipfile.ZipFile(opened) as parts:
+            for part in parts.infolist():
+                if part.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError(f"{part.filename} is compressed")
+                if part.CRC == 0:  # PyTorch can be told to leave checksums out
+                    part.CRC = None  # type: ignore[assignment]  # as `zipfile` knows it
+            if damaged := parts.testzip():
+                raise ValueError(f"{damaged} has another checksum")
+    opened.seek(0)
+
+
+def _bounded(tensor: Tensor, most: int) -> Tensor:
+    """Return a tensor. Raises ValueError if it is larger than its file: strides of 0 make few bytes look like many."""
+    if tensor.numel() * tensor.itemsize > most:
+        raise ValueError(f"a tensor of the size {tuple(tensor.shape)} is larger than the file")
+    return tensor.detach()

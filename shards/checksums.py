@@ -44,7 +44,7 @@ def write_checksums(root: Path) -> None:
     for name in _listable(root):
         if any(character in name for character in _UNLISTABLE):
             raise InputError(f"{root}: {name!r} has a line break or a backslash in its name; rename it")
-        lines.append(_line(name, known[name] if name in known else sha256_of(root / name)))
+        lines.append(checksum_line(name, known[name] if name in known else sha256_of(root / name)))
     partial = root / f"{CHECKSUMS_NAME}.partial"
     with partial.open("wb") as file:
         file.write(b"".join(lines))
@@ -68,7 +68,7 @@ def read_checksums(root: Path) -> Checksums:
             faults.append(f"line {number} lists {match[2]} a second time")
         else:
             sha256[match[2]] = match[1]
-    if not faults and content != b"".join(_line(name, sha256[name]) for name in _by_bytes(sha256)):
+    if not faults and content != b"".join(checksum_line(name, sha256[name]) for name in _by_bytes(sha256)):
         faults.append("is not sorted by path with a line break after each line")
     return Checksums(sha256=sha256, faults=tuple(faults))
 
@@ -102,6 +102,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checksum_line(name: str, sha256: str) -> bytes:
+    """Return a file's line."""
+    return f"{sha256}  ".encode() + os.fsencode(name) + b"\n"
+
+
 def _listable(root: Path) -> list[str]:
     own = (CHECKSUMS_NAME, f"{CHECKSUMS_NAME}.partial")
     return [name for name in entries_below(root) if name not in own and (root / name).is_file()]
@@ -109,7 +114,3 @@ def _listable(root: Path) -> list[str]:
 
 def _by_bytes(names: Iterable[str]) -> list[str]:
     return sorted(names, key=os.fsencode)
-
-
-def _line(name: str, sha256: str) -> bytes:
-    return f"{sha256}  ".encode() + os.fsencode(name) + b"\n"

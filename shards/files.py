@@ -5,8 +5,12 @@ are opened, no more is read than such a file can have, and JSON is checked again
 """
 
 import json
+import mmap
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,11 +81,13 @@ def as_typed(text: bytes | str, kind: type[T], *, odd_names: bool = False) -> T:
 
 
 def of_type(value: Any, kind: type[T]) -> T:
-    """Check plain values (of JSON) against a type and build it. Raises ValueError in one line."""
+    """Check plain values (of JSON) against a type and build it. Raises ValueError in one short line."""
     try:
         return msgspec.convert(value, type=kind)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error)[:300]) from None  # a value that it quotes may be a text of megabytes
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -92,3 +98,27 @@ def replace(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+class TooMuchMemoryError(ValueError):
+    """Say that a file asked for more memory than it may have."""
+
+
+@contextmanager
+def bounded_memory(most: int) -> Iterator[None]:
+    """Have the kernel refuse more than so many more bytes. Raises TooMuchMemoryError if they were asked for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_bytes().split()[0])
+    limit = pages * resource.getpagesize() + most
+    narrower = resource.RLIM_INFINITY != soft < limit
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (soft if narrower else limit, hard))
+        yield
+    except (MemoryError, RuntimeError) as error:  # the latter is PyTorch's
+        if not (isinstance(error, MemoryError) or "alloc" in str(error)):
+            raise
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        mmap.mmap(-1, most).close()  # raises where it is the machine that has no more, or a narrower limit
+        raise TooMuchMemoryError(f"asks for more than {most / 1e6:,.0f} MB of memory") from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -22,6 +22,11 @@ WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank
 TRAIN_PER_CLASS = 9
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with training, the longest: where tests run side by side, nobody waits for the last of them."""
+    items.sort(key=lambda item: item.path.name != "test_training.py")
+
+
 @pytest.fixture(autouse=True)
 def signals_arrive() -> Iterator[None]:
     """Hear Ctrl-C, SIGTERM and SIGHUP, as processes that are started here then do.
@@ -62,6 +67,12 @@ def digests(root: Path) -> dict[str, str]:
     """Return the sha256 of every file below a folder, by its path there."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def list_anew(checkpoint: Path) -> None:
+    """Have a checkpoint's SHA256SUMS say what is there now."""
+    sums = {name: digest for name, digest in digests(checkpoint).items() if name != "SHA256SUMS"}
+    (checkpoint / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
 def encode_picture(seed: int, width: int = 60, height: int = 48, file_format: str = "JPEG", **options: object) -> bytes:

@@ -3,11 +3,15 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import click
 
-INTERRUPTED = 130
-"""As a shell counts it; 1 would say that something is wrong."""
+from alexnet.tools.start import INTERRUPTED
+
+__all__ = ["INTERRUPTED", "interruptible", "stop_signals"]
+
+_AGAIN_SECONDS = 0.02
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -34,8 +38,15 @@ def interruptible(line: str) -> Iterator[None]:
         _be_deaf()
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but not out of an import: that of PyTorch would abort. It is looked again until then."""
     _be_deaf()
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            signal.signal(signal.SIGALRM, _interrupt)
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 

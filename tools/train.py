@@ -69,7 +69,9 @@ def main(data: Path | None, recipe: str | None, arch: str | None, **options: obj
       alexnet-train DATA --set train.batch_images=256 --set optim.lr=0.02
       alexnet-train /data/cifar10-32 --arch cuda-convnet-cifar
     """  # noqa: D301 (click wants the character)
+    from alexnet.tools.run.ending import lost_process_in_words
     from alexnet.tools.run.training import run_training
 
     chosen = recipe or (recipe_for(arch) if arch else DEFAULT_RECIPE)
-    run_training(TrainOptions(data=data, recipe=chosen, arch=arch, **options))  # type: ignore[arg-type]
+    with lost_process_in_words():
+        run_training(TrainOptions(data=data, recipe=chosen, arch=arch, **options))  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ from alexnet.model.networks.drawing import Activation, Drawing, Drop, NormAcross
 from alexnet.shards.errors import InputError
 
 PAPERS_DROPOUT = 0.5
+_MOST_CLASSES = 1 << 31  # labels are int32
+_MOST_CHANNELS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,12 @@ class NetSettings:
 
     def __post_init__(self) -> None:
         drawing_named(self.arch)
-        if self.classes < 1:
-            raise InputError(f"net.classes={self.classes}: must be at least 1")
-        if self.channels < 0:
-            raise InputError(f"net.channels={self.channels}: must be at least 1, or 0 for what the network is made for")
+        if not 1 <= self.classes < _MOST_CLASSES:
+            raise InputError(f"net.classes={self.classes}: must be at least 1, and below {_MOST_CLASSES:,}")
+        if not 0 <= self.channels <= _MOST_CHANNELS:
+            raise InputError(
+                f"net.channels={self.channels}: must be 1 to {_MOST_CHANNELS}, or 0 for what the network is made for"
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"net.dropout={self.dropout}: must be at least 0 and below 1")
 

@@ -12,6 +12,7 @@
 
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <jerror.h>
 
@@ -23,8 +24,11 @@ enum { ROWS_AT_ONCE = 4, LINE_BYTES = 64 /* of the caches */ };
 
 enum { NARROWEST = 16 }; /* columns asked for at least: chroma of one or two columns is upsampled in another way */
 
-/* Ordinary progressive files have about 10; each may cost a whole image's time for a dozen bytes. */
-enum { MAX_SCANS = 500 };
+/* Ordinary progressive files have about 10; each may cost a whole image's time, .3 to 1 ns a pixel, for a dozen bytes,
+ * and all of an image's coefficients are kept meanwhile, 3 or 6 bytes a pixel.
+ */
+enum { MAX_SCANS = 500, MAX_MEGABYTES = 320 };
+static const int64_t MAX_SCANNED_PIXELS = (int64_t)1 << 32;
 
 /* Where a decoded row begins within a line. libjpeg-turbo's AVX2 code writes a row that begins at a multiple of 32 past
  * the caches, which is right for a picture nobody looks at soon, and made the decode of windows 1.5 times slower.
@@ -45,6 +49,8 @@ void refuse(struct decoder *decoder, const char *format, ...)
 static void on_error(j_common_ptr jpeg)
 {
     struct decoder *decoder = jpeg->client_data;
+    if ((decoder->hopeless = jpeg->err->msg_code == JERR_NO_BACKING_STORE))
+        refuse(decoder, "takes more than %d MB of memory", MAX_MEGABYTES);
     jpeg->err->format_message(jpeg, decoder->message);
     longjmp(decoder->escape, 1);
 }
@@ -72,8 +78,25 @@ static void on_message(j_common_ptr jpeg, int level)
 static void on_progress(j_common_ptr jpeg)
 {
     struct decoder *decoder = jpeg->client_data;
-    if ((decoder->hopeless = decoder->jpeg.input_scan_number > MAX_SCANS))
+    int64_t scans = decoder->jpeg.input_scan_number, height = decoder->jpeg.image_height;
+    if ((decoder->hopeless = scans > MAX_SCANS))
         refuse(decoder, "has more than %d scans", MAX_SCANS);
+    if ((decoder->hopeless = scans > 1 && scans * height * decoder->jpeg.image_width > MAX_SCANNED_PIXELS))
+        refuse(decoder, "has too many scans for its size: %d and more", (int)scans);
+}
+
+/* Say whether more scans follow than are read, without decoding any. */
+static int many_scans_follow(const struct jpeg_source_mgr *source)
+{
+    const uint8_t *at = source->next_input_byte, *end = at + source->bytes_in_buffer;
+    int scans = 1;
+    while (scans <= MAX_SCANS && (at = memchr(at, 0xFF, (size_t)(end - at))) && end - at > 3) {
+        int has_length = at[1] >= 0xC0 && at[1] != 0xFF && (at[1] < JPEG_RST0 || at[1] > JPEG_EOI);
+        ptrdiff_t step = has_length ? 2 + (at[2] << 8 | at[3]) : 1 + (at[1] != 0xFF);
+        scans += at[1] == 0xDA;
+        at = step < end - at ? at + step : end;
+    }
+    return scans > MAX_SCANS;
 }
 
 struct decoder *decoder_new(void)
@@ -106,6 +129,7 @@ static const char *attempt(struct decoder *decoder, step *read, const struct tas
     if (setjmp(decoder->escape) == 0) {
         jpeg_create_decompress(&decoder->jpeg);
         decoder->jpeg.progress = &decoder->progress;
+        decoder->jpeg.mem->max_memory_to_use = MAX_MEGABYTES * 1000000L;
         read(decoder, task, image);
         decoder->message[0] = '\0';
     }
@@ -186,6 +210,8 @@ static int lacks_scans(j_decompress_ptr jpeg)
 
 static void start(struct decoder *decoder, int to_the_end)
 {
+    if ((decoder->hopeless = jpeg_has_multiple_scans(&decoder->jpeg) && many_scans_follow(decoder->jpeg.src)))
+        refuse(decoder, "has more than %d scans", MAX_SCANS);
     jpeg_start_decompress(&decoder->jpeg);
     if (to_the_end && (decoder->hopeless = lacks_scans(&decoder->jpeg)))
         refuse(decoder, "is truncated: it lacks scans");

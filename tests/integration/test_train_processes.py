@@ -261,3 +261,28 @@ def test_two_machines_under_torchrun_train_as_one_process_does(ci_100: Path, tmp
     tensors = [load_checkpoint(newest(tmp_path / name)).tensors for name in ("two", "one")]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_of_torchrun_that_loses_another_says_so_in_a_line(mnist: Path, tmp_path: Path, victim: int) -> None:
+    """While it trains and writes checkpoints; torchrun has a report of its own."""
+    agent = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    apart = ("--redirects", "2", "--log-dir", tmp_path / "log", "--no-python")
+    trains = (sys.executable, "-c", "from alexnet.tools.train import main; main()", mnist, "--arch", "lenet-5")
+    options = ("--parallel", "data", "--device", "cpu", "--steps", 100_000, "--checkpoint-every", 1)
+    arguments = (*agent, *apart, *trains, *options, "--set", "train.batch_images=8", "--out", tmp_path / "run")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    run = subprocess.Popen(list(map(str, arguments)), env=environment, stdout=subprocess.PIPE, stderr=-1, text=True)
+    wait_for(run, "step 1 ")
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    workers = [int(pid) for pid in children if "lenet-5" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(sorted(workers)[victim], signal.SIGKILL)
+    run.communicate(timeout=END_SECONDS)
+    assert run.returncode == 1
+    said = [line for log in (tmp_path / "log").rglob("stderr.log") for line in log.read_text().splitlines()]
+    # torchrun ends it, too, which may be first.
+    assert said in (
+        [],
+        ["Error: another process of this run has ended; the same command continues from the last checkpoint"],
+    )

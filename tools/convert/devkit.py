@@ -5,21 +5,21 @@ Caffe, PyTorch and every published checkpoint. This file does the translation, a
 published labels.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy.io import loadmat
-
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import ClassRecord
 from alexnet.tools.convert.known import DEVKIT_TAR, check_labels
+from alexnet.tools.convert.mat_file import read_records
 from alexnet.tools.convert.packed import files_in
 
 META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _FOLDER = DEVKIT_TAR.removesuffix(".tar.gz")
 _ID_DIGITS = 9  # more than any has; Python refuses to read thousands, as of a file that lost its line breaks
+_MOST_BYTES = 1 << 24  # of a file in it; META has less than a megabyte
 _FORMS = (DEVKIT_TAR, f"{_FOLDER}.tar", _FOLDER)
 
 
@@ -43,8 +43,9 @@ def devkit_files(path: Path) -> tuple[Path, ...]:
 
 def read_devkit(path: Path) -> Devkit:
     """Read a devkit. Raises InputError if it is unreadable, or contradicts itself or the published labels."""
-    files = _read_folder(path) if path.is_dir() else dict(files_in(path, lambda name: name in (META, GROUND_TRUTH)))
-    for name in (META, GROUND_TRUTH):
+    wanted = (META, GROUND_TRUTH)
+    files = _read_folder(path) if path.is_dir() else dict(files_in(path, wanted.__contains__, _MOST_BYTES))
+    for name in wanted:
         if name not in files:
             raise InputError(f"{path}: holds no {name}; give the devkit of tasks 1 and 2 (devkit_t12)")
     wnid_of, classes = _leaf_classes(path, files[META])
@@ -60,17 +61,19 @@ def read_devkit(path: Path) -> Devkit:
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in devkit_files(path) if file.is_file()}
+    try:
+        return {file.name: read_bytes(file, _MOST_BYTES) for file in devkit_files(path) if file.is_file()}
+    except ValueError as error:
+        raise InputError(f"{path}: one of its files {error}; download the devkit again") from None
 
 
 def _leaf_classes(path: Path, meta: bytes) -> tuple[dict[int, str], tuple[ClassRecord, ...]]:
     """Return WNID by ILSVRC2012_ID for the leaf synsets (those without children), and the classes sorted by WNID."""
     try:
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True, struct_as_record=False)["synsets"]
-        leaves = [s for s in synsets if int(s.num_children) == 0]
-        wnid_of = {int(s.ILSVRC2012_ID): str(s.WNID) for s in leaves}
-        records = [ClassRecord(wnid=str(s.WNID), words=str(s.words)) for s in leaves]
-    except Exception as error:  # loadmat raises whatever its parser trips over
+        leaves = [synset for synset in read_records(meta, "synsets") if int(synset["num_children"]) == 0]
+        wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in leaves}
+        records = [ClassRecord(wnid=str(synset["WNID"]), words=str(synset["words"])) for synset in leaves]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # of fields: one lacks, is no number, is infinite
         raise InputError(f"{path}: {META} cannot be read ({error!r}); download the devkit again") from None
     if len({record.wnid for record in records}) != len(records):
         raise InputError(f"{path}: {META} gives one WNID to two classes; download the devkit again")

@@ -2,10 +2,15 @@
 
 What a file is, is read from its bytes. Libraries that print are silenced, as their warnings say nothing that a verdict
 does not; metadata that nobody reads here are not unpacked; and a reason is the same on every machine.
+
+No file takes more than half a gigabyte, whatever is in it. What pixels take is told by the header, so that the verdict
+does not depend on the machine; of all else (a million empty tags, an icon that holds a poster) the kernel keeps watch.
 """
 
 import ctypes
 import io
+import signal
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -15,10 +20,27 @@ from PIL import Image, UnidentifiedImageError, _imaging
 
 from alexnet.pipeline.host.extension import available
 from alexnet.pipeline.host.jpeg import truncation
-from alexnet.tools.convert.pillow import kind_of, lacking
+from alexnet.shards.files import TooMuchMemoryError, bounded_memory
+from alexnet.tools.convert.pillow import FORMATS, kind_of, lacking
 
 MAX_PIXELS = 1 << 27
-"""134 million pixels, 400 MB as RGB: anything larger is a bomb, not a photograph."""
+"""134 million pixels: anything larger is a bomb, not a photograph."""
+MAX_BYTES = 150_000_000
+"""Of a file: 50 million pixels uncompressed. A larger one is a film, and not even read."""
+_DECODED_BYTES, _ALL_BYTES = 440_000_000, 480_000_000
+"""What a file and its pixels may take by its header, and what it may take at all."""
+_INSIDE_PIXELS = 1 << 19
+"""Half of what the largest picture in an icon may have: icons are small, and do not say how large what they hold is."""
+_SLOW_PIXELS, _SECONDS = 1 << 24, 60
+"""Of what Pillow decodes in Python, with up to 2.6 us a pixel: 44 s; and of the processor's time for any file."""
+
+_OF_FORMAT = {"WEBP": 18, "JPEG2000": 25, "AVIF": 14, "SGI": 8, "PSD": 8, "QOI": 8}
+_PLAIN, _WIDE, _OTHERS = 5.1, 14, 11
+"""Bytes a pixel while it is decoded and made RGB, copies and all, as measured: of formats that keep their own, of
+`_PLAIN_MODES`, of greys of more than 8 bits, of the rest."""
+_PLAIN_MODES = ("1", "L", "P", "RGB")
+_COPIED = ("PNG", "JPEG", "MPO")  # the file, too, to leave something out or to end it
+_BYTES_A_ROW = 40  # its pointers and padding, in all copies
 Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 million on and refuse at 179 million
 
 _JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
@@ -40,10 +62,11 @@ class MissingDecoderError(UndecodableError):
 def opened(data: bytes) -> Iterator[Image.Image]:
     """Open a file for as long as it is decoded. Raises UndecodableError with the reason, also for errors inside."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _watched(_ALL_BYTES - len(data)):
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(_readable(data))) as image:
+            with Image.open(io.BytesIO(_readable(data)), formats=FORMATS) as image:
                 _refuse(image)
+                Image.MAX_IMAGE_PIXELS = max(_INSIDE_PIXELS, image.width * image.height)
                 yield image
     except (UndecodableError, MemoryError):
         raise
@@ -52,6 +75,57 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         raise UndecodableError("not an image of any known format") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more
         raise UndecodableError(f"{type(error).__name__}: {error}") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = None
+
+
+def refuse_costly(image: Image.Image, file_bytes: int) -> None:
+    """Raise UndecodableError if an opened picture's header says that decoding it takes too much memory or time."""
+    pixels = image.width * image.height
+    file_bytes *= 2 if image.format in _COPIED else 1
+    wanted = int(file_bytes + pixels * _bytes_a_pixel(image) + image.height * _BYTES_A_ROW)
+    if wanted > _DECODED_BYTES:
+        raise UndecodableError(
+            f"{image.width}x{image.height} px of the kind {image.format} {image.mode} take {wanted / 1e6:,.0f} MB to "
+            f"decode, of {_DECODED_BYTES / 1e6:,.0f} at most; store it smaller, or as JPEG"
+        )
+    if pixels > _SLOW_PIXELS and any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
+        raise UndecodableError(
+            f"{image.format}: more than {_SLOW_PIXELS:,} pixels take minutes to decode; convert it to PNG or JPEG first"
+        )
+
+
+def _bytes_a_pixel(image: Image.Image) -> float:
+    of_format = _OF_FORMAT.get(image.format or "")
+    if of_format is not None:
+        return of_format
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _WIDE
+    turned = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) != 1  # a TIFF is turned by its own tag: one copy more
+    clear = image.mode == "P" and "transparency" in image.info
+    return _PLAIN if image.mode in _PLAIN_MODES and not (turned or clear) else _OTHERS
+
+
+@contextmanager
+def _watched(most: int) -> Iterator[None]:
+    """Have the kernel refuse more than so many more bytes, and end what takes a minute; raises UndecodableError then."""
+    hears = threading.current_thread() is threading.main_thread()  # others cannot be called
+    before = signal.signal(signal.SIGPROF, _too_slow) if hears else None
+    try:
+        if hears:
+            signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+        with bounded_memory(most):
+            yield
+    except TooMuchMemoryError:
+        raise UndecodableError(f"takes more than {_ALL_BYTES / 1e6:,.0f} MB of memory to decode") from None
+    finally:
+        if hears:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+
+def _too_slow(*_: object) -> None:
+    raise UndecodableError(f"takes more than {_SECONDS} s to decode")
 
 
 def orientation(data: bytes) -> int:
@@ -87,7 +161,7 @@ def _readable(data: bytes) -> bytes:
     if data.startswith(_JPEG) and available() is None:
         if (reason := truncation(data, max_pixels=MAX_PIXELS)) is not None:
             raise UndecodableError(reason)
-        return data + _END_OF_JPEG  # it may lack its own; a second one is not read
+        return data if data.endswith(_END_OF_JPEG) else data + _END_OF_JPEG  # it may lack its own
     return data
 
 
@@ -97,16 +171,17 @@ def _without_text(png: bytes) -> bytes:
     Raises UndecodableError if pixels are damaged, which Pillow does not check: a tail of zeros decodes as black.
     """
     view = memoryview(png)
-    kept, at = [view[: len(_PNG)]], len(_PNG)
+    kept, at = io.BytesIO(), len(_PNG)
+    kept.write(view[:at])
     while at < len(png):
         end = at + 12 + int.from_bytes(view[at : at + 4])
         kind, checksum = bytes(view[at + 4 : at + 8]), int.from_bytes(view[end - 4 : end])
         if kind == b"IDAT" and end <= len(png) and zlib.crc32(view[at + 4 : end - 4]) != checksum:
             raise UndecodableError("PNG: the checksum of its pixels is wrong: damaged, or not downloaded to the end")
         if kind not in _UNREAD_CHUNKS:
-            kept.append(view[at:end])
+            kept.write(view[at:end])
         at = end
-    return b"".join(kept)
+    return kept.getvalue() if kept.tell() < len(png) else png
 
 
 def _silence_libtiff() -> None:

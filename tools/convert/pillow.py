@@ -8,10 +8,11 @@ import re
 import warnings
 
 import PIL
-from PIL import features
+from PIL import Image, features
 
 from alexnet.pipeline.host.extension import available
 
+_PREFIX_BYTES = 16  # that plugins are shown
 _SIMD_MARK = ".post"  # every release of pillow-simd is a post-release of the Pillow it was made from
 
 MENDED_BY = "pip uninstall -y pillow; pip install --force-reinstall --no-deps pillow-simd"
@@ -25,6 +26,35 @@ CODECS = {
     "AVIF": ("avif", None),  # the libavif of Debian 12 is too old
 }
 """What Pillow decodes only where it was built against a library: its name for that, and Debian's package."""
+_TAKEN = [
+    "AVIF",
+    "BMP",
+    "DDS",
+    "DIB",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "PCD",
+    "PCX",
+    "PNG",
+    "PPM",
+    "PSD",
+    "QOI",
+    "SGI",
+    "SUN",
+    "TGA",
+    "TIFF",
+    "WEBP",
+    "XBM",
+    "XPM",
+]
+Image.init()
+FORMATS = tuple(name for name in Image.ID if name in _TAKEN)
+"""What Pillow may open, in its own order. Of its others, some start programs (EPS: Ghostscript), open any format inside
+of theirs (IPTC) or unpack without an end (FITS); none holds photographs."""
+
 _BEGINNINGS = {
     "WebP": rb"RIFF....WEBP",
     "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
@@ -49,6 +79,8 @@ def slowness() -> str | None:
 
 def lacking(kind: str) -> str | None:
     """Return why this Pillow cannot decode a kind of picture, and the mend; None if it can."""
+    if kind in Image.OPEN and kind not in FORMATS:
+        return f"{kind}: is never read here; convert it to PNG or JPEG first"
     feature, package = CODECS.get(kind, (None, None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a feature that an older Pillow does not know
@@ -61,6 +93,13 @@ def lacking(kind: str) -> str | None:
 
 
 def kind_of(head: bytes) -> str | None:
-    """Return the kind of a picture that Pillow may have no decoder for, by its first bytes; None for all else."""
-    kinds = (kind for kind, beginning in _BEGINNINGS.items() if re.match(beginning, head, re.DOTALL))
-    return next(kinds, None)
+    """Return the kind of a picture that Pillow may have no decoder for, or must not read; None for all else."""
+    kinds = [kind for kind, beginning in _BEGINNINGS.items() if re.match(beginning, head, re.DOTALL)]
+    never = (name for name in Image.ID if name not in FORMATS and _begins_as(name, head))
+    return next(iter(kinds), None) or next(never, None)
+
+
+def _begins_as(name: str, head: bytes) -> bool:
+    """Ask the plugin of a format whether it would try a file with these first bytes, without having it read any."""
+    accept = Image.OPEN[name][1]
+    return len(head) >= _PREFIX_BYTES and accept is not None and bool(accept(head[:_PREFIX_BYTES]))

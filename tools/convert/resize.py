@@ -18,14 +18,11 @@ from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, Reduction, de
 from alexnet.tools.convert.colours import to_rgb
 from alexnet.tools.convert.jpeg_size import jpeg_size
 from alexnet.tools.convert.listing import Encoding
-from alexnet.tools.convert.opening import MAX_PIXELS as MAX_PIXELS
+from alexnet.tools.convert.opening import MAX_BYTES as MAX_BYTES
+from alexnet.tools.convert.opening import MAX_PIXELS, opened, refuse_costly
 from alexnet.tools.convert.opening import UndecodableError as UndecodableError
-from alexnet.tools.convert.opening import opened
 from alexnet.tools.convert.pixels import pixels_of
 from alexnet.tools.convert.raw import decode_raw
-
-MAX_BYTES = 8 * MAX_PIXELS
-"""As many as they have uncompressed, with four channels of 16 bits: a larger file is a film, and not even read."""
 
 _SHORT_WAY = available() is None
 _SPARE = 2
@@ -47,14 +44,15 @@ def convert_image(data: bytes, size_px: int, quality: int, encoding: Encoding = 
     What the file is, is read from its bytes, never from its name. EXIF orientation is ignored, as every published
     ImageNet result does. MNIST's digits stay grey. Raises UndecodableError with the reason.
     """
-    if not data:
-        raise UndecodableError("empty file")
+    if not 0 < len(data) <= MAX_BYTES:
+        raise UndecodableError(f"has more than {MAX_BYTES:,} bytes" if data else "empty file")
     if encoding == "file":
         square = centre_of_jpeg(data, size_px) or resize_and_crop(*_decode_file(data, size_px))
     else:
         square = resize_and_crop(decode_raw(data, encoding), size_px)
     encoded = io.BytesIO()
-    square.save(encoded, "JPEG", quality=quality, subsampling="4:2:0" if square.mode in ("RGB", "RGBX") else -1)
+    subsampling = "4:2:0" if square.mode in ("RGB", "RGBX") else -1
+    square.save(encoded, "JPEG", quality=quality, subsampling=subsampling, comment=b"")  # else a GIF's goes with it
     return Converted(pixels=pixels_of(square), jpeg=encoded.getvalue())
 
 
@@ -91,6 +89,7 @@ def _decode_file(data: bytes, size_px: int) -> tuple[Image.Image, int, int]:
     with opened(data) as image:
         width, height = image.size
         image.draft(None, (_SPARE * size_px, _SPARE * size_px))
+        refuse_costly(image, len(data))
         reduced = to_rgb(image)
         return reduced, size_px, max(1, round(width / reduced.width), round(height / reduced.height))
 

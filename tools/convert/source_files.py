@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import open_regular
 from alexnet.tools.convert.listing import Member
-from alexnet.tools.convert.resize import MAX_BYTES, MAX_PIXELS, UndecodableError
+from alexnet.tools.convert.resize import MAX_BYTES, UndecodableError
 
 _OF_ONE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
 """Rights, a bad sector, a damaged file system: may concern one file only. Time-outs and the like concern the disk."""
@@ -47,7 +48,7 @@ class SourceFiles:
         more or fewer than were listed, and OSError if the disk, or all of the source, is gone.
         """
         if member.length > MAX_BYTES:
-            raise UndecodableError(f"more than {MAX_BYTES:,} bytes, which no picture of {MAX_PIXELS:,} pixels has")
+            raise UndecodableError(f"has more than {MAX_BYTES:,} bytes, and is not read; store it smaller, or as JPEG")
         try:
             file = self._opened(member.file)
             file.seek(member.offset)
@@ -89,9 +90,14 @@ class SourceFiles:
         if self._file is None or name != self._name:
             self.__exit__()
             self._file = None
-            self._file = (self._root / name).open("rb")
+            self._file = open_file(self._root / name)
             self._name = name
         return self._file
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file of the source, which may have become something else since it was listed. Raises OSError."""
+    return open(open_regular(path), "rb")
 
 
 def changed(path: Path, what: str) -> SourceChangedError:

@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.files import read_bytes
 from alexnet.tools.command import Programs, one_line_errors, tell
 from alexnet.tools.model.show import show
 
@@ -100,9 +101,8 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
     bad = 0
     for image in images:
         try:
-            with image.open("rb") as file:
-                square = predictor.stored(file.read(MAX_BYTES))
-        except (OSError, UndecodableError, MemoryError) as error:
+            square = predictor.stored(read_bytes(image, MAX_BYTES))
+        except (OSError, ValueError, UndecodableError, MemoryError) as error:
             bad += 1
             reason = error.strerror if isinstance(error, OSError) else str(error) or "takes more memory than there is"
             tell(f"{image}: {reason}", err=True)
@@ -132,7 +132,7 @@ def export(checkpoint: Path, form: Literal["safetensors", "torchvision"], out: P
     trained = open_trained(checkpoint)
     write(trained, form, out)
     tell(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB")
-    click.echo("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
+    tell("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
 
 
 @main.command()

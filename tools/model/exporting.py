@@ -14,6 +14,7 @@ from alexnet.model.networks.drawing import Drop
 from alexnet.model.networks.settings import drawing_of
 from alexnet.model.weights_file import Weights, write_safetensors, write_state_dict
 from alexnet.shards.errors import InputError
+from alexnet.tools.interruption import interruptible
 from alexnet.tools.run.trained import Trained
 
 Format = Literal["safetensors", "torchvision"]
@@ -29,7 +30,8 @@ def export(trained: Trained, to: Format, out: Path) -> None:
     weights = Weights(tensors=whole.tensors, about={**whole.about, "feed": feed(trained)})
     write = write_state_dict if to == "torchvision" else write_safetensors
     try:
-        write(out, weights)
+        with interruptible("interrupted; nothing was written"):
+            write(out, weights)
     except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch's writer raises RuntimeError for a full disk
         raise InputError(f"--out {out}: {error}; give a file that can be written") from None
 

@@ -1,5 +1,7 @@
 """Build HTML and SVG as a tree, so that whatever a class is called cannot break the page."""
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -43,7 +45,15 @@ def document(title: str, style: str, *body: Child | Iterable[Child]) -> str:
         element("style", style),
     )
     root.append(element("body", *body))
-    return "<!doctype html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
+    page = tostring(root, encoding="unicode", method="html")
+    return "<!doctype html>\n" + re.sub(r"[^\n -~]", _visible, page) + "\n"
+
+
+def _visible(found: re.Match[str]) -> str:
+    """Escape what nobody sees, and what turns the text around it, as it may be in names; spaces of any width stay."""
+    character = found[0]
+    shown = character.isprintable() or unicodedata.category(character) == "Zs"
+    return character if shown else ascii(character)[1:-1]
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,6 @@ machines that do not have the data.
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ import numpy.typing as npt
 from alexnet.shards import arrays
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import of_type, read_json
+from alexnet.shards.files import read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, Classes, ClassRecord, Manifest, Quality, Sha256, SizePx
 
 DATA_NAME = "data.json"
+_HEADER_BYTES = 4096  # at most; NumPy writes 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,6 @@ class DataRecord:
             colour=manifest.colour,
         )
 
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "DataRecord":
-        """Rebuild a record from `as_json`. Raises ValueError if it is none."""
-        return of_type(fields, cls)
-
     def as_json(self) -> dict[str, Any]:
         """Return the record as plain values."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
@@ -78,11 +73,13 @@ def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: b
     fields = {**DataRecord.of(manifest).as_json(), "path": str(data.absolute())}
     try:
         if mean_image:
-            _replace(run / MEAN_IMAGE_NAME, (data / MEAN_IMAGE_NAME).read_bytes())
+            most = 12 * manifest.size_px**2 + _HEADER_BYTES
+            replace(run / MEAN_IMAGE_NAME, read_bytes(data / MEAN_IMAGE_NAME, most))
         text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-        _replace(run / DATA_NAME, text.encode("utf-8", "backslashreplace"))  # of a path that is no UTF-8: JSON's escape
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}; the run folder needs it for what comes after") from None
+        replace(run / DATA_NAME, text.encode("utf-8", "backslashreplace"))  # of a path that is no UTF-8: JSON's escape
+    except (OSError, ValueError) as error:
+        named, reason = (error.filename, error.strerror) if isinstance(error, OSError) else (MEAN_IMAGE_NAME, error)
+        raise InputError(f"{named}: {reason}; the run folder needs it for what comes after") from None
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,3 @@ def read_mean_image(run: Path) -> npt.NDArray[np.float32]:
     """Read a run's mean image: float32 (size, size, 3), 0-255. Raises InputError if it cannot be read."""
     size_px = read_data_record(run)[0].size_px
     return arrays.read_mean_image(run / MEAN_IMAGE_NAME, size_px, mend="copy the data set's there")
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)

@@ -9,11 +9,28 @@ import click
 from alexnet.model.checkpoint import CheckpointError
 from alexnet.model.divergence import DivergedError
 from alexnet.model.memory import MemoryNeed, capacity, is_out_of_memory, memory_need
+from alexnet.model.ranks import is_lost_process
 from alexnet.model.stopping import StopRequestedError
 from alexnet.model.trainer import Trainer
 from alexnet.tools.command import StoppedError
 from alexnet.tools.interruption import INTERRUPTED
 from alexnet.tools.run.settings import RunSettings
+
+
+class LostProcessError(StoppedError):
+    """End a process whose run has lost another one, which is the one to be told about."""
+
+
+@contextmanager
+def lost_process_in_words() -> Iterator[None]:
+    """Turn the loss of another process of the run into a line: whatever is exchanged with it may fail."""
+    try:
+        yield
+    except Exception as error:
+        if not is_lost_process(error):
+            raise
+        line = "another process of this run has ended; the same command continues from the last checkpoint"
+        raise LostProcessError(line) from None
 
 
 @contextmanager
@@ -23,7 +40,8 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
     130: stopped, and the same command continues. 1: it went wrong.
     """
     try:
-        yield
+        with lost_process_in_words():  # which may meet a checkpoint, too
+            yield
     except (KeyboardInterrupt, StopRequestedError) as error:
         if trainer.ranks.layout.rank == 0:
             saved = "saved" if isinstance(error, StopRequestedError) else "not saved"

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from typing import Any
 
@@ -19,10 +19,13 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import starting_workers
 from alexnet.tools.command import StoppedError
 from alexnet.tools.interruption import INTERRUPTED, stop_signals
 from alexnet.tools.output import guard_output, output_is_lost
+from alexnet.tools.run.ending import LostProcessError, lost_process_in_words
 from alexnet.tools.run.stopping import STOPPING
+from alexnet.tools.start import end_when_interrupted
 
 GRACE_SECONDS = 8
 """Granted twice, before SIGTERM and before SIGKILL: a run with a dead rank is over within 30 seconds."""
@@ -44,9 +47,11 @@ def launch(work: Callable[[], None], processes: int) -> None:
     store = TCPStore(_HERE, 0, is_master=True, wait_for_workers=False)  # port 0: one that is free
     endings = get_context("spawn").SimpleQueue()
     arguments = (work, processes, store.port, endings)
-    workers = start_processes(_worker, arguments, nprocs=processes, join=False, start_method="spawn")
-    assert workers is not None  # with join=False there is always a context
-    with _passing_signals_to(workers) as heard:
+    with ExitStack() as passing:
+        with starting_workers():  # they import for seconds, and Ctrl-C in a terminal is for them, too
+            workers = start_processes(_worker, arguments, nprocs=processes, join=False, start_method="spawn")
+            assert workers is not None  # with join=False there is always a context
+            heard = passing.enter_context(_passing_signals_to(workers))
         try:
             while not workers.join(grace_period=GRACE_SECONDS):
                 pass
@@ -81,19 +86,25 @@ def _told(endings: Any) -> None:
 
 
 def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endings: Any) -> None:
-    """Be one of the processes."""
+    """Be one of the processes. It hears Ctrl-C from here on, which is also what it gets when its parent dies."""
+    end_when_interrupted(b"")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     guard_output()
     place = {"MASTER_ADDR": _HERE, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
     try:
-        work()
+        with lost_process_in_words():
+            work()
         if output_is_lost():
             endings.put((1, "standard output could not be written; the run itself is complete"))
     except InputError as error:
         endings.put((_MISTAKE, str(error)))
         sys.exit(_MISTAKE)
+    except LostProcessError:  # the other one is to be named
+        time.sleep(_AFTER_THE_FIRST_SECONDS)
+        sys.exit(1)
     except StoppedError as error:
         endings.put((1, str(error)))
         sys.exit(1)

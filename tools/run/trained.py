@@ -6,32 +6,66 @@ All three say the same things: the settings of the network, how its images are p
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from alexnet.model.checkpoint import candidates, load_checkpoint, read_progress, shapes
+from alexnet.model.divergence import all_finite
 from alexnet.model.networks.build import build_network
 from alexnet.model.networks.network import Network
-from alexnet.model.networks.settings import NetSettings
+from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.model.placement import Precision
 from alexnet.model.warm_start import PREFIX, network_tensors
 from alexnet.model.weights_file import Weights, read_weights
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.finish import Finish, finish_of
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import of_type, read_json
 from alexnet.tools.command import tell
 from alexnet.tools.run.data_record import DataRecord, read_data_record, read_mean_image
 
-Component = TypeVar("Component", NetSettings, AugmentSettings)
+SETTINGS_NAME = "settings.json"
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
-_SETTINGS = "settings.json"
 _MEAN_IMAGE = "mean_image"  # a tensor of an exported file, beside the parameters
+_MOST_PX = 65_535  # of a JPEG's side
+_CHANNELS = 3  # of the images; a network of one channel reads their mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainKept:
+    """Hold what a run's user needs of how it was trained."""
+
+    precision: str = "auto"
+    epochs: Count = 0
+    steps: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsKept:
+    """Hold what a run's user needs of settings.json; what this version does not know is left out."""
+
+    net: NetSettings = field(default_factory=NetSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    train: TrainKept = field(default_factory=TrainKept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _About:
+    """Hold what an exported file says about its weights."""
+
+    step: Count
+    net: NetSettings
+    augment: AugmentSettings
+    precision: str
+    data: DataRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +87,12 @@ class Trained:
 
     def network(self, device: torch.device) -> Network:
         """Build the network, in evaluation mode, where it is to run. Raises InputError if the weights are not its."""
+        _check_shapes(self.path, self.net, {name: tensor.shape for name, tensor in self.weights.items()})
+        if not all_finite(self.weights.values()):
+            raise InputError(f"{self.path}: holds weights that are not finite; take an earlier checkpoint of its run")
         net = build_network(self.net)
         for name, parameter in net.named_parameters():
-            stored = self.weights.get(name)
-            if stored is None or stored.shape != parameter.shape:
-                found = "nothing" if stored is None else tuple(stored.shape)
-                raise InputError(f"{self.path}: holds {found} for {name}, {self.net.arch} has {tuple(parameter.shape)}")
-            parameter.data = stored.to(parameter.dtype)  # not copied: 244 MB of the network of 2012
+            parameter.data = self.weights[name].to(parameter.dtype)  # not copied: 244 MB of the network of 2012
         net.eval()
         return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -92,7 +125,7 @@ def newest_in(path: Path) -> Path:
 
     One that is damaged is passed over, and said. Raises InputError if there is none.
     """
-    if not (path / _SETTINGS).is_file():
+    if not (path / SETTINGS_NAME).is_file():
         return path
     for candidate in candidates(path / "checkpoints"):
         try:
@@ -112,7 +145,7 @@ def open_trained(path: Path) -> Trained:
         return _of_file(path)
     checkpoint = newest_in(path)
     run = checkpoint.absolute().parent.parent
-    if not (run / _SETTINGS).is_file():
+    if not (run / SETTINGS_NAME).is_file():
         raise InputError(f"{path}: is no run folder, and no checkpoint inside of one; {_ALLOWED}")
     return _of_run(path, run, checkpoint)
 
@@ -120,52 +153,99 @@ def open_trained(path: Path) -> Trained:
 _ALLOWED = "give a run folder, one of its checkpoints, or a file that `alexnet-model export` wrote"
 
 
+def read_settings(run: Path) -> SettingsKept:
+    """Read a run's settings. Raises InputError if they are not a run's, but FileNotFoundError if there are none."""
+    settings = read_json(run / SETTINGS_NAME, SettingsKept, mend=_ALLOWED)
+    if not 1 <= settings.augment.crop_px <= _MOST_PX:
+        raise InputError(f"{run / SETTINGS_NAME}: augment.crop_px={settings.augment.crop_px}: must be 1 to {_MOST_PX}")
+    return settings
+
+
 def _of_run(path: Path, run: Path, checkpoint: Path) -> Trained:
-    try:
-        settings = json.loads((run / _SETTINGS).read_text(encoding="utf-8"))
-        net, augment = settings["net"], settings["augment"]
-        precision = settings["train"]["precision"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run / _SETTINGS}: cannot be read ({error!r})") from None
-    augmentation = component(AugmentSettings, augment)
-    wanted = {name: torch.empty(shape) for name, shape in shapes(checkpoint).items() if name.startswith(PREFIX)}
+    settings, data = read_settings(run), read_data_record(run)[0]
+    stored = {name.removeprefix(PREFIX): shape for name, shape in shapes(checkpoint).items() if name.startswith(PREFIX)}
+    _check_fit(path, settings, data)
+    _check_shapes(path, settings.net, stored)
+    wanted = {f"{PREFIX}{name}": torch.empty(shape) for name, shape in stored.items()}
     saved = load_checkpoint(checkpoint, wanted)  # half of it: the momentum is of no use here
-    return Trained(
-        path=path,
-        step=saved.step,
-        net=component(NetSettings, net),
-        augment=augmentation,
-        precision=precision if precision in get_args(Precision) else "auto",
-        data=read_data_record(run)[0],
-        mean_image=read_mean_image(run) if augmentation.mean == "image" else None,
-        weights=network_tensors(saved.tensors),
+    return _checked(
+        Trained(
+            path=path,
+            step=saved.step,
+            net=settings.net,
+            augment=settings.augment,
+            precision=_known(settings.train.precision),
+            data=data,
+            mean_image=read_mean_image(run) if settings.augment.mean == "image" else None,
+            weights=network_tensors(saved.tensors),
+        )
     )
 
 
 def _of_file(path: Path) -> Trained:
     file = read_weights(path)
-    about, weights = file.about, dict(file.tensors)
-    mean_image = weights.pop(_MEAN_IMAGE, None)
     try:
-        return Trained(
+        about = of_type(file.about, _About)
+    except ValueError as error:
+        what = "does not say what network it is and how its images are prepared"
+        raise InputError(f"{path}: {what} ({error}); {_ALLOWED}") from None
+    _check_fit(path, about, about.data)
+    weights = dict(file.tensors)
+    mean_image = weights.pop(_MEAN_IMAGE, None)
+    return _checked(
+        Trained(
             path=path,
-            step=int(about["step"]),
-            net=component(NetSettings, about["net"]),
-            augment=component(AugmentSettings, about["augment"]),
-            precision=about["precision"] if about["precision"] in get_args(Precision) else "auto",
-            data=DataRecord.from_json(about["data"]),
-            mean_image=None if mean_image is None else mean_image.numpy(),
+            step=about.step,
+            net=about.net,
+            augment=about.augment,
+            precision=_known(about.precision),
+            data=about.data,
+            mean_image=None if mean_image is None else mean_image.float().numpy(),
             weights=weights,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: does not say what network it is and how its images are prepared; {_ALLOWED}"
-        ) from None
+    )
 
 
-def component(kind: type[Component], fields: Mapping[str, Any]) -> Component:
-    """Rebuild a component's settings from JSON; what another version had and this one has not is left out."""
-    known = get_type_hints(kind)
-    return kind(**{name: value for name, value in fields.items() if name in known})
+def _known(precision: str) -> Precision:
+    """Return a precision that this version has: the one that is best here for one that it has not."""
+    return next((known for known in get_args(Precision) if known == precision), "auto")
+
+
+def _check_fit(path: Path, settings: SettingsKept | _About, data: DataRecord) -> None:
+    """Raise InputError unless network, augmentation and data set go together."""
+    net, augment = settings.net, settings.augment
+    if net.classes != len(data.classes):
+        raise InputError(f"{path}: has names for {len(data.classes):,} classes, and a network of {net.classes:,}")
+    if net.input_channels not in (1, _CHANNELS):
+        raise InputError(f"{path}: net.channels={net.channels}: must be 3, or 1 for the mean of the colours")
+    try:
+        augment.check(data.size_px)
+        drawing_of(net).check_px(augment.crop_px)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _check_shapes(path: Path, net: NetSettings, stored: Mapping[str, torch.Size]) -> None:
+    """Raise InputError unless stored tensors are those of the network, before any memory is taken for it."""
+    with torch.device("meta"):
+        parameters = dict(build_network(net).named_parameters())
+    for name, parameter in parameters.items():
+        if stored.get(name) != parameter.shape:
+            found = tuple(stored[name]) if name in stored else "nothing"
+            raise InputError(f"{path}: holds {found} for {name}, {net.arch} has {tuple(parameter.shape)}")
+
+
+def _checked(trained: Trained) -> Trained:
+    """Return a network whose weights and colours are numbers. Raises InputError if they are not."""
+    path = trained.path
+    if wrong := next((name for name, tensor in trained.weights.items() if not tensor.is_floating_point()), None):
+        raise InputError(f"{path}: {wrong} holds no floating-point numbers; {_ALLOWED}")
+    try:
+        with np.errstate(all="ignore"):
+            finish = trained.finish()
+    except (ValueError, LookupError, ArithmeticError) as error:
+        raise InputError(f"{path}: {error}; {_ALLOWED}") from None
+    sound = ((finish.mean >= 0) & (finish.mean <= 255)).all() and ((finish.scale > 0) & (finish.scale < 1e6)).all()
+    if not sound or finish.mean.shape[-1:] != (_CHANNELS,) or finish.scale.shape != (_CHANNELS,):
+        raise InputError(f"{path}: its colours are no means and deviations of pixels of 0 to 255; {_ALLOWED}")
+    return trained

@@ -150,7 +150,7 @@ def _write_devkit(root: Path, settings: SynthSettings) -> None:
     work = root / _WORK
     write_devkit(work, words, val)
     folder = DEVKIT_TAR.removesuffix(".tar.gz") + "/data"
-    files = dict(files_in(work / DEVKIT_TAR, lambda _: True))
+    files = dict(files_in(work / DEVKIT_TAR, lambda _: True, 1 << 24))
     meta = next(name for name in files if name.endswith(".mat"))
     files[meta] = b"MATLAB 5.0 MAT-file".ljust(_MAT_TEXT_BYTES) + files[meta][_MAT_TEXT_BYTES:]
     devkit = gzip.compress(tar_of({f"{folder}/{name}": data for name, data in files.items()}), mtime=0)

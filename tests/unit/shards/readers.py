@@ -46,7 +46,7 @@ def _use_manifest(manifest: Manifest) -> None:
     assert read_manifest_of(manifest.to_json()) == manifest
     manifest.digest()
     record = DataRecord.of(manifest)
-    assert DataRecord.from_json(record.as_json()) == record
+    assert of_type(record.as_json(), DataRecord) == record
     describe_lighting(AugmentSettings(), manifest.colour)
     assert all(value >= 0 for value in manifest.colour.channel_standard_deviations)
 

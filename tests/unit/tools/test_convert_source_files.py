@@ -80,6 +80,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return fault or ordinary(self, mode, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr("alexnet.tools.convert.source_files.open_file", lambda path: opened(path, "rb"))
     return wrong
 
 
@@ -194,8 +195,9 @@ def test_a_file_that_may_not_be_opened_does_not_hide_the_layout(
 @pytest.mark.parametrize("mode", [0o000, 0o444])
 def test_a_folder_that_may_not_be_read_or_searched_is_one_line(folder: Path, tmp_path: Path, mode: int) -> None:
     """One that may be listed and not searched would look empty."""
-    for above in [*tmp_path.parents[:2], tmp_path]:
-        above.chmod(0o755)
+    for above in (tmp_path, *tmp_path.parents):
+        if not above.stat().st_mode & 0o077:
+            above.chmod(0o755)
     (folder / "cats").chmod(mode)
     os.seteuid(65534)
     try:

@@ -31,6 +31,7 @@ from alexnet.tools.bench.measuring.process_memory import WorkerPeak
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.colours import to_rgb
 from alexnet.tools.convert.listing import Member, Source
+from alexnet.tools.convert.pillow import FORMATS
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_index
 from alexnet.tools.convert.resize import resize_and_crop
@@ -136,7 +137,7 @@ def _bound_here(source: Source) -> float:
     decodable = [d for d in data if _try(d)]
     started = time.process_time()
     for d in decodable:
-        with Image.open(io.BytesIO(d)) as image:
+        with Image.open(io.BytesIO(d), formats=FORMATS) as image:
             square = resize_and_crop(to_rgb(image), ConvertSettings().size_px)
         square.save(io.BytesIO(), "JPEG", quality=ConvertSettings().quality, subsampling="4:2:0")
     return len(decodable) / (time.process_time() - started)
@@ -151,7 +152,7 @@ def read_member(source: Source, member: Member) -> bytes:
 
 def _try(data: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             to_rgb(image)
     except Exception:  # a bad image is not what is measured here
         return False

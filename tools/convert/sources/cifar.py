@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
 from alexnet.tools.convert.packed import files_in
@@ -28,6 +29,7 @@ GUNZIPPED = "cifar-10-python.tar"  # browsers do that
 FOLDER = "cifar-10-batches-py"
 META = "batches.meta"
 BATCHES: dict[str, Split] = {**{f"data_batch_{k}": "train" for k in range(1, 6)}, "test_batch": "val"}
+_MOST_BYTES = 64_000_000  # of a file: a batch has 31 MB
 _PUBLISHED: dict[Split, int] = {"train": 50_000, "val": 10_000}
 
 
@@ -140,9 +142,16 @@ def _files(home: Path) -> Iterator[tuple[str, bytes]]:
     Raises InputError if one is missing.
     """
     missing = {META, *BATCHES}
-    extracted = ((name, (home / name).read_bytes()) for name in sorted(missing) if (home / name).is_file())
-    for name, data in files_in(home, missing.__contains__) if home.is_file() else extracted:
+    extracted = (found for name in sorted(missing) if (home / name).is_file() for found in _extracted(home / name))
+    for name, data in files_in(home, missing.__contains__, _MOST_BYTES) if home.is_file() else extracted:
         missing.discard(name)
         yield name, data
     if missing:
         raise InputError(f"{home}: lacks {', '.join(sorted(missing))}; download it again")
+
+
+def _extracted(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        yield path.name, read_bytes(path, _MOST_BYTES)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; download it again") from None

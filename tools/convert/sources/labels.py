@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import ClassRecord
 from alexnet.tools.convert.devkit import Devkit
 from alexnet.tools.convert.known import check_labels
 
 SOLUTION = "LOC_val_solution.csv"
 ANNOTATIONS = "val_annotations.txt"  # of tiny-imagenet-200
+_MOST_BYTES = 1 << 24  # WordNet's words and Kaggle's labels have 3 MB
 _COPY = re.compile(r"(.+?)( \(\d\d?\)| \(copy( \d+)?\)| - Copy( \(\d+\))?| copy( \d+)?)")  # as file managers name them
 WORD_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 """Files of lines `WNID words`, as Kaggle, Caffe and WordNet give them."""
@@ -130,8 +132,14 @@ def printed(name: str) -> str:
 
 
 def table_text(path: Path) -> str:
-    """Return the text of a table, also of one that a spreadsheet saved: with a byte-order mark, or in UTF-16."""
-    data = path.read_bytes()
+    """Return the text of a table, also of one that a spreadsheet saved: with a byte-order mark, or in UTF-16.
+
+    Raises OSError, and InputError if it is too large for one.
+    """
+    try:
+        data = read_bytes(path, _MOST_BYTES)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; it is no table of labels or words") from None
     return data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig", "replace")
 
 

@@ -4,17 +4,13 @@ An IDX file is a big-endian header (magic number, sizes) and raw bytes, so that 
 offset, once the file is not gzipped. Sets in the same form, such as Fashion-MNIST, cannot be told apart from it.
 """
 
-import gzip
-import shutil
 import struct
-import zlib
 from pathlib import Path
-from typing import IO, cast
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, ClassRecord, Split
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
-from alexnet.tools.convert.packed import is_gzipped
+from alexnet.tools.convert.packed import is_gzipped, unpacked
 from alexnet.tools.convert.raw import MNIST_BYTES, MNIST_PX
 from alexnet.tools.convert.sources.layout import Layout
 
@@ -25,6 +21,8 @@ _IMAGE_MAGIC, _LABEL_MAGIC = 0x803, 0x801  # unsigned bytes in three dimensions,
 _IMAGE_HEADER, _LABEL_HEADER = struct.Struct(">4I"), struct.Struct(">2I")
 _PUBLISHED: dict[Split, int] = {"train": 60_000, "val": 10_000}
 _CLASSES = 10
+_MOST_IMAGES = 8_500_000  # the largest set in this form, MNIST8M, has 8.1 million
+_CHUNK_BYTES = 1 << 20
 
 
 def find(root: Path) -> Layout | None:
@@ -41,11 +39,11 @@ def unpack(listing: Listing, root: Path, folder: Path) -> None:
     """Write a listing's files into `folder`, ungzipped, under the same names. Raises InputError if one is cut short."""
     for container in listing.containers:
         path = root / container
-        try:
-            with _opened(path) as file, (folder / path.name).open("wb") as target:
-                shutil.copyfileobj(file, target)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path}: cannot be unpacked ({error}); download it again") from None
+        left = _IMAGE_HEADER.size + len(listing) * MNIST_BYTES + 1
+        with unpacked(path) as file, (folder / path.name).open("wb") as target:
+            while data := file.read(min(left, _CHUNK_BYTES)):
+                target.write(data)
+                left -= len(data)
         _check_size(path, (folder / path.name).stat().st_size, len(listing))
 
 
@@ -96,11 +94,13 @@ def _image_count(path: Path) -> int:
         raise InputError(f"{path}: does not begin as an IDX file of 28x28 images; download it again")
     if not is_gzipped(path):
         _check_size(path, path.stat().st_size, count)
+    if count > _MOST_IMAGES:
+        raise InputError(f"{path}: claims {count:,} images, of {_MOST_IMAGES:,} at most; download it again")
     return int(count)
 
 
 def _labels(path: Path, count: int) -> bytes:
-    data = _bytes(path, -1)
+    data = _bytes(path, _LABEL_HEADER.size + count + 1)
     if data[: _LABEL_HEADER.size] != _LABEL_HEADER.pack(_LABEL_MAGIC, count):
         raise InputError(f"{path}: does not begin as an IDX file of {count:,} labels; download it again")
     values = data[_LABEL_HEADER.size :]
@@ -116,15 +116,8 @@ def _check_size(path: Path, size: int, images: int) -> None:
 
 
 def _bytes(path: Path, count: int) -> bytes:
-    try:
-        with _opened(path) as file:
-            return file.read(count)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); download it again") from None
-
-
-def _opened(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if is_gzipped(path) else path.open("rb")
+    with unpacked(path) as file:
+        return file.read(count)
 
 
 def _file(home: Path, name: str) -> Path | None:

@@ -7,10 +7,15 @@ hostile file can build dictionaries, lists, numbers and strings, and nothing els
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+_MOST_STEPS = 1_000_000
+"""Of a pickle's program: a batch of CIFAR-10 takes 40,000, or 100,000 as newer Pythons write it; each can make an empty
+dictionary, or double what is remembered."""
 
 
 class _DType:
@@ -43,12 +48,17 @@ class _Array:
 
 
 class _Latin1:
-    """Stand for _codecs.encode, by which newer Pythons write bytes for older ones."""
+    """Stand for _codecs.encode, by which newer Pythons write bytes for older ones; `left`: characters, in one pickle."""
+
+    left = 0
 
     def __new__(cls, text: object, encoding: object) -> bytes:  # type: ignore[misc]
         """Return the bytes themselves; an instance is never made."""
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
             raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
+        _Latin1.left -= len(text)
+        if _Latin1.left < 0:
+            raise pickle.UnpicklingError("one text is made bytes again and again")
         return text.encode("latin1")
 
     def __setstate__(self, _: object) -> None:
@@ -64,6 +74,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+_REMEMBER = ("PUT", "BINPUT", "LONG_BINPUT")  # under a number, as in a list
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -77,11 +90,20 @@ def load_plain(data: bytes) -> object:
     Raises pickle.UnpicklingError if it asks for anything else or is damaged.
     """
     try:
+        _check_steps(data)
+        _Latin1.left = len(data)
         return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # a damaged pickle raises whatever it trips over
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
+
+
+def _check_steps(data: bytes) -> None:
+    """Raise UnpicklingError for a pickle whose program takes much more memory than it has bytes."""
+    for number, (step, argument, _) in enumerate(pickletools.genops(data)):
+        if number > _MOST_STEPS or (step.name in _REMEMBER and argument > _MOST_STEPS):
+            raise pickle.UnpicklingError(f"more than {_MOST_STEPS:,} steps")
 
 
 def _plain(value: object) -> object:

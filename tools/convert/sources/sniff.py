@@ -14,7 +14,7 @@ from PIL import Image
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.opening import MissingDecoderError, UndecodableError, opened
-from alexnet.tools.convert.pillow import kind_of
+from alexnet.tools.convert.pillow import FORMATS, kind_of
 from alexnet.tools.convert.resize import MAX_BYTES
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def is_image(file: IO[bytes]) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(head)):
+            with Image.open(io.BytesIO(head), formats=FORMATS):
                 return True
     except Exception:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more
         return False

@@ -20,9 +20,11 @@ from alexnet.tools.convert.sources.split_names import split_names
 from alexnet.tools.convert.sources.tar_labels import WNID, ImageTar, are_parts
 from alexnet.tools.convert.sources.tars import Passed, folder_names, is_junk_path, list_tar
 from alexnet.tools.convert.sources.walk import Walk
+from alexnet.tools.convert.tar_headers import open_tar
 
 _SIDECARS = {".cls", ".json", ".txt"}
 _FIRST_MEMBERS = 8
+_DEEPEST = 32  # a tar in a folder in a tar in ...
 _OTHERWISE = re.compile(r".*(\.TAR|\.Tar|\.tar\.(part|partial|crdownload|download|aria2|tmp|filepart))")
 _ARCHIVES = (".zip", ".7z", ".rar")
 _PACKED = re.compile(r"(.+)\.(tar\.(gz|bz2|xz|zst|lz4)|tgz|tbz2|txz)")
@@ -130,11 +132,11 @@ def _first_members(file: IO[bytes], start: int) -> list[tarfile.TarInfo] | None:
     members: list[tarfile.TarInfo] = []
     file.seek(start)
     try:
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
-            while len(members) < _FIRST_MEMBERS and (member := tar.next()) is not None and member.size >= 0:
+        with open_tar(file) as tar:
+            while len(members) < _FIRST_MEMBERS and (member := tar.next()) is not None:
                 if member.isreg() and not is_junk_path(member.name):
                     members.append(member)
-    except (tarfile.TarError, OSError, EOFError, ValueError):
+    except (tarfile.TarError, OSError):
         return None
     return members
 
@@ -160,6 +162,8 @@ def _inner_tars(path: Path, file: IO[bytes], tar: ImageTar, passed: Passed, walk
     if not any(_is_tar(member.name) for member in members or ()):
         yield tar
         return
+    if len(tar.names) > _DEEPEST:
+        raise InputError(f"{path}: holds tars in tars, more than {_DEEPEST} deep; unpack it")
     name = f"{tar.names[-1]}.tar"
     entries = list_tar(path, file, name, passed, tar.start, tar.length, lambda _, found: walk.advance(0, found))
     for inner, start, length in entries:

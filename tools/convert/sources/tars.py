@@ -19,6 +19,7 @@ from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.listing import Entry
 from alexnet.tools.convert.sources.folders import is_junk
 from alexnet.tools.convert.sources.not_a_tar import HEAD_BYTES, what_instead
+from alexnet.tools.convert.tar_headers import open_tar
 
 OnEntries = Callable[[int, int], None]
 """Told of bytes passed and entries found, a few hundred entries at a time: a call for each would cost 2%."""
@@ -71,9 +72,7 @@ def list_tar(
             if member.issparse() and not is_junk_path(member.name):
                 raise InputError(f"{path}: {member.name} is stored sparse; pack {name} again without --sparse")
             found.add(member)
-    except InputError:
-        raise
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:  # a mangled pax header is a ValueError
+    except (tarfile.TarError, OSError) as error:
         raise _no_tar(path, file, name, start, end, f"cannot be read as a tar ({error})") from None
     return found.entries(name, passed)
 
@@ -138,11 +137,8 @@ def _members(
     at: int | None = start
     while at is not None:
         file.seek(at)
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:  # whatever the locale
+        with open_tar(file) as tar:
             while (member := tar.next()) is not None and tar.offset <= end:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep a kilobyte for each
-                if member.size < 0:
-                    raise tarfile.ReadError("a file of negative size")  # tarfile would walk in circles
                 yield member
                 entries += 1
                 if entries == _TELL_ENTRIES:
@@ -172,7 +168,7 @@ def _next_tar(path: Path, file: IO[bytes], name: str, start: int, at: int, end: 
     file.seek(here)
     try:
         tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
+    except (tarfile.HeaderError, ValueError):
         mend = "pack it again"
         if path.name == name:
             quoted = shlex.quote(str(path))

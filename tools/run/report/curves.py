@@ -37,7 +37,7 @@ def loss(records: Records) -> Element:
     x = _place(records, records.steps)
     validated = _validated(records, [v.loss for v in records.judged])
     highest = float(np.quantile(records.loss, 0.98)) if len(records.loss) else 1.0
-    most = max([highest, chance(records.settings["net"]["classes"]), *validated.y.tolist()[-1:]])
+    most = max([highest, chance(records.kept.net.classes), *validated.y.tolist()[-1:]])
     curves = [Curve(kind="one", x=x, y=records.loss), validated]
     return chart(curves, most * 1.08, _x_title(records), "Training and validation loss")
 
@@ -45,7 +45,7 @@ def loss(records: Records) -> Element:
 def of_ilsvrc(records: Records) -> bool:
     """Say whether the errors are over as many images of as many classes as the paper's, so that they compare."""
     images = {v.images for v in records.judged}
-    return records.settings["net"]["classes"] == _ILSVRC_CLASSES and images == {_ILSVRC_IMAGES}
+    return records.kept.net.classes == _ILSVRC_CLASSES and images == {_ILSVRC_IMAGES}
 
 
 def chance(classes: int) -> float:

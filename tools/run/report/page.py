@@ -53,7 +53,7 @@ def page(records: Records, findings: Findings) -> str:
 
 
 def _header(records: Records, findings: Findings) -> Element:
-    arch = records.settings["net"]["arch"]
+    arch = records.kept.net.arch
     state = "" if records.result else " The run is not finished: this is how it stands."
     cells = [element("div", element("b", value), element("span", name)) for value, name in _tiles(records, findings)]
     return element(
@@ -69,8 +69,8 @@ def _tiles(records: Records, findings: Findings) -> list[tuple[str, str]]:
     if records.judged:
         last = records.judged[-1]
         tiles += [(f"{last.top1_error:.1%}", "top-1 error"), (f"{last.top5_error:.1%}", "top-5 error")]
-    if final := (records.result or {}).get("final_validation"):
-        tiles += [(f"{1 - final['top1']:.1%}", "top-1, ten views"), (f"{1 - final['top5']:.1%}", "top-5, ten views")]
+    if final := records.final:
+        tiles += [(f"{1 - final.top1:.1%}", "top-1, ten views"), (f"{1 - final.top5:.1%}", "top-5, ten views")]
     steps = max(records.last_step, findings.step)
     done = f"{steps / records.steps_an_epoch:,.4g}" if records.steps_an_epoch else ""
     epochs = f", {done} epoch{'s' * (done != '1')}" if done else ""
@@ -88,7 +88,7 @@ def _tiles(records: Records, findings: Findings) -> list[tuple[str, str]]:
 def _learning(records: Records) -> Element:
     if not len(records.steps):
         return _section("Learning", "Nothing has been logged yet.")
-    classes = records.settings["net"]["classes"]
+    classes = records.kept.net.classes
     judged = ", and of all validation images after each epoch" if records.judged else ""
     dashed = " Dashed: the paper's network, 40.7% and 18.2%, with ten views." if curves.of_ilsvrc(records) else ""
     band = " Where there are many batches, a line is their mean and a band their range." * _thinned(records)

@@ -1,16 +1,63 @@
 """Read a run folder: what was logged, at which step and when, and what the run was."""
 
-import json
+import os
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import as_typed, of_type, open_regular, read_json
+from alexnet.tools.run.trained import SETTINGS_NAME, Count, SettingsKept, read_settings
 
 Series = npt.NDArray[np.float64]
+
+_METRICS, _RESULT = "metrics.jsonl", "result.json"
+_MOST_METRICS = 1 << 27
+"""134 MB: of the 90 epochs of 2012, every step logged, they have 113."""
+_MEND = "give a folder that alexnet-train wrote"
+
+_Amount = Annotated[float, Meta(ge=0, le=1e12)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_Scalar = str | int | float | bool | None
+_Values = dict[str, _Scalar | list[_Scalar]]
+_Facts = dict[str, _Scalar | list[_Scalar] | _Values]
+"""What settings.json and result.json hold: plain values, and tables of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A line of metrics.jsonl: of a step, of a validation if it has `val_top1`."""
+
+    step: Count
+    loss: _Amount | None = None
+    images_per_s: _Amount = 0.0
+    data_wait: _Amount = 0.0
+    seconds: _Amount = 0.0
+    epoch: Count = 0
+    val_loss: _Amount = 0.0
+    val_top1: _Share | None = None
+    val_top5: _Share = 0.0
+    val_images: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """Hold the shares that were right at the end of a run, over more views."""
+
+    top1: _Share
+    top5: _Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    steps: Count = 0
+    final_validation: Final | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +77,13 @@ class Records:
     """Hold what a run logged about itself.
 
     `steps`, `loss`, `images_per_s`, `data_wait` (shares of 1), `hours` (of training, without validation and
-    checkpoints): one value a logging step. `settings`: the whole of settings.json. `result`: None while the run is not
-    finished. `last_step`: of all that was written down, logged or not.
+    checkpoints): one value a logging step. `settings`: the whole of settings.json, `kept`: what the page speaks of.
+    `result`: None while the run is not finished. `last_step`: of all that was written down, logged or not.
     """
 
     name: str
     settings: dict[str, Any]
+    kept: SettingsKept
     steps: Series
     loss: Series
     images_per_s: Series
@@ -44,16 +92,16 @@ class Records:
     validations: tuple[Validation, ...]
     last_step: int
     result: dict[str, Any] | None
+    final: Final | None
 
     @property
     def steps_an_epoch(self) -> float | None:
         """Return the steps of an epoch, as the validations after each say, or the whole run; None if nothing does."""
-        train = self.settings.get("train", {})
-        limit = train.get("steps", 0)  # where a run may end, and be validated, in the middle of an epoch
-        whole = [v for v in self.validations if v.step not in (0, limit)]
+        train = self.kept.train
+        whole = [v for v in self.validations if v.step not in (0, train.steps)]  # which may be within an epoch
         if whole:
             return whole[0].step / (whole[0].epoch + 1)
-        return self.last_step / train["epochs"] if self.result and "epochs" in train and not limit else None
+        return self.last_step / train.epochs if self.result and train.epochs and not train.steps else None
 
     @property
     def judged(self) -> tuple[Validation, ...]:
@@ -76,49 +124,64 @@ class Records:
 def read_records(run: Path) -> Records:
     """Read a run folder. Raises InputError if it is none; a line that a crash tore is left out."""
     try:
-        settings = json.loads((run / "settings.json").read_text(encoding="utf-8"))
-        text = (run / "metrics.jsonl").read_text(encoding="utf-8") if (run / "metrics.jsonl").exists() else ""
-        result = json.loads((run / "result.json").read_text()) if (run / "result.json").exists() else None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{run}: is no run folder that can be read ({error}); give one that alexnet-train wrote"
-        ) from None
-    lines = [line for line in map(_parsed, text.splitlines()) if line is not None]
-    logged = [line for line in lines if "loss" in line]
-    validations = [line for line in lines if "val_top1" in line]
-    columns = {name: _column(logged, name) for name in ("step", "loss", "images_per_s", "data_wait", "seconds")}
+        kept, settings = read_settings(run), read_json(run / SETTINGS_NAME, _Facts, mend=_MEND)
+    except OSError as error:
+        raise InputError(f"{run}: is no run folder that can be read ({error.strerror}); {_MEND}") from None
+    try:
+        result = read_json(run / _RESULT, _Facts, mend=_MEND)
+        ended = read_json(run / _RESULT, _Result, mend=_MEND)
+    except FileNotFoundError:
+        result, ended = None, _Result()
+    logged, validations, last_step = array("d"), [], ended.steps
+    for line in _lines(run / _METRICS):
+        last_step = max(last_step, line.step)
+        if line.loss is not None:
+            logged.extend((line.step, line.loss, line.images_per_s, line.data_wait, line.seconds))
+        if line.val_top1 is not None:
+            validations.append(_validation(line, line.val_top1))
+    steps, loss, images_per_s, data_wait, seconds = np.frombuffer(logged).reshape(-1, 5).T
     return Records(
         name=run.absolute().name,
         settings=settings,
-        steps=columns["step"],
-        loss=columns["loss"],
-        images_per_s=columns["images_per_s"],
-        data_wait=columns["data_wait"],
-        hours=np.cumsum(columns["seconds"]) / 3600,
-        validations=tuple(_validation(line) for line in validations),
-        last_step=max([(result or {}).get("steps", 0), *(line["step"] for line in lines)]),
+        kept=kept,
+        steps=steps,
+        loss=loss,
+        images_per_s=images_per_s,
+        data_wait=data_wait,
+        hours=np.cumsum(seconds) / 3600,
+        validations=tuple(validations),
+        last_step=last_step,
         result=result,
+        final=ended.final_validation,
     )
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _lines(file: Path) -> Iterator[_Line]:
     try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "step" in record else None
+        with os.fdopen(open_regular(file), "rb") as opened:
+            if (size := os.fstat(opened.fileno()).st_size) > _MOST_METRICS:
+                raise InputError(f"{file}: has {size:,} bytes, where at most {_MOST_METRICS:,} can be right")
+            for number, text in enumerate(opened, 1):
+                try:
+                    record = as_typed(text, dict[str, Any])
+                except ValueError:
+                    continue  # torn
+                try:
+                    yield of_type(record, _Line)
+                except ValueError as error:
+                    raise InputError(f"{file}: line {number}: {error}; delete the line") from None
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def _column(records: list[dict[str, Any]], name: str) -> Series:
-    return np.array([float(record.get(name, 0.0)) for record in records], np.float64)
-
-
-def _validation(line: dict[str, Any]) -> Validation:
+def _validation(line: _Line, top1: float) -> Validation:
     return Validation(
-        step=int(line["step"]),
-        epoch=int(line["epoch"]),
-        loss=float(line["val_loss"]),
-        top1_error=1.0 - float(line["val_top1"]),
-        top5_error=1.0 - float(line["val_top5"]),
-        images=int(line["val_images"]),
+        step=line.step,
+        epoch=line.epoch,
+        loss=line.val_loss,
+        top1_error=1.0 - top1,
+        top5_error=1.0 - line.val_top5,
+        images=line.val_images,
     )

@@ -4,9 +4,9 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.settings import NetSettings, drawing_of
-from alexnet.pipeline.augment import AugmentSettings
+from alexnet.model.networks.settings import drawing_of
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.command import tell
 from alexnet.tools.run.data_record import read_data_record
@@ -14,7 +14,7 @@ from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report import era, filters, guesses
 from alexnet.tools.run.report.page import Findings, page
 from alexnet.tools.run.report.records import Records, read_records
-from alexnet.tools.run.trained import Trained, component, open_trained
+from alexnet.tools.run.trained import Trained, open_trained
 
 REPORT_NAME = "report.html"
 
@@ -36,19 +36,17 @@ def write_report(run: Path, data: Path | None = None) -> Path:
     """
     records = read_records(run)
     text = page(records, _findings(run, records, data))
-    file, partial = run / REPORT_NAME, run / f".{REPORT_NAME}.partial"
+    file = run / REPORT_NAME
     try:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(file)
+        replace(file, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}") from None
     return file
 
 
 def _findings(run: Path, records: Records, data: Path | None) -> Findings:
-    net = component(NetSettings, records.settings["net"])
-    augment = component(AugmentSettings, records.settings["augment"])
-    drawing, px = drawing_of(net), augment.crop_px
+    net, px = records.kept.net, records.kept.augment.crop_px
+    drawing = drawing_of(net)
     rows = figures(drawing, px=px, channels=net.input_channels, classes=net.classes)
     trained, missing = _weights(run)
     kernels: list[Element] = []

@@ -37,7 +37,7 @@ def decoder_of(name: str) -> Decode:
     from PIL import Image
 
     def pil(data: bytes) -> Pixels:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             return np.asarray(image.convert("RGB"))
 
     return pil

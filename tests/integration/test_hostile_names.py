@@ -1,0 +1,93 @@
+"""Names that steer terminals, break lines or turn text around: whatever prints a name from a file escapes it."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from alexnet.tools.model import main as model
+from alexnet.tools.prep import main as prep
+from alexnet.tools.train import main as train
+from tests.conftest import encode_picture
+
+STEERING = (
+    "\x1b]0;owned\x07",
+    "\x1b[31mred",
+    "two\nlines",
+    "back\r\x08\x7f",
+    "\u202eover\u2066ride",
+    "\x9bcsi",
+    "\udcff",
+)
+CLASSES = [f"{i}{''.join(STEERING)}".replace("/", "") for i in range(3)]
+PICTURE = f"picture{''.join(STEERING)}.png"
+
+
+def run(program: object, *arguments: object, code: int = 0) -> str:
+    """Run a command and return what it printed, all of it fit to be shown."""
+    result = CliRunner().invoke(program, list(map(os.fsdecode, map(str, arguments))))  # type: ignore[arg-type]
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit | None)
+    odd = {c for c in result.output if not c.isprintable() and c != "\n"}
+    assert not odd, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders whose names, and those of the files in them, are as bad as a file system allows."""
+    root = tmp_path_factory.mktemp("source") / f"of{STEERING[0]}"
+    for i, name in enumerate(CLASSES):
+        (root / "train" / name).mkdir(parents=True)
+        (root / "val" / name).mkdir(parents=True)
+        for j in range(8):
+            (root / "train" / name / f"{j}{PICTURE}").write_bytes(encode_picture(10 * i + j))
+        (root / "val" / name / f"{i}{PICTURE}").write_bytes(encode_picture(90 + i))
+        (root / "train" / name / f"bad{PICTURE}").write_bytes(b"no picture")
+    return root
+
+
+def test_class_and_file_names_go_through_every_command_escaped(source: Path, tmp_path: Path) -> None:
+    data, out, page = tmp_path / "set", tmp_path / "run", tmp_path / "page.html"
+    shard = ("shard", source, "--out", data, "--size", 28, "--shard-images", 8, "--workers", 1)
+    assert "3 classes" in run(prep, *shard)
+    run(prep, *shard, "--classes", source / "none", code=2)
+    run(prep, "verify", data)
+    run(prep, "show", data, "--out", page)
+    run(
+        train, data, "--arch", "lenet-5", "--device", "cpu", "--steps", 1, "--set", "train.batch_images=4", "--out", out
+    )
+    odd = tmp_path / PICTURE
+    odd.write_bytes(encode_picture(1))
+    found = run(model, "predict", out, odd)
+    assert len(found.splitlines()) == 4, "a line for the picture, and one for each class"
+    assert r"\x1b]0;owned\x07" in found
+    assert r"\u202e" in found
+    run(model, "predict", out, tmp_path / f"none{PICTURE}", code=2)
+    run(model, "report", out)
+    for html in (page, out / "report.html"):
+        assert not set(html.read_text(encoding="utf-8")) & set("\x1b\x07\x08\x7f\x9b\u202e\u2066"), html
+    for line in (data / "rejected.jsonl").read_text().splitlines():
+        assert json.loads(line)["member"].startswith("bad")
+
+
+def test_names_in_tars_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with tarfile.open(tmp_path / "source" / "train.tar", "w") as tar:
+        for i, name in enumerate(CLASSES):
+            for j, data in enumerate((encode_picture(i), b"no picture")):
+                member = tarfile.TarInfo(f"{name}/{j}{PICTURE}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo(f"{CLASSES[0]}/link{PICTURE}")
+        link.type, link.linkname = tarfile.SYMTYPE, PICTURE
+        tar.addfile(link)
+    shard = ("shard", tmp_path / "source", "--out", tmp_path / "set", "--size", 28, "--workers", 1)
+    assert "link in a tar leads to no file" in run(prep, *shard)
+    run(prep, *shard, "--on-error", "fail", "--overwrite", code=1)
+    (tmp_path / "source" / "train.tar").write_bytes((tmp_path / "source" / "train.tar").read_bytes()[:-9000])
+    run(prep, *shard, "--overwrite", code=2)

@@ -1,0 +1,85 @@
+"""Read the headers of a tar that anybody may have made: bounded, whatever they claim.
+
+Python's tarfile reads a long name or a pax header whole before it looks at it, calls itself for each header of a header,
+and collects the map of a sparse file, which nobody wants here. Sizes are checked before anything is read by them.
+"""
+
+import tarfile
+from typing import IO, Any, Self
+
+_EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_BLOCK, _EXTENDED_AT = 512, 504  # of a sparse file's map: its last byte but some says whether another follows
+_MOST_EXTENSION_BYTES = 1 << 20
+_MOST_IN_A_ROW = 8  # a long name, a long link, a global pax header, one of a file's own: 4 are usual at most
+_MOST_NAME_BYTES, _MOST_FOLDERS = 4096, 64  # Linux has no longer paths
+_MOST_BYTES = 1 << 62
+
+
+class _Header(tarfile.TarInfo):
+    """Read one header, and those that extend it. Raises ReadError for what cannot be right."""
+
+    def _proc_member(self, tar: "_Tar") -> tarfile.TarInfo:  # tarfile's own place for this
+        if self.type in _EXTENSIONS:
+            tar.in_a_row += 1
+            tar.global_bytes += self.size if self.type == tarfile.XGLTYPE else 0
+            if not 0 <= max(self.size, tar.global_bytes) <= _MOST_EXTENSION_BYTES or tar.in_a_row > _MOST_IN_A_ROW:
+                raise tarfile.ReadError(
+                    f"at byte {self.offset:,} {tar.in_a_row} headers of {self.size:,} bytes extend another, which no "
+                    "packer writes"
+                )
+        else:
+            tar.in_a_row = 0
+        _check_size(self)
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        _check_size(found)
+        if len(found.name) > _MOST_NAME_BYTES or found.name.count("/") > _MOST_FOLDERS:
+            raise tarfile.ReadError(f"the name at byte {found.offset:,} is longer, or deeper, than a file's can be")
+        return found
+
+    def _proc_sparse(self, tar: "_Tar") -> Self:
+        (_, more, size), file = self._sparse_structs, tar.fileobj  # type: ignore[attr-defined]
+        while more:
+            block = file.read(_BLOCK)
+            more = len(block) == _BLOCK and block[_EXTENDED_AT]
+        self.offset_data = file.tell()
+        tar.offset = self.offset_data + -(-self.size // _BLOCK) * _BLOCK
+        self.size, self.sparse = size, []  # type: ignore[attr-defined]
+        return self
+
+    def _proc_gnusparse_00(self, found: Any, *_: object) -> None:
+        found.sparse = []
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
+
+
+class _Tar(tarfile.TarFile):
+    """A tar of which no more is kept than the header that is read."""
+
+    tarinfo = _Header
+    in_a_row = global_bytes = 0
+
+    def next(self) -> tarfile.TarInfo | None:
+        """Return the next member, or None at the end, and forget the last: tarfile would keep a kilobyte for each."""
+        self.members: list[tarfile.TarInfo] = []
+        try:
+            return super().next()
+        except (tarfile.TarError, OSError, MemoryError):
+            raise
+        except Exception as error:  # a mangled header raises ValueError, IndexError, UnicodeError and more
+            raise tarfile.ReadError(f"{type(error).__name__}: {error}") from None
+
+
+def open_tar(file: IO[bytes]) -> tarfile.TarFile:
+    """Open the tar that begins at a file's position. Raises TarError, also while its members are read."""
+    return _Tar(fileobj=file, mode="r", encoding="utf-8")  # whatever the locale
+
+
+def _check_size(header: tarfile.TarInfo) -> None:
+    if not 0 <= header.size < _MOST_BYTES:
+        raise tarfile.ReadError(f"the header at byte {header.offset:,} claims a file of {header.size:,} bytes")
