@@ -10,6 +10,7 @@ from typing import Any
 from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.augment import describe_lighting
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import of_type
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify.check import verify
