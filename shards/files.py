@@ -73,7 +73,7 @@ def as_typed(text: bytes | str, kind: type[T], *, odd_names: bool = False) -> T:
             return msgspec.json.decode(text, type=kind)
         except msgspec.DecodeError as error:
             if not odd_names or "surrogate" not in str(error) or len(text) > _MAX_ODD_BYTES:
-                raise ValueError(str(error)) from None
+                raise ValueError(str(error)[:300]) from None
         return of_type(json.loads(text), kind)
     except RecursionError:
         raise ValueError("is nested too deeply") from None

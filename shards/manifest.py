@@ -40,7 +40,7 @@ _MOST_BYTES_PER_PIXEL = 11  # 1.5 coefficients a pixel of at most 27 bits, each 
 MEND = "bring it back from a copy, or rebuild the data with `alexnet-prep shard`"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClassRecord:
     """Name one class; its label is its place in the manifest's list: sorted by WNID, but where a user gave an order."""
 
@@ -52,7 +52,7 @@ Classes = Annotated[tuple[ClassRecord, ...], Meta(min_length=1, max_length=1 << 
 """At most 262,144: ImageNet-21k has 21,841 and Google's landmarks 203,094."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
     """Describe one tar. `file` is relative to the data set; `bytes` and `sha256` are those of the whole tar."""
 

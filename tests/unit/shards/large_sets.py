@@ -13,20 +13,18 @@ from tests.unit.shards.hostile_sets import Craft, with_bytes, with_field
 
 
 def large() -> Iterator[tuple[str, Craft]]:
-    """Yield data sets of which a careless reader takes gigabytes."""
-    for name, unit, path in (
-        ("classes", '{"wnid":"ab","words":"cd"}', ("classes",)),
-        ("figures", "1.5", ("colour", "mean")),
-        ("lists", "[]", ("colour", "covariance")),
-        ("words", '{"wnid":"ab","words":"' + "x" * 1000 + '"}', ("classes",)),
-        ("shards", '{"split":"val","file":"","images":0,"bytes":0,"sha256":"' + "0" * 64 + '"}', ("shards",)),
-        ("nothing", "[]", ("unknown",)),
+    """Yield names of such data sets and what makes each of a copy of a sound one."""
+    for name, unit, *path in (
+        ("classes", '{"wnid":"ab","words":"cd"}', "classes"),
+        ("words", '{"wnid":"ab","words":"' + "x" * 1000 + '"}', "classes"),
+        ("figures", "1.5", "colour", "mean"),
+        ("lists", "[]", "colour", "covariance"),
+        ("shards", '{"split":"val","file":"","images":0,"bytes":0,"sha256":"' + "0" * 64 + '"}', "shards"),
+        ("nothing", "[]", "unknown"),
     ):
-        yield f"much of {name}", with_field(path, "[" + ",".join([unit] * (33_000_000 // (len(unit) + 1))) + "]")
-    settings = ",".join(f'"{k:x}":0' for k in range(2_900_000))
-    yield "many settings", with_field(("settings",), "{" + settings + "}")
-    classes = ",".join(f'{{"wnid":"{k:07}","words":""}}' for k in range(1 << 18))
-    yield "many classes", with_field(("classes",), f"[{classes}]")
+        yield f"much of {name}", _much(tuple(path), unit)
+    yield "many settings", _many_settings
+    yield "many classes", _many_classes
     yield "a GB of JSON", lambda root: os.truncate(root / "manifest.json", 1 << 30)
     for name in ("SHA256SUMS", "rejected.jsonl", "train/000000.idx", "index.npy", "mean_image.npy"):
         yield f"gigabytes of {name}", lambda root, name=name: os.truncate(root / name, 1 << 32)  # type: ignore[misc]
@@ -37,6 +35,20 @@ def large() -> Iterator[tuple[str, Craft]]:
     for kind in (b"L", b"K", b"x", b"g", b"S", b"D"):
         yield f"a long header {kind!r}", _long_header(kind)
     yield "large squares", with_field(("settings", "size_px"), "4096")
+
+
+def _much(path: tuple[str, ...], unit: str) -> Craft:
+    return lambda root: with_field(path, "[" + ",".join([unit] * (33_000_000 // (len(unit) + 1))) + "]")(root)
+
+
+def _many_settings(root: Path) -> None:
+    with_field(("settings",), "{" + ",".join(f'"{k:x}":0' for k in range(2_900_000)) + "}")(root)
+
+
+def _many_classes(root: Path) -> None:
+    """Have as many classes as a manifest may have, none of which is wrong."""
+    classes = ",".join(f'{{"wnid":"{k:07}","words":""}}' for k in range(1 << 18))
+    with_field(("classes",), f"[{classes}]")(root)
 
 
 def _many_images(root: Path) -> None:
