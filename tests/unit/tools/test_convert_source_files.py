@@ -17,7 +17,7 @@ from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.pool import ConversionError, raise_unless_done
-from alexnet.tools.convert.source_files import SourceChangedError
+from alexnet.tools.convert.source_files import SourceChangedError, check_archives
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
 from alexnet.tools.convert.work import ShardJob, attempt_shard
 from alexnet.tools.prep import main
@@ -244,11 +244,39 @@ def test_a_file_that_is_written_to_meanwhile_is_no_bad_image_even_if_its_length_
     folder: Path, tmp_path: Path
 ) -> None:
     job = job_of(folder, tmp_path / "set")
-    for at_ns, status in ((time.time_ns(), "changed"), (job.began_ns - 1, "done"), (1 << 62, "done")):
+    overwrite(folder / "cats" / "3.jpg", time.time_ns())
+    assert attempt_shard(job).status == "changed"
+    for at_ns in (time.time_ns(), 1 << 62):  # bad before it was listed; of a time to come, as on some cameras
         overwrite(folder / "cats" / "3.jpg", at_ns)
-        report = attempt_shard(job)
-        assert (report.status, report.rejected) == (status, 0 if status == "changed" else 1)
-    assert "was written to meanwhile" not in report.message
+        report = attempt_shard(job_of(folder, tmp_path / "set"))
+        assert (report.status, report.rejected) == ("done", 1)
+
+
+def test_one_that_is_replaced_by_a_copy_that_keeps_its_time_is_none_either(folder: Path, tmp_path: Path) -> None:
+    job, picture = job_of(folder, tmp_path / "set"), folder / "cats" / "3.jpg"
+    (tmp_path / "copy").write_bytes(picture.read_bytes())
+    overwrite(tmp_path / "copy", 1)
+    (tmp_path / "copy").replace(picture)
+    report = attempt_shard(job)
+    assert (report.status, "cats/3.jpg: was written to meanwhile" in report.message) == ("changed", True)
+
+
+def test_a_sound_picture_of_the_same_length_in_the_place_of_another_ends_the_run_too(
+    folder: Path, tmp_path: Path
+) -> None:
+    job, picture = job_of(folder, tmp_path / "set"), folder / "cats" / "3.jpg"
+    data = picture.read_bytes()
+    picture.write_bytes(encode_picture(99, 20, 20).ljust(len(data), b"\0"))
+    assert attempt_shard(job).status == "changed"
+    assert not list((tmp_path / "set").rglob("*.tar"))
+
+
+@pytest.mark.usefixtures("before")
+def test_one_that_changes_while_the_rest_is_listed_ends_the_run(folder: Path, tmp_path: Path) -> None:
+    source, began_ns = open_source(folder), time.time_ns()
+    overwrite(folder / "cats" / "3.jpg", time.time_ns())
+    with pytest.raises(SourceChangedError, match=r"cats/3\.jpg: was written to meanwhile"):
+        build(source, tmp_path / "set", SETTINGS, BuildOptions(since_ns=began_ns))
 
 
 def test_nor_is_an_archive_that_is(official: Path, tmp_path: Path, before: list[Callable[[], object]]) -> None:
@@ -259,6 +287,27 @@ def test_nor_is_an_archive_that_is(official: Path, tmp_path: Path, before: list[
         build(open_source(copy), tmp_path / "set", SETTINGS)
     (copy / TRAIN_TAR).write_bytes(whole)
     assert build(open_source(copy), tmp_path / "set", SETTINGS).counts["train"].rejected == 3
+
+
+def test_an_archive_that_changes_when_all_of_it_was_read_ends_the_run_before_the_manifest(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: list[Callable[[], object]]
+) -> None:
+    copy, root = Path(shutil.copytree(official, tmp_path / "copy")), tmp_path / "set"
+    whole, source = (copy / TRAIN_TAR).read_bytes(), open_source(copy)
+
+    def changing(*arguments: Any) -> None:
+        overwrite(copy / TRAIN_TAR, time.time_ns())
+        check_archives(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet.tools.convert.build.check_archives", changing)
+        with pytest.raises(SourceChangedError, match=f"{TRAIN_TAR}: was written to meanwhile"):
+            build(source, root, SETTINGS)
+    assert not (root / "manifest.json").exists()
+    (copy / TRAIN_TAR).write_bytes(whole)
+    build(open_source(copy), root, SETTINGS)
+    build(open_source(official), tmp_path / "fresh", SETTINGS)
+    assert digests(root) == digests(tmp_path / "fresh")
 
 
 def test_one_that_is_made_whole_between_its_reject_and_the_end_is_named_and_taken_up_by_the_next_call(
