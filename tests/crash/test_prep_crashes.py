@@ -26,9 +26,6 @@ DRAWN = ("--layout", "official", "--classes", "2", "--images", "4", "--val-image
 OVERWRITE = "--overwrite"
 
 
-STRIKES: list[str] = []
-
-
 @dataclass(frozen=True)
 class Place:
     """Hold where all happens: the source, what it was before it was mended, and the folder that is written."""
@@ -164,7 +161,6 @@ class Trial:
         self.place.reset(self.state)
         for number in (at, again)[: 1 + bool(again)]:
             strike = self.place.crasher.strike(self.command, number, how)
-            STRIKES.append(how)
             assert "Traceback" not in strike.run.stderr, strike
             assert strike.run.returncode in ((-9, 0) if how in ("before", "after") else (0, 1, 2)), strike
         last = self.place.crasher.strike(self.command, 0, "before")
