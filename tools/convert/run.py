@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +87,8 @@ def run_shard(source: Path, options: ShardOptions) -> None:
         settings = options.settings(layout.size_px)
         root = options.out or _beside(source, settings.size_px)
         check_out(layout, root)
-        with held(root):
-            outcome = _convert(layout, root, settings, options)
+        with held(root) as check:
+            outcome = _convert(layout, root, settings, options, check)
         if options.as_json:
             say(**outcome.as_event())
         else:
@@ -103,12 +104,14 @@ def _beside(source: Path, size_px: int) -> Path:
     return named.with_name(f"{named.name}-{size_px}")
 
 
-def _convert(layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
+def _convert(
+    layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
+) -> Outcome:
     """Make the data set; list the source anew where the index that an earlier call kept proves outdated."""
     refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
     kept = None if options.overwrite else index_time(root)
     try:
-        return _make(layout, root, settings, options)
+        return _make(layout, root, settings, options, check)
     except SourceChangedError:
         outdated = kept is not None and kept == index_time(root)
         drop_index(root)
@@ -118,10 +121,12 @@ def _convert(layout: Layout, root: Path, settings: ConvertSettings, options: Sha
         if not is_begun(root):  # no more is there than the list of the source, if that
             drop_index(root)
         raise
-    return _make(layout, root, settings, options)
+    return _make(layout, root, settings, options, check)
 
 
-def _make(layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
+def _make(
+    layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
+) -> Outcome:
     """List the source and make the data set, or find that it is there, and show how far it is meanwhile."""
     since_ns = time.time_ns()
     found = _open(layout, root, options)
@@ -130,6 +135,7 @@ def _make(layout: Layout, root: Path, settings: ConvertSettings, options: ShardO
 
     def on_progress(done: Progress) -> None:
         nonlocal last
+        check()
         last = done
         view.update(of_images(done))
 

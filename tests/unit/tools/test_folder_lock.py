@@ -64,6 +64,18 @@ def test_what_was_made_goes_if_nothing_comes_of_it_and_what_was_there_stays(tmp_
     assert (tmp_path / "a" / "set" / "file").exists()
 
 
+def test_a_folder_that_is_deleted_under_a_run_and_made_anew_is_the_other_runs(tmp_path: Path) -> None:
+    with locked(tmp_path / "set", "alexnet-prep") as check:
+        check()
+        (tmp_path / "set").rename(tmp_path / "moved")
+        with pytest.raises(InputError, match="was deleted or moved while alexnet-prep wrote there; give the same"):
+            check()
+        (tmp_path / "set").mkdir()
+        with pytest.raises(InputError, match="was deleted or moved"):
+            check()
+    assert (tmp_path / "set").exists()
+
+
 @pytest.mark.parametrize("place", ["/proc/set", "file/set"])
 def test_one_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     (tmp_path / "file").touch()
