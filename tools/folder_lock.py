@@ -26,8 +26,7 @@ def locked(folder: Path, program: str) -> Iterator[Callable[[], None]]:
     its name: somebody may delete it, and another run make it anew. Raises InputError if another `program` holds it, or
     if it cannot be made; so does the check.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    handle = _lock(folder, program)
+    handle, made = _lock(folder, program)
 
     def check() -> None:
         if not _is_still(folder, handle):
@@ -42,12 +41,14 @@ def locked(folder: Path, program: str) -> Iterator[Callable[[], None]]:
         os.close(handle)
 
 
-def _lock(folder: Path, program: str) -> int:
+def _lock(folder: Path, program: str) -> tuple[int, list[Path]]:
+    """Return the held folder's descriptor, and which folders were not there, the innermost first."""
     try:
+        absent = [path for path in (folder, *folder.parents) if not path.exists()]
         for _ in range(_TRIES):
             handle = _try(folder)
             if handle is not None:
-                return handle
+                return handle, absent
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except BlockingIOError:
         raise InputError(f"{folder}: another {program} is writing there; wait for it, or give another --out") from None

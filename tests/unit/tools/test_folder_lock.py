@@ -76,7 +76,7 @@ def test_a_folder_that_is_deleted_under_a_run_and_made_anew_is_the_other_runs(tm
     assert (tmp_path / "set").exists()
 
 
-@pytest.mark.parametrize("place", ["/proc/set", "file/set"])
+@pytest.mark.parametrize("place", ["/proc/set", "file/set", "a" * 300])
 def test_one_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
