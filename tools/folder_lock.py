@@ -8,7 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,29 +19,36 @@ _TRIES = 100
 
 
 @contextmanager
-def locked(folder: Path, program: str) -> Iterator[None]:
+def locked(folder: Path, program: str) -> Iterator[Callable[[], None]]:
     """Hold a folder for this process alone; make it, and those around it, if there is none.
 
-    What was made is removed again if it is still empty at the end. Raises InputError if another `program` holds the
-    folder, or if it cannot be made.
+    What was made is removed again if it is still empty at the end. Yields a check that the folder is still the one of
+    its name: somebody may delete it, and another run make it anew. Raises InputError if another `program` holds it, or
+    if it cannot be made; so does the check.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    handle = _lock(folder, program)
+    handle, made = _lock(folder, program)
+
+    def check() -> None:
+        if not _is_still(folder, handle):
+            raise InputError(f"{folder}: was deleted or moved while {program} wrote there; give the same command again")
+
     try:
-        yield
+        yield check
     finally:
         with contextlib.suppress(OSError):
-            for path in made:
+            for path in made if _is_still(folder, handle) else ():
                 path.rmdir()  # nothing came of it; a folder that holds anything stays
         os.close(handle)
 
 
-def _lock(folder: Path, program: str) -> int:
+def _lock(folder: Path, program: str) -> tuple[int, list[Path]]:
+    """Return the held folder's descriptor, and which folders were not there, the innermost first."""
     try:
+        absent = [path for path in (folder, *folder.parents) if not path.exists()]
         for _ in range(_TRIES):
             handle = _try(folder)
             if handle is not None:
-                return handle
+                return handle, absent
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except BlockingIOError:
         raise InputError(f"{folder}: another {program} is writing there; wait for it, or give another --out") from None
@@ -58,12 +65,18 @@ def _try(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(folder.stat(), os.fstat(handle)):
-            return handle
-    except FileNotFoundError:
-        pass
     except OSError:
         os.close(handle)
         raise
+    if _is_still(folder, handle):
+        return handle
     os.close(handle)  # whoever held it removed it, empty, before it was ours
     return None
+
+
+def _is_still(folder: Path, handle: int) -> bool:
+    """Say whether a path leads to the folder that is held."""
+    try:
+        return os.path.samestat(folder.stat(), os.fstat(handle))
+    except OSError:
+        return False

@@ -36,6 +36,7 @@ from alexnet.tools.convert.kept import changed_rejects, in_words
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.pool import MEND_AND_REPEAT, ConversionError, Pool
+from alexnet.tools.convert.source_files import check_archives
 from alexnet.tools.convert.sources import materialise
 from alexnet.tools.convert.work import WORK, OnError, Outcome, ShardJob, is_done, load_outcome
 from alexnet.tools.room import needed_and_free
@@ -51,6 +52,7 @@ class BuildOptions:
     `on_error`: what an undecodable image does. `max_rejected`: more than so many and no manifest is written; None
     allows 5 or 0.1%, whichever is more. `overwrite`: delete the data set that is there. `engine`: processes of this
     machine, or tasks of the Ray cluster at `ray_address` (None: start one here), which must all see the folders.
+    `since_ns`: when the source began to be listed; what was written to it since ends the run. None: now.
     """
 
     workers: int = 1
@@ -59,6 +61,7 @@ class BuildOptions:
     overwrite: bool = False
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
+    since_ns: int | None = None
 
 
 class Engine(Protocol):
@@ -111,10 +114,10 @@ def _build(
     if is_complete(root):
         _seal(root)
         return read_manifest(root)
-    source = materialise(source, root / WORK)
+    listed, source = source, materialise(source, root / WORK)
+    since_ns = (options.since_ns if source is listed else None) or time.time_ns()
     missing = [plan for plan in plans if not is_done(root, plan)]
     _check_room(root, settings, missing)
-    began_ns = time.time_ns()
     total, left = (sum(len(plan.member_ids) for plan in some) for some in (plans, missing))
     jobs = (
         ShardJob(
@@ -125,7 +128,7 @@ def _build(
             on_error=options.on_error,
             plan=plan,
             members=plan.members(source),  # made when a worker is free: all at once would not fit for 14 million
-            began_ns=began_ns,
+            since_ns=since_ns,
         )
         for plan in missing
     )
@@ -135,6 +138,7 @@ def _build(
 
     tell(0, 0)
     engine_of(options, len(missing), tell).run(jobs)
+    _check_source(source, since_ns)
     manifest = _finish(root, job, source, plans, options)
     _seal(root)
     return manifest
@@ -170,6 +174,14 @@ def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan],
     free = shutil.disk_usage(root).free + back
     if needed > free:
         raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
+
+
+def _check_source(source: Source, since_ns: int) -> None:
+    """Refuse to finish where an archive changed; a file that is one image was looked at when it was read."""
+    for split in SPLITS:
+        listing = source.listing(split)
+        if not listing.in_folders:
+            check_archives(source.root, listing.containers, since_ns)
 
 
 class _AllShards:

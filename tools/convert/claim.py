@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,11 +41,11 @@ _SHOWN = 5
 
 
 @contextmanager
-def held(root: Path) -> Iterator[None]:
-    """Hold an output folder for this process alone; make it if there is none. Raises InputError if that cannot be."""
-    with locked(root, "alexnet-prep"):
+def held(root: Path) -> Iterator[Callable[[], None]]:
+    """Hold an output folder for this process alone, as `folder_lock.locked`. Raises InputError if that cannot be."""
+    with locked(root, "alexnet-prep") as check:
         try:
-            yield
+            yield check
         except PermissionError as error:  # begun by another user, or under a strict umask
             raise InputError(
                 f"{error.filename or root}: {error.strerror}; all of {root} must be yours to read and to write"

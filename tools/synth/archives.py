@@ -29,6 +29,7 @@ RECORD_NAME = "synth.json"
 """What the folder holds; written last, so that a folder that has it is complete."""
 
 _WORK = ".work"
+_WORK_SUFFIXES = (".json", ".part", ".partial", ".gz")  # notes, parts, what was cut short, SciPy's devkit
 _IMAGE_BYTES = 125_000  # on the disk: 110 kB, header and padding, and some to spare
 _ARCHIVES: dict[Split, str] = {"train": TRAIN_TAR, "val": VAL_TAR}
 _OWN = (RECORD_NAME, TRAIN_TAR, VAL_TAR, DEVKIT_TAR)  # the record goes first: from then on the set is not complete
@@ -112,7 +113,9 @@ def _claim(root: Path, record: Record, *, overwrite: bool) -> bool:
 
 def _refuse_foreign(root: Path, *, ours: bool, overwrite: bool) -> None:
     """Refuse a folder that holds anything that was not drawn; with `overwrite` also one that holds such things too."""
-    present = sorted(path.name for path in root.iterdir() if path.name != _WORK)
+    work = (root / _WORK).iterdir() if (root / _WORK).is_dir() else ()
+    strange = [f"{_WORK}/{path.name}" for path in work if path.suffix not in _WORK_SUFFIXES]
+    present = [*sorted(path.name for path in root.iterdir() if path.name != _WORK), *strange]
     foreign = [name for name in present if name not in _OWN] if ours else present
     if foreign and (overwrite or not ours):
         kept = ", so nothing was deleted" if overwrite else ""
