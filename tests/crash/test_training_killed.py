@@ -106,7 +106,7 @@ def struck_everywhere(
         strike = crasher.strike(arguments(data, out, *more), at, how)
         if not strike.struck:
             assert strike.run.returncode == 0, strike
-            return at // EVERY[how], told
+            return (at - 1) // EVERY[how], told
         assert strike.run.returncode in (-signal.SIGKILL, 0, 1, 2), strike
         assert "Traceback" not in strike.run.stderr, strike
         told += strike.run.stderr.count("Error: ")
