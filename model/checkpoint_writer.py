@@ -189,7 +189,7 @@ class _StepFolder(HuggingFaceStorageWriter):
     def _publish(self) -> None:
         """Give the checkpoint its name, have LATEST say it, and drop old ones; whole ones vanish in one step."""
         target = self._folder / step_name(self._checkpoint.step)
-        if target.exists():  # it may be the only one: a run that is killed here goes on from it
+        if os.path.lexists(target):  # it may be the only one: a run that is killed here goes on from it
             aside = self._folder / f"{REPLACED}{target.name.removeprefix('step-')}"
             target.rename(self._folder / f"{PARTIAL}{target.name}" if aside.exists() else aside)
         self.partial.rename(target)
@@ -209,12 +209,20 @@ def _drop_old(folder: Path, newest: Path, keep: int) -> None:
     with contextlib.suppress(OSError):  # the next checkpoint's turn will come
         _drop_partial(folder)
         for path in (*old, *replaced):
-            shutil.rmtree(path.rename(folder / f"{PARTIAL}{path.name}"))  # gone in one step
+            _remove(path.rename(folder / f"{PARTIAL}{path.name}"))  # gone in one step
 
 
 def _drop_partial(folder: Path) -> None:
     for left in folder.glob(f"{PARTIAL}*"):
-        shutil.rmtree(left)
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint, or whatever has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _sha256(tensors: Tensors, file: Path) -> str:

@@ -24,6 +24,9 @@ OPTIONS = ("--arch", "lenet-5", "--device", "cpu", "--steps", "4", "--checkpoint
 SETTINGS = ("--set", "train.batch_images=10", "--set", "augment.mean=image", "--set", "stream.threads=1")
 
 
+EVERY = {"before": 1, "full": 4}  # a full disk is met by few kinds of calls
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Sums are cut up by threads, and the processes that are killed have one."""
@@ -91,19 +94,19 @@ def outcome(out: Path) -> dict[str, Any]:
 def struck_everywhere(
     data: Path, whole: Path, crasher: Crasher, start: Path | None, how: How, *more: str
 ) -> tuple[int, int]:
-    """Strike the command at each of its calls in turn, from a copy of `start`, and give it again.
+    """Strike the command at its calls in turn, from a copy of `start`, and give it again.
 
-    Return the number of its calls, and at how many of them it ended in an error of one line.
+    Return how often it was struck, and how often it ended in an error of one line.
     """
     out, expected, told = crasher.below[0], outcome(whole), 0
-    for at in itertools.count(1):
+    for at in itertools.count(1, EVERY[how]):
         shutil.rmtree(out, ignore_errors=True)
         if start:
             shutil.copytree(start, out)
         strike = crasher.strike(arguments(data, out, *more), at, how)
         if not strike.struck:
             assert strike.run.returncode == 0, strike
-            return at - 1, told
+            return (at - 1) // EVERY[how], told
         assert strike.run.returncode in (-signal.SIGKILL, 0, 1, 2), strike
         assert "Traceback" not in strike.run.stderr, strike
         told += strike.run.stderr.count("Error: ")
@@ -130,7 +133,7 @@ def test_struck_anywhere(digits: Path, whole: Path, half_done: Path, crasher: Cr
     """A call is about to be made, or made of a write half, which is also what is left after the one before."""
     more = ["--overwrite"] if start == "a finished run" else []
     kept = {"nothing": None, "a finished run": whole, "a killed run": half_done}[start]
-    calls, told = struck_everywhere(digits, whole, crasher, kept, how, *more)
-    print(f"\nfrom {start}, {how}: struck at {calls} calls, {told} errors told")
-    assert calls > 60
-    assert (told > 20) == (how == "full")
+    strikes, told = struck_everywhere(digits, whole, crasher, kept, how, *more)
+    print(f"\nfrom {start}, {how}: struck {strikes} times, {told} errors told")
+    assert strikes > 60 // EVERY[how]
+    assert (told > 0) == (how == "full")

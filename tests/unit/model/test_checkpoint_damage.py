@@ -121,10 +121,11 @@ def edited(path: str, value: object) -> Damage:
 
 
 def exchanged(step: Path) -> None:
-    """Give each tensor the other's values: the same bytes, in another order."""
-    file = step / "tensors.safetensors"
-    tensors = load_file(file)
-    save_file({"net.w": tensors["momentum.w"], "momentum.w": tensors["net.w"]}, file, metadata={"format": "pt"})
+    """Have parameters and momentum change places: the same bytes, in another order."""
+    file, other = step / "tensors.safetensors", {"net": "momentum", "momentum": "net"}
+    tensors = {name.partition("."): tensor for name, tensor in load_file(file).items()}
+    swapped = {f"{other[kind]}.{name}": tensor for (kind, _, name), tensor in tensors.items()}
+    save_file(swapped, file, metadata={"format": "pt"})
 
 
 SPECIAL: dict[str, Damage] = {
@@ -248,6 +249,16 @@ def test_a_checkpoint_that_is_being_replaced_is_the_last_to_be_tried(run: Path, 
         assert sorted(path.name for path in folder.iterdir()) == ["LATEST", NEWEST]
         shutil.copytree(folder / NEWEST, folder / ".replaced-000000006")
     assert [path.name for path in candidates(folder)] == [NEWEST, ".replaced-000000006"]
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+def test_whatever_has_a_checkpoints_name_gives_way_to_it(run: Path, tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(run, folder)
+    instead(SPECIAL[what])(folder / NEWEST)
+    save_checkpoint(folder, saved(6), keep=3)
+    assert sorted(path.name for path in folder.iterdir()) == ["LATEST", "step-000000002", OLDER, NEWEST]
+    assert_as_saved(load_checkpoint(folder / NEWEST))
 
 
 def test_parts_that_claim_to_be_of_a_larger_tensor_are_not_filled_up(run: Path, tmp_path: Path) -> None:
