@@ -14,7 +14,15 @@ from alexnet.tools.prep import main as prep
 from alexnet.tools.train import main as train
 from tests.conftest import encode_picture
 
-STEERING = "\x1b]0;owned\x07", "\x1b[31mred", "two\nlines", "back\r\x08\x7f", "\u202eover\u2066ride", "\x9bcsi", "\udcff"
+STEERING = (
+    "\x1b]0;owned\x07",
+    "\x1b[31mred",
+    "two\nlines",
+    "back\r\x08\x7f",
+    "\u202eover\u2066ride",
+    "\x9bcsi",
+    "\udcff",
+)
 CLASSES = [f"{i}{''.join(STEERING)}".replace("/", "") for i in range(3)]
 PICTURE = f"picture{''.join(STEERING)}.png"
 
@@ -50,7 +58,9 @@ def test_class_and_file_names_go_through_every_command_escaped(source: Path, tmp
     run(prep, *shard, "--classes", source / "none", code=2)
     run(prep, "verify", data)
     run(prep, "show", data, "--out", page)
-    run(train, data, "--arch", "lenet-5", "--device", "cpu", "--steps", 1, "--set", "train.batch_images=4", "--out", out)
+    run(
+        train, data, "--arch", "lenet-5", "--device", "cpu", "--steps", 1, "--set", "train.batch_images=4", "--out", out
+    )
     odd = tmp_path / PICTURE
     odd.write_bytes(encode_picture(1))
     found = run(model, "predict", out, odd)
