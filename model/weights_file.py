@@ -1,7 +1,8 @@
 """Files of weights: tensors by name, and a few words about them. Nothing is ever unpickled but tensors.
 
 Two kinds. safetensors holds tensors and text and cannot hold anything else. PyTorch's own (`.pth`), which torchvision
-uses, is a pickle: `torch_file` reads it and calls nothing. Neither takes more memory than the file has, and 0.5 GB.
+uses, is a pickle: PyTorch's restricted reader makes tensors of it, with memory and time bounded around it. Neither kind
+takes more memory than twice the file, and 0.5 GB.
 What is exported has a digest in it, or a zip's checksums, so that damage is found.
 """
 
@@ -9,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import pickletools
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,6 +37,8 @@ _DIGEST = "alexnet-sha256"  # of these words and the tensors
 _MOST_TENSORS = 100_000  # bytes of the names and shapes of a network's tensors
 _UNDER = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 """What trainers call the state dict in a file that has more of a run's state: the epoch, the optimizer's."""
+_PICKLES_BEFORE_2020 = 5  # that such a file begins with
+_MOST_VALUES = 1_000_000  # of a tuple
 _PICKLES = (b"PK", b"\x80")  # a zip with a pickle in it, and a bare one as PyTorch wrote until 2020
 
 
@@ -145,8 +149,10 @@ def _read_pickle(file: Path, opened: io.FileIO) -> Weights:
         size = os.fstat(opened.fileno()).st_size
         with warnings.catch_warnings(), bounded_memory(2 * size + _BESIDE):
             warnings.simplefilter("ignore")  # of the pickle's protocol; if that is too new, an error says so
-            _check_zip(opened)
-            loaded = torch.load(io.BufferedReader(opened), map_location="cpu", weights_only=True)
+            buffered = io.BufferedReader(opened)
+            _check_zip(buffered) if zipfile.is_zipfile(buffered) else _check_tuples(buffered, _PICKLES_BEFORE_2020)
+            buffered.seek(0)
+            loaded = torch.load(buffered, map_location="cpu", weights_only=True)
         state = _unwrapped(loaded, file)
         tensors = {name: _bounded(tensor, size) for name, tensor in state.items()}
         metadata = getattr(state, "_metadata", None)
@@ -185,22 +191,53 @@ def _is_state_dict(state: Any) -> bool:
     return isinstance(state, dict) and all(isinstance(v, Tensor) and isinstance(k, str) for k, v in state.items())
 
 
-def _check_zip(opened: io.FileIO) -> None:
+def _check_zip(file: BinaryIO) -> None:
     """Raise ValueError if a zip's parts are compressed, which PyTorch never does, or not what their checksums say."""
-    if zipfile.is_zipfile(opened):
-        with zipfile.ZipFile(opened) as parts:
-            for part in parts.infolist():
-                if part.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError(f"{part.filename} is compressed")
-                if part.CRC == 0:  # PyTorch can be told to leave checksums out
-                    part.CRC = None  # type: ignore[assignment]  # as `zipfile` knows it
-            if damaged := parts.testzip():
-                raise ValueError(f"{damaged} has another checksum")
-    opened.seek(0)
+    with zipfile.ZipFile(file) as parts:
+        for part in parts.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{part.filename} is compressed")
+            if part.CRC == 0:  # PyTorch can be told to leave checksums out
+                part.CRC = None  # type: ignore[assignment]  # as `zipfile` knows it
+        if damaged := parts.testzip():
+            raise ValueError(f"{damaged} has another checksum")
+        for name in parts.namelist():
+            if name.endswith("data.pkl"):
+                _check_tuples(io.BytesIO(parts.read(name)))
+
+
+def _check_tuples(file: BinaryIO, pickles: int = 1) -> None:
+    """Raise ValueError for tuples of tuples, in pickles, that would be hashed for ever: 60 lines can make 2^60 values.
+
+    Nothing is unpickled. Followed is how many values each place of the stack and each note has, were none shared.
+    """
+    file.seek(0)
+    for _ in range(pickles):
+        stack: list[int] = []
+        marks: list[int] = []
+        noted: dict[Any, int] = {}
+        for opcode, argument, _ in pickletools.genops(file):
+            before, made = opcode.stack_before, 1
+            if opcode.name == "MARK":
+                marks.append(len(stack))
+            elif opcode.name in ("BINPUT", "LONG_BINPUT"):
+                noted[argument] = stack[-1]
+            else:
+                marked = pickletools.markobject in before
+                start = marks.pop() - before.index(pickletools.markobject) if marked else len(stack) - len(before)
+                if opcode.name.startswith("TUPLE"):
+                    made += sum(stack[start:])
+                elif opcode.name in ("BINGET", "LONG_BINGET"):
+                    made = noted[argument]
+                stack[start:] = [made] * len(opcode.stack_after)
+            if made > _MOST_VALUES:
+                raise ValueError(f"a tuple of it has more than {_MOST_VALUES:,} values")
 
 
 def _bounded(tensor: Tensor, most: int) -> Tensor:
     """Return a tensor. Raises ValueError if it is larger than its file: strides of 0 make few bytes look like many."""
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise ValueError("a tensor is not in plain memory")
     if tensor.numel() * tensor.itemsize > most:
         raise ValueError(f"a tensor of the size {tuple(tensor.shape)} is larger than the file")
     return tensor.detach()
