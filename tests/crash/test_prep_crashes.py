@@ -193,7 +193,6 @@ def test_struck_where_the_folder_is_claimed_sealed_or_deleted_the_same_command_g
     windows: dict[str, tuple[str, ...]] = {
         "first": ("job.json", "/train", "/val", "000001.tar", "manifest.json", "/.work", ".SHA256SUMS.partial"),
         "sealed not yet, to overwrite": (".clearing", "job.json", "/train"),
-        "half drawn, to overwrite": (".work/synth.json", "img_train.tar"),
     }
     hows: tuple[How, ...] = ("before", "after", "full")
     for name, endings in windows.items():
