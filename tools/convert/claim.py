@@ -8,22 +8,22 @@ A folder is one conversion's from its first file on, `.work/job.json`, which say
 import contextlib
 import dataclasses
 import json
-import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from alexnet.shards import files
+from alexnet.shards.checksums import CHECKSUMS_NAME
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import MANIFEST_NAME, SPLITS, read_manifest
+from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, read_manifest
 from alexnet.tools.convert.differences import Listed, listed, source_differences
 from alexnet.tools.convert.kept import changed_rejects, forget, outdated_shards, rejected_so_far, rejects_of
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ShardPlan
 from alexnet.tools.convert.work import WORK
 from alexnet.tools.folder_lock import locked
+from alexnet.tools.own_files import OwnFiles
 
 Job = dict[str, Any]
 
@@ -31,13 +31,16 @@ _JOB = "job.json"
 _LISTED = "listed"  # beside the job: what the source's list was
 _INDEX = "index"
 _CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
-_OURS = re.compile(
-    r"\.clearing|\.?(manifest\.json|index\.npy|mean_image\.npy|rejected\.jsonl|SHA256SUMS)(\.partial)?"
-    r"|(train|val)(/\d{6,}(\.tar|\.idx|\..*partial))?"
-    r"|\.work(/(job\.json|index|clearing|(train|val)-\d{6,}\.npz|pixels-[0-9a-f]{16}|.+\.partial))?"
+_DIGITS = "[0-9]" * 6
+_WRITTEN = (MANIFEST_NAME, *FILES, CHECKSUMS_NAME)
+_OWN_FILES = OwnFiles(
+    files=(
+        *(_CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
+        *(f"{split}/{_DIGITS}*.{kind}" for split in SPLITS for kind in ("tar", "idx", "partial")),
+        *(f"{WORK}/{name}" for name in (_JOB, _INDEX, "clearing", "*.npz", "*.partial", "pixels-*/*")),
+    ),
+    folders=(WORK, *SPLITS, f"{WORK}/pixels-*"),
 )
-_FOLDERS = (WORK, *SPLITS)
-_SHOWN = 5
 
 
 @contextmanager
@@ -153,12 +156,7 @@ def _clear(root: Path) -> None:
     for name in (MANIFEST_NAME, f"{WORK}/{_JOB}"):
         if (root / name).exists() and not mark.exists():
             (root / name).rename(mark)
-    for path in sorted(root.iterdir()):
-        if path.name in _FOLDERS:
-            shutil.rmtree(path)
-        elif path != mark:
-            path.unlink()
-    mark.unlink(missing_ok=True)
+    _OWN_FILES.delete(root, last=(mark,))
 
 
 def given_back(root: Path) -> int:
@@ -175,34 +173,16 @@ def _is_being_cleared(root: Path) -> bool:
     return (root / _CLEARING).exists()
 
 
-def _foreign(root: Path) -> list[str]:
-    """Return what a folder holds that no conversion writes, by its path there."""
-    inside = [path for name in _FOLDERS if (root / name).is_dir() for path in (root / name).iterdir()]
-    names = (path.relative_to(root).as_posix() for path in (*root.iterdir(), *inside))
-    return sorted(name for name in names if not _OURS.fullmatch(name))
-
-
 def _refuse_foreign(root: Path) -> None:
     """Refuse a folder that is no conversion's, unless it is empty or one was killed there before its first file."""
-    if _foreign(root) or any(path.name != WORK for path in root.iterdir()):
+    if _OWN_FILES.foreign(root) or any(path.name != WORK for path in root.iterdir()):
         raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
 
 
 def _refuse_to_clear(root: Path) -> None:
-    foreign = _foreign(root)
-    if not is_begun(root) and (foreign or any(path.name != WORK for path in root.iterdir())):
+    if not is_begun(root) and (_OWN_FILES.foreign(root) or any(path.name != WORK for path in root.iterdir())):
         raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
-    if foreign:
-        more = f" and {len(foreign) - _SHOWN:,} more" if len(foreign) > _SHOWN else ""
-        raise InputError(
-            f"--overwrite: {root} also holds {', '.join(foreign[:_SHOWN])}{more}, so nothing was deleted; move it away"
-        )
-    links = [name for name in _FOLDERS if (root / name).is_symlink()]
-    if links:
-        raise InputError(
-            f"--overwrite: {root / links[0]} leads elsewhere, so nothing was deleted; delete it yourself, and what it "
-            "leads to"
-        )
+    _OWN_FILES.refuse_foreign(root)
 
 
 def _read(job_file: Path) -> Job:

@@ -13,16 +13,15 @@ Whatever a killed run leaves of these, the same call takes up. One run at a time
 
 import contextlib
 import json
-import os
-import stat
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from alexnet.model.checkpoint import FILES, FOLDERS
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
+from alexnet.tools.own_files import OwnFiles
 from alexnet.tools.run.data_record import DATA_NAME
 
 # Other versions may give other bits, and the user is free to; the others change no bit.
@@ -37,15 +36,15 @@ _SETTINGS, _METRICS, _RESULT = "settings.json", "metrics.jsonl", "result.json"
 _BEGINNING = f".{_SETTINGS}.partial"  # all that a run has left that was killed before it had settings
 _CHECKPOINTS, _TENSORBOARD = "checkpoints", "tensorboard"
 _OWN = (_SETTINGS, _METRICS, _RESULT, DATA_NAME, MEAN_IMAGE_NAME, "report.html")
-_FILES = (
-    *_OWN,
-    *(f".{name}.partial" for name in _OWN),
-    *(f"{_CHECKPOINTS}/{pattern}" for pattern in FILES),
-    f"{_TENSORBOARD}/events.out.tfevents.*",
+_OWN_FILES = OwnFiles(
+    files=(
+        *_OWN,
+        *(f".{name}.partial" for name in _OWN),
+        *(f"{_CHECKPOINTS}/{pattern}" for pattern in FILES),
+        f"{_TENSORBOARD}/events.out.tfevents.*",
+    ),
+    folders=(_CHECKPOINTS, *(f"{_CHECKPOINTS}/{pattern}" for pattern in FOLDERS), _TENSORBOARD),
 )
-_FOLDERS = (_CHECKPOINTS, *(f"{_CHECKPOINTS}/{pattern}" for pattern in FOLDERS), _TENSORBOARD)
-
-_SHOWN = 3  # of the names in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,24 +129,12 @@ class RunFolder:
         """Delete a run, and nothing else. Raises InputError if there is anything else."""
         if self._settings() is None and self._in_use():
             raise InputError(f"--overwrite: {self.path} is no run folder, so nothing was deleted; give another --out")
-        foreign = sorted(
-            str(path.relative_to(self.path)) for path in _below(self.path) if not _is_ours(self.path, path)
-        )
-        if foreign:
-            more = f" and {len(foreign) - _SHOWN:,} more" if len(foreign) > _SHOWN else ""
-            named = ", ".join(foreign[:_SHOWN])
-            raise InputError(
-                f"--overwrite: {self.path} also holds {named}{more}, so nothing was deleted; move it away, and what "
-                "is a link, replace by what it leads to"
-            )
+        _OWN_FILES.refuse_foreign(self.path)
         self._delete()
 
     def _delete(self) -> None:
         """Delete what a run wrote; killed on the way, the next call finds the settings of a run, which go last."""
-        last = (self.path / _RESULT, self.path / _SETTINGS)
-        for path in sorted(_below(self.path), key=lambda path: path in last):
-            if _is_ours(self.path, path):
-                path.rmdir() if path.is_dir() else path.unlink()
+        _OWN_FILES.delete(self.path, last=(self.path / _RESULT, self.path / _SETTINGS))
 
     def _refuse_unless_equal(self, settings: dict[str, Any]) -> None:
         mend = "give another --out, or --overwrite to start anew there"
@@ -177,23 +164,6 @@ def _is_done(line: str, step: int, epoch: int) -> bool:
         return bool(record["step"] <= step and (record["epoch"] < epoch or "val_loss" not in record))
     except (ValueError, KeyError, TypeError):
         return False  # a line torn by a crash
-
-
-def _below(root: Path) -> list[Path]:
-    """Return all that is in a folder, and in those below, which come after what is in them; links are not followed."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    walked = os.walk(root, topdown=False, onerror=fail) if root.exists() else ()
-    return [Path(folder, name) for folder, folders, files in walked for name in sorted((*files, *folders))]
-
-
-def _is_ours(root: Path, path: Path) -> bool:
-    """Say whether a run writes a file, or makes a folder, of this name; neither is a link."""
-    mode, below = path.lstat().st_mode, PurePosixPath("/", path.relative_to(root))
-    patterns = _FILES if stat.S_ISREG(mode) else _FOLDERS if stat.S_ISDIR(mode) else ()
-    return any(below.match(f"/{pattern}") for pattern in patterns)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
