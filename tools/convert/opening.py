@@ -38,6 +38,7 @@ _PLAIN, _WIDE, _OTHERS = 5.1, 14, 11
 """Bytes a pixel while it is decoded and made RGB, copies and all, as measured: of formats that keep their own, of
 `_PLAIN_MODES`, of greys of more than 8 bits, of the rest."""
 _PLAIN_MODES = ("1", "L", "P", "RGB")
+_DDS_HEADER_BYTES = 128
 _COPIED = ("PNG", "JPEG", "MPO")  # the file, too, to leave something out or to end it
 _BYTES_A_ROW = 40  # its pointers and padding, in all copies
 Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 million on and refuse at 179 million
@@ -87,10 +88,13 @@ def refuse_costly(image: Image.Image, file_bytes: int) -> None:
             f"{image.width}x{image.height} px of the kind {image.format} {image.mode} take {wanted / 1e6:,.0f} MB to "
             f"decode, of {_DECODED_BYTES / 1e6:,.0f} at most; store it smaller, or as JPEG"
         )
-    if pixels > _SLOW_PIXELS and any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
-        raise UndecodableError(
-            f"{image.format}: more than {_SLOW_PIXELS:,} pixels take minutes to decode; convert it to PNG or JPEG first"
-        )
+    for decoder, _, _, told in getattr(image, "tile", ()):
+        if pixels > _SLOW_PIXELS and decoder in Image.DECODERS:
+            raise UndecodableError(
+                f"{image.format}: more than {_SLOW_PIXELS:,} pixels take minutes to decode; convert it to PNG or JPEG"
+            )
+        if decoder == "dds_rgb" and file_bytes < _DDS_HEADER_BYTES + pixels * told[0] // 8:  # it would be made up
+            raise UndecodableError("DDS: is truncated: its data end before the picture does")
 
 
 def _bytes_a_pixel(image: Image.Image) -> float:

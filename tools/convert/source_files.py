@@ -119,7 +119,7 @@ class SourceFiles:
 
 def open_file(path: Path) -> BinaryIO:
     """Open a file of the source, which may have become something else since it was listed. Raises OSError."""
-    return os.fdopen(open_regular(path), "rb")
+    return os.fdopen(open_regular(path), "rb") if isinstance(path, Path) else path.open("rb")  # drawn, not read
 
 
 def changed(path: Path, what: str) -> SourceChangedError:

@@ -123,14 +123,14 @@ def flips(data: bytes, count: int, seed: int) -> Iterator[bytes]:
         yield bytes(changed)
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_bits_that_flip_in_a_table_give_a_table_or_one_line(count: int) -> None:
     for compressed in (False, True):
         for data in flips(mat(compressed=compressed), count, count):
             read_or_say(data)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_bits_that_flip_in_a_devkit_give_a_devkit_or_one_line(count: int, official: Path, tmp_path: Path) -> None:
     kit = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
     packed = (official / kit.name).read_bytes()
@@ -211,7 +211,7 @@ def test_a_whole_batch_of_a_newer_python_is_within_the_bounds() -> None:
     assert np.array_equal(found["data"], pixels)
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(1_500, marks=pytest.mark.slow)])
 def test_bits_that_flip_in_cifar_give_a_source_or_one_line(count: int, tmp_path: Path) -> None:
     write_cifar10(tmp_path, 2, archive=False)
     batch = next(tmp_path.rglob("data_batch_1"))
