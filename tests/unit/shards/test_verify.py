@@ -89,7 +89,7 @@ def test_sha256sum_itself_agrees(sealed: Path, copy: Path) -> None:
 
 def test_writing_the_list_again_changes_nothing_and_leaves_nothing(copy: Path) -> None:
     before = (copy / CHECKSUMS_NAME).read_bytes()
-    (copy / f"{CHECKSUMS_NAME}.partial").write_text("left by a run that was killed")
+    (copy / f".{CHECKSUMS_NAME}.partial").write_text("left by a run that was killed")
     write_checksums(copy)
     assert (copy / CHECKSUMS_NAME).read_bytes() == before
     assert not list(copy.glob("*.partial"))
