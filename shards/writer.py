@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from alexnet.shards.checksums import CHECKSUMS_NAME
 from alexnet.shards.index import IndexRows, rows_of
 from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split
 from alexnet.shards.manifest import shard_file as shard_file
@@ -113,8 +114,8 @@ def put_on_disk(path: Path) -> None:
 
 def remove_partials(root: Path) -> None:
     """Delete what killed writers left; for the end of a conversion, when nobody writes."""
-    for split in SPLITS:
-        for path in (root / split).glob("*.partial"):
+    for pattern in (f"*{CHECKSUMS_NAME}.partial", *(f"{split}/*.partial" for split in SPLITS)):
+        for path in root.glob(pattern):
             path.unlink()
 
 
