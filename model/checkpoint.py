@@ -3,19 +3,22 @@
     checkpoints/LATEST                    the name of the newest one
     checkpoints/step-000000200/
         tensors.safetensors               or tensors-00001-of-00002.safetensors ...: what each process held
-        progress.json                     everything else, and the files' sizes; written last
+        progress.json                     everything else, and the tensor files' sizes
+        SHA256SUMS                        of all these, as `sha256sum -c` checks them; written last
 
-A folder with `progress.json` and files of those sizes is whole. Any program can read the tensors with `safetensors`;
-loading unpickles nothing. `checkpoint_writer` writes.
+A folder whose files are as SHA256SUMS says is whole, and nothing of another is ever used. Any program can read the
+tensors with `safetensors`; loading unpickles nothing. `checkpoint_writer` writes.
 """
 
-import json
+import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -24,11 +27,26 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from alexnet.model.weights_file import in_utf8
+from alexnet.shards.checksums import CHECKSUMS_NAME, Checksums, read_checksums, sha256_of
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import as_typed, of_type, read_bytes
 
 PROGRESS = "progress.json"
 LATEST = "LATEST"
-TENSORS = "*.safetensors"
+PARTIAL = ".partial-"  # begins the name of what is being written or deleted, and is of no use
+REPLACED = ".replaced-"  # of a whole checkpoint while another of its step takes its place
+FOLDERS = ("step-*", f"{PARTIAL}*", f"{REPLACED}*")
+_IN_ONE = ("tensors*.safetensors", PROGRESS, CHECKSUMS_NAME)
+FILES = (
+    *(LATEST, f".{LATEST}.partial"),
+    *(f"{folder}/{file}" for folder in FOLDERS for file in _IN_ONE),
+    *(f"{folder}/.{file}.partial" for folder in FOLDERS for file in _IN_ONE),
+    *(f"{folder}/.tmp??????" for folder in FOLDERS),  # what safetensors renames when it is written
+)
+"""Patterns of all that is made in a folder of checkpoints."""
+
+_TENSORS = "*.safetensors"
+_MAX_PROGRESS_BYTES = 1 << 24  # it has 2 kB
 
 
 class CheckpointError(Exception):
@@ -44,6 +62,14 @@ class Checkpoint:
     progress: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Mark:
+    """Type what every progress.json has. `files`: sizes of the tensor files, by name."""
+
+    step: Annotated[int, msgspec.Meta(ge=0)]
+    files: dict[str, int]
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run that were written to their end, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / PROGRESS).is_file())
@@ -51,12 +77,13 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def candidates(folder: Path) -> list[Path]:
     """Return everything that claims to be a checkpoint, in the order to try: what LATEST names, then newest first."""
-    paths = sorted(folder.glob("step-*"), reverse=True)
+    paths = [*folder.glob("step-*"), *folder.glob(f"{REPLACED}*")]
     try:
-        latest = (folder / LATEST).read_text().strip()
+        latest = read_bytes(folder / LATEST, most=1000).decode().strip()
     except (OSError, ValueError):
         latest = ""
-    return sorted(paths, key=lambda path: path.name != latest)
+    newest_first = sorted(paths, key=lambda path: (path.name.rpartition("-")[2], path.name), reverse=True)
+    return sorted(newest_first, key=lambda path: path.name != latest)
 
 
 def step_name(step: int) -> str:
@@ -64,38 +91,56 @@ def step_name(step: int) -> str:
     return f"step-{step:09d}"
 
 
-def load_checkpoint(path: Path, wanted: Mapping[str, Tensor] | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: Path, wanted: Mapping[str, Tensor] | None = None, progress: Mapping[str, Any] | None = None
+) -> Checkpoint:
     """Read one checkpoint. Raises InputError if it is damaged.
 
     `wanted`: read these tensors only, in place; of a sharded one (DTensor) the part that belongs here. All others come
-    whole and on the CPU, whatever the layout that wrote them.
+    whole and on the CPU, whatever the layout that wrote them. `progress`: what `read_progress` has returned for it, in
+    this process or another, so that nothing is checked a second time.
     """
-    progress = read_progress(path)
-    tensors = _empty(path) if wanted is None else dict(wanted)
+    known = dict(read_progress(path) if progress is None else progress)
     silence_one_process()
     try:
+        tensors = _empty(path) if wanted is None else dict(wanted)
         with in_utf8(path) as folder:
             load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    except InputError:
+        raise
     except (Exception, CheckpointException) as error:  # the latter is no Exception; safetensors has a class of its own
         raise damaged(path, first_failure(error)) from None
-    return Checkpoint(step=progress.pop("step"), tensors=tensors, progress=progress)
+    return Checkpoint(step=known.pop("step"), tensors=tensors, progress=known)
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """Read what is not a tensor, `step` included. Raises InputError unless the checkpoint is whole."""
+    """Read what is not a tensor, `step` included. Raises InputError unless every byte is as it was written.
+
+    It reads the whole checkpoint once, 456 MB in 0.5 s of one core.
+    """
     try:
-        progress: dict[str, Any] = json.loads((path / PROGRESS).read_text())
-        files = progress.pop("files")
-        if not isinstance(progress["step"], int) or not isinstance(files, dict):
-            raise TypeError("step is no number, or files no table")
-        found = {file.name: file.stat().st_size for file in path.glob(TENSORS)}
-    except FileNotFoundError:
-        raise damaged(path, f"it has no {PROGRESS}, so it was not written to its end") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, f"{PROGRESS}: {type(error).__name__}: {error}") from None
-    if found != files:
-        raise damaged(path, f"its files are {_listed(found)}, and were {_listed(files)}")
-    return progress
+        sums = read_checksums(path)
+        if sums.faults:
+            raise ValueError(f"{CHECKSUMS_NAME}: {sums.faults[0]}")
+        text = read_bytes(path / PROGRESS, _MAX_PROGRESS_BYTES)
+        _check(PROGRESS, hashlib.sha256(text).hexdigest(), sums)
+        progress = as_typed(text, dict[str, Any])
+        files = of_type(progress, _Mark).files
+        found = {file.name: file.stat().st_size for file in path.glob(_TENSORS)}
+        if found != files:
+            raise ValueError(f"its files are {_listed(found)}, and were {_listed(files)}")
+        for name in files:
+            _check(name, sha256_of(path / name), sums)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise damaged(path, f"it has no {Path(error.filename).name}, so it was not written to its end") from None
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from None
+    return {key: value for key, value in progress.items() if key != "files"}
+
+
+def _check(name: str, sha256: str, sums: Checksums) -> None:
+    if sums.sha256.get(name) != sha256:
+        raise ValueError(f"{name} is not as it was written, as {CHECKSUMS_NAME} shows")
 
 
 def shapes(path: Path) -> dict[str, torch.Size]:
@@ -134,11 +179,11 @@ def _metadata(path: Path) -> dict[str, Tensor]:
             stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     except Exception as error:  # safetensors raises its own error class for a damaged header
         raise damaged(path, error) from None
-    return {
-        name: torch.empty(like.size, dtype=like.properties.dtype, device="meta")
-        for name, like in stored.items()
-        if isinstance(like, TensorStorageMetadata)
-    }
+    tensors = {name: like for name, like in stored.items() if isinstance(like, TensorStorageMetadata)}
+    for name, like in tensors.items():
+        if sum(math.prod(chunk.sizes) for chunk in like.chunks) != math.prod(like.size):
+            raise damaged(path, f"its parts of {name} are not the whole of it")
+    return {name: torch.empty(like.size, dtype=like.properties.dtype, device="meta") for name, like in tensors.items()}
 
 
 def _listed(files: Any) -> str:

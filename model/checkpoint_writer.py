@@ -2,12 +2,14 @@
 
 PyTorch's checkpoint engine plans who writes what, makes every process learn of an error in any, and lets the first
 process finish. What is ours is the form on the disk (`checkpoint`) and that nothing incomplete is ever seen: tensors go
-to a hidden folder, `progress.json` comes last, then the folder gets its name, then LATEST is replaced.
+to a hidden folder, SHA256SUMS comes last, then the folder gets its name, then LATEST is replaced.
 """
 
+import contextlib
 import copy
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
@@ -29,7 +32,9 @@ from torch.distributed.checkpoint.storage import WriteResult
 
 from alexnet.model.checkpoint import (
     LATEST,
+    PARTIAL,
     PROGRESS,
+    REPLACED,
     Checkpoint,
     CheckpointError,
     checkpoints,
@@ -37,8 +42,9 @@ from alexnet.model.checkpoint import (
     silence_one_process,
     step_name,
 )
+from alexnet.shards.checksums import CHECKSUMS_NAME, checksum_line
+from alexnet.shards.files import replace
 
-_PARTIAL = ".partial-"
 _OFFSETS = "DCP_SHARDING_INFO"  # where the reader looks in a file's header for the place of a part in its whole
 
 Tensors = dict[str, Tensor]
@@ -79,6 +85,10 @@ class CheckpointWriter:
         if writing is not None:
             writing.result()
 
+    def drop_before(self, newest: Path) -> None:
+        """Drop what a run leaves that was killed before it had dropped what came before its newest checkpoint."""
+        _drop_old(self._folder, newest, self._keep)
+
     def _copied(self, name: str, tensor: Tensor) -> Tensor:
         """Copy a tensor to where the next step will not change it: the same place for each checkpoint."""
         if name not in self._staged:
@@ -117,7 +127,7 @@ class _StepFolder(HuggingFaceStorageWriter):
     """
 
     def __init__(self, folder: Path, checkpoint: Checkpoint, *, keep: int) -> None:
-        self.partial = folder / f"{_PARTIAL}{checkpoint.step:09d}"
+        self.partial = folder / f"{PARTIAL}{checkpoint.step:09d}"
         super().__init__(str(self.partial), save_distributed=True)
         self._folder, self._checkpoint, self._keep = folder, checkpoint, keep
 
@@ -129,8 +139,7 @@ class _StepFolder(HuggingFaceStorageWriter):
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """Name the files, in the first process; what a killed run left behind goes first."""
-        for left in self._folder.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left)
+        _drop_partial(self._folder)
         self.partial.mkdir()
         writing = [number for number, plan in enumerate(plans) if plan.items]
         names = {number: f"tensors-{place:05d}-of-{len(writing):05d}" for place, number in enumerate(writing, start=1)}
@@ -152,42 +161,83 @@ class _StepFolder(HuggingFaceStorageWriter):
             assert item.tensor_data is not None
             tensors[item.index.fqn] = value
             offsets[item.index.fqn] = {"saved_offsets": list(item.tensor_data.chunk.offsets)}
-        file = self.partial / plan.storage_data
+        file, sha256 = self.partial / plan.storage_data, ""
         if tensors:
             # One entry, for the library writes several in an order that varies, and equal runs shall leave equal files.
             parts = any(any(place["saved_offsets"]) for place in offsets.values())
             save_file(tensors, file, metadata={_OFFSETS: json.dumps(offsets)} if parts else {"format": "pt"})
             _to_disk(file)
-        done.set_result([WriteResult(item.index, 0, storage_data=file.name) for item in plan.items])
+            sha256 = _sha256(tensors, file)
+        done.set_result([WriteResult(item.index, 0, storage_data=(file.name, sha256)) for item in plan.items])
         return done
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Mark the checkpoint as whole, in the first process, when all have written."""
-        files = sorted({result.storage_data for share in results for result in share})
-        missing = [name for name in files if not (self.partial / name).exists()]
+        sha256: dict[str, str] = dict(result.storage_data for share in results for result in share)
+        missing = [name for name in sorted(sha256) if not (self.partial / name).exists()]
         if missing:
             raise OSError(f"{missing[0]} is not there: the run folder must be on storage that all machines share")
-        sizes = {name: (self.partial / name).stat().st_size for name in files}
+        sizes = {name: (self.partial / name).stat().st_size for name in sorted(sha256)}
         progress = {"step": self._checkpoint.step, **self._checkpoint.progress, "files": sizes}
-        _write(self.partial / PROGRESS, json.dumps(progress, indent=1))
+        text = msgspec.json.format(msgspec.json.encode(progress), indent=1)
+        sha256[PROGRESS] = hashlib.sha256(text).hexdigest()
+        replace(self.partial / PROGRESS, text)
+        replace(self.partial / CHECKSUMS_NAME, b"".join(checksum_line(*entry) for entry in sorted(sha256.items())))
         _to_disk(self.partial)
+        self._publish()
+
+    def _publish(self) -> None:
+        """Give the checkpoint its name, have LATEST say it, and drop old ones; whole ones vanish in one step."""
         target = self._folder / step_name(self._checkpoint.step)
-        replaced = self._folder / f"{_PARTIAL}replaced"
-        if target.exists():  # deleting takes time, in which a kill would leave a part of it under its name
-            target.rename(replaced)
+        if os.path.lexists(target):  # it may be the only one: a run that is killed here goes on from it
+            aside = self._folder / f"{REPLACED}{target.name.removeprefix('step-')}"
+            target.rename(self._folder / f"{PARTIAL}{target.name}" if aside.exists() else aside)
         self.partial.rename(target)
-        shutil.rmtree(replaced, ignore_errors=True)
-        _write(self._folder / f".{LATEST}", target.name + "\n")
-        (self._folder / f".{LATEST}").replace(self._folder / LATEST)
         _to_disk(self._folder)
-        # One of a later step is from before the run was taken back to an earlier one, and about to be replaced.
-        for old in [path for path in checkpoints(self._folder) if path.name <= target.name][: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        replace(self._folder / LATEST, f"{target.name}\n".encode())
+        _to_disk(self._folder)
+        _drop_old(self._folder, target, self._keep)
 
 
-def _write(file: Path, text: str) -> None:
-    file.write_text(text)
-    _to_disk(file)
+def _drop_old(folder: Path, newest: Path, keep: int) -> None:
+    """Drop all but the `keep` newest up to a whole one, and what is of no use any more.
+
+    One of a later step is from before the run was taken back to an earlier one, and about to be replaced.
+    """
+    old = [path for path in checkpoints(folder) if path.name <= newest.name][:-keep]
+    replaced = [path for path in folder.glob(f"{REPLACED}*") if path != newest]
+    with contextlib.suppress(OSError):  # the next checkpoint's turn will come
+        _drop_partial(folder)
+        for path in (*old, *replaced):
+            _remove(path.rename(folder / f"{PARTIAL}{path.name}"))  # gone in one step
+
+
+def _drop_partial(folder: Path) -> None:
+    for left in folder.glob(f"{PARTIAL}*"):
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint, or whatever has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sha256(tensors: Tensors, file: Path) -> str:
+    """Return the sha256 that a file of these tensors must have: its header's, and then the tensors' in memory.
+
+    So what went wrong in writing is found when the file is read, and it is not read back here.
+    """
+    with file.open("rb") as opened:
+        length = opened.read(8)
+        header = opened.read(int.from_bytes(length, "little"))
+    digest = hashlib.sha256(length + header)
+    begins = {name: entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"}
+    for name in sorted(begins, key=lambda name: begins[name]):
+        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _to_disk(path: Path) -> None:

@@ -24,7 +24,7 @@ class Evaluation:
     of: int
     top1: float
     top5: float
-    loss: float
+    loss: float = math.nan
     views: int = 1
 
     def __str__(self) -> str:

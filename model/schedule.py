@@ -4,9 +4,10 @@ What a kind of schedule says is multiplied by a warm-up, if there is one: both a
 validation said, so a run that is resumed in the middle of either goes on as if it had never stopped.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from alexnet.shards.errors import InputError
 
@@ -54,15 +55,22 @@ _RUN_145_DROPS = (24, 50, 78)
 _RUN_145_FIRST_LAYER = {66: 0.1, 71: 0.0}
 
 
+@dataclass(kw_only=True)
+class ScheduleState:
+    """Hold where a schedule stands. `best_error`: the least validation error so far, 0 to 1; 2 before the first."""
+
+    best_error: float = 2.0
+    stalled_epochs: int = 0
+    dropped: int = 0
+    epochs: int = 0
+
+
 class Schedule:
     """Say the learning rate of each step; told the validation error after each epoch."""
 
     def __init__(self, settings: ScheduleSettings, base_rate: float, total_steps: int) -> None:
         self._settings, self._base_rate, self._total_steps = settings, base_rate, total_steps
-        self._best_error = float("inf")
-        self._stalled_epochs = 0
-        self._dropped = 0
-        self._epochs = 0
+        self._at = ScheduleState()
 
     def rate(self, step: int) -> float:
         """Return the rate of a step, counted from 0.
@@ -83,39 +91,35 @@ class Schedule:
             of = max(1, self._total_steps - self._settings.warmup_steps)
             return rate * math.sin(math.pi / 2 * min(1.0, left / of)) ** 2  # (1 + cos) / 2, which cancels near 0
         if kind == "plateau":
-            return rate / 10.0**self._dropped
+            return rate / 10.0**self._at.dropped
         drops = _RUN_145_DROPS if kind == "run-145" else self._settings.drop_epochs
-        return rate / 10.0 ** sum(self._epochs >= epochs for epochs in drops)
+        return rate / 10.0 ** sum(self._at.epochs >= epochs for epochs in drops)
 
     def first_layer(self) -> float:
         """Return what the first layer's rate is multiplied with now; 0: that layer is frozen."""
         if self._settings.kind != "run-145":
             return 1.0
-        return min((factor for epochs, factor in _RUN_145_FIRST_LAYER.items() if self._epochs >= epochs), default=1.0)
+        return min(
+            (factor for epochs, factor in _RUN_145_FIRST_LAYER.items() if self._at.epochs >= epochs), default=1.0
+        )
 
     def after_epoch(self, validation_error: float | None) -> None:
         """Count an epoch, and take its validation error, 0 to 1, into account; None where no image was seen."""
-        self._epochs += 1
+        at = self._at
+        at.epochs += 1
         if validation_error is None:
             return
-        if validation_error < self._best_error:
-            self._best_error, self._stalled_epochs = validation_error, 0
+        if validation_error < at.best_error:
+            at.best_error, at.stalled_epochs = validation_error, 0
             return
-        self._stalled_epochs += 1
-        if self._stalled_epochs >= self._settings.patience_epochs and self._dropped < self._settings.drops:
-            self._dropped, self._stalled_epochs = self._dropped + 1, 0
+        at.stalled_epochs += 1
+        if at.stalled_epochs >= self._settings.patience_epochs and at.dropped < self._settings.drops:
+            at.dropped, at.stalled_epochs = at.dropped + 1, 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> ScheduleState:
         """Return what `restore` needs."""
-        return {
-            "best_error": self._best_error,
-            "stalled_epochs": self._stalled_epochs,
-            "dropped": self._dropped,
-            "epochs": self._epochs,
-        }
+        return dataclasses.replace(self._at)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: ScheduleState) -> None:
         """Continue from a checkpoint's state."""
-        self._best_error = float(state["best_error"])
-        self._stalled_epochs, self._dropped = int(state["stalled_epochs"]), int(state["dropped"])
-        self._epochs = int(state["epochs"])
+        self._at = dataclasses.replace(state)

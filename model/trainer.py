@@ -8,10 +8,12 @@ Nothing in it waits for the device but logging steps, validations and checkpoint
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,9 +28,10 @@ from alexnet.model.networks.network import Network
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Precision
 from alexnet.model.ranks import OneProcess, Ranks
-from alexnet.model.schedule import Schedule
+from alexnet.model.schedule import Schedule, ScheduleState
 from alexnet.model.stopping import Stop, StopRequestedError, nobody_asks
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import of_type
 
 Save = Callable[[Checkpoint], object]
 
@@ -63,6 +66,21 @@ class TrainSettings:
                 raise InputError(f"train.{field}={getattr(self, field)}: must be at least {low}")
         if self.keep_checkpoints < 1:
             raise InputError(f"train.keep_checkpoints={self.keep_checkpoints}: must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Hold where training stands, beside the step and the tensors, as a checkpoint has it.
+
+    `rates`: by kind of parameter, those inside the velocity. `source`: what the source of batches resumes from.
+    """
+
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    rates: dict[str, float]
+    schedule: ScheduleState
+    source: dict[str, Any]
+    validation_due: bool
+    last_validation: Evaluation
 
 
 class Trainer:
@@ -151,13 +169,14 @@ class Trainer:
         """Return everything needed to go on after the last finished step: of tensors, those that are held here."""
         tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in self.net.named_parameters()}
         tensors |= {f"momentum.{name}": b for name, b in self.optim.momentum_buffers().items()}
+        validation = dataclasses.asdict(self.last_validation)
         progress: dict[str, Any] = {
             "epoch": self.epoch,
             "rates": self.optim.rates(),
-            "schedule": self.schedule.state(),
+            "schedule": dataclasses.asdict(self.schedule.state()),
             "source": source.state(),
             "validation_due": self.validation_due,
-            "last_validation": dataclasses.asdict(self.last_validation),
+            "last_validation": {name: value for name, value in validation.items() if math.isfinite(value)},  # for JSON
         }
         return Checkpoint(step=self.step, tensors=tensors, progress=progress)
 
@@ -172,13 +191,14 @@ class Trainer:
             parameter.copy_(stored)
         prefix = "momentum."
         buffers = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-        self.optim.restore(buffers, checkpoint.progress["rates"])
-        self.schedule.restore(checkpoint.progress["schedule"])
-        source.resume(checkpoint.progress["source"])
-        self.step, self.epoch = checkpoint.step, checkpoint.progress["epoch"]
+        progress = of_type(checkpoint.progress, Progress)
+        self.optim.restore(buffers, progress.rates)
+        self.schedule.restore(progress.schedule)
+        source.resume(progress.source)
+        self.step, self.epoch = checkpoint.step, progress.epoch
         ended = self.step == (self.epoch + 1) * len(source)  # saved after an epoch's last step, before its validation
-        self.validation_due = checkpoint.progress["validation_due"] or ended
-        self.last_validation = Evaluation(**checkpoint.progress["last_validation"])
+        self.validation_due = progress.validation_due or ended
+        self.last_validation = progress.last_validation
         self.saved_step = self.step
 
     def _update(self, images: Tensor, labels: Tensor, rate: float) -> Measured | None:

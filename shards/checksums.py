@@ -5,6 +5,7 @@ form only (lower-case digits, two spaces, a path relative to the data set), so a
 """
 
 import hashlib
+import io
 import itertools
 import os
 import re
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import open_regular, read_bytes, replace
 from alexnet.shards.manifest import SPLITS, read_manifest
 
 CHECKSUMS_NAME = "SHA256SUMS"
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_MOST_BYTES = 1 << 26  # 67 MB: 400,000 shards with a line for each tar and `.idx` file
+_MOST_FAULTS = 1000
 _UNLISTABLE = ("\n", "\r", "\\")  # sha256sum escapes them; no file of a data set has one in its name
 
 
@@ -40,29 +44,26 @@ def write_checksums(root: Path) -> None:
     for name in _listable(root):
         if any(character in name for character in _UNLISTABLE):
             raise InputError(f"{root}: {name!r} has a line break or a backslash in its name; rename it")
-        lines.append(_line(name, known[name] if name in known else sha256_of(root / name)))
-    partial = root / f"{CHECKSUMS_NAME}.partial"
-    with partial.open("wb") as file:
-        file.write(b"".join(lines))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(root / CHECKSUMS_NAME)
+        lines.append(checksum_line(name, known[name] if name in known else sha256_of(root / name)))
+    replace(root / CHECKSUMS_NAME, b"".join(lines))
 
 
 def read_checksums(root: Path) -> Checksums:
-    """Parse SHA256SUMS; what is not in the one form goes to `faults`. Raises OSError if it cannot be read."""
+    """Parse SHA256SUMS; what is not in the one form goes to `faults`. Raises OSError, ValueError if it is too large."""
     sha256: dict[str, str] = {}
     faults: list[str] = []
-    content = (root / CHECKSUMS_NAME).read_bytes()
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
-        match = _LINE.fullmatch(os.fsdecode(line))
+    content = read_bytes(root / CHECKSUMS_NAME, _MOST_BYTES)
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        match = _LINE.fullmatch(os.fsdecode(line.removesuffix(b"\n")))
+        if len(faults) == _MOST_FAULTS:
+            break
         if match is None:
             faults.append(f"line {number} is not 64 hexadecimal digits, two spaces and a path")
         elif match[2] in sha256:
             faults.append(f"line {number} lists {match[2]} a second time")
         else:
             sha256[match[2]] = match[1]
-    if not faults and content != b"".join(_line(name, sha256[name]) for name in _by_bytes(sha256)):
+    if not faults and content != b"".join(checksum_line(name, sha256[name]) for name in _by_bytes(sha256)):
         faults.append("is not sorted by path with a line break after each line")
     return Checksums(sha256=sha256, faults=tuple(faults))
 
@@ -92,18 +93,19 @@ def entries_below(root: Path) -> list[str]:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checksum_line(name: str, sha256: str) -> bytes:
+    """Return a file's line."""
+    return f"{sha256}  ".encode() + os.fsencode(name) + b"\n"
+
+
 def _listable(root: Path) -> list[str]:
-    own = (CHECKSUMS_NAME, f"{CHECKSUMS_NAME}.partial")
+    own = (CHECKSUMS_NAME, f".{CHECKSUMS_NAME}.partial")
     return [name for name in entries_below(root) if name not in own and (root / name).is_file()]
 
 
 def _by_bytes(names: Iterable[str]) -> list[str]:
     return sorted(names, key=os.fsencode)
-
-
-def _line(name: str, sha256: str) -> bytes:
-    return f"{sha256}  ".encode() + os.fsencode(name) + b"\n"

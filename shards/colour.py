@@ -13,10 +13,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Self
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 _compiled: ModuleType | None
 try:
@@ -30,7 +31,11 @@ _UINT16_IMAGES = 257  # 257 * 255 = 65,535: as many images as a uint16 can sum
 _BAND_PIXELS = 8192  # 197 kB as float64: stays in a core's cache beside the image
 _DIGITS = 12
 
+_MOST = 1e6  # no figure of values up to 255 is larger
+_THREE = Meta(min_length=3, max_length=3)
+
 Matrix = list[list[float]]
+Vector = Annotated[tuple[int | float, ...], _THREE]
 
 
 class ColourSums:
@@ -148,27 +153,26 @@ class ColourStatistics:
     `standard_deviations`: (3,), square roots of the eigenvalues: what lighting noise is multiplied by.
     """
 
-    mean: tuple[float, ...]
-    covariance: tuple[tuple[float, ...], ...]
-    eigenvalues: tuple[float, ...]
-    eigenvectors: tuple[tuple[float, ...], ...]
-    standard_deviations: tuple[float, ...]
+    mean: Vector
+    covariance: Annotated[tuple[Vector, ...], _THREE]
+    eigenvalues: Vector
+    eigenvectors: Annotated[tuple[Vector, ...], _THREE]
+    standard_deviations: Vector
+
+    def __post_init__(self) -> None:
+        variances = [self.covariance[c][c] for c in range(3)]
+        if not all(0 <= value <= 255 for value in self.mean):
+            raise ValueError(f"colour.mean is {', '.join(f'{v:g}' for v in self.mean)}: must lie between 0 and 255")
+        if not all(0 <= value <= _MOST for value in (*variances, *self.standard_deviations)):
+            raise ValueError("colour.covariance and standard_deviations hold a variance or deviation that cannot be")
+        others = (*self.covariance, *self.eigenvectors, self.eigenvalues)
+        if not all(abs(value) <= _MOST for row in others for value in row):
+            raise ValueError("colour holds something that is not a number or far too large")
 
     @property
     def channel_standard_deviations(self) -> tuple[float, ...]:
         """Return the standard deviation of each channel, 0-255."""
         return tuple(math.sqrt(self.covariance[c][c]) for c in range(3))
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild the statistics from a manifest's `colour` object."""
-        return cls(
-            mean=tuple(fields["mean"]),
-            covariance=tuple(tuple(row) for row in fields["covariance"]),
-            eigenvalues=tuple(fields["eigenvalues"]),
-            eigenvectors=tuple(tuple(row) for row in fields["eigenvectors"]),
-            standard_deviations=tuple(fields["standard_deviations"]),
-        )
 
 
 def statistics_of(sums: ColourSums) -> ColourStatistics:

@@ -4,7 +4,7 @@ What is read may be anything: a device without an end, a FIFO that blocks, a gig
 are opened, no more is read than such a file can have, and JSON is checked against its type before anybody uses it.
 """
 
-import mmap
+import json
 import os
 import resource
 import stat
@@ -19,8 +19,11 @@ from alexnet.shards.errors import InputError
 
 T = TypeVar("T")
 
-MAX_JSON_BYTES = 1 << 28
-"""268 MB: the manifest of 20 million images in 10,000 shards and 22,000 classes has 4 MB."""
+MAX_JSON_BYTES = 1 << 25
+"""34 MB: the manifest of 20 million images in 10,000 shards and 22,000 classes has 4 MB. Objects take up to 15 times as
+much as their text."""
+
+_MAX_ODD_BYTES = 1 << 22  # which `json` makes 22 times as many of
 
 
 class NotRegularError(OSError):
@@ -45,14 +48,14 @@ def read_bytes(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
-def read_json(path: Path, kind: type[T], *, mend: str) -> T:
+def read_json(path: Path, kind: type[T], *, mend: str, odd_names: bool = False) -> T:
     """Read a file of JSON as a type: a dataclass, dict[str, Any] ...; members that it does not know are left out.
 
-    `mend`: what the user can do about a file that is damaged. Raises InputError in one line for whatever is wrong with
-    it, but FileNotFoundError and NotADirectoryError where there is none.
+    `mend`: what the user can do about a file that is damaged. `odd_names`: see `as_typed`. Raises InputError in one
+    line for whatever is wrong with it, but FileNotFoundError and NotADirectoryError where there is none.
     """
     try:
-        return as_typed(read_bytes(path, MAX_JSON_BYTES), kind)
+        return as_typed(read_bytes(path, MAX_JSON_BYTES), kind, odd_names=odd_names)
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError) as error:
@@ -60,12 +63,18 @@ def read_json(path: Path, kind: type[T], *, mend: str) -> T:
         raise InputError(f"{path}: cannot be read ({reason}); {mend}") from None
 
 
-def as_typed(text: bytes | str, kind: type[T]) -> T:
-    """Read JSON as a type. Raises ValueError in one line for whatever is not."""
+def as_typed(text: bytes | str, kind: type[T], *, odd_names: bool = False) -> T:
+    r"""Read JSON as a type. Raises ValueError in one line for whatever is not.
+
+    `odd_names`: allow for names that are no UTF-8, as Python writes them, `\udc80` to `\udcff`.
+    """
     try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise ValueError(str(error)) from None
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except msgspec.DecodeError as error:
+            if not odd_names or "surrogate" not in str(error) or len(text) > _MAX_ODD_BYTES:
+                raise ValueError(str(error)[:300]) from None
+        return of_type(json.loads(text), kind)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -108,7 +117,7 @@ def bounded_memory(most: int) -> Iterator[None]:
         if not (isinstance(error, MemoryError) or "alloc" in str(error)):
             raise
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        mmap.mmap(-1, most).close()  # raises where it is the machine that has no more, or a narrower limit
+        bytes(most)  # MemoryError: it is the machine that has no more, or a narrower limit. They are not touched
         raise TooMuchMemoryError(f"asks for more than {most / 1e6:,.0f} MB of memory") from None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

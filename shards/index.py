@@ -4,21 +4,25 @@ One NumPy file for the whole data set, one row a sample, the training split's ro
 its shards. It is memory-mapped: opening it costs milliseconds whatever its length (24 bytes a sample).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards.arrays import map_array
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import INDEX_NAME, Manifest, Split
+from alexnet.shards.manifest import INDEX_NAME, MEND, SPLITS, Manifest, Split
 
 INDEX_DTYPE = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), ("label", "<i4"), ("place", "<i4")])
 """`offset`, `length`: the JPEG's bytes inside its tar. `shard`: the tar's number within its split. `label`: class.
 `place`: the sample's place in the split's order, which its key begins with (rejected images leave gaps)."""
 
 IndexRows = npt.NDArray[np.void]
+
+_HEADER_BYTES = 512  # of a member of a tar
+_BLOCK_ROWS = 1 << 15  # 800 kB: stays in a core's cache while it is checked
 
 
 def rows_of(shard: int, samples: Sequence[tuple[int, int, int, int]]) -> IndexRows:
@@ -47,18 +51,48 @@ def _write_header(file: IO[bytes], count: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (count,)})
 
 
+def map_index(root: Path, manifest: Manifest) -> dict[Split, IndexRows]:
+    """Map the rows of both splits, looking at none. Raises OSError, and ValueError if it cannot be the manifest's."""
+    rows = map_array(root / INDEX_NAME, INDEX_DTYPE)
+    train, val = (manifest.counts[split].written for split in SPLITS)
+    if rows.shape != (train + val,):
+        shape = "x".join(map(str, rows.shape))
+        raise ValueError(f"it has {shape} rows where the manifest counts {train + val:,} samples")
+    return {"train": rows[:train], "val": rows[train:]}
+
+
 def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:
-    """Map one split's rows. Raises InputError if the index is missing or has not as many rows as the manifest says."""
+    """Map one split's rows. Raises InputError if the index is missing, is not the manifest's or points nowhere."""
     path = root / INDEX_NAME
     try:
-        rows: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); rebuild the data with `alexnet-prep shard`") from None
-    counts = {name: c.written for name, c in manifest.counts.items()}
-    if rows.dtype != INDEX_DTYPE or len(rows) != sum(counts.values()):
-        raise InputError(
-            f"{path}: has {len(rows)} rows where the manifest counts {sum(counts.values())} samples; "
-            "it belongs to another data set or was cut short; rebuild the data with `alexnet-prep shard`"
-        )
-    first = 0 if split == "train" else counts["train"]
-    return rows[first : first + counts[split]]
+        rows = map_index(root, manifest)[split]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read ({reason}); {MEND}") from None
+    shards = manifest.shards_of(split)
+    numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.images for shard in shards])
+    ends = np.array([shard.bytes for shard in shards], np.int64)
+    most = {"label": len(manifest.classes) - 1, "length": manifest.most_jpeg_bytes}
+    for first in range(0, len(rows), _BLOCK_ROWS):
+        part = slice(first, first + _BLOCK_ROWS)
+        for field, wrong in _wrong_rows(rows[part], numbers[part], ends, most):
+            if wrong.any():
+                value = rows[field][first + int(wrong.argmax())]
+                raise InputError(f"{path}: has a {field} of {value}, which cannot be; it is damaged: {MEND}")
+    return rows
+
+
+def _wrong_rows(
+    rows: IndexRows, numbers: npt.NDArray[np.int32], ends: npt.NDArray[np.int64], most: Mapping[str, int]
+) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Yield fields and which rows have one that points nowhere: a label of no class would train, or fail far from here.
+
+    `numbers`: each row's shard. `ends`: bytes of each shard; a sample lies after the one before it, with its header.
+    """
+    label, length, offset = rows["label"], rows["length"], rows["offset"]
+    yield "label", (label < 0) | (label > most["label"])
+    yield "shard", rows["shard"] != numbers
+    yield "length", (length < 0) | (length > most["length"])
+    yield "offset", (offset < _HEADER_BYTES) | (offset > ends[numbers] - length)
+    behind = (offset[1:] - offset[:-1] < length[:-1] + _HEADER_BYTES) & (numbers[1:] == numbers[:-1])
+    yield "offset", np.concatenate([[False], behind])

@@ -6,25 +6,41 @@ It holds no time, host, path or worker count: the same source, seed and library 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import of_type, read_json
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.npy"
 MEAN_IMAGE_NAME = "mean_image.npy"
 REJECTED_NAME = "rejected.jsonl"
+FILES = (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
+ImageCount = Annotated[int, Meta(ge=0, le=100_000_000)]  # a key gives a place in the split eight digits
+SizePx = Annotated[int, Meta(ge=1, le=4096)]
+Quality = Annotated[int, Meta(ge=1, le=100)]
+ByteCount = Annotated[int, Meta(ge=0, le=1 << 62)]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
-@dataclass(frozen=True, kw_only=True)
+_FEW = Meta(max_length=100)
+_MOST_HEAD_BYTES = 1 << 16
+_SHOWN = 100  # characters of a name that is wrong
+_MOST_BYTES_PER_PIXEL = 11  # 1.5 coefficients a pixel of at most 27 bits, each byte perhaps followed by a zero
+MEND = "bring it back from a copy, or rebuild the data with `alexnet-prep shard`"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClassRecord:
     """Name one class; its label is its place in the manifest's list: sorted by WNID, but where a user gave an order."""
 
@@ -32,15 +48,19 @@ class ClassRecord:
     words: str
 
 
-@dataclass(frozen=True, kw_only=True)
+Classes = Annotated[tuple[ClassRecord, ...], Meta(min_length=1, max_length=1 << 18)]
+"""At most 262,144: ImageNet-21k has 21,841 and Google's landmarks 203,094."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
     """Describe one tar. `file` is relative to the data set; `bytes` and `sha256` are those of the whole tar."""
 
     split: Split
     file: str
-    images: int
-    bytes: int
-    sha256: str
+    images: ImageCount
+    bytes: ByteCount
+    sha256: Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +68,17 @@ class FileRecord:
     """Describe one file beside the shards (the index, the mean image, the rejects)."""
 
     file: str
-    bytes: int
-    sha256: str
+    bytes: ByteCount
+    sha256: Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCounts:
     """Count what went in and what came of it; `input == written + rejected` always holds."""
 
-    input: int
-    written: int
-    rejected: int
+    input: ImageCount
+    written: ImageCount
+    rejected: ImageCount
 
     def __post_init__(self) -> None:
         if self.input != self.written + self.rejected:
@@ -66,21 +86,31 @@ class SplitCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredSettings:
+    """Hold the settings that readers go by."""
+
+    size_px: SizePx
+    quality: Quality
+    shard_images: Annotated[int, Meta(ge=1, le=99_999_999)]
+    channels: Literal[1, 3] = 3
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Hold everything a reader must know before it opens a shard.
 
-    `settings`: what the converter was told (size_px, quality, shard_images, seed, ...). `source`: kind and digest of
-    the listing it came from. `versions`: libraries that shape the bytes.
+    `settings`: what the converter was told (see `stored`; seed, ...). `source`: kind and digest of the listing it came
+    from. `versions`: libraries that shape the bytes.
     """
 
     schema: int
-    settings: dict[str, Any]
-    source: dict[str, str]
-    versions: dict[str, str]
-    classes: tuple[ClassRecord, ...]
-    counts: dict[str, SplitCounts]
+    settings: Annotated[dict[str, str | int | float | bool | None], _FEW]
+    source: Annotated[dict[str, str], _FEW]
+    versions: Annotated[dict[str, str], _FEW]
+    classes: Classes
+    counts: Annotated[dict[str, SplitCounts], _FEW]
     shards: tuple[ShardRecord, ...]
-    files: tuple[FileRecord, ...]
+    files: Annotated[tuple[FileRecord, ...], _FEW]
     colour: ColourStatistics
     colour_units: str = (
         "RGB, 0-255 pixel values; covariance and eigenvalues squared pixel values; eigenvector rows in falling order "
@@ -88,9 +118,19 @@ class Manifest:
     )
 
     @property
+    def stored(self) -> StoredSettings:
+        """Return what readers go by of the settings. Raises ValueError if it is not there."""
+        return of_type(self.settings, StoredSettings)
+
+    @property
     def size_px(self) -> int:
         """Return the side of the stored square images."""
-        return int(self.settings["size_px"])
+        return self.stored.size_px
+
+    @property
+    def most_jpeg_bytes(self) -> int:
+        """Return what no stored JPEG exceeds, whatever it shows."""
+        return _MOST_HEAD_BYTES + _MOST_BYTES_PER_PIXEL * self.size_px**2
 
     def shards_of(self, split: Split) -> tuple[ShardRecord, ...]:
         """Return one split's shards in order."""
@@ -105,41 +145,56 @@ class Manifest:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
+def shard_file(split: Split, number: int) -> str:
+    """Return a shard's path inside the data set."""
+    return f"{split}/{number:06d}.tar"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AnySchema:
+    schema: int
+
+
 def read_manifest(root: Path) -> Manifest:
-    """Read a data set's manifest. Raises InputError if there is none, or one this version cannot read."""
+    """Read a data set's manifest. Raises InputError if there is none, or one that no data set of this schema has."""
     path = root / MANIFEST_NAME
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        schema = read_json(path, _AnySchema, mend=MEND).schema
+        if schema != SCHEMA:
+            raise InputError(
+                f"{path}: schema {schema} is {'newer' if schema > SCHEMA else 'unknown'} to this version of alexnet, "
+                f"which reads {SCHEMA}; upgrade alexnet, or rebuild the data with `alexnet-prep shard`"
+            )
+        manifest = read_json(path, Manifest, mend=MEND)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_not_a_data_set(root)) from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); rebuild it with `alexnet-prep shard`") from None
-    schema = fields.get("schema") if isinstance(fields, dict) else None
-    if schema != SCHEMA:
-        older_or_newer = "newer" if isinstance(schema, int) and schema > SCHEMA else "unknown"
-        raise InputError(
-            f"{path}: schema {schema!r} is {older_or_newer} to this version of alexnet, which reads {SCHEMA}; "
-            "upgrade alexnet, or rebuild the data with `alexnet-prep shard`"
-        )
+    for problem in _problems(manifest):
+        raise InputError(f"{path}: {problem}; {MEND}")
+    return manifest
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """Find what readers cannot use: settings, and shards and files that do not add up or would lie elsewhere."""
     try:
-        return _from_json(fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: not a manifest ({error!r}); rebuild it with `alexnet-prep shard`") from None
-
-
-def _from_json(fields: Mapping[str, Any]) -> Manifest:
-    return Manifest(
-        schema=fields["schema"],
-        settings=dict(fields["settings"]),
-        source=dict(fields["source"]),
-        versions=dict(fields["versions"]),
-        classes=tuple(ClassRecord(**c) for c in fields["classes"]),
-        counts={split: SplitCounts(**counts) for split, counts in fields["counts"].items()},
-        shards=tuple(ShardRecord(**s) for s in fields["shards"]),
-        files=tuple(FileRecord(**f) for f in fields["files"]),
-        colour=ColourStatistics.from_json(fields["colour"]),
-        colour_units=fields["colour_units"],
-    )
+        planned = manifest.stored.shard_images
+    except ValueError as error:
+        yield str(error).replace("`$", "`$.settings")
+        return
+    if sorted(manifest.counts) != sorted(SPLITS):
+        yield f"counts has the splits {', '.join(manifest.counts)[:_SHOWN]}: must be {' and '.join(SPLITS)}"
+        return
+    for split in SPLITS:
+        counts, shards = manifest.counts[split], manifest.shards_of(split)
+        images = sum(shard.images for shard in shards)
+        if images != counts.written:
+            yield f"its {split} shards hold {images:,} images where counts says {counts.written:,} written"
+        if len(shards) != -(-counts.input // planned):
+            yield f"has {len(shards)} {split} shards where {counts.input:,} images make {planned:,} a shard"
+        for number, shard in enumerate(shards):
+            if shard.file != shard_file(split, number):
+                yield f"names {shard.file[:_SHOWN]!r} where {shard_file(split, number)} must be"
+    if sorted(record.file for record in manifest.files) != sorted(FILES):
+        yield f"lists the files {', '.join(r.file[:_SHOWN] for r in manifest.files)}: must be {', '.join(FILES)}"
 
 
 def _not_a_data_set(root: Path) -> str:

@@ -17,6 +17,7 @@ from typing import IO
 
 from alexnet.shards.index import IndexRows, rows_of
 from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split
+from alexnet.shards.manifest import shard_file as shard_file
 
 _STEM_CHARACTERS = 60
 
@@ -51,7 +52,7 @@ class _TarWriter:
     def add(self, name: str, data: bytes) -> tuple[int, int]:
         """Append a member with fixed metadata; return the offset and length of its data."""
         offset = self.offset + tarfile.BLOCKSIZE  # the header is one block
-        self._write(_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+        self._write(member_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset, len(data)
 
     def finish(self) -> None:
@@ -65,18 +66,13 @@ class _TarWriter:
         self.offset += len(data)
 
 
-def shard_file(split: Split, number: int) -> str:
-    """Return a shard's path inside the data set."""
-    return f"{split}/{number:06d}.tar"
-
-
 def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]) -> tuple[ShardRecord, IndexRows]:
     """Write one tar, still under a partial name, and its DALI index file; return its record and its index rows.
 
     `publish_shard` gives it its name; what must be safe before that (sums, rejects) is written in between.
     """
     path = root / shard_file(split, number)
-    partial = _partial(path)
+    partial = partial_of(path)
     places: list[tuple[int, int, int, int]] = []
     dali_lines: list[str] = []
     with partial.open("wb") as file:
@@ -106,7 +102,7 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
 def publish_shard(root: Path, record: ShardRecord) -> None:
     """Rename a written shard into place: from now on it counts as complete."""
     path = root / record.file
-    _partial(path).replace(path)
+    partial_of(path).replace(path)
 
 
 def put_on_disk(path: Path) -> None:
@@ -122,7 +118,7 @@ def remove_partials(root: Path) -> None:
             path.unlink()
 
 
-def _partial(path: Path) -> Path:
+def partial_of(path: Path) -> Path:
     """Name a file that is being written: no two processes of any machine share one, even over a dead node's shard."""
     return path.with_name(f"{path.stem}.{socket.gethostname()}-{os.getpid()}.partial")
 
@@ -134,7 +130,7 @@ def file_record(root: Path, name: str) -> FileRecord:
     return FileRecord(file=name, bytes=(root / name).stat().st_size, sha256=digest)
 
 
-def _header(name: bytes, size: int) -> bytes:
+def member_header(name: bytes, size: int) -> bytes:
     """Return a member's USTAR header: the fields that differ, put into one made by `tarfile`."""
     block = bytearray(_TEMPLATE)
     block[: len(name)] = name

@@ -69,6 +69,12 @@ def digests(root: Path) -> dict[str, str]:
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def list_anew(checkpoint: Path) -> None:
+    """Have a checkpoint's SHA256SUMS say what is there now."""
+    sums = {name: digest for name, digest in digests(checkpoint).items() if name != "SHA256SUMS"}
+    (checkpoint / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+
+
 def encode_picture(seed: int, width: int = 60, height: int = 48, file_format: str = "JPEG", **options: object) -> bytes:
     """Return a smooth random picture, encoded; the same for the same arguments."""
     rng = np.random.default_rng(seed)

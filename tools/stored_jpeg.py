@@ -16,6 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from alexnet.shards.verify.shard import Decoded
 
 _MODES = ("RGB", "L")
+_MOST_PX = 4096
 
 
 def decode_stored(jpeg: bytes) -> Decoded:
@@ -52,10 +53,12 @@ def _open(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], list[list[int]]]:
     """Return pixels, uint8 (height, width, channels), and quantisation tables, the luminance one first."""
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-            image.load()
             if not isinstance(image, JpegImageFile) or image.mode not in _MODES or "progressive" in image.info:
                 kind = "progressive" if "progressive" in image.info else image.mode
                 raise ValueError(f"is a JPEG of the kind {kind}: must be baseline in {' or '.join(_MODES)}")
+            if max(image.size) > _MOST_PX:
+                raise ValueError(f"has {image.width} x {image.height} px, where at most {_MOST_PX} a side are stored")
+            image.load()
             return np.atleast_3d(np.asarray(image)), [table for _, table in sorted(image.quantization.items())]
     except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot be decoded: {error}") from None

@@ -13,6 +13,7 @@ import click
 from alexnet import __version__
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.files import replace
 from alexnet.shards.verify.check import verify as verify_data_set
 from alexnet.shards.verify.report import Report
 from alexnet.tools.command import one_line_errors
@@ -143,10 +144,8 @@ def _receipt_file(receipt: str | None, data: Path) -> Path | None:
 
 
 def _write(file: Path, text: str) -> None:
-    partial = file.with_name(f"{file.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        replace(file, text.encode())
     except OSError as error:
         raise InputError(f"--receipt {file}: {error.strerror or error}; give another file") from None
 

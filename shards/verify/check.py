@@ -19,12 +19,12 @@ from alexnet.shards.verify.colour import ColourCheck, compare_colour
 from alexnet.shards.verify.files import FileFacts, check_presence, facts_of, judge, recorded_files
 from alexnet.shards.verify.findings import FindingList
 from alexnet.shards.verify.index import check_class_counts, check_mean_image, check_places, load_index
-from alexnet.shards.verify.manifest import channels_of, check_manifest, counts_of
+from alexnet.shards.verify.manifest import check_manifest
 from alexnet.shards.verify.pool import check_shards
 from alexnet.shards.verify.report import Report, Totals
 from alexnet.shards.verify.shard import Decoder, ShardTask
 
-_TAR = re.compile(f"({'|'.join(SPLITS)})/([0-9]{{6}})\\.tar")
+_TAR = re.compile(f"({'|'.join(SPLITS)})/([0-9]{{6,9}})\\.tar")
 
 OnProgress = Callable[[int, int], None]
 """Told of bytes read, and of all bytes there are to read."""
@@ -95,7 +95,8 @@ def _read_manifest(root: Path, findings: FindingList) -> Manifest | None:
             raise
         findings.add(MANIFEST_NAME, f"cannot be used: {error}")
         return None
-    return manifest if check_manifest(manifest, findings) else None
+    check_manifest(root, manifest, findings)
+    return manifest
 
 
 def _read_checksums(root: Path, findings: FindingList) -> Checksums | None:
@@ -103,8 +104,9 @@ def _read_checksums(root: Path, findings: FindingList) -> Checksums | None:
         return None  # reported with the missing files
     try:
         checksums = read_checksums(root)
-    except OSError as error:
-        findings.add(CHECKSUMS_NAME, f"cannot be read: {error.strerror or error}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        findings.add(CHECKSUMS_NAME, f"cannot be read: {reason}")
         return None
     for fault in checksums.faults:
         findings.add(CHECKSUMS_NAME, fault)
@@ -137,10 +139,10 @@ def _tasks(
 ) -> list[ShardTask]:
     """Make a task of each tar; without a manifest a tar is held against its DALI index file alone."""
     matches = [match for name in names if (match := _TAR.fullmatch(name))]
-    found = sorted((SPLITS.index(cast(Split, match[1])), int(match[2])) for match in matches)
+    found = {(SPLITS.index(cast(Split, match[1])), int(match[2])) for match in matches}
     if manifest is None:
-        return [ShardTask(split=SPLITS[split], number=number) for split, number in found]
-    tasks, first_row = [], 0
+        return [ShardTask(split=SPLITS[split], number=number) for split, number in sorted(found)]
+    tasks, first_row, most_jpeg_bytes = [], 0, manifest.most_jpeg_bytes
     for k, split in enumerate(SPLITS):
         for number, shard in enumerate(manifest.shards_of(split)):
             task = ShardTask(
@@ -149,9 +151,8 @@ def _tasks(
                 first_row=None if index is None else first_row,
                 images=shard.images,
                 classes=len(manifest.classes),
-                shard_images=manifest.settings["shard_images"],
-                size_px=manifest.size_px,
-                channels=channels_of(manifest),
+                stored=manifest.stored,
+                most_jpeg_bytes=most_jpeg_bytes,
                 decode=decode,
             )
             tasks += [task] if (k, number) in found else []
@@ -162,7 +163,7 @@ def _tasks(
 def _check_colour(root: Path, manifest: Manifest, totals: Totals, findings: FindingList) -> ColourCheck | None:
     """Compare colours, if every training image has been decoded: without some, a difference would mean nothing."""
     mean_image = check_mean_image(root, manifest, findings)
-    if not totals.colour.images or totals.colour.images != counts_of(manifest, "train").written:
+    if not totals.colour.images or totals.colour.images != manifest.counts["train"].written:
         return None
     check = compare_colour(totals.colour, totals.dc_step, manifest.colour, mean_image)
     for problem in check.problems:

@@ -6,6 +6,7 @@ from typing import Self
 
 from alexnet.shards.errors import one_line
 
+_MOST_CHARACTERS = 2000
 _MOST_PER_FILE = 10  # a tar that was cut in half would otherwise fill the screen with its missing samples
 
 
@@ -34,7 +35,7 @@ class FindingList:
         """Note a finding."""
         self._count[file] += 1
         if self._count[file] <= _MOST_PER_FILE:
-            self._kept.append(Finding(file=file, problem=problem, sample=sample))
+            self._kept.append(Finding(file=file, problem=problem[:_MOST_CHARACTERS], sample=sample))
 
     def merge(self, other: Self) -> None:
         """Note what another list holds; of a file that both know, the first ten are kept."""

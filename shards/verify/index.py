@@ -3,7 +3,6 @@
 Rows are held against tars shard by shard elsewhere (`verify_shard`); here stands what concerns a split as a whole.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.index import INDEX_DTYPE, IndexRows
-from alexnet.shards.manifest import INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, Split
+from alexnet.shards.arrays import read_mean_image
+from alexnet.shards.errors import InputError
+from alexnet.shards.index import IndexRows, map_index
+from alexnet.shards.manifest import INDEX_NAME, MEAN_IMAGE_NAME, MEND, REJECTED_NAME, SPLITS, Manifest, Split
+from alexnet.shards.rejects import read_rejects
 from alexnet.shards.verify.findings import FindingList
-from alexnet.shards.verify.manifest import channels_of, counts_of
 
 _FIRST_WNID, _LAST_WNID = "n01440764", "n15075141"  # of the 1,000 classes of ILSVRC-2012
 _VAL_IMAGES, _VAL_IMAGES_PER_CLASS = 50_000, 50
@@ -24,19 +25,13 @@ _MEAN_TOLERANCE = 1e-4  # float32 rounds a pixel of the mean image by less than 
 
 def load_index(root: Path, manifest: Manifest, findings: FindingList) -> dict[Split, IndexRows] | None:
     """Map the index and cut it into splits; None, with a finding, if it cannot be the manifest's."""
-    written = {split: counts_of(manifest, split).written for split in SPLITS}
     if not (root / INDEX_NAME).is_file():
         return None  # reported with the missing files
     try:
-        rows: npt.NDArray[Any] = np.load(root / INDEX_NAME, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy's header parser raises whatever its tokeniser trips over
+        return map_index(root, manifest)
+    except (OSError, ValueError) as error:
         findings.add(INDEX_NAME, f"cannot be read: {error}")
         return None
-    if rows.dtype != INDEX_DTYPE or rows.shape != (sum(written.values()),):
-        shape = "x".join(map(str, rows.shape))
-        findings.add(INDEX_NAME, f"holds {shape} rows of {rows.dtype} where {sum(written.values()):,} samples must be")
-        return None
-    return {"train": rows[: written["train"]], "val": rows[written["train"] :]}
 
 
 def check_places(root: Path, manifest: Manifest, index: Mapping[Split, IndexRows], findings: FindingList) -> None:
@@ -45,12 +40,13 @@ def check_places(root: Path, manifest: Manifest, index: Mapping[Split, IndexRows
     if rejected is None:
         return
     for split, rows in index.items():
-        counts = counts_of(manifest, split)
-        if len(rejected[split]) != counts.rejected:
-            problem = f"lists {len(rejected[split]):,} {split} images where the manifest counts {counts.rejected:,}"
+        counts, places = manifest.counts[split], rejected[split]
+        if len(places) != counts.rejected:
+            problem = f"lists {len(places):,} {split} images where the manifest counts {counts.rejected:,}"
             findings.add(REJECTED_NAME, problem)
+            continue
         times = np.bincount(_inside(rows["place"], counts.input), minlength=counts.input)
-        times += np.bincount(_inside(np.array(rejected[split], np.int64), counts.input), minlength=counts.input)
+        times += np.bincount(_inside(np.array(places, np.int64), counts.input), minlength=counts.input)
         for place in np.flatnonzero(times != 1)[:3].tolist():
             found = "neither in the index nor among the rejects" if times[place] == 0 else "there more than once"
             findings.add(INDEX_NAME, f"place {place} of {split} is {found}")
@@ -83,23 +79,17 @@ def check_class_counts(
 
 
 def check_mean_image(root: Path, manifest: Manifest, findings: FindingList) -> npt.NDArray[np.float32] | None:
-    """Check the mean image's kind, and its mean against the manifest's; return it if it is sound."""
+    """Check the mean image, and its mean against the manifest's; return it if it is sound."""
     if not (root / MEAN_IMAGE_NAME).is_file():
         return None
     try:
-        image: npt.NDArray[Any] = np.load(root / MEAN_IMAGE_NAME, allow_pickle=False)
-    except Exception as error:  # as in load_index
-        findings.add(MEAN_IMAGE_NAME, f"cannot be read: {error}")
-        return None
-    side = manifest.size_px
-    if image.dtype != np.float32 or image.shape not in ((side, side, 3), (side, side, channels_of(manifest))):
-        shape = "x".join(map(str, image.shape))
-        findings.add(MEAN_IMAGE_NAME, f"is {shape} of {image.dtype}: must be {side}x{side}x3 of float32")
+        image = read_mean_image(root / MEAN_IMAGE_NAME, manifest.size_px, mend=MEND)
+    except InputError as error:
+        findings.add(MEAN_IMAGE_NAME, f"cannot be used: {error}")
         return None
     means = image.mean(axis=(0, 1), dtype=np.float64)
-    if not np.all(np.abs(means - np.array(manifest.colour.mean)[: len(means)]) <= _MEAN_TOLERANCE):
-        said = ", ".join(f"{v:.3f}" for v in manifest.colour.mean)
-        found = ", ".join(f"{v:.3f}" for v in means)
+    if not np.all(np.abs(means - np.array(manifest.colour.mean)) <= _MEAN_TOLERANCE):
+        said, found = (", ".join(f"{v:.3f}" for v in row) for row in (manifest.colour.mean, means))
         findings.add(MEAN_IMAGE_NAME, f"has the mean {found} where the manifest's colour.mean is {said}")
         return None
     return image
@@ -110,32 +100,31 @@ def _inside(places: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
 
 
 def _rejected_places(path: Path, manifest: Manifest, findings: FindingList) -> dict[Split, list[int]] | None:
+    if not path.is_file():
+        return None  # reported with the missing files
     places: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    before = (0, -1)
     try:
-        lines = path.read_bytes().splitlines() if path.is_file() else None
-    except OSError:
-        lines = None
-    if lines is None:
-        return None  # reported with the missing or unreadable files
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            split, place, texts = entry["split"], entry["place"], (entry["member"], entry["reason"])
-            if not isinstance(place, int) or not all(isinstance(text, str) for text in texts):
-                raise ValueError("`place` must be a number, `member` and `reason` texts")
+        for number, reject in enumerate(read_rejects(path), start=1):
+            split, place = reject.split, reject.place
             places[split].append(place)
-        except (ValueError, KeyError, TypeError) as error:
-            findings.add(REJECTED_NAME, f"line {number} is not a record of a rejected image: {error!r}")
-            return None
-        if not 0 <= place < counts_of(manifest, split).input:
-            findings.add(REJECTED_NAME, f"line {number} names place {place} of {split}, which has no such place")
+            if place >= manifest.counts[split].input:
+                findings.add(REJECTED_NAME, f"line {number} names place {place} of {split}, which has no such place")
+            if (SPLITS.index(split), place) <= before:
+                findings.add(REJECTED_NAME, f"line {number} comes after a later place: lines follow splits and places")
+            before = SPLITS.index(split), place
+    except OSError:
+        return None  # reported with the unreadable files
+    except ValueError as error:
+        findings.add(REJECTED_NAME, str(error))
+        return None
     return places
 
 
 def _is_ilsvrc2012(manifest: Manifest) -> bool:
     classes = manifest.classes
     official = len(classes) == 1000 and (classes[0].wnid, classes[-1].wnid) == (_FIRST_WNID, _LAST_WNID)
-    return official and "class_order" not in manifest.settings and counts_of(manifest, "val").input == _VAL_IMAGES
+    return official and "class_order" not in manifest.settings and manifest.counts["val"].input == _VAL_IMAGES
 
 
 def _check_ilsvrc2012(manifest: Manifest, rows: IndexRows, findings: FindingList) -> None:

@@ -5,8 +5,9 @@ a decoder, the pixels are held against what is found there. This room has no dec
 """
 
 import hashlib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,16 +15,18 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards.arrays import map_array
 from alexnet.shards.colour import ColourSums
-from alexnet.shards.index import INDEX_DTYPE
-from alexnet.shards.manifest import INDEX_NAME, Split
+from alexnet.shards.files import open_regular
+from alexnet.shards.index import INDEX_DTYPE, IndexRows
+from alexnet.shards.manifest import INDEX_NAME, Split, StoredSettings, shard_file
 from alexnet.shards.verify.findings import FindingList
 from alexnet.shards.verify.tar_walk import TarFaultError, TarSample, walk_samples
-from alexnet.shards.writer import shard_file
 
 _KEY = re.compile(r"([0-9]{8})_[A-Za-z0-9_-]{0,60}")
 _LABEL = re.compile(rb"0|[1-9][0-9]{0,8}")
 _CHUNK_BYTES = 1 << 20
+_LINE_BYTES = 1 << 10  # a line of a `.idx` file has at most 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,8 @@ Decoder = Callable[[bytes], Decoded]
 class ShardTask:
     """Say which shard to check and against what.
 
-    `first_row`: its first row in the index, None if there is no sound index. `images`, `classes`, `shard_images`: what
-    the manifest says, None if there is no sound manifest. `decode`: None leaves the pixels alone.
+    `first_row`: its first row in the index, None if there is no sound index. `images`, `classes`, `stored`: what the
+    manifest says, None if there is no sound manifest. `decode`: None leaves the pixels alone.
     """
 
     split: Split
@@ -51,9 +54,8 @@ class ShardTask:
     first_row: int | None = None
     images: int | None = None
     classes: int | None = None
-    shard_images: int | None = None
-    size_px: int = 0
-    channels: int = 3
+    stored: StoredSettings | None = None
+    most_jpeg_bytes: int = 1 << 62
     decode: Decoder | None = None
 
     @property
@@ -105,7 +107,7 @@ def check_shard(root: Path, task: ShardTask, on_bytes: Callable[[int], None] = l
         decoded=pixels.decoded,
         dc_step=pixels.dc_step,
         class_images=np.bincount(np.array(keys.labels, np.int64), minlength=task.classes or 0),
-        colour=pixels.sums.to_arrays() if pixels.sums is not None else None,
+        colour=pixels.sums.to_arrays() if pixels.sums is not None and pixels.decoded else None,
         findings=findings,
     )
 
@@ -114,9 +116,10 @@ def _walk(root: Path, task: ShardTask, findings: FindingList, keys: "_KeysAndLab
     """Hold everything against the samples of the tar and return how many there are."""
     path, images = root / task.file, 0
     rows, dali = _IndexRows(root, task, findings), _DaliIndex(path.with_suffix(".idx"), findings)
-    with path.open("rb") as tar:
+    oddities: list[str] = []
+    with os.fdopen(open_regular(path), "rb") as tar:
         try:
-            for sample in walk_samples(tar):
+            for sample in walk_samples(tar, oddities.append):
                 keys.check(sample)
                 rows.check(images, sample)
                 dali.check(sample)
@@ -124,6 +127,9 @@ def _walk(root: Path, task: ShardTask, findings: FindingList, keys: "_KeysAndLab
                 images += 1
         except TarFaultError as fault:
             findings.add(task.file, str(fault))
+    if oddities:
+        more = f", and {len(oddities) - 1:,} more of the kind" if len(oddities) > 1 else ""
+        findings.add(task.file, oddities[0] + more)
     dali.finish(task.file, images)
     if task.images is not None and images != task.images:
         findings.add(task.file, f"holds {images:,} samples where the manifest says {task.images:,}")
@@ -132,7 +138,7 @@ def _walk(root: Path, task: ShardTask, findings: FindingList, keys: "_KeysAndLab
 
 def _hash(path: Path, on_bytes: Callable[[int], None]) -> tuple[int, str]:
     sha256, size_bytes = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             sha256.update(chunk)
             size_bytes += len(chunk)
@@ -173,7 +179,7 @@ class _KeysAndLabels:
         self._last_place = place
         if place <= last:
             return f"its key begins with place {place} after {last}: places rise, so that keys are unique"
-        per_shard = self._task.shard_images
+        per_shard = self._task.stored.shard_images if self._task.stored else None
         if per_shard and place // per_shard != self._task.number:
             first = self._task.number * per_shard
             return f"its key begins with place {place}: this shard holds {first:,} to {first + per_shard - 1:,}"
@@ -196,17 +202,17 @@ class _IndexRows:
 
     def __init__(self, root: Path, task: ShardTask, findings: FindingList) -> None:
         self._task, self._findings = task, findings
-        self._rows: list[tuple[int, ...]] = []
+        self._rows: IndexRows = np.zeros(0, INDEX_DTYPE)
         if task.first_row is not None and task.images is not None:
-            rows = np.load(root / INDEX_NAME, mmap_mode="r", allow_pickle=False)
-            self._rows = rows[task.first_row : task.first_row + task.images].tolist()
+            self._rows = map_array(root / INDEX_NAME, INDEX_DTYPE)[task.first_row : task.first_row + task.images]
 
     def check(self, position: int, sample: TarSample) -> None:
         if position >= len(self._rows):
             return  # the counts are compared at the end
+        row = self._rows[position].item()
         label = int(sample.label) if _LABEL.fullmatch(sample.label) else None
         found = (sample.offset, sample.length, self._task.number, label, _place(sample))
-        for name, indexed, actual in zip(INDEX_DTYPE.names or (), self._rows[position], found, strict=True):
+        for name, indexed, actual in zip(INDEX_DTYPE.names or (), row, found, strict=True):
             if actual is not None and indexed != actual:
                 problem = f"says {name} {indexed} where {self._task.file} has {actual}"
                 self._findings.add(INDEX_NAME, problem, sample.key)
@@ -219,26 +225,31 @@ class _DaliIndex:
         self._findings = findings
         self._name = f"{path.parent.name}/{path.name}"
         self._sound = path.is_file()  # a missing file is reported with the missing files
-        self._lines = path.read_bytes().split(b"\n") if self._sound else []
+        self._lines = _lines(path) if self._sound else iter(())
+        self._head = next(self._lines, b"")
         self._next = 1
 
     def check(self, sample: TarSample) -> None:
         key = sample.key
         jpeg, label = f"jpg {sample.offset} {sample.length}", f"cls {sample.label_offset} {sample.label_length}"
-        self._require(self._next, f"{jpeg} {key}.jpg {label} {key}.cls".encode(), key)
+        self._require(self._next, next(self._lines, b""), f"{jpeg} {key}.jpg {label} {key}.cls", key)
         self._next += 1
 
     def finish(self, tar: str, samples: int) -> None:
-        self._require(0, f"v1.2 {samples}".encode(), None)
-        if self._sound and self._lines[self._next :] != [b""]:
+        self._require(0, self._head, f"v1.2 {samples}", None)
+        if self._sound and next(self._lines, b""):
             self._findings.add(self._name, f"does not end after the {samples:,} samples of {tar}")
 
-    def _require(self, number: int, wanted: bytes, key: str | None) -> None:
-        found = self._lines[number] if number < len(self._lines) else b""
-        if self._sound and found != wanted:
+    def _require(self, number: int, line: bytes, wanted: str, key: str | None) -> None:
+        if self._sound and line != f"{wanted}\n".encode(errors="surrogateescape"):
             self._sound = False
-            texts = (text.decode("ascii", "backslashreplace") for text in (found[:200], wanted))
-            self._findings.add(self._name, "line {} is '{}': must be '{}'".format(number + 1, *texts), key)
+            found = line.rstrip(b"\n")[:200].decode("ascii", "backslashreplace")
+            self._findings.add(self._name, f"line {number + 1} is '{found}': must be '{wanted}'", key)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with os.fdopen(open_regular(path), "rb") as file:
+        yield from iter(lambda: file.readline(_LINE_BYTES), b"")
 
 
 class _Pixels:
@@ -246,11 +257,16 @@ class _Pixels:
 
     def __init__(self, task: ShardTask, findings: FindingList, on_bytes: Callable[[int], None]) -> None:
         self._task, self._findings, self._on_bytes = task, findings, on_bytes
-        self._shape = (task.size_px, task.size_px, task.channels)
+        side, channels = (task.stored.size_px, task.stored.channels) if task.stored else (0, 3)
+        self._shape = (side, side, channels)
         self.decoded = self.dc_step = self.bytes = 0
-        self.sums = ColourSums(task.size_px) if task.decode and task.split == "train" else None
+        self.sums = ColourSums(side) if task.decode and task.split == "train" else None
 
     def check(self, tar: IO[bytes], sample: TarSample) -> None:
+        if sample.length > self._task.most_jpeg_bytes:
+            problem = f"its JPEG has {sample.length:,} bytes, more than any of this size can have"
+            self._findings.add(self._task.file, problem, sample.key)
+            return
         if self._task.decode is None:
             return
         tar.seek(sample.offset)

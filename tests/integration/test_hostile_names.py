@@ -1,4 +1,4 @@
-"""Names that steer terminals, break lines or turn text around: whatever prints a name from a file escapes it."""
+"""Names that steer terminals, break lines or turn text around are escaped wherever they are printed; no file blocks."""
 
 import io
 import json
@@ -14,17 +14,9 @@ from alexnet.tools.prep import main as prep
 from alexnet.tools.train import main as train
 from tests.conftest import encode_picture
 
-STEERING = (
-    "\x1b]0;owned\x07",
-    "\x1b[31mred",
-    "two\nlines",
-    "back\r\x08\x7f",
-    "\u202eover\u2066ride",
-    "\x9bcsi",
-    "\udcff",
-)
-CLASSES = [f"{i}{''.join(STEERING)}".replace("/", "") for i in range(3)]
-PICTURE = f"picture{''.join(STEERING)}.png"
+STEERING = "\x1b]0;owned\x07\x1b[31mred two\nlines back\r\x08\x7f \u202eover\u2066ride \x9bcsi \udcff"
+CLASSES = [f"{i}{STEERING}" for i in range(3)]
+PICTURE = f"picture{STEERING}.png"
 
 
 def run(program: object, *arguments: object, code: int = 0) -> str:
@@ -40,7 +32,7 @@ def run(program: object, *arguments: object, code: int = 0) -> str:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders whose names, and those of the files in them, are as bad as a file system allows."""
-    root = tmp_path_factory.mktemp("source") / f"of{STEERING[0]}"
+    root = tmp_path_factory.mktemp("source") / f"of{STEERING}"
     for i, name in enumerate(CLASSES):
         (root / "train" / name).mkdir(parents=True)
         (root / "val" / name).mkdir(parents=True)
@@ -68,6 +60,15 @@ def test_class_and_file_names_go_through_every_command_escaped(source: Path, tmp
     assert r"\x1b]0;owned\x07" in found
     assert r"\u202e" in found
     run(model, "predict", out, tmp_path / f"none{PICTURE}", code=2)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    (tmp_path / "film").touch()
+    os.truncate(tmp_path / "film", 20 << 30)
+    nothing = ("/dev/zero", *(tmp_path / name for name in ("fifo", "link", "film")), tmp_path)
+    said = run(model, "predict", out, *nothing, odd, code=2)
+    assert said.count("is no regular file") == 4
+    assert "film: has 21,474,836,480 bytes, where at most 150,000,000 can be right" in said
+    assert "5 of 6 images could not be used" in said
     run(model, "report", out)
     for html in (page, out / "report.html"):
         assert not set(html.read_text(encoding="utf-8")) & set("\x1b\x07\x08\x7f\x9b\u202e\u2066"), html

@@ -140,7 +140,7 @@ def test_ctrl_c_reaches_workers_too_and_only_the_command_answers(source: Path, t
 def test_killed_many_times_it_continues_and_gives_the_same_bytes(
     source: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    for seed in range(100, 110):
+    for seed in range(100, 120):
         disturb_until_done(source, tmp_path / str(seed), seed, kills=3)
         assert digests(tmp_path / str(seed)) == undisturbed
 

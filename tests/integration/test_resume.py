@@ -21,6 +21,7 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.train import main as train
+from tests.conftest import list_anew
 
 BATCH = ("--set", "train.batch_images=10")  # two steps an epoch
 END_SECONDS = 300  # after which whatever was started hangs, on the slowest machine
@@ -208,12 +209,13 @@ def test_a_torn_or_foreign_checkpoint_is_passed_over(digits: Path, tmp_path: Pat
     progress = json.loads((saved[15] / "progress.json").read_text())
     progress["run"]["manifest"] = "another"
     (saved[15] / "progress.json").write_text(json.dumps(progress))
+    list_anew(saved[15])
     (out / "checkpoints" / "step-of-mine").mkdir()
     resumed = run(digits, out, *steps[:-1], 3)  # how many stay may change on the way
     passed = [line for line in resumed.stderr.splitlines() if line.startswith("checkpoint passed over: ")]
     for name, words in (
         ("step-000000025", "not a whole checkpoint (its files are"),
-        ("step-of-mine", "no progress.json"),
+        ("step-of-mine", "no SHA256SUMS"),
         ("step-000000020", "no progress.json"),
         ("step-000000015", "is of another run (manifest 'another' there"),
     ):

@@ -12,6 +12,7 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.train import main as train
+from tests.conftest import list_anew
 
 STEPS_PER_EPOCH = 2  # 24 images, 12 a batch
 
@@ -50,6 +51,7 @@ def test_the_validation_after_the_epoch_comes_first_and_then_the_next_epoch(
     if earlier:
         source |= {"epoch": 0, "step": STEPS_PER_EPOCH}
         file.write_text(json.dumps(progress))
+        list_anew(file.parent)
     assert "continued from step 2" in run(data, parts)
     assert told(parts) == told(whole)
     ends = [checkpoints(out / "checkpoints")[-1] / "tensors.safetensors" for out in (whole, parts)]

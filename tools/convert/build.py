@@ -13,6 +13,7 @@ import PIL
 from PIL import features
 
 from alexnet import __version__
+from alexnet.shards import files
 from alexnet.shards.checksums import CHECKSUMS_NAME, write_checksums
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
@@ -30,11 +31,12 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.writer import file_record, put_on_disk, remove_partials
-from alexnet.tools.convert.claim import Job, claim, is_begun, is_complete
+from alexnet.tools.convert.claim import Job, claim, given_back, is_begun, is_complete
 from alexnet.tools.convert.kept import changed_rejects, in_words
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.pool import MEND_AND_REPEAT, ConversionError, Pool
+from alexnet.tools.convert.source_files import check_archives
 from alexnet.tools.convert.sources import materialise
 from alexnet.tools.convert.work import WORK, OnError, Outcome, ShardJob, is_done, load_outcome
 from alexnet.tools.room import needed_and_free
@@ -50,6 +52,7 @@ class BuildOptions:
     `on_error`: what an undecodable image does. `max_rejected`: more than so many and no manifest is written; None
     allows 5 or 0.1%, whichever is more. `overwrite`: delete the data set that is there. `engine`: processes of this
     machine, or tasks of the Ray cluster at `ray_address` (None: start one here), which must all see the folders.
+    `since_ns`: when the source began to be listed; what was written to it since ends the run. None: now.
     """
 
     workers: int = 1
@@ -58,6 +61,7 @@ class BuildOptions:
     overwrite: bool = False
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
+    since_ns: int | None = None
 
 
 class Engine(Protocol):
@@ -86,7 +90,7 @@ def build(
 ) -> Manifest:
     """Convert a source into a data set at `root`; continue what an earlier call with equal settings left there.
 
-    The bytes do not depend on `options`. The caller holds the folder's lock (`claim.locked`). Raises InputError if
+    The bytes do not depend on `options`. The caller holds the folder (`claim.held`). Raises InputError if
     `root` holds anything else or has no room, and ConversionError if the run stopped and can be continued.
     """
     try:
@@ -103,17 +107,17 @@ def _build(
     on_progress: Callable[[Progress], None],
 ) -> Manifest:
     job, plans = job_of(source, settings), plan_shards(source, settings)
-    if not is_begun(root):
-        root.mkdir(parents=True, exist_ok=True)
-        _check_room(root, settings, plans)  # with nothing written yet, so that the next call may have other settings
+    root.mkdir(parents=True, exist_ok=True)
+    if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
+        _check_room(root, settings, plans, given_back(root) if options.overwrite else 0)
     claim(root, job, source, plans, overwrite=options.overwrite)
     if is_complete(root):
         _seal(root)
         return read_manifest(root)
-    source = materialise(source, root / WORK)
+    listed, source = source, materialise(source, root / WORK)
+    since_ns = (options.since_ns if source is listed else None) or time.time_ns()
     missing = [plan for plan in plans if not is_done(root, plan)]
     _check_room(root, settings, missing)
-    began_ns = time.time_ns()
     total, left = (sum(len(plan.member_ids) for plan in some) for some in (plans, missing))
     jobs = (
         ShardJob(
@@ -124,7 +128,7 @@ def _build(
             on_error=options.on_error,
             plan=plan,
             members=plan.members(source),  # made when a worker is free: all at once would not fit for 14 million
-            began_ns=began_ns,
+            since_ns=since_ns,
         )
         for plan in missing
     )
@@ -134,6 +138,7 @@ def _build(
 
     tell(0, 0)
     engine_of(options, len(missing), tell).run(jobs)
+    _check_source(source, since_ns)
     manifest = _finish(root, job, source, plans, options)
     _seal(root)
     return manifest
@@ -161,14 +166,22 @@ def job_of(source: Source, settings: ConvertSettings) -> Job:
     }
 
 
-def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan]) -> None:
-    """Refuse to start what the disk cannot hold; the estimate is generous by a sixth for ImageNet."""
+def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan], back: int = 0) -> None:
+    """Refuse to start what the disk cannot hold, `back` bytes given back; generous by a sixth for ImageNet."""
     pixels = settings.size_px**2
     images = sum(len(plan.member_ids) for plan in missing)
     needed = images * (pixels * _BYTES_PER_PIXEL + 2048) + len(missing) * pixels * _NOTES_BYTES_PER_PIXEL
-    free = shutil.disk_usage(root).free
+    free = shutil.disk_usage(root).free + back
     if needed > free:
         raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
+
+
+def _check_source(source: Source, since_ns: int) -> None:
+    """Refuse to finish where an archive changed; a file that is one image was looked at when it was read."""
+    for split in SPLITS:
+        listing = source.listing(split)
+        if not listing.in_folders:
+            check_archives(source.root, listing.containers, since_ns)
 
 
 class _AllShards:
@@ -212,11 +225,9 @@ def _finish(root: Path, job: Job, source: Source, plans: list[ShardPlan], option
         files=tuple(file_record(root, name) for name in (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)),
         colour=statistics_of(all_shards.sums),
     )
-    partial = root / WORK / f"{MANIFEST_NAME}.partial"
-    partial.write_text(manifest.to_json(), encoding="utf-8")
-    for path in (*(root / record.file for record in manifest.files), partial):
-        put_on_disk(path)  # .work, which they could be made from again, goes next
-    partial.replace(root / MANIFEST_NAME)
+    for record in manifest.files:  # .work, which they could be made from again, goes next
+        put_on_disk(root / record.file)
+    files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
 
 

@@ -1,75 +1,60 @@
-"""Who may write to a folder, and what it is to become.
+"""What a folder is to become, and what of it is ours.
 
-A folder is one conversion's from its first file on: `.work/job.json` says which. Two runs at once are kept apart by a
-lock on the folder itself, which the kernel drops with the process, however that ends, and which leaves no file.
+A folder is one conversion's from its first file on, `.work/job.json`, which says which. So it is at every moment until
+`.work` goes: what a kill leaves is known by its name, and the next call takes it up. The caller holds the folder
+(`folder_lock.locked`).
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from alexnet.shards.checksums import CHECKSUMS_NAME
+from alexnet.shards import files
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import (
-    INDEX_NAME,
-    MANIFEST_NAME,
-    MEAN_IMAGE_NAME,
-    REJECTED_NAME,
-    SPLITS,
-    read_manifest,
-)
+from alexnet.shards.manifest import MANIFEST_NAME, SPLITS, read_manifest
 from alexnet.tools.convert.differences import Listed, listed, source_differences
-from alexnet.tools.convert.kept import changed_rejects, forget_outdated, rejected_so_far, rejects_of
+from alexnet.tools.convert.kept import changed_rejects, forget, outdated_shards, rejected_so_far, rejects_of
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ShardPlan
 from alexnet.tools.convert.work import WORK
+from alexnet.tools.folder_lock import locked
 
 Job = dict[str, Any]
 
 _JOB = "job.json"
 _LISTED = "listed"  # beside the job: what the source's list was
 _INDEX = "index"
-_CLEARING = "clearing"  # is there while a data set is being deleted, so that the next call can go on with it
-_FILES = (MANIFEST_NAME, INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME, CHECKSUMS_NAME)
+_CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
+_OURS = re.compile(
+    r"\.clearing|\.?(manifest\.json|index\.npy|mean_image\.npy|rejected\.jsonl|SHA256SUMS)(\.partial)?"
+    r"|(train|val)(/\d{6,}(\.tar|\.idx|\..*partial))?"
+    r"|\.work(/(job\.json|index|clearing|(train|val)-\d{6,}\.npz|pixels-[0-9a-f]{16}|.+\.partial))?"
+)
 _FOLDERS = (WORK, *SPLITS)
+_SHOWN = 5
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; make it if there is none. Raises InputError if another run holds it."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(f"--out {root}: {error.strerror}; give a folder that can be written") from None
-    try:
+def held(root: Path) -> Iterator[Callable[[], None]]:
+    """Hold an output folder for this process alone, as `folder_lock.locked`. Raises InputError if that cannot be."""
+    with locked(root, "alexnet-prep") as check:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            yield check
+        except PermissionError as error:  # begun by another user, or under a strict umask
             raise InputError(
-                f"{root}: another alexnet-prep is writing there; wait for it, or give another --out"
+                f"{error.filename or root}: {error.strerror}; all of {root} must be yours to read and to write"
             ) from None
-        yield
-    except PermissionError as error:  # begun by another user, or under a strict umask
-        raise InputError(
-            f"{error.filename or root}: {error.strerror}; all of {root} must be yours to read and to write"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            root.rmdir()  # nothing came of it; a folder that holds anything stays
-        os.close(handle)
 
 
 def is_complete(root: Path) -> bool:
     """Say whether a folder holds a finished data set."""
-    return (root / MANIFEST_NAME).exists() and not _is_being_cleared(root)
+    return (root / MANIFEST_NAME).exists()
 
 
 def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
@@ -98,8 +83,10 @@ def index_time(root: Path) -> int | None:
 
 
 def drop_index(root: Path) -> None:
-    """Have the next call list the source anew: files were overwritten, which their folder does not show."""
+    """Have the next call list the source anew; nothing is left of a call that came no further than its list."""
     (root / WORK / _INDEX).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (root / WORK).rmdir()
 
 
 def claim(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> None:
@@ -115,15 +102,16 @@ def claim(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overw
         _check_set(root, job, source, plans)
         return
     job_file, now = root / WORK / _JOB, listed(source)
+    outdated: list[ShardPlan] = []
     if job_file.exists():
-        _check_job(root, job, now, source, plans)
+        outdated = _outdated(root, job, now, source, plans)
     else:
         _refuse_foreign(root)
-    for folder in (WORK, *SPLITS):
-        (root / folder).mkdir(exist_ok=True)
-    partial = job_file.with_suffix(".partial")
-    partial.write_text(json.dumps({**job, _LISTED: now}))
-    partial.replace(job_file)
+    (root / WORK).mkdir(exist_ok=True)
+    files.replace(job_file, json.dumps({**job, _LISTED: now}).encode())  # before anything else: it says whose all is
+    for split in SPLITS:
+        (root / split).mkdir(exist_ok=True)
+    forget(root, outdated)
 
 
 def _check_set(root: Path, job: Job, source: Source, plans: list[ShardPlan]) -> None:
@@ -137,16 +125,18 @@ def _check_set(root: Path, job: Job, source: Source, plans: list[ShardPlan]) -> 
         _refuse_changed(root, source_differences(root, before, source, plans, rejected))
 
 
-def _check_job(root: Path, job: Job, now: Listed, source: Source, plans: list[ShardPlan]) -> None:
-    """Refuse where another job began; where no more than lengths of files changed, forget what they outdate."""
+def _outdated(root: Path, job: Job, now: Listed, source: Source, plans: list[ShardPlan]) -> list[ShardPlan]:
+    """Refuse where another job began; where no more than lengths of files changed, return the shards they outdate."""
     found = _read(root / WORK / _JOB)
     _refuse_differences(root, _but_digest(job, "settings", "source", "versions"), found)
     same = found.get("source", {}).get("digest") == job["source"]["digest"]
     if not same and found.get(_LISTED) != now:
         before, rejected = found.get(_LISTED, {}), rejected_so_far(root)
         _refuse_changed(root, source_differences(root, before, source, plans, rejected))
-    if not forget_outdated(root, source, plans, same_lengths=same):
+    outdated = outdated_shards(root, source, plans, same_lengths=same)
+    if outdated is None:
         _refuse_changed(root, ["images of every shard had other lengths"])
+    return outdated
 
 
 def _but_digest(job: Job, *keys: str) -> Job:
@@ -154,17 +144,26 @@ def _but_digest(job: Job, *keys: str) -> Job:
 
 
 def _clear(root: Path) -> None:
-    """Delete a data set, finished or begun, and nothing else; killed on the way, the next call deletes the rest."""
+    """Delete a data set, finished or begun, and nothing else; killed on the way, the next call deletes the rest.
+
+    What said whose the folder is becomes the mark that it is being deleted: that is one step, and takes no room.
+    """
     _refuse_to_clear(root)
-    if not is_begun(root):
-        return
-    (root / WORK).mkdir(exist_ok=True)
-    (root / WORK / _CLEARING).touch()
-    for name in (*_FILES, f"{WORK}/{_JOB}"):
-        (root / name).unlink(missing_ok=True)
-    for name in (*SPLITS, WORK):  # the mark goes last
-        if (root / name).exists():
-            shutil.rmtree(root / name)
+    mark = root / _CLEARING
+    for name in (MANIFEST_NAME, f"{WORK}/{_JOB}"):
+        if (root / name).exists() and not mark.exists():
+            (root / name).rename(mark)
+    for path in sorted(root.iterdir()):
+        if path.name in _FOLDERS:
+            shutil.rmtree(path)
+        elif path != mark:
+            path.unlink()
+    mark.unlink(missing_ok=True)
+
+
+def given_back(root: Path) -> int:
+    """Return how many bytes of a folder `--overwrite` would give back."""
+    return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file())
 
 
 def is_begun(root: Path) -> bool:
@@ -173,20 +172,31 @@ def is_begun(root: Path) -> bool:
 
 
 def _is_being_cleared(root: Path) -> bool:
-    return (root / WORK / _CLEARING).exists()
+    return (root / _CLEARING).exists()
+
+
+def _foreign(root: Path) -> list[str]:
+    """Return what a folder holds that no conversion writes, by its path there."""
+    inside = [path for name in _FOLDERS if (root / name).is_dir() for path in (root / name).iterdir()]
+    names = (path.relative_to(root).as_posix() for path in (*root.iterdir(), *inside))
+    return sorted(name for name in names if not _OURS.fullmatch(name))
 
 
 def _refuse_foreign(root: Path) -> None:
-    if any(path.name != WORK for path in root.iterdir()):
+    """Refuse a folder that is no conversion's, unless it is empty or one was killed there before its first file."""
+    if _foreign(root) or any(path.name != WORK for path in root.iterdir()):
         raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
 
 
 def _refuse_to_clear(root: Path) -> None:
-    if not is_begun(root) and any(path.name != WORK for path in root.iterdir()):
+    foreign = _foreign(root)
+    if not is_begun(root) and (foreign or any(path.name != WORK for path in root.iterdir())):
         raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
-    foreign = sorted(path.name for path in root.iterdir() if path.name not in (*_FILES, *_FOLDERS))
     if foreign:
-        raise InputError(f"--overwrite: {root} also holds {', '.join(foreign)}, so nothing was deleted; move it away")
+        more = f" and {len(foreign) - _SHOWN:,} more" if len(foreign) > _SHOWN else ""
+        raise InputError(
+            f"--overwrite: {root} also holds {', '.join(foreign[:_SHOWN])}{more}, so nothing was deleted; move it away"
+        )
     links = [name for name in _FOLDERS if (root / name).is_symlink()]
     if links:
         raise InputError(
@@ -216,7 +226,7 @@ def _refuse_differences(root: Path, wanted: Job, found: Job) -> None:
         )
 
 
-def _refuse_changed(root: Path, differences: list[str]) -> None:
+def _refuse_changed(root: Path, differences: list[str]) -> NoReturn:
     raise InputError(
         f"{root}: is of the source as it was before ({'; '.join(differences)}); give another --out, or --overwrite to "
         "make it anew"

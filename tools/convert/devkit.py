@@ -19,7 +19,7 @@ META = "meta.mat"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _FOLDER = DEVKIT_TAR.removesuffix(".tar.gz")
 _ID_DIGITS = 9  # more than any has; Python refuses to read thousands, as of a file that lost its line breaks
-_MOST_BYTES = 1 << 24  # of a file in it; META has less than a megabyte
+MOST_BYTES = 1 << 24  # of a file in it; META has less than a megabyte
 _FORMS = (DEVKIT_TAR, f"{_FOLDER}.tar", _FOLDER)
 
 
@@ -44,7 +44,7 @@ def devkit_files(path: Path) -> tuple[Path, ...]:
 def read_devkit(path: Path) -> Devkit:
     """Read a devkit. Raises InputError if it is unreadable, or contradicts itself or the published labels."""
     wanted = (META, GROUND_TRUTH)
-    files = _read_folder(path) if path.is_dir() else dict(files_in(path, wanted.__contains__, _MOST_BYTES))
+    files = _read_folder(path) if path.is_dir() else dict(files_in(path, wanted.__contains__, MOST_BYTES))
     for name in wanted:
         if name not in files:
             raise InputError(f"{path}: holds no {name}; give the devkit of tasks 1 and 2 (devkit_t12)")
@@ -62,7 +62,7 @@ def read_devkit(path: Path) -> Devkit:
 
 def _read_folder(path: Path) -> dict[str, bytes]:
     try:
-        return {file.name: read_bytes(file, _MOST_BYTES) for file in devkit_files(path) if file.is_file()}
+        return {file.name: read_bytes(file, MOST_BYTES) for file in devkit_files(path) if file.is_file()}
     except ValueError as error:
         raise InputError(f"{path}: one of its files {error}; download the devkit again") from None
 

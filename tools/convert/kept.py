@@ -5,8 +5,8 @@ sizes and times tell nothing of an image in a tar, and copying a source changes 
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.manifest import REJECTED_NAME
+from alexnet.shards.rejects import Reject, read_rejects
 from alexnet.shards.writer import shard_file
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.plan import ShardPlan
@@ -35,10 +36,15 @@ def rejected_so_far(root: Path) -> list[Rejected]:
 def rejects_of(root: Path) -> list[Rejected]:
     """Return what a finished data set lists as rejected; nothing of a damaged list, which is for `verify` to find."""
     try:
-        lines = (root / REJECTED_NAME).read_text().splitlines()
-        return [dict(json.loads(line)) for line in lines]
-    except (OSError, ValueError, TypeError):
+        return [_as_noted(reject) for reject in read_rejects(root / REJECTED_NAME)]
+    except (OSError, ValueError):
         return []
+
+
+def _as_noted(reject: Reject) -> Rejected:
+    """Return a reject as the line that it was, without what earlier versions did not note."""
+    absent = {"offset", "bytes", "sha256"} if reject.bytes is None else set()
+    return {name: value for name, value in asdict(reject).items() if name not in absent}
 
 
 def changed_rejects(rejected: Iterable[Rejected], source: Path) -> list[Rejected]:
@@ -54,11 +60,14 @@ def in_words(some: list[Rejected]) -> str:
     return f"{len(some):,} rejected images, {name} the first" if len(some) > 1 else f"1 rejected image, {name}"
 
 
-def forget_outdated(root: Path, source: Source, plans: list[ShardPlan], *, same_lengths: bool) -> bool:
-    """Delete the shards that are not what the source would give now; return False, with nothing done, if that is all.
+def outdated_shards(
+    root: Path, source: Source, plans: list[ShardPlan], *, same_lengths: bool
+) -> list[ShardPlan] | None:
+    """Return the shards that are not what the source would give now; None if that is all of them.
 
     All are where each has an image that was good and has another length now: that is another source of the same names.
-    `same_lengths`: no image of the source has another length than it had in the call before.
+    `same_lengths`: no image of the source has another length than it had in the call before, so it is that one, and
+    what is outdated is left of a call that was killed while it forgot.
     """
     lengths = {split: source.listing(split).lengths for split in source.members}
     outdated: list[ShardPlan] = []
@@ -73,12 +82,14 @@ def forget_outdated(root: Path, source: Source, plans: list[ShardPlan], *, same_
         if before != lengths_digest(here) or not _rejects_stand(notes, plan, source):
             outdated.append(plan)
             strange += before != lengths_digest(_but_rejects(here, plan, notes["rejected"]))
-    if strange == done > 1:
-        return False
-    for plan in outdated:
+    return None if strange == done > 1 and not same_lengths else outdated
+
+
+def forget(root: Path, plans: Iterable[ShardPlan]) -> None:
+    """Delete shards that were done, so that they are converted again."""
+    for plan in plans:
         (root / shard_file(plan.split, plan.number)).unlink(missing_ok=True)  # first: a tar that is there is done
         notes_file(root, plan).unlink()
-    return True
 
 
 def _but_rejects(lengths: npt.NDArray[np.uint32], plan: ShardPlan, rejected: list[Rejected]) -> npt.NDArray[np.uint32]:

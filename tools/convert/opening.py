@@ -10,11 +10,12 @@ does not depend on the machine; of all else (a million empty tags, an icon that 
 import ctypes
 import io
 import signal
+import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from PIL import Image, UnidentifiedImageError, _imaging
 
@@ -29,8 +30,6 @@ MAX_BYTES = 150_000_000
 """Of a file: 50 million pixels uncompressed. A larger one is a film, and not even read."""
 _DECODED_BYTES, _ALL_BYTES = 440_000_000, 480_000_000
 """What a file and its pixels may take by its header, and what it may take at all."""
-_INSIDE_PIXELS = 1 << 19
-"""Half of what the largest picture in an icon may have: icons are small, and do not say how large what they hold is."""
 _SLOW_PIXELS, _SECONDS = 1 << 24, 60
 """Of what Pillow decodes in Python, with up to 2.6 us a pixel: 44 s; and of the processor's time for any file."""
 
@@ -47,6 +46,8 @@ _JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NEEDED = {"libtiff": "compressed TIFF", "jpeg2k": "JPEG 2000", "LAB": "LAB colours"}  # by decoder, by mode
+_TIFF, _MOST_TAGS, _TYPES_OF_BYTES = (b"II", b"MM"), 1 << 16, (1, 2, 6, 7)
+_MOST_VALUES = 1 << 18  # 65,536 strips, as many rows as anybody has, and the colours of 16 bits have fewer
 _UNREAD_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
@@ -66,7 +67,6 @@ def opened(data: bytes) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(_readable(data)), formats=FORMATS) as image:
                 _refuse(image)
-                Image.MAX_IMAGE_PIXELS = max(_INSIDE_PIXELS, image.width * image.height)
                 yield image
     except (UndecodableError, MemoryError):
         raise
@@ -75,8 +75,6 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         raise UndecodableError("not an image of any known format") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ValueError and more
         raise UndecodableError(f"{type(error).__name__}: {error}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = None
 
 
 def refuse_costly(image: Image.Image, file_bytes: int) -> None:
@@ -108,7 +106,7 @@ def _bytes_a_pixel(image: Image.Image) -> float:
 
 @contextmanager
 def _watched(most: int) -> Iterator[None]:
-    """Have the kernel refuse more than so many more bytes, and end what takes a minute; raises UndecodableError then."""
+    """Have the kernel refuse more than so many more bytes, and end what takes a minute: as UndecodableError."""
     hears = threading.current_thread() is threading.main_thread()  # others cannot be called
     before = signal.signal(signal.SIGPROF, _too_slow) if hears else None
     try:
@@ -158,6 +156,9 @@ def _readable(data: bytes) -> bytes:
     """Return a file as Pillow reads it in full, where its data are in full; raise UndecodableError where not."""
     if data.startswith(_PNG):
         return _without_text(data)
+    if data.startswith(_TIFF):
+        with suppress(struct.error):  # it ends early, which Pillow will say
+            _check_tags(data)
     if data.startswith(_JPEG) and available() is None:
         if (reason := truncation(data, max_pixels=MAX_PIXELS)) is not None:
             raise UndecodableError(reason)
@@ -182,6 +183,19 @@ def _without_text(png: bytes) -> bytes:
             kept.write(view[at:end])
         at = end
     return kept.getvalue() if kept.tell() < len(png) else png
+
+
+def _check_tags(tiff: bytes) -> None:
+    """Raise UndecodableError for a tag of more values than a picture can need: Pillow makes an object of each."""
+    order, is_big = "<" if tiff[:1] == b"I" else ">", tiff[2] == 43  # BigTIFF
+    first, number, entry = ("8xQ", "Q", "HHQ8x") if is_big else ("4xI", "H", "HHI4x")
+    (at,) = struct.unpack_from(order + first, tiff)
+    (tags,) = struct.unpack_from(order + number, tiff, at)
+    at += struct.calcsize(order + number)
+    for place in range(min(tags, _MOST_TAGS)):
+        tag, kind, values = struct.unpack_from(order + entry, tiff, at + place * struct.calcsize(order + entry))
+        if values > _MOST_VALUES and kind not in _TYPES_OF_BYTES:
+            raise UndecodableError(f"TIFF: its tag {tag} claims {values:,} values, of {_MOST_VALUES:,} at most")
 
 
 def _silence_libtiff() -> None:

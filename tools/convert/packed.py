@@ -1,6 +1,7 @@
 """Open small archives that may or may not be gzipped, whatever their name says: people gunzip them, browsers too."""
 
 import gzip
+import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ _MOST_UNPACKED = 1 << 30
 
 def is_gzipped(path: Path) -> bool:
     """Say whether a file is gzipped."""
-    with open(open_regular(path), "rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         return file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
@@ -27,7 +28,7 @@ def is_gzipped(path: Path) -> bool:
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that may be gzipped. Raises InputError if it is damaged, also while it is read, and OSError."""
     try:
-        with open(open_regular(path), "rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if is_gzipped(path) else file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be unpacked ({error}); download it again") from None

@@ -26,11 +26,13 @@ CODECS = {
     "AVIF": ("avif", None),  # the libavif of Debian 12 is too old
 }
 """What Pillow decodes only where it was built against a library: its name for that, and Debian's package."""
-_TAKEN = "AVIF BMP DDS DIB GIF ICO JPEG JPEG2000 MPO PCD PCX PNG PPM PSD QOI SGI SUN TGA TIFF WEBP XBM XPM".split()
+_TAKEN = {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCD", "PCX", "PNG", "PPM", "PSD"}
+_TAKEN |= {"QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM"}
 Image.init()
 FORMATS = tuple(name for name in Image.ID if name in _TAKEN)
 """What Pillow may open, in its own order. Of its others, some start programs (EPS: Ghostscript), open any format inside
 of theirs (IPTC) or unpack without an end (FITS); none holds photographs."""
+_NEVER = ("EPS", "FITS", "ICNS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")  # of these, what first bytes tell for sure
 
 _BEGINNINGS = {
     "WebP": rb"RIFF....WEBP",
@@ -56,7 +58,7 @@ def slowness() -> str | None:
 
 def lacking(kind: str) -> str | None:
     """Return why this Pillow cannot decode a kind of picture, and the mend; None if it can."""
-    if kind in Image.OPEN and kind not in FORMATS:
+    if kind in _NEVER:
         return f"{kind}: is never read here; convert it to PNG or JPEG first"
     feature, package = CODECS.get(kind, (None, None))
     with warnings.catch_warnings():
@@ -71,12 +73,11 @@ def lacking(kind: str) -> str | None:
 
 def kind_of(head: bytes) -> str | None:
     """Return the kind of a picture that Pillow may have no decoder for, or must not read; None for all else."""
-    kinds = [kind for kind, beginning in _BEGINNINGS.items() if re.match(beginning, head, re.DOTALL)]
-    never = (name for name in Image.ID if name not in FORMATS and _begins_as(name, head))
-    return next(iter(kinds), None) or next(never, None)
+    kinds = (kind for kind, beginning in _BEGINNINGS.items() if re.match(beginning, head, re.DOTALL))
+    return next(kinds, None) or next((kind for kind in _NEVER if _begins_as(kind, head)), None)
 
 
-def _begins_as(name: str, head: bytes) -> bool:
+def _begins_as(kind: str, head: bytes) -> bool:
     """Ask the plugin of a format whether it would try a file with these first bytes, without having it read any."""
-    accept = Image.OPEN[name][1]
+    _, accept = Image.OPEN.get(kind, (None, None))
     return len(head) >= _PREFIX_BYTES and accept is not None and bool(accept(head[:_PREFIX_BYTES]))

@@ -19,9 +19,8 @@ from alexnet.tools.convert.colours import to_rgb
 from alexnet.tools.convert.jpeg_size import jpeg_size
 from alexnet.tools.convert.listing import Encoding
 from alexnet.tools.convert.opening import MAX_BYTES as MAX_BYTES
-from alexnet.tools.convert.opening import MAX_PIXELS
+from alexnet.tools.convert.opening import MAX_PIXELS, opened, refuse_costly
 from alexnet.tools.convert.opening import UndecodableError as UndecodableError
-from alexnet.tools.convert.opening import opened, refuse_costly
 from alexnet.tools.convert.pixels import pixels_of
 from alexnet.tools.convert.raw import decode_raw
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import drop_index, index_cache, index_time, is_complete, locked, refuse_early
+from alexnet.tools.convert.claim import drop_index, held, index_cache, index_time, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.kept import changed_rejects, in_words, rejected_so_far
 from alexnet.tools.convert.known import archives_in, md5_notes
@@ -63,8 +64,8 @@ class ShardOptions:
             class_order="sorted" if self.classes is None else "as listed",
         )
 
-    def build_options(self) -> BuildOptions:
-        """Return what does not."""
+    def build_options(self, since_ns: int) -> BuildOptions:
+        """Return what does not, for a source that began to be listed then."""
         return BuildOptions(
             workers=self.workers or usable_cores(),
             on_error="fail" if self.on_error == "fail" else "reject",
@@ -72,6 +73,7 @@ class ShardOptions:
             engine="ray" if self.engine == "ray" else "local",
             ray_address=self.address,
             overwrite=self.overwrite,
+            since_ns=since_ns,
         )
 
 
@@ -85,8 +87,8 @@ def run_shard(source: Path, options: ShardOptions) -> None:
         settings = options.settings(layout.size_px)
         root = options.out or _beside(source, settings.size_px)
         check_out(layout, root)
-        with locked(root):
-            outcome = _convert(layout, root, settings, options)
+        with held(root) as check:
+            outcome = _convert(layout, root, settings, options, check)
         if options.as_json:
             say(**outcome.as_event())
         else:
@@ -102,33 +104,43 @@ def _beside(source: Path, size_px: int) -> Path:
     return named.with_name(f"{named.name}-{size_px}")
 
 
-def _convert(layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
-    """List the source and make the data set; list it anew where the index that an earlier call kept proves outdated."""
+def _convert(
+    layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
+) -> Outcome:
+    """Make the data set; list the source anew where the index that an earlier call kept proves outdated."""
     refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
     kept = None if options.overwrite else index_time(root)
-    found = _open(layout, root, options)
     try:
-        return _make(found, root, settings, options)
+        return _make(layout, root, settings, options, check)
     except SourceChangedError:
         outdated = kept is not None and kept == index_time(root)
         drop_index(root)
         if not outdated:
             raise
-    return _make(_open(layout, root, options), root, settings, options)
+    except InputError:
+        if not is_begun(root):  # no more is there than the list of the source, if that
+            drop_index(root)
+        raise
+    return _make(layout, root, settings, options, check)
 
 
-def _make(found: Source, root: Path, settings: ConvertSettings, options: ShardOptions) -> Outcome:
-    """Make the data set, or find that it is there, and show how far it is meanwhile."""
+def _make(
+    layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
+) -> Outcome:
+    """List the source and make the data set, or find that it is there, and show how far it is meanwhile."""
+    since_ns = time.time_ns()
+    found = _open(layout, root, options)
     already = is_complete(root) and not options.overwrite
     started, last = time.perf_counter(), Progress(0, 0, 0, 0)
 
     def on_progress(done: Progress) -> None:
         nonlocal last
+        check()
         last = done
         view.update(of_images(done))
 
     with progress(as_json=options.as_json) as view:
-        manifest = build(found, root, settings, options.build_options(), on_progress)
+        manifest = build(found, root, settings, options.build_options(since_ns), on_progress)
     seconds = time.perf_counter() - started
     return Outcome(root=root, manifest=manifest, seconds=seconds, progress=last, already=already)
 

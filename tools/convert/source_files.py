@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import UnsupportedOperation
 from pathlib import Path
@@ -15,11 +16,23 @@ from alexnet.tools.convert.resize import MAX_BYTES, UndecodableError
 
 _OF_ONE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
 """Rights, a bad sector, a damaged file system: may concern one file only. Time-outs and the like concern the disk."""
+_WRITTEN = "was written to meanwhile"
 _FEW = 5  # as many rejects as are allowed anyway
 
 
 class SourceChangedError(InputError):
     """Say which file of the source is not what it was when the source was listed."""
+
+
+def check_archives(root: Path, archives: Iterable[str], since_ns: int) -> None:
+    """Raise SourceChangedError if an archive was written to since then, or is gone."""
+    for path in (root / name for name in archives):
+        if not path.is_file() or _is_since(since_ns, path.stat().st_mtime_ns):
+            raise changed(path, _WRITTEN)
+
+
+def _is_since(since_ns: int, time_ns: int) -> bool:
+    return since_ns < time_ns <= time.time_ns()  # a time to come tells nothing
 
 
 class SourceFiles:
@@ -28,8 +41,9 @@ class SourceFiles:
     A shard of ImageNet-21k comes from some thousand class tars, and most systems grant a process 1,024 open files.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, since_ns: int | None = None) -> None:
+        """`since_ns`: a file that was written to since then is refused, whatever is in it; None takes any."""
+        self._root, self._since_ns = root, since_ns
         self._name: str | None = None
         self._file: BinaryIO | None = None
         self._denied: list[OSError] = []
@@ -45,7 +59,8 @@ class SourceFiles:
         """Return an image's bytes.
 
         Raises UndecodableError if there are too many or this file alone cannot be read, SourceChangedError if there are
-        more or fewer than were listed, and OSError if the disk, or all of the source, is gone.
+        more or fewer than were listed or the file was written to, and OSError if the disk, or all of the source, is
+        gone.
         """
         if member.length > MAX_BYTES:
             raise UndecodableError(f"has more than {MAX_BYTES:,} bytes, and is not read; store it smaller, or as JPEG")
@@ -58,15 +73,22 @@ class SourceFiles:
         if len(data) != member.length:
             has = "more than" if len(data) > member.length else f"{len(data):,} of"
             raise changed(self._root / member.file, f"{member.name} has {has} its {member.length:,} bytes")
+        self._refuse_if_written(member, lambda state: state.st_mtime_ns)
         return data
 
-    def check_unchanged(self, member: Member, since_ns: int) -> None:
-        """Raise SourceChangedError if the file that an image was read from was written to since then."""
-        if self._file is None or self._name != member.file:
+    def check_bad(self, member: Member) -> None:
+        """Raise SourceChangedError if the file of an image that cannot be used may be another than the one listed.
+
+        A copy that keeps its time, as `rsync -a` makes, shows only in the time of the inode, which `chmod` sets, too.
+        """
+        self._refuse_if_written(member, lambda state: max(state.st_mtime_ns, state.st_ctime_ns))
+
+    def _refuse_if_written(self, member: Member, time_of: Callable[[os.stat_result], int]) -> None:
+        if self._since_ns is None or self._file is None or self._name != member.file:
             return
         with suppress(UnsupportedOperation):  # a picture that is drawn, not read
-            if since_ns < os.fstat(self._file.fileno()).st_mtime_ns <= time.time_ns():
-                raise changed(self._root / member.file, "was written to meanwhile")
+            if _is_since(self._since_ns, time_of(os.fstat(self._file.fileno()))):
+                raise changed(self._root / member.file, _WRITTEN)
 
     def check_readable(self, images: int) -> None:
         """Raise OSError if not one image of a shard could be read: that is the disk's fault, not theirs."""
@@ -97,7 +119,7 @@ class SourceFiles:
 
 def open_file(path: Path) -> BinaryIO:
     """Open a file of the source, which may have become something else since it was listed. Raises OSError."""
-    return open(open_regular(path), "rb")
+    return os.fdopen(open_regular(path), "rb")
 
 
 def changed(path: Path, what: str) -> SourceChangedError:

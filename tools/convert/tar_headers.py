@@ -1,7 +1,7 @@
 """Read the headers of a tar that anybody may have made: bounded, whatever they claim.
 
-Python's tarfile reads a long name or a pax header whole before it looks at it, calls itself for each header of a header,
-and collects the map of a sparse file, which nobody wants here. Sizes are checked before anything is read by them.
+Python's tarfile reads a long name or a pax header whole before it looks at it, calls itself for each header of a
+header, and collects the map of a sparse file, which nobody wants here. Here sizes are checked before they are believed.
 """
 
 import tarfile
@@ -23,6 +23,8 @@ _MOST_BYTES = 1 << 62
 
 class _Header(tarfile.TarInfo):
     """Read one header, and those that extend it. Raises ReadError for what cannot be right."""
+
+    sparse: Any
 
     def _proc_member(self, tar: "_Tar") -> tarfile.TarInfo:  # tarfile's own place for this
         if self.type in _EXTENSIONS:
@@ -49,7 +51,7 @@ class _Header(tarfile.TarInfo):
             more = len(block) == _BLOCK and block[_EXTENDED_AT]
         self.offset_data = file.tell()
         tar.offset = self.offset_data + -(-self.size // _BLOCK) * _BLOCK
-        self.size, self.sparse = size, []  # type: ignore[attr-defined]
+        self.size, self.sparse = size, []
         return self
 
     def _proc_gnusparse_00(self, found: Any, *_: object) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import ShardRecord
-from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
+from alexnet.shards.writer import Sample, partial_of, publish_shard, shard_file, write_shard
 from alexnet.tools.convert.listing import Encoding, Member
 from alexnet.tools.convert.pillow import CODECS, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
@@ -39,7 +39,7 @@ class ShardJob:
     """Hold all that a worker needs to convert one shard, wherever it runs.
 
     `poisoned`: reasons by position in the shard of images that kill the decoder; they are rejected undecoded.
-    `began_ns`: when the conversion began, as `time.time_ns` tells it.
+    `since_ns`: when the source began to be listed, as `time.time_ns` tells it.
     """
 
     root: Path
@@ -50,7 +50,7 @@ class ShardJob:
     plan: ShardPlan
     members: list[Member]
     poisoned: dict[int, str] = field(default_factory=dict)
-    began_ns: int = field(default_factory=time.time_ns)
+    since_ns: int = field(default_factory=time.time_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def convert_shard(job: ShardJob, on_image: Callable[[int, Step], None]) -> Outco
     rejected: list[dict[str, Any]] = []
     samples: list[Sample] = []
     order = sorted(range(len(job.members)), key=lambda i: (job.members[i].file, job.members[i].offset))
-    with SourceFiles(job.source) as files:
+    with SourceFiles(job.source, job.since_ns) as files:
         for i in order:  # by offset, so that a disk reads forwards
             member, place = job.members[i], job.plan.first_place + i
             on_image(i, "begun")
@@ -98,7 +98,7 @@ def convert_shard(job: ShardJob, on_image: Callable[[int, Step], None]) -> Outco
                 data = files.read(member)
                 image = _convert(job, i, data)
             except UndecodableError as error:
-                files.check_unchanged(member, job.began_ns)
+                files.check_bad(member)
                 rejected.append(_rejection(job, place, member, data, str(error)))
                 on_image(i, "rejected")
             else:
@@ -210,7 +210,7 @@ def _save(job: ShardJob, outcome: Outcome) -> None:
     text = json.dumps({"record": asdict(outcome.record), "rejected": outcome.rejected, **made_of}).encode()
     arrays = outcome.sums.to_arrays() if outcome.sums and job.plan.split == "train" else {}
     notes = notes_file(job.root, job.plan)
-    partial = notes.with_suffix(".partial")
+    partial = partial_of(notes)
     with partial.open("wb") as file:
         np.savez(file, text=np.frombuffer(text, np.uint8), rows=outcome.rows, **arrays)  # type: ignore[arg-type]
         file.flush()

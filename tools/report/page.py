@@ -97,7 +97,7 @@ def _colour(survey: Survey) -> Element:
     picture = element("img", src=png_uri(survey.mean_image), alt="the mean image")
     figure = element("figure", picture, element("figcaption", f"mean image; its mean is {mean}"), class_="mean")
     below = element("div", figure, _table(heads, rows, "axes"), class_="colour")
-    if survey.manifest.settings.get("channels", 3) == 1:
+    if survey.manifest.stored.channels == 1:
         return _section("Colour", "The images are grey, so there is one axis: from black to white. " + _LIGHTING, below)
     return _section(
         "Colour",
@@ -179,10 +179,7 @@ def _rejects(survey: Survey) -> Element:
     if not rejects.total:
         return _section("Rejected", f"None: all {going_in:,} images of the source could be decoded.")
     reasons = [(reason, f"{count:,}") for reason, count in rejects.reasons]
-    first = [
-        (str(e.get("split", "")), str(e.get("source", "")), str(e.get("member", "")), str(e["reason"]))
-        for e in rejects.first
-    ]
+    first = [(reject.split, reject.source, reject.member, reject.reason) for reject in rejects.first]
     shown = f"; the first {len(first)} are listed" if len(first) < rejects.total else ""
     return _section(
         "Rejected",

@@ -4,21 +4,21 @@ A set of 14 million images costs as much as one of ten thousand, but for reading
 is fixed by the data set, so that the page is the same every time.
 """
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.augment import AugmentSettings, Draws, draw
+from alexnet.shards.arrays import read_mean_image
 from alexnet.shards.errors import InputError
 from alexnet.shards.index import read_index
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, Split
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.rejects import Reject, read_rejects
 from alexnet.shards.shuffle import shuffle_score
 from alexnet.tools.stored_jpeg import rgb_and_quality
 
@@ -51,7 +51,7 @@ class Rejects:
 
     total: int
     reasons: tuple[tuple[str, int], ...]
-    first: tuple[dict[str, Any], ...]
+    first: tuple[Reject, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,21 +152,18 @@ def _look_at(reader: SplitReader) -> tuple[tuple[int, ...], Pixels]:
 
 
 def _mean_image(path: Path, size_px: int) -> Pixels:
-    try:
-        image = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); bring it back from a copy") from None
-    if image.ndim != 3 or image.shape[:2] != (size_px, size_px):
-        raise InputError(f"{path}: is no image of {size_px} px; bring it back from a copy")
-    rounded = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(rounded, (size_px, size_px, 3)))
+    return np.rint(read_mean_image(path, size_px, mend="bring it back from a copy")).astype(np.uint8)
 
 
 def _rejects(path: Path) -> Rejects:
     """Read the rejects; a reason that differs from another in numbers alone is the same reason."""
+    reasons: Counter[str] = Counter()
+    first: list[Reject] = []
     try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        reasons = Counter(re.sub(r"[0-9]+", "…", str(entry["reason"])) for entry in entries)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error!r}); bring it back from a copy") from None
-    return Rejects(total=len(entries), reasons=tuple(reasons.most_common()), first=tuple(entries[:_REJECTS_SHOWN]))
+        for reject in read_rejects(path):
+            reasons[re.sub(r"[0-9]+", "…", reject.reason)] += 1
+            first += [reject] if len(first) < _REJECTS_SHOWN else []
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read ({reason}); bring it back from a copy") from None
+    return Rejects(total=reasons.total(), reasons=tuple(reasons.most_common()), first=tuple(first))

@@ -6,7 +6,6 @@ machines that do not have the data.
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards import arrays
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import ClassRecord, Manifest
+from alexnet.shards.files import read_bytes, read_json, replace
+from alexnet.shards.manifest import MEAN_IMAGE_NAME, Classes, ClassRecord, Manifest, Quality, Sha256, SizePx
 
 DATA_NAME = "data.json"
-MEAN_IMAGE_NAME = "mean_image.npy"
+_HEADER_BYTES = 4096  # at most; NumPy writes 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +31,10 @@ class DataRecord:
     encoded at. `classes`: a label is a place in it. `colour`: what is subtracted, and divided by, follows from it.
     """
 
-    manifest: str
-    size_px: int
-    quality: int
-    classes: tuple[ClassRecord, ...]
+    manifest: Sha256
+    size_px: SizePx
+    quality: Quality
+    classes: Classes
     colour: ColourStatistics
 
     @classmethod
@@ -42,20 +43,9 @@ class DataRecord:
         return cls(
             manifest=manifest.digest(),
             size_px=manifest.size_px,
-            quality=int(manifest.settings["quality"]),
+            quality=manifest.stored.quality,
             classes=manifest.classes,
             colour=manifest.colour,
-        )
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "DataRecord":
-        """Rebuild a record from `as_json`. Raises KeyError, TypeError or ValueError if it is none."""
-        return cls(
-            manifest=str(fields["manifest"]),
-            size_px=int(fields["size_px"]),
-            quality=int(fields["quality"]),
-            classes=tuple(ClassRecord(wnid=str(c["wnid"]), words=str(c["words"])) for c in fields["classes"]),
-            colour=ColourStatistics.from_json(fields["colour"]),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -83,34 +73,31 @@ def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: b
     fields = {**DataRecord.of(manifest).as_json(), "path": str(data.absolute())}
     try:
         if mean_image:
-            _replace(run / MEAN_IMAGE_NAME, (data / MEAN_IMAGE_NAME).read_bytes())
+            most = 12 * manifest.size_px**2 + _HEADER_BYTES
+            replace(run / MEAN_IMAGE_NAME, read_bytes(data / MEAN_IMAGE_NAME, most))
         text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-        _replace(run / DATA_NAME, text.encode("utf-8", "backslashreplace"))  # of a path that is no UTF-8: JSON's escape
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}; the run folder needs it for what comes after") from None
+        replace(run / DATA_NAME, text.encode("utf-8", "backslashreplace"))  # of a path that is no UTF-8: JSON's escape
+    except (OSError, ValueError) as error:
+        named, reason = (error.filename, error.strerror) if isinstance(error, OSError) else (MEAN_IMAGE_NAME, error)
+        raise InputError(f"{named}: {reason}; the run folder needs it for what comes after") from None
+
+
+@dataclass(frozen=True)
+class _Where:
+    path: str
 
 
 def read_data_record(run: Path) -> tuple[DataRecord, Path]:
     """Read a run's record and where its data were. Raises InputError if it cannot be read."""
-    file = run / DATA_NAME
+    file, mend = run / DATA_NAME, "continuing the run writes it again"
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-        return DataRecord.from_json(fields), Path(fields["path"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: cannot be read ({error!r}); continuing the run writes it again") from None
+        record = read_json(file, DataRecord, mend=mend, odd_names=True)
+        return record, Path(read_json(file, _Where, mend=mend, odd_names=True).path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{file}: {error.strerror}; {mend}") from None
 
 
 def read_mean_image(run: Path) -> npt.NDArray[np.float32]:
-    """Read a run's mean image: float32 (size, size, 3), 0-255."""
-    file = run / MEAN_IMAGE_NAME
-    try:
-        image: npt.NDArray[np.float32] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); copy the data set's there") from None
-    return image
-
-
-def _replace(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
+    """Read a run's mean image: float32 (size, size, 3), 0-255. Raises InputError if it cannot be read."""
+    size_px = read_data_record(run)[0].size_px
+    return arrays.read_mean_image(run / MEAN_IMAGE_NAME, size_px, mend="copy the data set's there")

@@ -1,17 +1,29 @@
 """The run folder: what a run leaves behind, and the rule for who may write there.
 
 settings.json   every setting, the data's digest, device and precision, versions
+data.json       what a user of the network must know of the data; mean_image.npy, where that is subtracted
 metrics.jsonl   one line a logging step, one an evaluation
 checkpoints/    the newest few, and LATEST, the name of the newest
-result.json     written last: a folder that has it is a finished run
+tensorboard/    event files, where asked for
+result.json     a folder that has it is a finished run
+report.html     written last
+
+Whatever a killed run leaves of these, the same call takes up. One run at a time: the caller holds the folder's lock.
 """
 
+import contextlib
 import json
-import shutil
-from pathlib import Path
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from alexnet.model.checkpoint import FILES, FOLDERS
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import of_type, read_json, replace
+from alexnet.shards.manifest import MEAN_IMAGE_NAME
+from alexnet.tools.run.data_record import DATA_NAME
 
 # Other versions may give other bits, and the user is free to; the others change no bit.
 _MAY_DIFFER = (
@@ -21,8 +33,29 @@ _MAY_DIFFER = (
     "stream.depth",
     "stream.read_ahead_batches",
 )
-_SETTINGS = "settings.json"
-_RESULT = "result.json"
+_SETTINGS, _METRICS, _RESULT = "settings.json", "metrics.jsonl", "result.json"
+_BEGINNING = f".{_SETTINGS}.partial"  # all that a run has left that was killed before it had settings
+_CHECKPOINTS, _TENSORBOARD = "checkpoints", "tensorboard"
+_OWN = (_SETTINGS, _METRICS, _RESULT, DATA_NAME, MEAN_IMAGE_NAME, "report.html")
+_FILES = (
+    *_OWN,
+    *(f".{name}.partial" for name in _OWN),
+    *(f"{_CHECKPOINTS}/{pattern}" for pattern in FILES),
+    f"{_TENSORBOARD}/events.out.tfevents.*",
+)
+_FOLDERS = (_CHECKPOINTS, *(f"{_CHECKPOINTS}/{pattern}" for pattern in FOLDERS), _TENSORBOARD)
+
+_SHOWN = 3  # of the names in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """Type what settings.json of every run has, and that of no editor."""
+
+    net: dict[str, Any]
+    train: dict[str, Any]
+    data: dict[str, Any]
+    versions: dict[str, Any]
 
 
 class RunFolder:
@@ -30,16 +63,27 @@ class RunFolder:
 
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
         self.path, self.identity = path, identity
-        self.checkpoints = path / "checkpoints"
-        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / _CHECKPOINTS
+        self.metrics = path / _METRICS
+        self.continues = True
         if overwrite and resume:
             raise InputError("--overwrite and --resume: one deletes the run that the other continues; give one of them")
         try:
             if overwrite:
                 self._clear()
-            self.continues = self._take(resume=resume)
+            self.continues = self._holds_this_run(resume=resume)
+            path.mkdir(parents=True, exist_ok=True)
+            _write_json(path / _SETTINGS, identity)  # first: from here on the folder is a run's
+            self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
+            self.give_up()
             raise InputError(f"--out {path}: {error.strerror}; give a folder that can be written") from None
+
+    def give_up(self) -> None:
+        """Leave nothing of a run that could not begin."""
+        if not self.continues:
+            with contextlib.suppress(OSError):
+                self._delete()
 
     def cut_metrics(self, step: int, epoch: int) -> None:
         """Drop the lines of steps after a checkpoint, and of validations from its epoch on: they will be done again."""
@@ -48,38 +92,68 @@ class RunFolder:
         text = self.metrics.read_text(errors="replace")
         kept = "".join(line + "\n" for line in text.splitlines() if _is_done(line, step, epoch))
         if kept != text:
-            _replace(self.metrics, kept)
+            replace(self.metrics, kept.encode())
 
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as finished."""
         _write_json(self.path / _RESULT, result)
 
-    def _take(self, *, resume: bool) -> bool:
-        """Make the folder this run's, or refuse to; say whether it holds a part of this run."""
-        if continues := (self.path / _SETTINGS).exists():
-            self._refuse_unless_equal(self.identity)
+    def _holds_this_run(self, *, resume: bool) -> bool:
+        """Say whether the folder holds a part of this run. Raises InputError if it holds anything else."""
+        found = self._settings()
+        if found is not None:
+            self._refuse_unless_equal(found)
         elif resume:
             raise InputError(f"--resume: {self.path} holds no run; leave --resume out to start one")
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self._in_use():
             raise InputError(f"{self.path}: exists and is no run folder; give another --out")
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        _write_json(self.path / _SETTINGS, self.identity)
-        return continues
+        return found is not None
+
+    def _settings(self) -> dict[str, Any] | None:
+        """Read the settings of the run that is there, None if none is. Raises InputError if they cannot be read."""
+        mend = "give another --out, or delete what is there yourself"
+        try:
+            found = read_json(self.path / _SETTINGS, dict[str, Any], mend=mend)
+            of_type(found, _Settings)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{self.path / _SETTINGS}: is of no run ({error}); {mend}") from None
+        return found
+
+    def _in_use(self) -> bool:
+        return self.path.exists() and (not self.path.is_dir() or any(p.name != _BEGINNING for p in self.path.iterdir()))
 
     def _clear(self) -> None:
-        if self.path.exists() and any(self.path.iterdir()) and not (self.path / _SETTINGS).exists():
+        """Delete a run, and nothing else. Raises InputError if there is anything else."""
+        if self._settings() is None and self._in_use():
             raise InputError(f"--overwrite: {self.path} is no run folder, so nothing was deleted; give another --out")
-        shutil.rmtree(self.path, ignore_errors=True)
+        foreign = sorted(
+            str(path.relative_to(self.path)) for path in _below(self.path) if not _is_ours(self.path, path)
+        )
+        if foreign:
+            more = f" and {len(foreign) - _SHOWN:,} more" if len(foreign) > _SHOWN else ""
+            named = ", ".join(foreign[:_SHOWN])
+            raise InputError(
+                f"--overwrite: {self.path} also holds {named}{more}, so nothing was deleted; move it away, and what "
+                "is a link, replace by what it leads to"
+            )
+        self._delete()
 
-    def _refuse_unless_equal(self, identity: dict[str, Any]) -> None:
+    def _delete(self) -> None:
+        """Delete what a run wrote; killed on the way, the next call finds the settings of a run, which go last."""
+        last = (self.path / _RESULT, self.path / _SETTINGS)
+        for path in sorted(_below(self.path), key=lambda path: path in last):
+            if _is_ours(self.path, path):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    def _refuse_unless_equal(self, settings: dict[str, Any]) -> None:
         mend = "give another --out, or --overwrite to start anew there"
         if (self.path / _RESULT).exists():
             raise InputError(f"{self.path}: holds a finished run; {mend}")
-        try:
-            found = _flat(json.loads((self.path / _SETTINGS).read_text()))
-        except ValueError:
-            raise InputError(f"{self.path / _SETTINGS}: cannot be read; {mend}") from None
-        wanted = _flat(identity)
+        found, wanted = _flat(settings), _flat(self.identity)
         different = [
             f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for"
             for key in sorted(found.keys() | wanted.keys())
@@ -105,12 +179,22 @@ def _is_done(line: str, step: int, epoch: int) -> bool:
         return False  # a line torn by a crash
 
 
+def _below(root: Path) -> list[Path]:
+    """Return all that is in a folder, and in those below, which come after what is in them; links are not followed."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    walked = os.walk(root, topdown=False, onerror=fail) if root.exists() else ()
+    return [Path(folder, name) for folder, folders, files in walked for name in sorted((*files, *folders))]
+
+
+def _is_ours(root: Path, path: Path) -> bool:
+    """Say whether a run writes a file, or makes a folder, of this name; neither is a link."""
+    mode, below = path.lstat().st_mode, PurePosixPath("/", path.relative_to(root))
+    patterns = _FILES if stat.S_ISREG(mode) else _FOLDERS if stat.S_ISDIR(mode) else ()
+    return any(below.match(f"/{pattern}") for pattern in patterns)
+
+
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    _replace(path, json.dumps(value, indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file; what was there stays until the new one is whole."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    replace(path, json.dumps(value, indent=1).encode() + b"\n")

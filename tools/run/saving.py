@@ -4,6 +4,7 @@ It joins the run folder, which only the first process has, with the ranks, which
 """
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,17 +12,27 @@ from typing import Any
 import torch
 
 from alexnet.model.batches import BatchSource
-from alexnet.model.checkpoint import Checkpoint, candidates, load_checkpoint, read_progress, shapes
+from alexnet.model.checkpoint import PROGRESS, Checkpoint, candidates, damaged, load_checkpoint, read_progress, shapes
 from alexnet.model.checkpoint_writer import CheckpointWriter
 from alexnet.model.divergence import DivergedError
 from alexnet.model.ranks import Ranks
 from alexnet.model.stopping import StopRequestedError
-from alexnet.model.trainer import Trainer
+from alexnet.model.trainer import Progress, Trainer
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import of_type
 from alexnet.tools.command import tell
 from alexnet.tools.run.run_folder import RunFolder
 
 _RUN = "run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfRun:
+    """Type what a run adds to a checkpoint."""
+
+    run: dict[str, Any]
+
+
 _NET, _MOMENTUM = "net.", "momentum."
 
 
@@ -43,8 +54,11 @@ class Saving:
         """Go on from the newest checkpoint that is whole and this run's, as the first process sees it, if any."""
         newest = self._ranks.of_first(self._newest(trainer) if self._folder else None)
         if newest:
-            trainer.restore(self._share_of(newest, trainer), source)
+            path, progress = newest
+            trainer.restore(self._share_of(path, progress, trainer), source)
         if self._folder:
+            if newest:
+                self._writer.drop_before(newest[0])
             self._folder.cut_metrics(trainer.step, trainer.epoch)
             continued = f", continued from step {trainer.step:,}" if newest else ""
             tell(f"run folder: {self._folder.path}{continued}")
@@ -63,21 +77,25 @@ class Saving:
         if error is None or isinstance(error, StopRequestedError | DivergedError):
             self._writer.wait()
 
-    def _newest(self, trainer: Trainer) -> Path | None:
-        """Return the checkpoint to go on from, and say of newer ones why not from them."""
+    def _newest(self, trainer: Trainer) -> tuple[Path, dict[str, Any]] | None:
+        """Return the checkpoint to go on from, and what is in it but tensors; say of newer ones why not from them."""
         assert self._folder is not None
         wanted = {name: like.shape for name, like in self._ranks.as_stored(_parameters(trainer)).items()}
         for path in candidates(self._folder.checkpoints):
             try:
-                self._check(path, wanted)
-                return path
+                return path, self._checked(path, wanted)
             except InputError as error:
                 tell(f"checkpoint passed over: {error}", err=True)
         return None
 
-    def _check(self, path: Path, wanted: dict[str, torch.Size]) -> None:
-        """Raise InputError if a checkpoint is damaged, or another run's."""
-        run = read_progress(path).get(_RUN, {})
+    def _checked(self, path: Path, wanted: dict[str, torch.Size]) -> dict[str, Any]:
+        """Read what is no tensor. Raises InputError if a checkpoint is damaged, or another run's."""
+        progress = read_progress(path)
+        try:
+            run = of_type(progress, _OfRun).run
+            of_type(progress, Progress)
+        except ValueError as error:
+            raise damaged(path, f"{PROGRESS}: {error}") from None
         for key, value in self._run.items():
             if run.get(key) != value:
                 raise InputError(f"{path}: is of another run ({key} {run.get(key)!r} there, {value!r} here)")
@@ -86,14 +104,15 @@ class Saving:
             if found.get(name) != shape:
                 there = tuple(found[name]) if name in found else "nothing"
                 raise InputError(f"{path}: is of another network ({name}: {there} there, {tuple(shape)} here)")
+        return progress
 
-    def _share_of(self, path: Path, trainer: Trainer) -> Checkpoint:
-        """Read what this process holds of a checkpoint; of tensors, no more than that."""
+    def _share_of(self, path: Path, progress: dict[str, Any], trainer: Trainer) -> Checkpoint:
+        """Read what this process holds of a checkpoint that the first one checked; of tensors, no more than that."""
         held = _parameters(trainer)
         momentum = {_MOMENTUM + name.removeprefix(_NET): like for name, like in held.items()}
         there = shapes(path)
         mine = {name: torch.empty_like(like) for name, like in (held | momentum).items() if name in there}
-        return dataclasses.replace(load_checkpoint(path, self._ranks.as_stored(mine)), tensors=mine)
+        return dataclasses.replace(load_checkpoint(path, self._ranks.as_stored(mine), progress), tensors=mine)
 
 
 def _parameters(trainer: Trainer) -> dict[str, torch.Tensor]:

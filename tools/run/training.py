@@ -3,6 +3,10 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -10,13 +14,15 @@ from alexnet.model.determinism import make_deterministic
 from alexnet.model.evaluate import Evaluation, evaluate
 from alexnet.model.memory import memory_in_use
 from alexnet.model.metrics import Metrics
-from alexnet.model.placement import worker_of_environment
-from alexnet.model.ranks import started
+from alexnet.model.placement import Placement, worker_of_environment
+from alexnet.model.ranks import Ranks, started
 from alexnet.model.stopping import Stop
 from alexnet.model.trainer import Trainer
-from alexnet.shards.manifest import read_manifest
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.tools.command import tell
 from alexnet.tools.data import find_data
+from alexnet.tools.folder_lock import locked
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.assembly import build_trainer, place, start_from
 from alexnet.tools.run.data_record import keep_data_record
@@ -28,10 +34,13 @@ from alexnet.tools.run.report.write import report_after
 from alexnet.tools.run.resolved import folder_of, identity, resolve
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.saving import Saving
+from alexnet.tools.run.settings import RunSettings
 from alexnet.tools.run.sinks import OpenSink, close_all, open_sinks
 from alexnet.tools.run.stopping import StopSignal
 from alexnet.tools.run.streams import Streams
 from alexnet.tools.run.tensorboard import check_tensorboard
+
+T = TypeVar("T")
 
 
 def run_training(options: TrainOptions) -> None:
@@ -50,33 +59,63 @@ def run_training(options: TrainOptions) -> None:
     if placement.layout.ranks > 1 and worker is None:
         launch(functools.partial(run_training, options), placement.layout.ranks)
         return
+    _prepare_process(placement, settings)
+    local_ranks = worker.local_ranks if worker else 1
+    with ExitStack() as held:
+        with started(placement, local_ranks) as ranks:
+            out = folder_of(options, data, settings)
+            _in_first(ranks, lambda: held.enter_context(locked(out, "alexnet-train")))
+            streams = Streams(data, settings, placement, ranks, local_ranks)
+            start: dict[str, dict[str, str]] = {}
+            prepare = functools.partial(start_from, options.init, settings, start) if options.init else None
+            trainer = build_trainer(settings, placement, len(streams.train), ranks, prepare)
+            description = {**identity(settings, manifest, placement), **start}
+            folder = _in_first(ranks, lambda: _claimed(out, description, options, data, manifest))
+            if folder:
+                tell(f"data: {data} ({why}); {streams.describe(manifest)}")
+                click.echo("\n".join(describe_run(settings, streams, placement)))
+                if start:
+                    tell(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
+            saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints)
+            with ending_in_words(trainer, settings):
+                saving.continue_from_newest(trainer, streams.train)
+                sinks = open_sinks(folder, settings, trainer, tensorboard=options.tensorboard)
+                _train(folder, trainer, streams, saving, sinks)
+        if folder:
+            report_after(folder.path)
+
+
+def _prepare_process(placement: Placement, settings: RunSettings) -> None:
     if placement.device.type == "cpu":
         keep_freed_memory()
     if settings.train.deterministic:
         make_deterministic()
-    local_ranks = worker.local_ranks if worker else 1
-    with started(placement, local_ranks) as ranks:
-        streams = Streams(data, settings, placement, ranks, local_ranks)
-        start: dict[str, dict[str, str]] = {}
-        prepare = functools.partial(start_from, options.init, settings, start) if options.init else None
-        trainer = build_trainer(settings, placement, len(streams.train), ranks, prepare)
-        folder = None
-        if ranks.layout.rank == 0:
-            description = {**identity(settings, manifest, placement), **start}
-            out = folder_of(options, data, settings)
-            folder = RunFolder(out, description, overwrite=options.overwrite, resume=options.resume)
-            keep_data_record(folder.path, data, manifest, mean_image=settings.augment.mean == "image")
-            tell(f"data: {data} ({why}); {streams.describe(manifest)}")
-            click.echo("\n".join(describe_run(settings, streams, placement)))
-            if start:
-                tell(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
-        saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints)
-        with ending_in_words(trainer, settings):
-            saving.continue_from_newest(trainer, streams.train)
-            sinks = open_sinks(folder, settings, trainer, tensorboard=options.tensorboard)
-            _train(folder, trainer, streams, saving, sinks)
-    if folder:
-        report_after(folder.path)
+
+
+def _in_first(ranks: Ranks, make: Callable[[], T]) -> T | None:
+    """Return what the first process makes, there, and None in the others; what is refused there is refused in all."""
+    made, refused = None, None
+    if ranks.layout.rank == 0:
+        try:
+            made = make()
+        except InputError as error:
+            refused = error
+    if refused := ranks.of_first(refused):
+        raise refused
+    return made
+
+
+def _claimed(
+    out: Path, description: dict[str, Any], options: TrainOptions, data: Path, manifest: Manifest
+) -> RunFolder:
+    """Make a folder this run's, with what a user of the network must know of its data."""
+    folder = RunFolder(out, description, overwrite=options.overwrite, resume=options.resume)
+    try:
+        keep_data_record(folder.path, data, manifest, mean_image=description["augment"]["mean"] == "image")
+    except InputError:
+        folder.give_up()
+        raise
+    return folder
 
 
 def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[OpenSink]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.tools.command import StoppedError
+from alexnet.tools.convert.devkit import MOST_BYTES
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
 from alexnet.tools.convert.packed import files_in
 from alexnet.tools.room import needed_and_free
@@ -28,6 +29,7 @@ RECORD_NAME = "synth.json"
 """What the folder holds; written last, so that a folder that has it is complete."""
 
 _WORK = ".work"
+_WORK_SUFFIXES = (".json", ".part", ".partial", ".gz")  # notes, parts, what was cut short, SciPy's devkit
 _IMAGE_BYTES = 125_000  # on the disk: 110 kB, header and padding, and some to spare
 _ARCHIVES: dict[Split, str] = {"train": TRAIN_TAR, "val": VAL_TAR}
 _OWN = (RECORD_NAME, TRAIN_TAR, VAL_TAR, DEVKIT_TAR)  # the record goes first: from then on the set is not complete
@@ -99,8 +101,10 @@ def _claim(root: Path, record: Record, *, overwrite: bool) -> bool:
     own = [root / name for name in _OWN if (root / name).exists()]
     settings = record["settings"]
     _check_room(root, settings["images"] + settings["val_images"], sum(path.stat().st_size for path in own))
-    shutil.rmtree(root / _WORK, ignore_errors=True)
-    (root / _WORK).mkdir()
+    (root / _WORK).mkdir(exist_ok=True)
+    for path in (root / _WORK).iterdir():
+        if path != begun:  # which says until the next one takes its place that the folder is ours
+            path.unlink()
     put_whole(json.dumps(record).encode(), begun, root / _WORK)
     for path in own:
         path.unlink()
@@ -109,7 +113,9 @@ def _claim(root: Path, record: Record, *, overwrite: bool) -> bool:
 
 def _refuse_foreign(root: Path, *, ours: bool, overwrite: bool) -> None:
     """Refuse a folder that holds anything that was not drawn; with `overwrite` also one that holds such things too."""
-    present = sorted(path.name for path in root.iterdir() if path.name != _WORK)
+    work = (root / _WORK).iterdir() if (root / _WORK).is_dir() else ()
+    strange = [f"{_WORK}/{path.name}" for path in work if path.suffix not in _WORK_SUFFIXES]
+    present = [*sorted(path.name for path in root.iterdir() if path.name != _WORK), *strange]
     foreign = [name for name in present if name not in _OWN] if ours else present
     if foreign and (overwrite or not ours):
         kept = ", so nothing was deleted" if overwrite else ""
@@ -150,7 +156,7 @@ def _write_devkit(root: Path, settings: SynthSettings) -> None:
     work = root / _WORK
     write_devkit(work, words, val)
     folder = DEVKIT_TAR.removesuffix(".tar.gz") + "/data"
-    files = dict(files_in(work / DEVKIT_TAR, lambda _: True))
+    files = dict(files_in(work / DEVKIT_TAR, lambda _: True, MOST_BYTES))
     meta = next(name for name in files if name.endswith(".mat"))
     files[meta] = b"MATLAB 5.0 MAT-file".ljust(_MAT_TEXT_BYTES) + files[meta][_MAT_TEXT_BYTES:]
     devkit = gzip.compress(tar_of({f"{folder}/{name}": data for name, data in files.items()}), mtime=0)

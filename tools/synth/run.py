@@ -1,7 +1,7 @@
 """What `alexnet-prep synth` does once its command line is read: draw the set, and tell of it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.tools.command import tell
 from alexnet.tools.convert.build import BuildOptions, Progress, build, job_of
-from alexnet.tools.convert.claim import is_complete, locked, refuse_early
+from alexnet.tools.convert.claim import held, is_complete, refuse_early
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images
 from alexnet.tools.convert.summary import Outcome, source_event
@@ -70,14 +70,20 @@ def run_synth(root: Path, options: SynthOptions) -> None:
     """Draw a set as the command line says. Raises InputError and StoppedError; SystemExit when interrupted."""
     settings, shard_settings = options.settings(), options.shard_settings()
     how = ", without --overwrite if it had begun to draw" if options.overwrite else ""
-    with interruptible(f"interrupted; the same command continues{how}"), _naming_dir(), locked(root):
+    with interruptible(f"interrupted; the same command continues{how}"), _naming_dir(), held(root) as check:
         if options.layout == "official":
-            _draw_archives(root, settings, options)
+            _draw_archives(root, settings, options, check)
         else:
-            _draw_shards(root, settings, shard_settings, options)
+            _draw_shards(root, settings, shard_settings, options, check)
 
 
-def _draw_shards(root: Path, settings: SynthSettings, shard_settings: ConvertSettings, options: SynthOptions) -> None:
+def _draw_shards(
+    root: Path,
+    settings: SynthSettings,
+    shard_settings: ConvertSettings,
+    options: SynthOptions,
+    check: Callable[[], None],
+) -> None:
     refuse_early(root, shard_settings.as_manifest(), overwrite=options.overwrite)
     source = drawn_source(settings)
     already = is_complete(root) and not options.overwrite
@@ -89,6 +95,7 @@ def _draw_shards(root: Path, settings: SynthSettings, shard_settings: ConvertSet
 
     def on_progress(done: Progress) -> None:
         nonlocal last
+        check()
         last = done
         view.update(of_images(done))
 
@@ -104,7 +111,7 @@ def _draw_shards(root: Path, settings: SynthSettings, shard_settings: ConvertSet
             tell(line)
 
 
-def _draw_archives(root: Path, settings: SynthSettings, options: SynthOptions) -> None:
+def _draw_archives(root: Path, settings: SynthSettings, options: SynthOptions, check: Callable[[], None]) -> None:
     source = drawn_source(settings)
     if options.as_json:
         say(**source_event(source))
@@ -113,6 +120,7 @@ def _draw_archives(root: Path, settings: SynthSettings, options: SynthOptions) -
 
     def on_progress(drawn: int, resumed: int) -> None:
         nonlocal here
+        check()
         here = drawn
         view.update(of_images(Progress(drawn, 0, resumed, total)))
 

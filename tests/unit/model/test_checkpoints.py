@@ -147,8 +147,7 @@ def test_a_folder_that_vanished_is_not_made_anew(tmp_path: Path) -> None:
 
 def test_storage_that_is_not_shared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process on another machine wrote its share, but not to where the first process looks."""
-    for name in ("save_file", "_to_disk"):
-        monkeypatch.setattr(checkpoint_writer, name, lambda *_, **__: None)
+    monkeypatch.setattr(checkpoint_writer, "_sha256", lambda _, file: file.unlink())
     with pytest.raises(CheckpointError, match=r"tensors\.safetensors is not there: .* storage that all machines share"):
         save_checkpoint(tmp_path, checkpoint(2), keep=1)
     assert names(tmp_path) == []
@@ -162,7 +161,7 @@ def test_what_a_killed_run_left_behind_is_not_seen_and_goes(tmp_path: Path) -> N
     assert [path.name for path in candidates(tmp_path)] == ["step-000000002"]
     save_checkpoint(tmp_path, checkpoint(4), keep=2)
     assert names(tmp_path) == ["LATEST", "step-000000002", "step-000000004"]
-    assert names(tmp_path / "step-000000004") == ["progress.json", "tensors.safetensors"]
+    assert names(tmp_path / "step-000000004") == ["SHA256SUMS", "progress.json", "tensors.safetensors"]
 
 
 def test_a_step_that_is_done_again_replaces_its_checkpoint(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def nonsense(path: Path) -> None:
     path.write_bytes(b"\xff" * path.stat().st_size)
 
 
-@pytest.mark.parametrize("name", ["tensors.safetensors", "progress.json"])
+@pytest.mark.parametrize("name", ["tensors.safetensors", "progress.json", "SHA256SUMS"])
 @pytest.mark.parametrize("harm", [cut, nonsense, Path.unlink])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, harm: Any) -> None:
     path = save_checkpoint(tmp_path, checkpoint(2), keep=1)

@@ -3,21 +3,24 @@
 import errno
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import locked
+from alexnet.tools.convert.claim import held
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.work import is_done
+from alexnet.tools.prep import main
 from tests.conftest import digests
 
 SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)
@@ -144,28 +147,35 @@ def test_overwrite_replaces_a_data_set_and_nothing_else(official: Path, data_set
     root = Path(shutil.copytree(data_set, tmp_path / "set"))
     other = ConvertSettings(size_px=32, shard_images=10, seed=7)
     assert build(open_source(official), root, other, BuildOptions(overwrite=True)).size_px == 32
-    (root / "notes.txt").write_text("mine")
-    before = digests(root)
-    with pytest.raises(InputError, match=r"also holds notes\.txt, so nothing was deleted"):
-        build(open_source(official), root, SETTINGS, BuildOptions(overwrite=True))
-    assert digests(root) == before
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(InputError, match="so nothing was deleted"):
-        build(open_source(official), tmp_path / "mine", SETTINGS, BuildOptions(overwrite=True))
-    assert (tmp_path / "mine" / "thesis.tex").exists()
+    for name in ("notes.txt", "train/notes.txt", ".work/notes.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("mine")
+        before = digests(root)
+        with pytest.raises(InputError, match=rf"also holds {re.escape(name)}, so nothing was deleted"):
+            build(open_source(official), root, SETTINGS, BuildOptions(overwrite=True))
+        assert digests(root) == before
+        (root / name).unlink()
+    for name in ("thesis.tex", ".work/thesis.tex"):
+        mine = tmp_path / "mine" / name
+        mine.parent.mkdir(parents=True)
+        mine.touch()
+        for overwrite in (True, False):
+            with pytest.raises(InputError, match="is no data set of alexnet-prep"):
+                build(open_source(official), tmp_path / "mine", SETTINGS, BuildOptions(overwrite=overwrite))
+        assert mine.exists()
+        shutil.rmtree(tmp_path / "mine")
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
-    with locked(tmp_path / "set"), pytest.raises(InputError, match="another alexnet-prep is writing there"):
-        locked(tmp_path / "set").__enter__()
-    with locked(tmp_path / "set"):
+    with held(tmp_path / "set"), pytest.raises(InputError, match="another alexnet-prep is writing there"):
+        held(tmp_path / "set").__enter__()
+    with held(tmp_path / "set"):
         assert list((tmp_path / "set").iterdir()) == [], "the lock leaves no file"
 
 
 def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path) -> None:
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".work" / "job.json"))
-    with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .* must be yours"), locked(tmp_path):
+    with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .* must be yours"), held(tmp_path):
         raise denied
 
 
@@ -176,6 +186,24 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(
     with pytest.raises(InputError, match=r"about [\d.]+ kB are needed and 10\.0 kB are free"):
         build(open_source(official), tmp_path / "set", SETTINGS)
     assert not list((tmp_path / "set").iterdir()), "a smaller size may be tried next, in the same folder"
+
+
+def test_a_command_that_finds_no_room_leaves_nothing_and_deletes_nothing(
+    official: Path, data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, before = Path(shutil.copytree(data_set, tmp_path / "made")), digests(data_set)
+    monkeypatch.setattr("alexnet.tools.convert.build.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    for root, options in ((tmp_path / "a" / "b", ()), (made, ("--overwrite", "--size", "512"))):
+        refused = CliRunner().invoke(main, ["shard", str(official), "--out", str(root), *options])
+        assert refused.exit_code == 2, refused.output
+        assert re.fullmatch(
+            r"Error: --out .*: about [\d.]+ MB are needed and .* are free; make room.*\n", refused.stderr
+        )
+    assert not (tmp_path / "a").exists()
+    assert digests(made) == before
+    classes = ["shard", str(official), "--out", str(tmp_path / "set"), "--classes", str(tmp_path / "nowhere")]
+    assert CliRunner().invoke(main, classes).exit_code == 2
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize("last_step", ["write_index", "write_checksums"])

@@ -1,14 +1,10 @@
 """Settings: a recipe, changed key by key, wrong ones refused before any work."""
 
-import errno
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings, load_recipe, with_overrides, with_setting
 
 
@@ -89,77 +85,3 @@ def test_a_value_of_another_type_is_refused(key: str, value: object, message: st
     with pytest.raises(InputError, match=message) as error:
         with_setting(RunSettings(), key, value)
     assert "\n" not in str(error.value)
-
-
-IDENTITY = {"optim": {"lr": 0.1}, "versions": {"torch": "1"}}
-
-
-def claim(path: Path, *, lr: float = 0.1, overwrite: bool = False, resume: bool = False) -> RunFolder:
-    return RunFolder(path, {**IDENTITY, "optim": {"lr": lr}}, overwrite=overwrite, resume=resume)
-
-
-def test_an_unfinished_run_is_continued_and_others_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    assert not claim(path).continues
-    assert claim(path).continues
-    assert claim(path, resume=True).continues
-    with pytest.raises(
-        InputError, match=r"other settings \(optim\.lr 0\.1 there, 0\.2 asked for\); .*--out, or --overwrite"
-    ):
-        claim(path, lr=0.2)
-    claim(path).finish({"steps": 1})
-    with pytest.raises(InputError, match="finished run; give another --out, or --overwrite"):
-        claim(path)
-    assert not claim(path, lr=0.2, overwrite=True).continues
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"--out .*file/run: Not a directory"):
-        claim(tmp_path / "file" / "run")
-
-
-def test_resume_needs_a_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run"):
-        claim(tmp_path / "run", resume=True)
-
-
-def test_overwrite_and_resume_together_delete_nothing(tmp_path: Path) -> None:
-    folder = claim(tmp_path / "run")
-    with pytest.raises(InputError, match="give one of them"):
-        claim(tmp_path / "run", overwrite=True, resume=True)
-    assert folder.checkpoints.exists()
-
-
-def test_overwrite_deletes_runs_only(tmp_path: Path) -> None:
-    (tmp_path / "photos.zip").touch()
-    with pytest.raises(InputError, match="is no run folder, so nothing was deleted"):
-        claim(tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="exists and is no run folder"):
-        claim(tmp_path)
-    assert (tmp_path / "photos.zip").exists()
-
-
-def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = claim(tmp_path / "run")
-    done = '{"step": 1, "epoch": 0}\n{"step": 1, "epoch": 0, "val_loss": 1}\n{"step": 2, "epoch": 1}\n'
-    folder.metrics.write_text(done + '{"step": 2, "epoch": 1, "val_loss": 1}\n{"step": 3, "epoch": 2}\n{"st')
-    before = folder.metrics.read_text()
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", no_room)
-        with pytest.raises(OSError, match="No space left"):
-            folder.cut_metrics(2, 1)
-    assert folder.metrics.read_text() == before, "a full disk takes none of them"
-    folder.cut_metrics(2, 1)
-    assert folder.metrics.read_text() == done
-
-
-def no_room(*_: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_a_folder_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--out .*: File name too long; give a folder that can be written"):
-        claim(tmp_path / ("a" * 300))

@@ -48,7 +48,7 @@ class _Array:
 
 
 class _Latin1:
-    """Stand for _codecs.encode, by which newer Pythons write bytes for older ones; `left`: characters, in one pickle."""
+    """Stand for _codecs.encode, by which newer Pythons write bytes for older ones; `left`: characters of a pickle."""
 
     left = 0
 
@@ -102,7 +102,7 @@ def load_plain(data: bytes) -> object:
 def _check_steps(data: bytes) -> None:
     """Raise UnpicklingError for a pickle whose program takes much more memory than it has bytes."""
     for number, (step, argument, _) in enumerate(pickletools.genops(data)):
-        if number > _MOST_STEPS or (step.name in _REMEMBER and argument > _MOST_STEPS):
+        if number > _MOST_STEPS or (step.name in _REMEMBER and int(argument or 0) > _MOST_STEPS):
             raise pickle.UnpicklingError(f"more than {_MOST_STEPS:,} steps")
 
 

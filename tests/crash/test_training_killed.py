@@ -1,0 +1,139 @@
+"""`alexnet-train` killed at each call that changes a file: the same command takes up what it left, to the same end."""
+
+import itertools
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from alexnet.tools.convert.build import build
+from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.train import main as train
+from tests.crash.harness import Crasher, How, build_library
+from tests.crash.server import Forks
+
+# Two epochs of two steps; the last step is saved twice, so that one checkpoint takes another's place.
+OPTIONS = ("--arch", "lenet-5", "--device", "cpu", "--steps", "4", "--checkpoint-every", "2", "--keep", "1")
+SETTINGS = ("--set", "train.batch_images=10", "--set", "augment.mean=image", "--set", "stream.threads=1")
+
+
+EVERY = {"before": 1, "full": 4}  # a full disk is met by few kinds of calls
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums are cut up by threads, and the processes that are killed have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training and 7 validation images of 3 classes, 28 px."""
+    root: Path = tmp_path_factory.mktemp("data") / "digits"
+    build(open_source(official), root, ConvertSettings(size_px=28, shard_images=30, seed=7))
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out: Path = tmp_path_factory.mktemp("whole") / "run"
+    assert again(digits, out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def crasher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crasher]:
+    root = tmp_path_factory.mktemp("crash")
+    library = build_library(root)
+    with Forks(library, "tests.crash.trainer:main") as forks:
+        yield Crasher(library, (root / "run",), forks=forks)
+
+
+def arguments(data: Path, out: Path, *more: str) -> list[str]:
+    return [str(data), *OPTIONS, *SETTINGS, "--out", str(out), *more]
+
+
+def again(data: Path, out: Path, *more: str) -> int:
+    result = CliRunner().invoke(train, arguments(data, out, *more), catch_exceptions=False)
+    if result.exit_code:
+        assert (
+            result.stderr
+            == f"Error: {out}: holds a finished run; give another --out, or --overwrite to start anew there\n"
+        )
+        assert (out / "result.json").exists()
+    return result.exit_code
+
+
+def outcome(out: Path) -> dict[str, Any]:
+    """Return all that a run leaves, but for times and speeds, the report, which shows them, and half a line."""
+    told = ("step", "epoch", "loss", "lr", "grad_norm", "val_loss", "val_top1", "val_top5", "val_images")
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((out / "result.json").read_text())
+    del result["images_per_s"]
+    special = ("metrics.jsonl", "result.json", "report.html", ".report.html.partial", ".LATEST.partial")
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in special]
+    return {
+        "metrics": [{key: line[key] for key in told if key in line} for line in lines],
+        "result": result,
+        **{str(path.relative_to(out)): path.read_bytes() for path in files},
+    }
+
+
+def struck_everywhere(
+    data: Path, whole: Path, crasher: Crasher, start: Path | None, how: How, *more: str
+) -> tuple[int, int]:
+    """Strike the command at its calls in turn, from a copy of `start`, and give it again.
+
+    Return how often it was struck, and how often it ended in an error of one line.
+    """
+    out, expected, told = crasher.below[0], outcome(whole), 0
+    for at in itertools.count(1, EVERY[how]):
+        shutil.rmtree(out, ignore_errors=True)
+        if start:
+            shutil.copytree(start, out)
+        strike = crasher.strike(arguments(data, out, *more), at, how)
+        if not strike.struck:
+            assert strike.run.returncode == 0, strike
+            return (at - 1) // EVERY[how], told
+        assert strike.run.returncode in (-signal.SIGKILL, 0, 1, 2), strike
+        assert "Traceback" not in strike.run.stderr, strike
+        told += strike.run.stderr.count("Error: ")
+        again(data, out, *more)
+        assert outcome(out) == expected, strike
+    raise AssertionError("it never ends")
+
+
+@pytest.fixture(scope="module")
+def half_done(digits: Path, crasher: Crasher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed when its first checkpoint was about to get its name."""
+    out = crasher.below[0]
+    calls = crasher.calls(arguments(digits, out))
+    shutil.rmtree(out)
+    at = next(number for number, call in enumerate(calls, 1) if call.endswith("checkpoints/step-000000002"))
+    assert crasher.strike(arguments(digits, out), at, "before").struck
+    return out.rename(tmp_path_factory.mktemp("half") / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["before", "full"])
+@pytest.mark.parametrize("start", ["nothing", "a finished run", "a killed run"])
+def test_struck_anywhere(digits: Path, whole: Path, half_done: Path, crasher: Crasher, start: str, how: How) -> None:
+    """A call is about to be made, or made of a write half, which is also what is left after the one before."""
+    more = ["--overwrite"] if start == "a finished run" else []
+    kept = {"nothing": None, "a finished run": whole, "a killed run": half_done}[start]
+    strikes, told = struck_everywhere(digits, whole, crasher, kept, how, *more)
+    print(f"\nfrom {start}, {how}: struck {strikes} times, {told} errors told")
+    assert strikes > 60 // EVERY[how]
+    assert (told > 0) == (how == "full")

@@ -1,0 +1,269 @@
+"""The run folder: whose it is, what `--overwrite` deletes, and what is left where a run was killed."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from alexnet.model.checkpoint import Checkpoint
+from alexnet.model.checkpoint_writer import save_checkpoint
+from alexnet.shards.errors import InputError
+from alexnet.tools.run.run_folder import RunFolder
+
+IDENTITY = {"net": {"arch": "a"}, "train": {"seed": 1}, "data": {"manifest": "m"}, "versions": {"torch": "1"}}
+
+
+def claim(path: Path, *, lr: float = 0.1, overwrite: bool = False, resume: bool = False) -> RunFolder:
+    return RunFolder(path, {**IDENTITY, "optim": {"lr": lr}}, overwrite=overwrite, resume=resume)
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def trained(path: Path, *, finished: bool = True) -> Path:
+    """Fill a folder with all that a run writes."""
+    folder = claim(path)
+    for step in (1, 2):
+        save_checkpoint(
+            folder.checkpoints, Checkpoint(step=step, tensors={"net.w": torch.ones(3)}, progress={}), keep=2
+        )
+    (folder.checkpoints / ".partial-000000003").mkdir()
+    (folder.checkpoints / ".partial-000000003" / "tensors-00001-of-00002.safetensors").write_bytes(b"half")
+    (path / "tensorboard").mkdir()
+    for name in ("metrics.jsonl", "data.json", "mean_image.npy", "report.html", ".report.html.partial"):
+        (path / name).write_text("")
+    (path / "tensorboard" / "events.out.tfevents.1.host.step-1").touch()
+    if finished:
+        folder.finish({"steps": 2})
+    return path
+
+
+def test_an_unfinished_run_is_continued_and_others_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert not claim(path).continues
+    assert claim(path).continues
+    assert claim(path, resume=True).continues
+    with pytest.raises(
+        InputError, match=r"other settings \(optim\.lr 0\.1 there, 0\.2 asked for\); .*--out, or --overwrite"
+    ):
+        claim(path, lr=0.2)
+    claim(path).finish({"steps": 1})
+    with pytest.raises(InputError, match="finished run; give another --out, or --overwrite"):
+        claim(path)
+    assert not claim(path, lr=0.2, overwrite=True).continues
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--out .*file/run: Not a directory"):
+        claim(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"File name too long"):
+        claim(tmp_path / ("a" * 300))
+
+
+def test_resume_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run"):
+        claim(tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_overwrite_and_resume_together_delete_nothing(tmp_path: Path) -> None:
+    folder = claim(tmp_path / "run")
+    with pytest.raises(InputError, match="give one of them"):
+        claim(tmp_path / "run", overwrite=True, resume=True)
+    assert folder.checkpoints.exists()
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_overwrite_deletes_a_run_whole_also_through_a_link(tmp_path: Path, finished: bool) -> None:
+    path = trained(tmp_path / "run", finished=finished)
+    (tmp_path / "link").symlink_to(path)
+    assert not claim(tmp_path / "link", overwrite=True).continues
+    assert entries(path) == ["checkpoints", "settings.json"]
+    assert (tmp_path / "link").is_symlink()
+
+
+EDITORS = '{"editor.tabSize": 4, "files": {"exclude": []}}'
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"photos.zip": ""}, "is no run folder, so nothing was deleted"),
+        ({"settings.json": EDITORS, "photos.zip": ""}, r"settings\.json: is of no run"),
+        ({"settings.json": EDITORS}, r"settings\.json: is of no run"),
+        ({"settings.json": "// mine\n{}"}, r"settings\.json: cannot be read"),
+        ({"settings.json": "[]"}, r"settings\.json: cannot be read"),
+        ({"settings.json": "[" * 100_000}, r"settings\.json: cannot be read"),
+        ({"settings.json": '{"net": {}, "train": {}, "data": 1, "versions": {}}'}, r"settings\.json: is of no run"),
+        ({"manifest.json": "{}", "train/000000.tar": "", "val/000000.tar": ""}, "is no run folder"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_runs_is_left_alone(tmp_path: Path, files: dict[str, str], words: str, overwrite: bool) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = entries(tmp_path)
+    with pytest.raises(InputError, match=words if overwrite else "give another --out"):
+        claim(tmp_path, overwrite=overwrite)
+    assert entries(tmp_path) == before
+
+
+def linked(path: Path, name: str) -> None:
+    """Have a run's folder or file lie elsewhere."""
+    (path / name).rename(path.parent / "elsewhere")
+    (path / name).symlink_to(path.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda path: (path / "notes.txt").touch(), "notes.txt"),
+        (lambda path: (path / ".git").mkdir(), ".git"),
+        (lambda path: (path / "checkpoints" / "best").mkdir(), "checkpoints/best"),
+        (lambda path: (path / "checkpoints" / "step-000000001" / "mine.pt").touch(), "step-000000001/mine.pt"),
+        (lambda path: (path / "checkpoints" / "step-000000001" / "deep").mkdir(), "step-000000001/deep"),
+        (lambda path: (path / "checkpoints" / "settings.json").touch(), "checkpoints/settings.json"),
+        (lambda path: (path / "tensorboard" / "notes.txt").touch(), "tensorboard/notes.txt"),
+        (lambda path: linked(path, "checkpoints"), "checkpoints"),
+        (lambda path: linked(path, "tensorboard"), "tensorboard"),
+        (lambda path: linked(path, "metrics.jsonl"), "metrics.jsonl"),
+        (lambda path: linked(path, "checkpoints/step-000000001"), "checkpoints/step-000000001"),
+        (lambda path: linked(path, "checkpoints/step-000000001/tensors.safetensors"), "tensors.safetensors"),
+        (lambda path: (path / "checkpoints" / "step-000000009").symlink_to("/"), "checkpoints/step-000000009"),
+    ],
+)
+def test_a_run_beside_other_files_is_not_deleted(tmp_path: Path, change: Callable[[Path], None], named: str) -> None:
+    path = trained(tmp_path / "run")
+    change(path)
+    before = entries(tmp_path)
+    with pytest.raises(InputError, match=f"also holds .*{named}.*, so nothing was deleted"):
+        claim(path, overwrite=True)
+    assert entries(tmp_path) == before
+
+
+class KilledError(BaseException):
+    """Stand in for SIGKILL."""
+
+
+@contextmanager
+def killed_at(number: int) -> Iterator[list[str]]:
+    """End at the nth change of a file, right before it, as Python's own calls make them; yield what was changed."""
+    changes: list[str] = []
+    names = ("mkdir", "rmdir", "unlink", "rename", "replace", "fsync")
+    real = {name: getattr(os, name) for name in names}
+
+    def counted(name: str) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            if len(changes) == number:
+                raise KilledError
+            changes.append(name)
+            return real[name](*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in names:
+            patched.setattr(os, name, counted(name))
+        yield changes
+
+
+def at_every_change(make: Callable[[], Path], call: Callable[[Path], object], again: Callable[[Path], object]) -> int:
+    """Kill a call at each of its changes, one after the other, and call again; return how many there were."""
+    for number in range(1000):
+        path = make()
+        try:
+            with killed_at(number):
+                call(path)
+        except KilledError:
+            again(path)
+        else:
+            return number
+    raise AssertionError("it never ends")
+
+
+def numbered(folder: Path, fill: Callable[[Path], object]) -> Callable[[], Path]:
+    """Return what makes one new folder after the other."""
+    paths = (folder / str(number) for number in range(1000))
+
+    def make() -> Path:
+        path = next(paths)
+        fill(path)
+        return path
+
+    return make
+
+
+def test_a_claim_killed_anywhere_is_taken_up_by_the_same_call(tmp_path: Path) -> None:
+    def again(path: Path) -> None:
+        claim(path)
+        assert entries(path) == ["checkpoints", "settings.json"]
+
+    assert at_every_change(numbered(tmp_path, lambda path: None), claim, again) >= 4
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_overwriting_killed_anywhere_is_taken_up_by_the_same_call(tmp_path: Path, finished: bool) -> None:
+    """And, until it is deleted, a finished run is not taken for one that goes on, nor an unfinished for another."""
+
+    def again(path: Path) -> None:
+        left = set(entries(path))
+        if "settings.json" in left and len(left) > 1 and finished:
+            assert left == {"settings.json", "checkpoints"} or "result.json" in left
+        assert not claim(path, lr=0.2, overwrite=True).continues
+        assert entries(path) == ["checkpoints", "settings.json"]
+        assert json.loads((path / "settings.json").read_text())["optim"]["lr"] == 0.2
+
+    def overwrite(path: Path) -> None:
+        claim(path, lr=0.2, overwrite=True)
+
+    run = trained(tmp_path / "run", finished=finished)
+    make = numbered(tmp_path, lambda path: shutil.copytree(run, path))
+    assert at_every_change(make, overwrite, again) >= 20
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for a folder, but not for a file; or the last of the claim's files does not fit."""
+    path = tmp_path / "run"
+    path.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", no_room)
+        with pytest.raises(InputError, match="No space left on device"):
+            claim(path)
+    assert entries(path) == []
+    claim(path).give_up()
+    assert entries(path) == []
+    claim(path)
+    claim(path).give_up()
+    assert entries(path) == ["checkpoints", "settings.json"], "but what goes on is kept"
+
+
+def test_metrics_after_the_checkpoint_and_torn_lines_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = claim(tmp_path / "run")
+    done = '{"step": 1, "epoch": 0}\n{"step": 1, "epoch": 0, "val_loss": 1}\n{"step": 2, "epoch": 1}\n'
+    folder.metrics.write_text(done + '{"step": 2, "epoch": 1, "val_loss": 1}\n{"step": 3, "epoch": 2}\n{"st')
+    before = folder.metrics.read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            folder.cut_metrics(2, 1)
+    assert folder.metrics.read_text() == before, "a full disk takes none of them"
+    folder.cut_metrics(2, 1)
+    assert folder.metrics.read_text() == done
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
