@@ -39,6 +39,8 @@ _UNDER = ("state_dict", "model_state_dict", "model_state", "model", "network", "
 """What trainers call the state dict in a file that has more of a run's state: the epoch, the optimizer's."""
 _PICKLES_BEFORE_2020 = 5  # that such a file begins with
 _MOST_VALUES = 1_000_000  # of a tuple
+_MOST_PARTS = 100_000  # of a zip
+_MOST_PICKLED = 4_000_000  # bytes of a pickle: 27,000 tensors
 _PICKLES = (b"PK", b"\x80")  # a zip with a pickle in it, and a bare one as PyTorch wrote until 2020
 
 
@@ -194,6 +196,8 @@ def _is_state_dict(state: Any) -> bool:
 def _check_zip(file: BinaryIO) -> None:
     """Raise ValueError if a zip's parts are compressed, which PyTorch never does, or not what their checksums say."""
     with zipfile.ZipFile(file) as parts:
+        if len(parts.infolist()) > _MOST_PARTS:
+            raise ValueError(f"has more than {_MOST_PARTS:,} parts")
         for part in parts.infolist():
             if part.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{part.filename} is compressed")
@@ -209,14 +213,15 @@ def _check_zip(file: BinaryIO) -> None:
 def _check_tuples(file: BinaryIO, pickles: int = 1) -> None:
     """Raise ValueError for tuples of tuples, in pickles, that would be hashed for ever: 60 lines can make 2^60 values.
 
-    Nothing is unpickled. Followed is how many values each place of the stack and each note has, were none shared.
+    And for pickles that would be read for minutes. Nothing is unpickled: followed is how many values each place of the
+    stack, and each note, has, were none shared.
     """
     file.seek(0)
     for _ in range(pickles):
-        stack: list[int] = []
+        begin, stack = file.tell(), list[int]()
         marks: list[int] = []
         noted: dict[Any, int] = {}
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, place in pickletools.genops(file):
             before, made = opcode.stack_before, 1
             if opcode.name == "MARK":
                 marks.append(len(stack))
@@ -230,8 +235,10 @@ def _check_tuples(file: BinaryIO, pickles: int = 1) -> None:
                 elif opcode.name in ("BINGET", "LONG_BINGET"):
                     made = noted[argument]
                 stack[start:] = [made] * len(opcode.stack_after)
-            if made > _MOST_VALUES:
-                raise ValueError(f"a tuple of it has more than {_MOST_VALUES:,} values")
+            if made > _MOST_VALUES or (place or 0) - begin > _MOST_PICKLED:
+                raise ValueError(
+                    f"has a tuple of over {_MOST_VALUES:,} values, or a pickle over {_MOST_PICKLED:,} bytes"
+                )
 
 
 def _bounded(tensor: Tensor, most: int) -> Tensor:
