@@ -132,7 +132,9 @@ def read_progress(path: Path) -> dict[str, Any]:
         for name in files:
             _check(name, sha256_of(path / name), sums)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise damaged(path, f"it has no {Path(error.filename).name}, so it was not written to its end") from None
+        name = Path(error.filename).name
+        older = f"; if a version without it wrote it, `sha256sum {PROGRESS} {_TENSORS} > {name}` there makes it"
+        raise damaged(path, f"it has no {name}{older if name == CHECKSUMS_NAME else ''}") from None
     except (OSError, ValueError) as error:
         raise damaged(path, error) from None
     return {key: value for key, value in progress.items() if key != "files"}

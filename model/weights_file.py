@@ -34,6 +34,10 @@ _BESIDE = 300_000_000
 """What reading a pickle may take beside twice the file, bytes: PyTorch's reader is lenient and calls what it knows."""
 _ABOUT = "alexnet"  # the key of our own words among a file's metadata
 _DIGEST = "alexnet-sha256"  # of these words and the tensors
+_OTHER_DIGEST = (
+    "was changed after it was exported, or is damaged; export it again or, where the change was wanted, take "
+    f"{_DIGEST} out"
+)
 _MOST_TENSORS = 100_000  # bytes of the names and shapes of a network's tensors
 _UNDER = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 """What trainers call the state dict in a file that has more of a run's state: the epoch, the optimizer's."""
@@ -139,8 +143,10 @@ def _read_safetensors(file: Path) -> Weights:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dictionary)
         text = metadata.get(_ABOUT, "{}")
         if metadata.get(_DIGEST) not in (None, digest(tensors, text)):
-            raise ValueError("it is damaged: its digest is another; export it again")
+            raise InputError(f"{file}: {_OTHER_DIGEST} of its metadata")
         about = as_typed(text, dict[str, Any])
+    except InputError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read as safetensors ({error})") from None
     return Weights(tensors=tensors, about=about)
@@ -161,7 +167,7 @@ def _read_pickle(file: Path, opened: io.FileIO) -> Weights:
         words = metadata if isinstance(metadata, dict) else {}
         about = words.get(_ABOUT, {})
         if _DIGEST in words and words[_DIGEST] != digest(tensors, json.dumps(about)):
-            raise ValueError("its digest is another")
+            raise InputError(f"{file}: {_OTHER_DIGEST} of `state_dict._metadata`")
     except InputError:
         raise
     except Exception as error:  # a damaged zip or pickle makes its reader raise whatever it stumbles over
@@ -230,8 +236,10 @@ def _check_tuples(file: BinaryIO, pickles: int = 1) -> None:
             else:
                 marked = pickletools.markobject in before
                 start = marks.pop() - before.index(pickletools.markobject) if marked else len(stack) - len(before)
-                if opcode.name.startswith("TUPLE"):
+                if opcode.name.startswith("TUPLE") and any(values > 1 for values in stack[start:]):  # it holds tuples
                     made += sum(stack[start:])
+                elif opcode.name.startswith("TUPLE"):
+                    made += 1
                 elif opcode.name in ("BINGET", "LONG_BINGET"):
                     made = noted[argument]
                 stack[start:] = [made] * len(opcode.stack_after)

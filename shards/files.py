@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,13 @@ class TooMuchMemoryError(ValueError):
 
 @contextmanager
 def bounded_memory(most: int) -> Iterator[None]:
-    """Have the kernel refuse more than so many more bytes. Raises TooMuchMemoryError if they were asked for."""
+    """Have the kernel refuse more than so many more bytes. Raises TooMuchMemoryError if they were asked for.
+
+    The bound is the whole process's, so it is set in the main thread alone; in others there is none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_bytes().split()[0])
     limit = pages * resource.getpagesize() + most

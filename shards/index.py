@@ -74,11 +74,11 @@ def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:
     ends = np.array([shard.bytes for shard in shards], np.int64)
     most = {"label": len(manifest.classes) - 1, "length": manifest.most_jpeg_bytes}
     for first in range(0, len(rows), _BLOCK_ROWS):
-        part = slice(first, first + _BLOCK_ROWS)
+        part = slice(max(0, first - 1), first + _BLOCK_ROWS)  # with the row before, which the first lies after
         for field, wrong in _wrong_rows(rows[part], numbers[part], ends, most):
             if wrong.any():
-                value = rows[field][first + int(wrong.argmax())]
-                raise InputError(f"{path}: has a {field} of {value}, which cannot be; it is damaged: {MEND}")
+                value = rows[field][part.start + int(wrong.argmax())]
+                raise InputError(f"{path}: has {field} {value}, which cannot be; it is damaged: {MEND}")
     return rows
 
 

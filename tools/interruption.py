@@ -35,6 +35,7 @@ def interruptible(line: str) -> Iterator[None]:
         click.echo(line, err=True)
         raise SystemExit(INTERRUPTED) from None
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # of `_interrupt`
         _be_deaf()
 
 

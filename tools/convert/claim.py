@@ -31,13 +31,20 @@ _JOB = "job.json"
 _LISTED = "listed"  # beside the job: what the source's list was
 _INDEX = "index"
 _CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
+_EARLIER_CLEARING = f"{WORK}/clearing"  # where earlier versions had it
 _DIGITS = "[0-9]" * 6
 _WRITTEN = (MANIFEST_NAME, *FILES, CHECKSUMS_NAME)
 _OWN_FILES = OwnFiles(
     files=(
-        *(_CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
+        *(
+            _CLEARING,
+            _EARLIER_CLEARING,
+            *_WRITTEN,
+            *(f".{name}.partial" for name in _WRITTEN),
+            f"{CHECKSUMS_NAME}.partial",
+        ),
         *(f"{split}/{_DIGITS}*.{kind}" for split in SPLITS for kind in ("tar", "idx", "partial")),
-        *(f"{WORK}/{name}" for name in (_JOB, _INDEX, "clearing", "*.npz", "*.partial", "pixels-*/*")),
+        *(f"{WORK}/{name}" for name in (_JOB, _INDEX, "*.npz", "*.partial", "pixels-*/*")),
     ),
     folders=(WORK, *SPLITS, f"{WORK}/pixels-*"),
 )
@@ -156,11 +163,12 @@ def _clear(root: Path) -> None:
     for name in (MANIFEST_NAME, f"{WORK}/{_JOB}"):
         if (root / name).exists() and not mark.exists():
             (root / name).rename(mark)
-    _OWN_FILES.delete(root, last=(mark,))
+    _OWN_FILES.delete(root, last=(root / _EARLIER_CLEARING, root / WORK, mark))
 
 
 def given_back(root: Path) -> int:
-    """Return how many bytes of a folder `--overwrite` would give back."""
+    """Return how many bytes of a folder `--overwrite` would give back. Raises InputError if it may not be deleted."""
+    _refuse_to_clear(root)
     return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file())
 
 
@@ -170,7 +178,7 @@ def is_begun(root: Path) -> bool:
 
 
 def _is_being_cleared(root: Path) -> bool:
-    return (root / _CLEARING).exists()
+    return any((root / mark).exists() for mark in (_CLEARING, _EARLIER_CLEARING))
 
 
 def _refuse_foreign(root: Path) -> None:

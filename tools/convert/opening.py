@@ -114,16 +114,19 @@ def _watched(most: int) -> Iterator[None]:
     hears = threading.current_thread() is threading.main_thread()  # others cannot be called
     before = signal.signal(signal.SIGPROF, _too_slow) if hears else None
     try:
-        if hears:
-            signal.setitimer(signal.ITIMER_PROF, _SECONDS)
         with bounded_memory(most):
-            yield
+            if hears:
+                signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+            try:
+                yield
+            finally:
+                if hears:
+                    signal.setitimer(signal.ITIMER_PROF, 0)
     except TooMuchMemoryError:
         raise UndecodableError(f"takes more than {_ALL_BYTES / 1e6:,.0f} MB of memory to decode") from None
     finally:
         if hears:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, before)
+            signal.signal(signal.SIGPROF, before or signal.SIG_DFL)
 
 
 def _too_slow(*_: object) -> None:

@@ -74,5 +74,5 @@ def build_trainer(
 
 def start_from(file: Path, settings: RunSettings, description: dict[str, dict[str, str]], net: Network) -> None:
     """Take initial values from a file, or a run; add to `description` what the run says of them."""
-    taken = take_weights(net, newest_in(file), settings.init.up_to)
+    taken = take_weights(net, newest_in(file)[0], settings.init.up_to)
     description["start"] = {"layers": ", ".join(taken.layers), "sha256": taken.sha256}

@@ -29,8 +29,11 @@ def lost_process_in_words() -> Iterator[None]:
     except Exception as error:
         if not is_lost_process(error):
             raise
-        line = "another process of this run has ended; the same command continues from the last checkpoint"
-        raise LostProcessError(line) from None
+        reason = str(error).strip().split("\n")[0][:200]
+        raise LostProcessError(
+            f"another process of this run has ended, or cannot be reached ({reason}); the same command continues from "
+            "the last checkpoint"
+        ) from None
 
 
 @contextmanager

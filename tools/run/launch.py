@@ -57,7 +57,8 @@ def launch(work: Callable[[], None], processes: int) -> None:
                 pass
             _told(endings)
         except ProcessExitedException as error:
-            _told(endings)
+            if error.signal_name is None:  # one that was killed is named, not those that missed it
+                _told(endings)
             if heard or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
                 raise SystemExit(INTERRUPTED) from None
             raise StoppedError(f"rank {error.error_index} {_how(error)}; {_CONTINUE}") from None
@@ -102,8 +103,9 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
     except InputError as error:
         endings.put((_MISTAKE, str(error)))
         sys.exit(_MISTAKE)
-    except LostProcessError:  # the other one is to be named
+    except LostProcessError as error:  # one that was killed is to be named instead
         time.sleep(_AFTER_THE_FIRST_SECONDS)
+        endings.put((1, str(error)))
         sys.exit(1)
     except StoppedError as error:
         endings.put((1, str(error)))

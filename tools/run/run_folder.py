@@ -13,6 +13,7 @@ Whatever a killed run leaves of these, the same call takes up. One run at a time
 
 import contextlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,9 @@ class RunFolder:
             replace(self.metrics, kept.encode())
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Mark the run as finished."""
-        _write_json(self.path / _RESULT, result)
+        """Mark the run as finished. What is no number, as a loss that overflowed, is left out, for JSON has no such."""
+        tables = {key: _finite(value) if isinstance(value, dict) else value for key, value in result.items()}
+        _write_json(self.path / _RESULT, tables)
 
     def _holds_this_run(self, *, resume: bool) -> bool:
         """Say whether the folder holds a part of this run. Raises InputError if it holds anything else."""
@@ -148,6 +150,10 @@ class RunFolder:
         ]
         if different:
             raise InputError(f"{self.path}: holds a run with other settings ({'; '.join(different)}); {mend}")
+
+
+def _finite(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ It joins the run folder, which only the first process has, with the ranks, which
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,12 +40,16 @@ _NET, _MOMENTUM = "net.", "momentum."
 class Saving:
     """Own the checkpoints of one run. `folder`: None in all processes but the first; `keep`: the newest to keep.
 
+    `check`: raises InputError where the run's folder is gone, or another run's by now; with `folder`.
+
     As a context it waits, at its end, for what is being written. (Where a process is lost, others would wait for it in
     vain: there, it is left to the end of Python, which waits too, and to whoever ends what does not end.)
     """
 
-    def __init__(self, folder: RunFolder | None, ranks: Ranks, *, keep: int) -> None:
-        self._folder, self._ranks = folder, ranks
+    def __init__(
+        self, folder: RunFolder | None, ranks: Ranks, *, keep: int, check: Callable[[], None] | None = None
+    ) -> None:
+        self._folder, self._ranks, self._check = folder, ranks, check
         path, self._run = ranks.of_first((folder.checkpoints.absolute(), _run_of(folder)) if folder else None)
         self._writer = CheckpointWriter(
             Path(path), keep=keep, group=ranks.group_for_a_thread(), as_stored=ranks.as_stored
@@ -65,6 +70,8 @@ class Saving:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Begin to write the whole network's checkpoint. Raises CheckpointError if the one before was not written."""
+        if self._check:
+            self._check()
         layout = dataclasses.asdict(self._ranks.layout)
         del layout["rank"]
         run = {**self._run, "layout": layout}

@@ -1,6 +1,7 @@
 """Where a run's records go: a file for machines, a progress bar or plain lines for people."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -64,7 +65,8 @@ class JsonLines:
 
     def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
         """Write a validation."""
-        fields = {"val_loss": evaluation.loss, "val_top1": evaluation.top1, "val_top5": evaluation.top5}
+        loss = evaluation.loss if math.isfinite(evaluation.loss) else None  # JSON has no other number
+        fields = {"val_loss": loss, "val_top1": evaluation.top1, "val_top5": evaluation.top5}
         self._file.write(json.dumps({"step": step, "epoch": epoch, **fields, "val_images": evaluation.images}) + "\n")
 
     def close(self) -> None:

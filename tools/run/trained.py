@@ -6,7 +6,7 @@ All three say the same things: the settings of the network, how its images are p
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -52,9 +52,9 @@ class TrainKept:
 class SettingsKept:
     """Hold what a run's user needs of settings.json; what this version does not know is left out."""
 
-    net: NetSettings = field(default_factory=NetSettings)
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
-    train: TrainKept = field(default_factory=TrainKept)
+    net: NetSettings
+    augment: AugmentSettings
+    train: TrainKept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +120,18 @@ class Trained:
         return Weights(tensors=tensors, about=self.about())
 
 
-def newest_in(path: Path) -> Path:
-    """Return the checkpoint that a run folder would continue from; what is no run folder stays as it is.
+def newest_in(path: Path) -> tuple[Path, dict[str, Any] | None]:
+    """Return the checkpoint that a run folder would continue from, and its progress; None of what is no run folder.
 
     One that is damaged is passed over, and said. Raises InputError if there is none.
     """
     if not (path / SETTINGS_NAME).is_file():
-        return path
+        return path, None
     for candidate in candidates(path / "checkpoints"):
         try:
-            read_progress(candidate)
+            return candidate, read_progress(candidate)
         except InputError as error:
             tell(f"passed over: {error}", err=True)
-        else:
-            return candidate
     raise InputError(f"{path}: holds no checkpoint yet; the run writes its first after an epoch, or as it is set")
 
 
@@ -143,11 +141,11 @@ def open_trained(path: Path) -> Trained:
         raise InputError(f"{path}: there is no such file or folder; {_ALLOWED}")
     if path.is_file():
         return _of_file(path)
-    checkpoint = newest_in(path)
+    checkpoint, progress = newest_in(path)
     run = checkpoint.absolute().parent.parent
     if not (run / SETTINGS_NAME).is_file():
         raise InputError(f"{path}: is no run folder, and no checkpoint inside of one; {_ALLOWED}")
-    return _of_run(path, run, checkpoint)
+    return _of_run(path, run, checkpoint, progress)
 
 
 _ALLOWED = "give a run folder, one of its checkpoints, or a file that `alexnet-model export` wrote"
@@ -161,13 +159,13 @@ def read_settings(run: Path) -> SettingsKept:
     return settings
 
 
-def _of_run(path: Path, run: Path, checkpoint: Path) -> Trained:
+def _of_run(path: Path, run: Path, checkpoint: Path, progress: dict[str, Any] | None) -> Trained:
     settings, data = read_settings(run), read_data_record(run)[0]
     stored = {name.removeprefix(PREFIX): shape for name, shape in shapes(checkpoint).items() if name.startswith(PREFIX)}
     _check_fit(path, settings, data)
     _check_shapes(path, settings.net, stored)
     wanted = {f"{PREFIX}{name}": torch.empty(shape) for name, shape in stored.items()}
-    saved = load_checkpoint(checkpoint, wanted)  # half of it: the momentum is of no use here
+    saved = load_checkpoint(checkpoint, wanted, progress)  # half of it: the momentum is of no use here
     return _checked(
         Trained(
             path=path,

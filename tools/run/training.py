@@ -64,7 +64,7 @@ def run_training(options: TrainOptions) -> None:
     with ExitStack() as held:
         with started(placement, local_ranks) as ranks:
             out = folder_of(options, data, settings)
-            _in_first(ranks, lambda: held.enter_context(locked(out, "alexnet-train")))
+            check = _in_first(ranks, lambda: held.enter_context(locked(out, "alexnet-train")))
             streams = Streams(data, settings, placement, ranks, local_ranks)
             start: dict[str, dict[str, str]] = {}
             prepare = functools.partial(start_from, options.init, settings, start) if options.init else None
@@ -76,7 +76,7 @@ def run_training(options: TrainOptions) -> None:
                 click.echo("\n".join(describe_run(settings, streams, placement)))
                 if start:
                     tell(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
-            saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints)
+            saving = Saving(folder, ranks, keep=settings.train.keep_checkpoints, check=check)
             with ending_in_words(trainer, settings):
                 saving.continue_from_newest(trainer, streams.train)
                 sinks = open_sinks(folder, settings, trainer, tensorboard=options.tensorboard)

@@ -121,8 +121,9 @@ def _line(frame: Frame, x: Series, y: Series, kind: str) -> Element:
 
 
 def _validated(records: Records, values: Sequence[float], kind: str = "two") -> Curve:
-    steps = np.array([v.step for v in records.judged], np.float64)
-    return Curve(kind=kind, x=_place(records, steps), y=np.array(values, np.float64), dots=True)
+    steps, y = np.array([v.step for v in records.judged], np.float64), np.array(values, np.float64)
+    finite = np.isfinite(y)  # a loss may have overflowed
+    return Curve(kind=kind, x=_place(records, steps[finite]), y=y[finite], dots=True)
 
 
 def _place(records: Records, steps: Series) -> Series:

@@ -1,5 +1,6 @@
 """Read a run folder: what was logged, at which step and when, and what the run was."""
 
+import math
 import os
 from array import array
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ _MOST_METRICS = 1 << 27
 """134 MB: of the 90 epochs of 2012, every step logged, they have 113."""
 _MEND = "give a folder that alexnet-train wrote"
 
-_Amount = Annotated[float, Meta(ge=0, le=1e12)]
+_Amount = Annotated[float, Meta(ge=0)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Scalar = str | int | float | bool | None
 _Values = dict[str, _Scalar | list[_Scalar]]
@@ -40,7 +41,7 @@ class _Line:
     data_wait: _Amount = 0.0
     seconds: _Amount = 0.0
     epoch: Count = 0
-    val_loss: _Amount = 0.0
+    val_loss: _Amount | None = None
     val_top1: _Share | None = None
     val_top5: _Share = 0.0
     val_images: Count = 0
@@ -180,7 +181,7 @@ def _validation(line: _Line, top1: float) -> Validation:
     return Validation(
         step=line.step,
         epoch=line.epoch,
-        loss=line.val_loss,
+        loss=math.nan if line.val_loss is None else line.val_loss,
         top1_error=1.0 - top1,
         top5_error=1.0 - line.val_top5,
         images=line.val_images,
