@@ -98,7 +98,7 @@ def test_an_index_that_points_nowhere_is_refused(copy: Path, field: str, value: 
     rows = np.load(copy / "index.npy")
     rows[field][5] = value
     np.save(copy / "index.npy", rows)
-    with pytest.raises(InputError, match=rf"index\.npy: has a {field} of {value}, which cannot be; it is damaged"):
+    with pytest.raises(InputError, match=rf"index\.npy: has {field} {value}, which cannot be; it is damaged"):
         SplitReader(copy, "train")
     SplitReader(copy, "val")
 
