@@ -6,7 +6,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# Two at a time, each 4 GB: most tests keep one core busy.
+# Two processes, each of up to 4 GB: most tests keep one core busy.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 

@@ -13,7 +13,7 @@ __version__: str
 
 
 def __getattr__(name: str) -> str:
-    """Look the version up when it is asked for: that takes 50 ms, in which no command could end well."""
+    """Look the version up when it is asked for: that takes 50 ms, in which Ctrl-C would end in a traceback."""
     if name != "__version__":
         raise AttributeError(f"module 'alexnet' has no attribute {name!r}")
     from importlib.metadata import PackageNotFoundError, version

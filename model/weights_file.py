@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import as_typed, bounded_memory, open_regular
+from alexnet.shards.files import as_typed, bounded_memory, open_regular, replacing
 
 _MOST_WORDS = 12_000_000
 """Bytes of a safetensors header. Of 1,000 tensors it is 0.1 MB."""
@@ -84,7 +84,7 @@ def write_safetensors(file: Path, weights: Weights) -> None:
     words = {"format": "pt", _ABOUT: about, _DIGEST: digest(weights.tensors, about)}
     if (size := len(json.dumps(words))) > _MOST_WORDS - _MOST_TENSORS:
         raise InputError(f"{file}: its classes and settings take {size:,} bytes, which no reader here takes")
-    with _replacing(file) as partial:
+    with replacing(file) as partial:
         save_file(weights.tensors, partial, metadata=words)
 
 
@@ -96,7 +96,7 @@ def write_state_dict(file: Path, weights: Weights) -> None:
     state: OrderedDict[str, Tensor] = OrderedDict(weights.tensors)
     words = {_ABOUT: weights.about, _DIGEST: digest(weights.tensors, json.dumps(weights.about))}
     state._metadata = OrderedDict({"": {"version": 1}, **words})  # type: ignore[attr-defined]
-    with _replacing(file) as partial:
+    with replacing(file) as partial:
         torch.save(state, partial)
 
 
@@ -113,17 +113,6 @@ def in_utf8(path: Path) -> Iterator[Path]:
             os.close(opened)
     else:
         yield path
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
-    """Give a file to write beside another, which it replaces if all went well."""
-    partial = file.with_name(f"{file.name}.partial")
-    try:
-        yield partial
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
@@ -202,8 +191,9 @@ def _is_state_dict(state: Any) -> bool:
 def _check_zip(file: BinaryIO) -> None:
     """Raise ValueError if a zip's parts are compressed, which PyTorch never does, or not what their checksums say."""
     with zipfile.ZipFile(file) as parts:
-        if len(parts.infolist()) > _MOST_PARTS:
-            raise ValueError(f"has more than {_MOST_PARTS:,} parts")
+        names = parts.namelist()
+        if len(names) > _MOST_PARTS or len(set(names)) < len(names):  # of one name, the last is read for each
+            raise ValueError(f"has more than {_MOST_PARTS:,} parts, or two of one name")
         for part in parts.infolist():
             if part.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{part.filename} is compressed")
@@ -251,7 +241,7 @@ def _check_tuples(file: BinaryIO, pickles: int = 1) -> None:
 
 def _bounded(tensor: Tensor, most: int) -> Tensor:
     """Return a tensor. Raises ValueError if it is larger than its file: strides of 0 make few bytes look like many."""
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
         raise ValueError("a tensor is not in plain memory")
     if tensor.numel() * tensor.itemsize > most:
         raise ValueError(f"a tensor of the size {tuple(tensor.shape)} is larger than the file")

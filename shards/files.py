@@ -90,14 +90,28 @@ def of_type(value: Any, kind: type[T]) -> T:
         raise ValueError("is nested too deeply") from None
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a file to write, which takes another's place, whole and on the disk, if all went well. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise NotRegularError(0, "is no regular file", str(path))
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.is_symlink() or partial.exists():  # of a run that was killed; a FIFO would be waited for
+        partial.unlink()
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and to the disk; what was there stays until then. Raises OSError."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 class TooMuchMemoryError(ValueError):

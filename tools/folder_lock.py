@@ -1,6 +1,6 @@
 """One writer a folder: a lock on the folder itself, which the kernel drops with the process, however that ends.
 
-It leaves no file. It is of the folder, not of its name: one way through a symbolic link and one without meet. Only who
+It leaves no file. It is of the folder, not of its name: a folder and a symbolic link to it are one. Only who
 holds a folder removes it, and that it is still the one of its name is looked at when it is held.
 """
 

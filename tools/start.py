@@ -1,8 +1,8 @@
-"""Where the commands begin: Ctrl-C ends them in one line from here on, before all imports, until they hear it.
+"""Where the commands begin: Ctrl-C ends them in one line from here on, before all imports, until they handle it.
 
 Python would raise KeyboardInterrupt wherever it is: a traceback of whatever is being imported, or, in the middle of
-PyTorch's C++, an abort. A command that has something to put in order takes the signal over when it begins to; one that
-is done is deaf to it, as Python itself is not.
+PyTorch's C++, an abort. A command that has something to put in order handles the signal from when it begins to; one
+that is done ignores it.
 """
 
 import os

@@ -194,11 +194,7 @@ def _refuse_to_clear(root: Path) -> None:
 
 
 def _read(job_file: Path) -> Job:
-    try:
-        job = json.loads(job_file.read_text())
-    except ValueError:
-        job = None
-    return job if isinstance(job, dict) else {}
+    return files.read_json(job_file, dict[str, dict[str, Any]], mend="give another --out, or --overwrite")
 
 
 def _refuse_differences(root: Path, wanted: Job, found: Job) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from alexnet.model.checkpoint import FILES, FOLDERS
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import of_type, read_json, replace
+from alexnet.shards.files import as_typed, of_type, read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
 from alexnet.tools.own_files import OwnFiles
 from alexnet.tools.run.data_record import DATA_NAME
@@ -34,6 +34,8 @@ _MAY_DIFFER = (
     "stream.read_ahead_batches",
 )
 _SETTINGS, _METRICS, _RESULT = "settings.json", "metrics.jsonl", "result.json"
+MOST_METRICS = 1 << 27
+"""134 MB: of the 90 epochs of 2012, every step logged, they have 113."""
 _BEGINNING = f".{_SETTINGS}.partial"  # all that a run has left that was killed before it had settings
 _CHECKPOINTS, _TENSORBOARD = "checkpoints", "tensorboard"
 _OWN = (_SETTINGS, _METRICS, _RESULT, DATA_NAME, MEAN_IMAGE_NAME, "report.html")
@@ -89,7 +91,10 @@ class RunFolder:
         """Drop the lines of steps after a checkpoint, and of validations from its epoch on: they will be done again."""
         if not self.metrics.exists():
             return
-        text = self.metrics.read_text(errors="replace")
+        try:
+            text = read_bytes(self.metrics, MOST_METRICS).decode(errors="replace")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.metrics}: cannot be read ({error}); move it away") from None
         kept = "".join(line + "\n" for line in text.splitlines() if _is_done(line, step, epoch))
         if kept != text:
             replace(self.metrics, kept.encode())
@@ -166,7 +171,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _is_done(line: str, step: int, epoch: int) -> bool:
     """Say whether a checkpoint taken after a step, in an epoch, includes what a line tells of."""
     try:
-        record = json.loads(line)
+        record = as_typed(line, dict[str, Any])
         return bool(record["step"] <= step and (record["epoch"] < epoch or "val_loss" not in record))
     except (ValueError, KeyError, TypeError):
         return False  # a line torn by a crash

@@ -36,6 +36,7 @@ Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 _MEAN_IMAGE = "mean_image"  # a tensor of an exported file, beside the parameters
 _MOST_PX = 65_535  # of a JPEG's side
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHANNELS = 3  # of the images; a network of one channel reads their mean
 
 
@@ -236,8 +237,8 @@ def _check_shapes(path: Path, net: NetSettings, stored: Mapping[str, torch.Size]
 def _checked(trained: Trained) -> Trained:
     """Return a network whose weights and colours are numbers. Raises InputError if they are not."""
     path = trained.path
-    if wrong := next((name for name, tensor in trained.weights.items() if not tensor.is_floating_point()), None):
-        raise InputError(f"{path}: {wrong} holds no floating-point numbers; {_ALLOWED}")
+    if wrong := next((name for name, tensor in trained.weights.items() if tensor.dtype not in _FLOATS), None):
+        raise InputError(f"{path}: {wrong} holds no numbers of 16, 32 or 64 bits with a point; {_ALLOWED}")
     try:
         with np.errstate(all="ignore"):
             finish = trained.finish()

@@ -103,7 +103,7 @@ def test_kernels_of_grey_images_are_grey_and_flat_ones_black() -> None:
 
 
 def test_a_run_without_validation_images_has_no_error_curve(tmp_path: Path) -> None:
-    (tmp_path / "settings.json").write_text('{"net": {"classes": 3}}')
+    (tmp_path / "settings.json").write_text('{"net": {"classes": 3}, "augment": {}, "train": {}}')
     lines = [{"step": k, "loss": 1.0, "images_per_s": 100.0, "data_wait": 0.5, "seconds": 2.0} for k in (1, 2)]
     ends = {"step": 2, "epoch": 0, "val_loss": 0.0, "val_top1": 0.0, "val_top5": 0.0, "val_images": 0}
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (*lines, ends)))
@@ -132,7 +132,7 @@ def test_steps_and_epochs_do_not_depend_on_what_was_logged(
     steps_an_epoch: float | None,
 ) -> None:
     """150 steps, of which the last that was logged is 140."""
-    (tmp_path / "settings.json").write_text(json.dumps({"net": {}, "train": train}))
+    (tmp_path / "settings.json").write_text(json.dumps({"net": {}, "augment": {}, "train": train}))
     val = {"val_loss": 1.0, "val_top1": 0.5, "val_top5": 0.5, "val_images": 7}
     lines = [{"step": 140, "loss": 1.0}, *({"step": s, "epoch": e, **val} for e, s in enumerate(validated))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -145,6 +145,6 @@ def test_steps_and_epochs_do_not_depend_on_what_was_logged(
 def test_records_of_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run folder that can be read"):
         read_records(tmp_path)
-    (tmp_path / "settings.json").write_text('{"net": {}}')
+    (tmp_path / "settings.json").write_text('{"net": {}, "augment": {}, "train": {}}')
     records = read_records(tmp_path)
     assert (len(records.steps), records.rate, records.waited, records.steps_an_epoch) == (0, 0.0, 0.0, None)

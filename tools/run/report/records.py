@@ -14,13 +14,12 @@ from msgspec import Meta
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import as_typed, of_type, open_regular, read_json
+from alexnet.tools.run.run_folder import MOST_METRICS
 from alexnet.tools.run.trained import SETTINGS_NAME, Count, SettingsKept, read_settings
 
 Series = npt.NDArray[np.float64]
 
 _METRICS, _RESULT = "metrics.jsonl", "result.json"
-_MOST_METRICS = 1 << 27
-"""134 MB: of the 90 epochs of 2012, every step logged, they have 113."""
 _MEND = "give a folder that alexnet-train wrote"
 
 _Amount = Annotated[float, Meta(ge=0)]
@@ -160,8 +159,8 @@ def read_records(run: Path) -> Records:
 def _lines(file: Path) -> Iterator[_Line]:
     try:
         with os.fdopen(open_regular(file), "rb") as opened:
-            if (size := os.fstat(opened.fileno()).st_size) > _MOST_METRICS:
-                raise InputError(f"{file}: has {size:,} bytes, where at most {_MOST_METRICS:,} can be right")
+            if (size := os.fstat(opened.fileno()).st_size) > MOST_METRICS:
+                raise InputError(f"{file}: has {size:,} bytes, where at most {MOST_METRICS:,} can be right")
             for number, text in enumerate(opened, 1):
                 try:
                     record = as_typed(text, dict[str, Any])
