@@ -6,8 +6,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# Two processes, each of up to 4 GB: most tests keep one core busy.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# Two processes of one thread, each of up to 4 GB: most tests keep one core busy, and threads that wait spin.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 
 # What the C extensions are built from: a change builds them anew.
