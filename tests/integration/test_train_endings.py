@@ -18,6 +18,7 @@ from alexnet.model.trainer import Trainer
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.run import run_folder
 from alexnet.tools.run.sinks import JsonLines
 from alexnet.tools.train import main as train
 
@@ -189,16 +190,24 @@ def test_a_full_disk_under_the_records_ends_in_one_line_and_the_run_goes_on(
     assert (out / "result.json").exists()
 
 
-def test_storage_that_fails_ends_in_one_line(tiny: Path, tmp_path: Path) -> None:
+def test_storage_that_fails_ends_in_one_line(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
     options = (tiny, *LENET, "--steps", 4, "--checkpoint-every", 2, "--out", out)
     run(*options)
     (out / "result.json").unlink()
     (out / "metrics.jsonl").unlink()
     (out / "metrics.jsonl").mkdir()
+    assert run(*options, code=2).splitlines()[-1] == f"Error: {out / 'metrics.jsonl'}: is no regular file; move it away"
+    (out / "metrics.jsonl").rmdir()
+    (out / "metrics.jsonl").touch()
+
+    def failing(path: Path, most: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(run_folder, "read_bytes", failing)
     error = run(*options, code=1).splitlines()[-1]
     assert error.startswith(
-        f"Error: {out / 'metrics.jsonl'}: Is a directory; the last good checkpoint is that of step 4;"
+        f"Error: {out / 'metrics.jsonl'}: Input/output error; the last good checkpoint is that of step 4;"
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from alexnet.model.checkpoint import FILES, FOLDERS
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import as_typed, of_type, read_bytes, read_json, replace
+from alexnet.shards.files import NotRegularError, as_typed, of_type, read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
 from alexnet.tools.own_files import OwnFiles
 from alexnet.tools.run.data_record import DATA_NAME
@@ -93,8 +93,9 @@ class RunFolder:
             return
         try:
             text = read_bytes(self.metrics, MOST_METRICS).decode(errors="replace")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.metrics}: cannot be read ({error}); move it away") from None
+        except (NotRegularError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{self.metrics}: {reason}; move it away") from None
         kept = "".join(line + "\n" for line in text.splitlines() if _is_done(line, step, epoch))
         if kept != text:
             replace(self.metrics, kept.encode())
