@@ -281,8 +281,5 @@ def test_a_worker_of_torchrun_that_loses_another_says_so_in_a_line(mnist: Path, 
     run.communicate(timeout=END_SECONDS)
     assert run.returncode == 1
     said = [line for log in (tmp_path / "log").rglob("stderr.log") for line in log.read_text().splitlines()]
-    # torchrun ends it, too, which may be first.
-    assert said in (
-        [],
-        ["Error: another process of this run has ended; the same command continues from the last checkpoint"],
-    )
+    assert len(said) <= 1  # torchrun ends it, too, which may be first
+    assert all(line.startswith("Error: another process of this run has ended, or cannot be reached (") for line in said)
