@@ -22,7 +22,7 @@ FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
 	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (6 minutes on 2 cores)"
-	@echo "make test-all   the same with the slow tests (20 minutes)"
+	@echo "make test-all   the same with the slow tests (an hour)"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what this machine can do: limits, GPU tests, network, stream, end to end (10 minutes)"
 	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else drawn; a quarter of an hour)"
