@@ -76,6 +76,8 @@ def as_typed(text: bytes | str, kind: type[T], *, odd_names: bool = False) -> T:
             if not odd_names or "surrogate" not in str(error) or len(text) > _MAX_ODD_BYTES:
                 raise ValueError(str(error)[:300]) from None
         return of_type(json.loads(text), kind)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -84,7 +86,7 @@ def of_type(value: Any, kind: type[T]) -> T:
     """Check plain values (of JSON) against a type and build it. Raises ValueError in one short line."""
     try:
         return msgspec.convert(value, type=kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:  # the latter of a whole number that is no float
         raise ValueError(str(error)[:300]) from None  # a value that it quotes may be a text of megabytes
     except RecursionError:
         raise ValueError("is nested too deeply") from None
