@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import open_regular
 
 _MAGIC = b"\x93NUMPY\x01\x00"
@@ -39,8 +39,7 @@ def read_mean_image(path: Path, size_px: int, *, mend: str) -> npt.NDArray[np.fl
     try:
         image = map_array(path, np.float32)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be read ({reason}); {mend}") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); {mend}") from None
     if image.shape != (size_px, size_px, 3):
         raise InputError(f"{path}: is {'x'.join(map(str, image.shape))}: must be {size_px}x{size_px}x3; {mend}")
     if not 0 <= image.min() <= image.max() <= 255:

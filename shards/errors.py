@@ -24,6 +24,11 @@ class SampleError(InputError):
         return type(self), (self.sample_id, str(self))  # by default without the id: a pool waits for ever for its error
 
 
+def reason_of(error: Exception) -> str:
+    """Return why a file could not be used, without its name, which the message around it has."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def one_line(text: str) -> str:
     """Return text in which all that would break the line, steer a terminal or not encode, as in names, is escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

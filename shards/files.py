@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, reason_of
 
 T = TypeVar("T")
 
@@ -60,8 +60,7 @@ def read_json(path: Path, kind: type[T], *, mend: str, odd_names: bool = False) 
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be read ({reason}); {mend}") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); {mend}") from None
 
 
 def as_typed(text: bytes | str, kind: type[T], *, odd_names: bool = False) -> T:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.arrays import map_array
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.manifest import INDEX_NAME, MEND, SPLITS, Manifest, Split
 
 INDEX_DTYPE = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), ("label", "<i4"), ("place", "<i4")])
@@ -67,8 +67,7 @@ def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:
     try:
         rows = map_index(root, manifest)[split]
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be read ({reason}); {MEND}") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); {MEND}") from None
     shards = manifest.shards_of(split)
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.images for shard in shards])
     ends = np.array([shard.bytes for shard in shards], np.int64)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from alexnet.shards.checksums import CHECKSUMS_NAME, Checksums, read_checksums
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import MANIFEST_NAME, MEAN_IMAGE_NAME, SPLITS, Manifest, Split, read_manifest
 from alexnet.shards.verify.colour import ColourCheck, compare_colour
@@ -105,8 +105,7 @@ def _read_checksums(root: Path, findings: FindingList) -> Checksums | None:
     try:
         checksums = read_checksums(root)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        findings.add(CHECKSUMS_NAME, f"cannot be read: {reason}")
+        findings.add(CHECKSUMS_NAME, f"cannot be read: {reason_of(error)}")
         return None
     for fault in checksums.faults:
         findings.add(CHECKSUMS_NAME, fault)

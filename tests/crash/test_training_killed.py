@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 
-from alexnet.tools.convert.build import build
-from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.sources import open_source
 from alexnet.tools.train import main as train
 from tests.crash.harness import Crasher, How, build_library
 from tests.crash.server import Forks
@@ -27,23 +23,7 @@ SETTINGS = ("--set", "train.batch_images=10", "--set", "augment.mean=image", "--
 EVERY = {"before": 1, "full": 4}  # a full disk is met by few kinds of calls
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are cut up by threads, and the processes that are killed have one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training and 7 validation images of 3 classes, 28 px."""
-    root: Path = tmp_path_factory.mktemp("data") / "digits"
-    build(open_source(official), root, ConvertSettings(size_px=28, shard_images=30, seed=7))
-    return root
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

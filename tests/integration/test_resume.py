@@ -12,14 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from alexnet.model.checkpoint import checkpoints
-from alexnet.tools.convert.build import build
-from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.sources import open_source
 from alexnet.tools.train import main as train
 from tests.conftest import list_anew
 
@@ -27,21 +23,7 @@ BATCH = ("--set", "train.batch_images=10")  # two steps an epoch
 END_SECONDS = 300  # after which whatever was started hangs, on the slowest machine
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are cut up by threads, and the processes started here have one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training and 7 validation images of 3 classes, 28 px: a step takes milliseconds."""
-    root: Path = tmp_path_factory.mktemp("data") / "digits"
-    build(open_source(official), root, ConvertSettings(size_px=28, shard_images=10, seed=7))
-    return root
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def arguments(data: Path, out: Path, *more: object) -> list[str]:

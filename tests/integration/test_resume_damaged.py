@@ -2,17 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
-from alexnet.tools.convert.build import build
-from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.sources import open_source
 from alexnet.tools.train import main as train
 from tests.conftest import digests
 from tests.unit.model.test_checkpoint_damage import DAMAGES, NEWEST
@@ -20,21 +15,7 @@ from tests.unit.model.test_checkpoint_damage import DAMAGES, NEWEST
 RUN = ("--arch", "lenet-5", "--device", "cpu", "--set", "train.batch_images=10", "--steps", "6", "--keep", "3")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are cut up by threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training and 7 validation images of 3 classes, 28 px."""
-    root: Path = tmp_path_factory.mktemp("data") / "digits"
-    build(open_source(official), root, ConvertSettings(size_px=28, shard_images=30, seed=7))
-    return root
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from alexnet.pipeline.augment import AugmentSettings, Draws, draw
 from alexnet.shards.arrays import read_mean_image
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.index import read_index
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, Split
 from alexnet.shards.reader import SplitReader
@@ -164,6 +164,5 @@ def _rejects(path: Path) -> Rejects:
             reasons[re.sub(r"[0-9]+", "…", reject.reason)] += 1
             first += [reject] if len(first) < _REJECTS_SHOWN else []
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: cannot be read ({reason}); bring it back from a copy") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); bring it back from a copy") from None
     return Rejects(total=reasons.total(), reasons=tuple(reasons.most_common()), first=tuple(first))

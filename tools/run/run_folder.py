@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.model.checkpoint import FILES, FOLDERS
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import NotRegularError, as_typed, of_type, read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
 from alexnet.tools.own_files import OwnFiles
@@ -94,8 +94,7 @@ class RunFolder:
         try:
             text = read_bytes(self.metrics, MOST_METRICS).decode(errors="replace")
         except (NotRegularError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"{self.metrics}: {reason}; move it away") from None
+            raise InputError(f"{self.metrics}: {reason_of(error)}; move it away") from None
         kept = "".join(line + "\n" for line in text.splitlines() if _is_done(line, step, epoch))
         if kept != text:
             replace(self.metrics, kept.encode())
