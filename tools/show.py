@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import replace
 from alexnet.tools.command import one_line_errors, tell
 
 _DEFAULT_IMAGES = 12
@@ -55,9 +56,7 @@ def _check_out(html: Path, data: Path, *, given: bool) -> None:
 
 
 def _write(file: Path, content: bytes) -> None:
-    partial = file.with_name(f"{file.name}.partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(file)
+        replace(file, content)
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}; give another --out") from None

@@ -31,6 +31,7 @@ from rich.table import Table
 import alexnet
 from alexnet.pipeline.decoders.jpeg_engine import JpegEngine, query_jpeg_engine
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.command import Program, one_line_errors, tell
 from alexnet.tools.data import find_data
@@ -93,9 +94,7 @@ class Report:
             "tests": self.tests,
             "seconds": round(self.seconds, 1),
         }
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n")
-        partial.replace(path)
+        replace(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
 @click.command(cls=Program)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards.files import replacing
 from alexnet.shards.manifest import SPLITS, ClassRecord
 from alexnet.tools.convert.listing import Listing, Source
 
@@ -58,12 +59,7 @@ def save_index(path: Path, key: str, source: Source) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"text": np.frombuffer(json.dumps(text).encode(), np.uint8)}
     for split, listing in listings.items():
         arrays |= {f"{split}.{column}": array for column, array in listing.arrays().items()}
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
