@@ -124,8 +124,7 @@ class Trainer:
         self.net.train()
         while self.step < self.total_steps or self.validation_due:
             for images, labels in () if self.validation_due else metrics.timed(source):
-                self.rate = self.schedule.rate(self.step)
-                measured = self._update(images, labels, self.rate)
+                measured = self.train_step(images, labels)
                 metrics.step_done(self.step, self.epoch, measured, self.rate, self._images_of_all(labels))
                 self.validation_due = self.step >= self.total_steps
                 stopping = self.ranks.any(stop()) and not self.validation_due
@@ -140,6 +139,25 @@ class Trainer:
             if not self.settings.checkpoint_every or self.step >= self.total_steps:
                 save_here()
         return self.last_validation
+
+    def train_step(self, images: Tensor, labels: Tensor) -> Measured | None:
+        """Take one step of gradient descent on this process's part of a batch, at the rate that the schedule says.
+
+        `images`: float32 (n, channels, px, px), on the network's device. `labels`: int64 (n,). At a logging step it
+        returns loss and gradient norm, still on the device; waiting for the device is the caller's.
+        """
+        self.rate = self.schedule.rate(self.step)
+        first = self.ranks.layout.group_part(self._images_of_all(labels)).start
+        self.net.clock.set(self.settings.seed, self.step, first)
+        loss = self._forward_backward(images, labels)
+        measured = None
+        if is_logged(self.step + 1):
+            gradients = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
+            norm = self.ranks.whole_norm(gradients)
+            measured = Measured(loss=self.ranks.total(loss) / self.ranks.layout.groups, grad_norm=norm)
+        self.optim.step(self.rate, self.schedule.first_layer())
+        self.step += 1
+        return measured
 
     def _validate(self, validation: BatchSource, metrics: Metrics, save: Callable[[], None], stop: Stop) -> None:
         """Evaluate, and tell the schedule and the metrics; or save, and leave it to whoever goes on from there."""
@@ -200,20 +218,6 @@ class Trainer:
         self.validation_due = progress.validation_due or ended
         self.last_validation = progress.last_validation
         self.saved_step = self.step
-
-    def _update(self, images: Tensor, labels: Tensor, rate: float) -> Measured | None:
-        """Take one step of gradient descent; at a logging step return loss and gradient norm, still on the device."""
-        layout, whole_batch = self.ranks.layout, self._images_of_all(labels)
-        self.net.clock.set(self.settings.seed, self.step, layout.group_part(whole_batch).start)
-        loss = self._forward_backward(images, labels)
-        measured = None
-        if is_logged(self.step + 1):
-            gradients = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
-            norm = self.ranks.whole_norm(gradients)
-            measured = Measured(loss=self.ranks.total(loss) / layout.groups, grad_norm=norm)
-        self.optim.step(rate, self.schedule.first_layer())
-        self.step += 1
-        return measured
 
     def _loss_and_gradients(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return a batch's loss, weighted as its images are among all ranks', and leave its gradients."""

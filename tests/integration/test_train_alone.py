@@ -40,7 +40,7 @@ def test_a_second_run_is_refused_and_the_first_does_not_notice(
     """Whatever it asks for, and under whatever name of the folder."""
     out, link = tmp_path / "run", tmp_path / "link"
     link.symlink_to(out)
-    update = Trainer._update
+    update = Trainer.train_step
 
     def meanwhile(self: Trainer, *batch: Any) -> Any:
         if self.step == 2:
@@ -53,7 +53,7 @@ def test_a_second_run_is_refused_and_the_first_does_not_notice(
         return update(self, *batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", meanwhile)
+        patched.setattr(Trainer, "train_step", meanwhile)
         assert run(tiny, *LENET, "--out", out).exit_code == 0
     assert run(tiny, *LENET, "--out", tmp_path / "alone").exit_code == 0
     checkpoint = "checkpoints/step-000000004/tensors.safetensors"

@@ -112,7 +112,7 @@ def test_tensorboard_hides_what_a_resumed_run_does_again(
     from tensorboardX.proto.event_pb2 import SessionLog
 
     arguments = (tiny, *LENET, "--epochs", 2, "--tensorboard", "--out", tmp_path / "run")
-    update = Trainer._update
+    update = Trainer.train_step
 
     def killed(self: Trainer, *batch: Any) -> Any:
         if self.step == 8:
@@ -120,7 +120,7 @@ def test_tensorboard_hides_what_a_resumed_run_does_again(
         return update(self, *batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", killed)
+        patched.setattr(Trainer, "train_step", killed)
         assert "not saved" in run(*arguments, code=130)
     assert "continued from step 6" in run(*arguments)
     first, second = sorted((tmp_path / "run" / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns)
@@ -260,7 +260,7 @@ def test_out_of_memory_names_a_batch_size(
     def fail(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr(Trainer, "_update", fail)
+    monkeypatch.setattr(Trainer, "train_step", fail)
     printed = run(tiny, *LENET, "--set", "train.batch_images=23", "--out", tmp_path / "run", code=1)
     error = printed.splitlines()[-1]
     assert error.startswith("Error: out of memory on cpu with train.batch_images=23; 8 should fit the")
@@ -278,7 +278,7 @@ def test_an_operation_that_cannot_be_deterministic_is_named(
         finally:
             torch.use_deterministic_algorithms(before)
 
-    monkeypatch.setattr(Trainer, "_update", fail)
+    monkeypatch.setattr(Trainer, "train_step", fail)
     printed = run(tiny, *LENET, "--out", tmp_path / "run", code=1)
     assert printed.splitlines()[-1] == "Error: train.deterministic=true: put_ has no such kernel here; leave it out"
 
@@ -289,7 +289,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory(
     def fail(*_: object) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(Trainer, "_update", fail)
+    monkeypatch.setattr(Trainer, "train_step", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         run(tiny, *LENET, "--out", tmp_path / "run")
 
@@ -298,7 +298,7 @@ def test_a_terminal_that_closes_leaves_a_checkpoint(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (tiny, *LENET, "--epochs", 2, "--out", tmp_path / "run")
-    update = Trainer._update
+    update = Trainer.train_step
 
     def closing(self: Trainer, *batch: Any) -> Any:
         if self.step == 2:
@@ -306,7 +306,7 @@ def test_a_terminal_that_closes_leaves_a_checkpoint(
         return update(self, *batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", closing)
+        patched.setattr(Trainer, "train_step", closing)
         printed = run(*arguments, code=130)
     assert printed.endswith("interrupted after step 3, saved; the same command continues\n")
     continued = run(*arguments)

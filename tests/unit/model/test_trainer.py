@@ -205,6 +205,14 @@ def test_the_gradient_norm_is_that_of_the_loss_over_all_parameters() -> None:
     assert kept.records[0]["grad_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)  # fp32 has 6e-8 a rounding
 
 
+def test_steps_taken_by_hand_are_those_of_a_run() -> None:
+    by_hand, whole, kept = trainer(), trainer(f"train.steps={STEPS_PER_EPOCH}"), Kept()
+    losses = [measured.loss.item() for batch in Pictures() if (measured := by_hand.train_step(*batch))]
+    run(whole, kept)
+    assert list(enumerate(losses, 1)) == kept.losses
+    assert all(map(torch.equal, weights(by_hand), weights(whole)))
+
+
 def test_the_norm_of_millions_of_values_is_as_exact_as_that_of_few() -> None:
     """Added up from end to end in fp32, as PyTorch does on a CPU, it would be wrong by more than a thousandth."""
     many = torch.randn(4096, 9216, generator=torch.Generator().manual_seed(0))
