@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from alexnet.model.lenet_layers import SubsampleSum, TableConv2d
 from alexnet.model.networks.network import Network
-from alexnet.model.spelling import nearest
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, nearest
 
 Kind = Literal["paper", "he", "source-2012", "cuda-convnet", "cuda-convnet-80s", "lecun", "torch"]
 

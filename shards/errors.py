@@ -1,5 +1,7 @@
 """The one exception for what a user gave and can mend, and how what is said stays one line."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Self
 
 
@@ -32,3 +34,9 @@ def reason_of(error: Exception) -> str:
 def one_line(text: str) -> str:
     """Return text in which all that would break the line, steer a terminal or not encode, as in names, is escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def nearest(word: str, known: Iterable[str], *, at_least: float = 0.5) -> str:
+    """Return `; did you mean X?`, X the known word most like this one; nothing if none is alike enough, from 0 to 1."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=at_least)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from alexnet.model.spelling import nearest
+from alexnet.shards.errors import nearest
 
 
 def name_of(names: Iterable[str]) -> Callable[[str], str]:

@@ -5,8 +5,7 @@ from alexnet.model.networks.alexnet_owt import OWT
 from alexnet.model.networks.cuda_convnet import CIFAR, CIFAR_80S
 from alexnet.model.networks.drawing import Drawing
 from alexnet.model.networks.lenet_5 import LENET_5
-from alexnet.model.spelling import nearest
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, nearest
 
 DRAWINGS: dict[str, Drawing] = {
     drawing.name: drawing for drawing in (LENET_5, CIFAR, CIFAR_80S, PAPER, SOURCE, CONV6, ONE_TOWER, OWT)

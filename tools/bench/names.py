@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from alexnet.model.spelling import nearest
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, nearest
 
 
 def words(option: str, text: str, known: Iterable[str]) -> tuple[str, ...]:

@@ -15,11 +15,10 @@ from alexnet.model.initialise import InitSettings
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import OptimSettings
 from alexnet.model.schedule import ScheduleSettings
-from alexnet.model.spelling import nearest
 from alexnet.model.trainer import TrainSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.settings import StreamSettings
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, nearest
 from alexnet.tools.run.recipes import recipe_assignments
 
 
