@@ -3,25 +3,21 @@
 Imported by `tests.crash.server`, never by tests.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import alexnet.tools.convert.run
 import alexnet.tools.synth.run  # noqa: F401
-from alexnet.tools.convert import build
-from alexnet.tools.convert.pool import raise_unless_done
-from alexnet.tools.convert.work import ShardJob, attempt_shard
+from alexnet.shards.processes import Pool
+from alexnet.tools.convert import engines
 from alexnet.tools.prep import main
 from alexnet.tools.synth import archives
 from alexnet.tools.synth.parts import Part
 
 
-class _Here:
+def _pool_of_none(function: Any, _: int, **options: Any) -> Pool[Any, Any]:
     """Stand for the converter's pool."""
-
-    def run(self, jobs: Iterator[ShardJob]) -> None:
-        for job in jobs:
-            raise_unless_done(attempt_shard(job))
+    return Pool(function, 0, **options)
 
 
 class _WorkersHere:
@@ -42,6 +38,6 @@ class _WorkersHere:
 
 
 def prep(arguments: list[str]) -> None:
-    build.engine_of = lambda *_: _Here()
+    vars(engines)["Pool"] = _pool_of_none
     vars(archives)["Workers"] = _WorkersHere
     main(arguments)

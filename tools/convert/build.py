@@ -3,10 +3,10 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import PIL
@@ -32,13 +32,13 @@ from alexnet.shards.manifest import (
 )
 from alexnet.shards.writer import file_record, put_on_disk, remove_partials
 from alexnet.tools.convert.claim import Job, claim, given_back, is_begun, is_complete
+from alexnet.tools.convert.engines import convert_here, convert_on_ray
 from alexnet.tools.convert.kept import changed_rejects, in_words
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
-from alexnet.tools.convert.pool import MEND_AND_REPEAT, ConversionError, Pool
 from alexnet.tools.convert.source_files import check_archives
 from alexnet.tools.convert.sources import materialise
-from alexnet.tools.convert.work import WORK, OnError, Outcome, ShardJob, is_done, load_outcome
+from alexnet.tools.convert.work import WORK, ConversionError, OnError, Outcome, ShardJob, is_done, load_outcome
 from alexnet.tools.room import needed_and_free
 
 _BYTES_PER_PIXEL = 0.4  # of a stored JPEG at quality 90: ImageNet has 0.34
@@ -62,13 +62,6 @@ class BuildOptions:
     engine: Literal["local", "ray"] = "local"
     ray_address: str | None = None
     since_ns: int | None = None
-
-
-class Engine(Protocol):
-    """Convert shards, wherever."""
-
-    def run(self, jobs: Iterator[ShardJob]) -> None:
-        """Convert every job, or raise InputError or ConversionError."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +88,10 @@ def build(
     """
     try:
         return _build(source, root, settings, options or BuildOptions(), on_progress)
-    except OSError as error:  # a full disk, here and not in a worker
-        raise ConversionError(f"{error.strerror or error}: {error.filename or root}; {MEND_AND_REPEAT}") from None
+    except OSError as error:  # a full disk, a vanished file
+        raise ConversionError(
+            f"{error.strerror or error}: {error.filename or root}; mend it and give the same command again"
+        ) from None
 
 
 def _build(
@@ -133,24 +128,18 @@ def _build(
         for plan in missing
     )
 
-    def tell(written: int, rejected: int) -> None:
-        on_progress(Progress(written, rejected, total - left, total))
+    def on_counts(counts: Sequence[int]) -> None:
+        on_progress(Progress(counts[0], counts[1], total - left, total))
 
-    tell(0, 0)
-    engine_of(options, len(missing), tell).run(jobs)
+    on_counts((0, 0))
+    if options.engine == "ray":
+        convert_on_ray(jobs, options.workers, options.ray_address, on_counts)
+    else:
+        convert_here(jobs, options.workers, on_counts)
     _check_source(source, since_ns)
     manifest = _finish(root, job, source, plans, options)
     _seal(root)
     return manifest
-
-
-def engine_of(options: BuildOptions, shards: int, on_progress: Callable[[int, int], None]) -> Engine:
-    """Return what converts the shards."""
-    if options.engine == "ray":
-        from alexnet.tools.convert.ray_engine import RayEngine
-
-        return RayEngine(options.ray_address, options.workers, on_progress)
-    return Pool(min(options.workers, max(1, shards)), on_progress)
 
 
 def job_of(source: Source, settings: ConvertSettings) -> Job:

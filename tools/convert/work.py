@@ -10,10 +10,10 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import MutableSequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +22,16 @@ from alexnet.shards.colour import ColourSums
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import ShardRecord
 from alexnet.shards.writer import Sample, partial_of, publish_shard, shard_file, write_shard
+from alexnet.tools.command import StoppedError
 from alexnet.tools.convert.listing import Encoding, Member
 from alexnet.tools.convert.pillow import CODECS, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
 from alexnet.tools.convert.resize import Converted, UndecodableError, convert_image
-from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
+from alexnet.tools.convert.source_files import SourceFiles
 
 WORK = ".work"
 _ZIP_END_BYTES = 22  # of the record that ends a zip file without comment
 OnError = Literal["reject", "fail"]
-Step = Literal["begun", "written", "rejected"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class ShardJob:
     """Hold all that a worker needs to convert one shard, wherever it runs.
 
     `poisoned`: reasons by position in the shard of images that kill the decoder; they are rejected undecoded.
+    `deaths`: of workers on it so far, for which no image was to blame.
     `since_ns`: when the source began to be listed, as `time.time_ns` tells it.
     """
 
@@ -50,7 +51,12 @@ class ShardJob:
     plan: ShardPlan
     members: list[Member]
     poisoned: dict[int, str] = field(default_factory=dict)
+    deaths: int = 0
     since_ns: int = field(default_factory=time.time_ns)
+
+    def order(self) -> list[int]:
+        """Return the positions of the images in the order of converting: by offset, so that a disk reads forwards."""
+        return sorted(range(len(self.members)), key=lambda i: (self.members[i].file, self.members[i].offset))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,36 +69,22 @@ class Outcome:
     sums: ColourSums | None
 
 
-class Report(NamedTuple):
-    """Say how a shard ended: done, an image that may not be rejected, a source that changed, or an OS error.
-
-    `written`, `rejected`: images of a shard that is done.
-    """
-
-    status: Literal["done", "rejected", "changed", "os"]
-    message: str = ""
-    written: int = 0
-    rejected: int = 0
+class ConversionError(StoppedError):
+    """End a run that can be continued: the message says why it stopped."""
 
 
-class RejectedError(Exception):
-    """Name an image that cannot be used, in a run that is to fail on the first."""
-
-
-def convert_shard(job: ShardJob, on_image: Callable[[int, Step], None]) -> Outcome:
+def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Outcome:
     """Decode, resize and write one shard; return what came of it.
 
-    `on_image(position, step)` is called before each image and after it, with what became of it; it may raise to stop.
-    Raises RejectedError for a bad image if `on_error` is `fail`, SourceChangedError if the source is not what it was.
+    `counts`: images written and rejected, added to after each. Raises ConversionError for a bad image if `on_error` is
+    `fail`, SourceChangedError if the source is not what it was, OSError for a full disk or a vanished file.
     """
     sums = ColourSums(job.settings.size_px)
     rejected: list[dict[str, Any]] = []
     samples: list[Sample] = []
-    order = sorted(range(len(job.members)), key=lambda i: (job.members[i].file, job.members[i].offset))
     with SourceFiles(job.source, job.since_ns) as files:
-        for i in order:  # by offset, so that a disk reads forwards
+        for i in job.order():
             member, place = job.members[i], job.plan.first_place + i
-            on_image(i, "begun")
             data = None
             try:
                 data = files.read(member)
@@ -100,12 +92,12 @@ def convert_shard(job: ShardJob, on_image: Callable[[int, Step], None]) -> Outco
             except UndecodableError as error:
                 files.check_bad(member)
                 rejected.append(_rejection(job, place, member, data, str(error)))
-                on_image(i, "rejected")
+                counts[1] += 1
             else:
                 if job.plan.split == "train":
                     sums.add(image.pixels)
                 samples.append(Sample(place=place, stem=member.stem, label=member.label, jpeg=image.jpeg))
-                on_image(i, "written")
+                counts[0] += 1
         files.check_readable(len(job.members))
     samples.sort(key=lambda sample: sample.place)
     rejected.sort(key=lambda entry: entry["place"])
@@ -114,19 +106,6 @@ def convert_shard(job: ShardJob, on_image: Callable[[int, Step], None]) -> Outco
     _save(job, outcome)
     publish_shard(job.root, record)
     return outcome
-
-
-def attempt_shard(job: ShardJob, on_image: Callable[[int, Step], None] = lambda *_: None) -> Report:
-    """Convert one shard and report, rather than raise, what a user has to know."""
-    try:
-        outcome = convert_shard(job, on_image)
-    except RejectedError as error:
-        return Report("rejected", str(error))
-    except SourceChangedError as error:
-        return Report("changed", str(error))
-    except OSError as error:  # a full disk, a vanished file
-        return Report("os", f"{error.strerror}: {error.filename or job.root}")
-    return Report("done", written=outcome.record.images, rejected=len(outcome.rejected))
 
 
 def is_done(root: Path, plan: ShardPlan) -> bool:
@@ -195,7 +174,7 @@ def _convert(job: ShardJob, position: int, data: bytes) -> Converted:
 
 def _rejection(job: ShardJob, place: int, member: Member, data: bytes | None, reason: str) -> dict[str, Any]:
     if job.on_error == "fail":
-        raise RejectedError(f"{member.file}: {member.name} at byte {member.offset:,}: {reason}")
+        raise ConversionError(f"--on-error fail: {member.file}: {member.name} at byte {member.offset:,}: {reason}")
     sha256 = None if data is None else hashlib.sha256(data).hexdigest()
     return {"split": job.plan.split, "place": place, **where(member), "sha256": sha256, "reason": reason}
 

@@ -12,9 +12,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
-from alexnet.shards.processes import starting_workers
+from alexnet.shards.processes import leave_with_parent, starting_workers
 from alexnet.tools.command import StoppedError
-from alexnet.tools.convert.worker import leave_with_parent
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.synth.parts import Part
 

@@ -1,13 +1,15 @@
 """A folder of pictures that is converted while things happen to it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, MutableSequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from alexnet.shards.processes import Pool
+from alexnet.tools.convert import engines
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.pool import raise_unless_done
-from alexnet.tools.convert.work import ShardJob, attempt_shard
+from alexnet.tools.convert.work import Outcome, ShardJob, convert_shard
 from alexnet.tools.samples.layouts import write_files
 from tests.conftest import encode_picture
 
@@ -22,17 +24,35 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+def pool_of_none(function: Any, _: int, **options: Any) -> Pool[Any, Any]:
+    """Stand for a pool: without processes."""
+    return Pool(function, 0, **options)
+
+
+@pytest.fixture
+def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Convert without processes; the names of the shards that are begun."""
+    names: list[str] = []
+
+    def noting(job: ShardJob, counts: MutableSequence[int]) -> Outcome:
+        names.append(job.plan.name)
+        return convert_shard(job, counts)
+
+    monkeypatch.setattr(engines, "Pool", pool_of_none)
+    monkeypatch.setattr(engines, "convert_shard", noting)
+    return names
+
+
 @pytest.fixture
 def before(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
     """Convert without processes; what is put into the list happens before the first shard."""
     happenings: list[Callable[[], object]] = []
 
-    class InThisProcess:
-        def run(self, jobs: Iterator[ShardJob]) -> None:
-            for job in jobs:
-                while happenings:
-                    happenings.pop()()
-                raise_unless_done(attempt_shard(job))
+    def after_them(job: ShardJob, counts: MutableSequence[int]) -> Outcome:
+        while happenings:
+            happenings.pop()()
+        return convert_shard(job, counts)
 
-    monkeypatch.setattr("alexnet.tools.convert.build.engine_of", lambda *_: InThisProcess())
+    monkeypatch.setattr(engines, "Pool", pool_of_none)
+    monkeypatch.setattr(engines, "convert_shard", after_them)
     return happenings

@@ -17,9 +17,8 @@ from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.claim import held
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
-from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.work import is_done
+from alexnet.tools.convert.work import ConversionError, is_done
 from alexnet.tools.prep import main
 from tests.conftest import digests
 

@@ -11,12 +11,9 @@ from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.sources import open_source
 from tests.conftest import digests
-from tests.unit.tools.test_build_mended import BAD, GOOD, SETTINGS, InThisProcess, fresh, shard, write
+from tests.unit.tools.test_build_mended import BAD, GOOD, SETTINGS, fresh, shard, write
 
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.tools.convert.build.engine_of", lambda *_: InThisProcess())
+pytestmark = pytest.mark.usefixtures("converted")
 
 
 @pytest.fixture

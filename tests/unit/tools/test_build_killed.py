@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,7 @@ from alexnet.shards.verify.check import verify
 from alexnet.tools.convert import claim
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.pool import raise_unless_done
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.work import ShardJob, attempt_shard
 from tests.conftest import digests
 
 SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)
@@ -26,17 +24,7 @@ class Killed(BaseException):
     pass
 
 
-class InThisProcess:
-    """Stand for the pool, without processes."""
-
-    def run(self, jobs: Iterator[ShardJob]) -> None:
-        for job in jobs:
-            raise_unless_done(attempt_shard(job))
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.tools.convert.build.engine_of", lambda *_: InThisProcess())
+pytestmark = pytest.mark.usefixtures("converted")
 
 
 def failing(ordinary: Callable[..., object], step: int) -> Callable[..., object]:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert import kept, work
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.pool import ConversionError, raise_unless_done
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
-from alexnet.tools.convert.work import ShardJob, attempt_shard
+from alexnet.tools.convert.work import ConversionError
 from alexnet.tools.prep import main
 from alexnet.tools.samples.layouts import write_files
 from alexnet.tools.samples.official import tar_of
@@ -29,25 +28,7 @@ GOOD = {f"{c}/{i}.jpg": encode_picture(10 * k + i) for k, c in enumerate(("cats"
 BAD = {"cats/3.jpg": GOOD["cats/3.jpg"][:300], "dogs/4.jpg": b"<html>404</html>"}
 
 
-class InThisProcess:
-    """Stand for the pool, without processes; `converted`: the names of the shards it was given."""
-
-    def __init__(self) -> None:
-        self.converted: list[str] = []
-        self.before: Callable[[ShardJob], None] = lambda _: None
-
-    def run(self, jobs: Iterator[ShardJob]) -> None:
-        for job in jobs:
-            self.before(job)
-            self.converted.append(job.plan.name)
-            raise_unless_done(attempt_shard(job))
-
-
-@pytest.fixture(autouse=True)
-def engine(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
-    engine = InThisProcess()
-    monkeypatch.setattr("alexnet.tools.convert.build.engine_of", lambda *_: engine)
-    return engine
+pytestmark = pytest.mark.usefixtures("converted")
 
 
 @pytest.fixture
@@ -78,37 +59,37 @@ def shards_of_rejects(root: Path) -> set[str]:
 
 
 def test_mended_rejects_are_taken_up_and_no_other_shard_is_touched(
-    folder: Path, tmp_path: Path, engine: InThisProcess
+    folder: Path, tmp_path: Path, converted: list[str]
 ) -> None:
     root = tmp_path / "set"
     assert shard(folder, root, "--max-rejected", "1").exit_code == 1
     assert shard(folder, root, "--max-rejected", "1").exit_code == 1
-    assert len(engine.converted) == 5, "nothing had changed"
+    assert len(converted) == 5, "nothing had changed"
     concerned = shards_of_rejects(root)
     for name in BAD:
         (folder / name).write_bytes(GOOD[name])  # in place: the folder shows nothing
-    engine.converted.clear()
+    converted.clear()
     result = shard(folder, root, "--max-rejected", "1")
     assert result.exit_code == 0, result.output
     assert "changed since an earlier call, and tried again: 2 rejected images, " in result.output
-    assert set(engine.converted) == concerned
+    assert set(converted) == concerned
     assert "train: 20 in = 20 written + 0 rejected" in result.output
     assert digests(root) == fresh(folder, tmp_path / "fresh")
 
 
 def test_one_mended_in_place_to_the_same_size_and_time_is_taken_up(
-    folder: Path, tmp_path: Path, engine: InThisProcess
+    folder: Path, tmp_path: Path, converted: list[str]
 ) -> None:
     """As a copy of the original over bits that fell over."""
     root, picture = tmp_path / "set", folder / "cats" / "3.jpg"
     picture.write_bytes(bytes(len(GOOD["cats/3.jpg"])))
     state = picture.stat()
     assert shard(folder, root, "--max-rejected", "0").exit_code == 1
-    engine.converted.clear()
+    converted.clear()
     picture.write_bytes(GOOD["cats/3.jpg"])
     os.utime(picture, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert shard(folder, root, "--max-rejected", "1").exit_code == 0
-    assert len(engine.converted) == 1
+    assert len(converted) == 1
     assert digests(root) == fresh(folder, tmp_path / "fresh")
 
 
@@ -125,19 +106,19 @@ def test_a_reject_that_is_still_bad_and_another_one_are_what_a_first_call_makes_
 
 
 def test_a_copy_of_the_source_with_other_times_is_the_same_source(
-    official: Path, tmp_path: Path, engine: InThisProcess
+    official: Path, tmp_path: Path, converted: list[str]
 ) -> None:
     copy, root = Path(shutil.copytree(official, tmp_path / "copy")), tmp_path / "set"
     with pytest.raises(ConversionError, match="3 images were rejected"):
         build(open_source(copy), root, SETTINGS, BuildOptions(max_rejected=0))
     for path in copy.iterdir():
         os.utime(path, ns=(1, 1))
-    engine.converted.clear()
+    converted.clear()
     build(open_source(copy), root, SETTINGS)
-    assert engine.converted == []
+    assert converted == []
 
 
-def test_members_of_a_tar_that_was_downloaded_again(official: Path, tmp_path: Path, engine: InThisProcess) -> None:
+def test_members_of_a_tar_that_was_downloaded_again(official: Path, tmp_path: Path, converted: list[str]) -> None:
     """All that lie behind move; the empty one, which has no bytes to know it by, too, and stays a reject."""
     copy, root = Path(shutil.copytree(official, tmp_path / "copy")), tmp_path / "set"
     assert shard(copy, root, "--max-rejected", "0").exit_code == 1
@@ -148,16 +129,16 @@ def test_members_of_a_tar_that_was_downloaded_again(official: Path, tmp_path: Pa
     class_tars["n00000002.tar"]["n00000002_3.JPEG"] = b""
     class_tars["n00000003.tar"]["n00000003_6.JPEG"] = encode_picture(2, file_format="PNG")
     (copy / TRAIN_TAR).write_bytes(tar_of({name: tar_of(files) for name, files in sorted(class_tars.items())}))
-    total = len(engine.converted)
-    engine.converted.clear()
+    total = len(converted)
+    converted.clear()
     result = shard(copy, root, "--max-rejected", "1")
     assert result.exit_code == 0, result.output
-    assert 0 < len(engine.converted) < total
+    assert 0 < len(converted) < total
     assert digests(root) == fresh(copy, tmp_path / "fresh")
 
 
 def test_one_that_ended_the_run_is_taken_up_once_it_is_mended_and_those_not_reached_yet_too(
-    folder: Path, tmp_path: Path, engine: InThisProcess
+    folder: Path, tmp_path: Path, converted: list[str]
 ) -> None:
     root = tmp_path / "set"
     ended = shard(folder, root, "--on-error", "fail")
@@ -170,7 +151,7 @@ def test_one_that_ended_the_run_is_taken_up_once_it_is_mended_and_those_not_reac
 
 
 def test_a_good_file_of_another_length_has_its_shard_done_again_but_another_source_is_refused(
-    folder: Path, tmp_path: Path, engine: InThisProcess
+    folder: Path, tmp_path: Path, converted: list[str]
 ) -> None:
     root = tmp_path / "set"
     assert shard(folder, root, "--max-rejected", "0").exit_code == 1
@@ -188,9 +169,9 @@ def test_a_good_file_of_another_length_has_its_shard_done_again_but_another_sour
     write(folder, {"cats/5.jpg": encode_picture(1, 90, 70)})
     (folder / "cats" / "new").touch()
     (folder / "cats" / "new").unlink()  # the folder shows it
-    engine.converted.clear()
+    converted.clear()
     assert shard(folder, root, "--max-rejected", "2").exit_code == 0
-    assert len(engine.converted) == 1
+    assert len(converted) == 1
     assert digests(root) == fresh(folder, tmp_path / "fresh")
 
 
@@ -227,7 +208,7 @@ def test_killed_while_it_takes_them_up_it_goes_on(
 
 
 def test_a_codec_that_is_there_now_gives_rejects_another_try(
-    folder: Path, tmp_path: Path, engine: InThisProcess, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, converted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "set"
     with pytest.raises(ConversionError):
@@ -235,9 +216,9 @@ def test_a_codec_that_is_there_now_gives_rejects_another_try(
     concerned = shards_of_rejects(root)
     for module in (kept, work):
         monkeypatch.setattr(module, "codecs", lambda: ["jpg", "zlib", "webp"])
-    engine.converted.clear()
+    converted.clear()
     build(open_source(folder), root, SETTINGS)
-    assert set(engine.converted) == concerned
+    assert set(converted) == concerned
 
 
 def as_earlier_versions_wrote(root: Path) -> None:
@@ -255,15 +236,15 @@ def as_earlier_versions_wrote(root: Path) -> None:
         np.savez(path, **kept_arrays)
 
 
-def test_what_an_earlier_version_began_goes_on(folder: Path, tmp_path: Path, engine: InThisProcess) -> None:
+def test_what_an_earlier_version_began_goes_on(folder: Path, tmp_path: Path, converted: list[str]) -> None:
     root = tmp_path / "set"
     with pytest.raises(ConversionError):
         build(open_source(folder), root, SETTINGS, BuildOptions(max_rejected=0))
     as_earlier_versions_wrote(root)
     concerned = shards_of_rejects(root)
-    engine.converted.clear()
+    converted.clear()
     build(open_source(folder), root, SETTINGS)
-    assert set(engine.converted) == concerned, "what was rejected then cannot be compared, so it is tried again"
+    assert set(converted) == concerned, "what was rejected then cannot be compared, so it is tried again"
     assert digests(root) == fresh(folder, tmp_path / "fresh")
 
 

@@ -13,10 +13,9 @@ from click.testing import CliRunner
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
-from alexnet.tools.convert.pool import ConversionError
 from alexnet.tools.convert.source_files import SourceChangedError, check_archives
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
-from alexnet.tools.convert.work import ShardJob, attempt_shard
+from alexnet.tools.convert.work import ConversionError, ShardJob, convert_shard
 from alexnet.tools.prep import main
 from tests.conftest import digests, encode_picture
 from tests.unit.tools.conftest import SETTINGS
@@ -44,9 +43,8 @@ def test_a_file_that_grew_or_shrank_after_it_was_listed_is_no_bad_image(
 ) -> None:
     job = job_of(folder, tmp_path / "set")
     (folder / "cats" / "3.jpg").write_bytes(data)
-    report = attempt_shard(job)
-    assert report.status == "changed"
-    assert f"{folder}/cats/3.jpg: 3.jpg has " in report.message
+    with pytest.raises(SourceChangedError, match=f"{folder}/cats/3.jpg: 3.jpg has "):
+        convert_shard(job, [0, 0])
 
 
 def overwrite(path: Path, at_ns: int) -> None:
@@ -60,11 +58,11 @@ def test_a_file_that_is_written_to_meanwhile_is_no_bad_image_even_if_its_length_
 ) -> None:
     job = job_of(folder, tmp_path / "set")
     overwrite(folder / "cats" / "3.jpg", time.time_ns())
-    assert attempt_shard(job).status == "changed"
+    with pytest.raises(SourceChangedError):
+        convert_shard(job, [0, 0])
     for at_ns in (time.time_ns(), 1 << 62):  # bad before it was listed; of a time to come, as on some cameras
         overwrite(folder / "cats" / "3.jpg", at_ns)
-        report = attempt_shard(job_of(folder, tmp_path / "set"))
-        assert (report.status, report.rejected) == ("done", 1)
+        assert len(convert_shard(job_of(folder, tmp_path / "set"), [0, 0]).rejected) == 1
 
 
 def test_one_that_is_replaced_by_a_copy_that_keeps_its_time_is_none_either(folder: Path, tmp_path: Path) -> None:
@@ -72,8 +70,8 @@ def test_one_that_is_replaced_by_a_copy_that_keeps_its_time_is_none_either(folde
     (tmp_path / "copy").write_bytes(picture.read_bytes())
     overwrite(tmp_path / "copy", 1)
     (tmp_path / "copy").replace(picture)
-    report = attempt_shard(job)
-    assert (report.status, "cats/3.jpg: was written to meanwhile" in report.message) == ("changed", True)
+    with pytest.raises(SourceChangedError, match=r"cats/3\.jpg: was written to meanwhile"):
+        convert_shard(job, [0, 0])
 
 
 def test_a_sound_picture_of_the_same_length_in_the_place_of_another_ends_the_run_too(
@@ -82,7 +80,8 @@ def test_a_sound_picture_of_the_same_length_in_the_place_of_another_ends_the_run
     job, picture = job_of(folder, tmp_path / "set"), folder / "cats" / "3.jpg"
     data = picture.read_bytes()
     picture.write_bytes(encode_picture(99, 20, 20).ljust(len(data), b"\0"))
-    assert attempt_shard(job).status == "changed"
+    with pytest.raises(SourceChangedError):
+        convert_shard(job, [0, 0])
     assert not list((tmp_path / "set").rglob("*.tar"))
 
 

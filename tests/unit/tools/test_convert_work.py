@@ -3,21 +3,19 @@
 import io
 import os
 import resource
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.work import Report, ShardJob, attempt_shard, load_outcome, notes_file, read_notes
+from alexnet.tools.convert.work import Outcome, ShardJob, convert_shard, load_outcome, notes_file, read_notes
 from alexnet.tools.samples.layouts import write_class_tars, write_files
 from tests.conftest import encode_picture
 
 SETTINGS = ConvertSettings(size_px=32, shard_images=1000)
 
 
-def attempt(source: Path, root: Path) -> tuple[ShardJob, Report]:
+def attempt(source: Path, root: Path) -> tuple[ShardJob, Outcome]:
     """Convert the only shard of a source in this process."""
     found = open_source(source)
     (plan,) = plan_shards(found, SETTINGS)
@@ -32,7 +30,7 @@ def attempt(source: Path, root: Path) -> tuple[ShardJob, Report]:
         plan=plan,
         members=plan.members(found),
     )
-    return job, attempt_shard(job)
+    return job, convert_shard(job, [0, 0])
 
 
 def test_a_shard_from_more_class_tars_than_files_may_be_open(tmp_path: Path) -> None:
@@ -42,18 +40,18 @@ def test_a_shard_from_more_class_tars_than_files_may_be_open(tmp_path: Path) -> 
     used = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))
     try:
-        job, report = attempt(tmp_path / "tars", tmp_path / "set")
+        job, outcome = attempt(tmp_path / "tars", tmp_path / "set")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert report == Report("done", written=40)
+    assert outcome.record.images == 40
     assert load_outcome(job.root, job.plan).record.images == 40
 
 
 def test_a_file_too_large_to_be_a_picture_is_rejected_unread(tmp_path: Path) -> None:
     write_files(tmp_path / "source" / "cat", {"1.jpg": encode_picture(1), "film.mp4": b""})
     os.truncate(tmp_path / "source" / "cat" / "film.mp4", 5 << 30)
-    job, report = attempt(tmp_path / "source", tmp_path / "set")
-    assert report == Report("done", written=1, rejected=1)
+    job, outcome = attempt(tmp_path / "source", tmp_path / "set")
+    assert outcome.record.images == 1
     (rejected,) = load_outcome(job.root, job.plan).rejected
     assert rejected["member"] == "film.mp4"
     assert rejected["reason"] == "has more than 150,000,000 bytes, and is not read; store it smaller, or as JPEG"
@@ -74,8 +72,8 @@ def test_what_tars_can_hold_besides_plain_files(tmp_path: Path) -> None:
         tar.addfile(link)
     source = open_source(tmp_path / "tars")
     assert (len(source.members["train"]), source.ignored) == (4, 1)  # the first a.JPEG is replaced by the second
-    job, report = attempt(tmp_path / "tars", tmp_path / "set")
-    assert report == Report("done", written=3, rejected=1)
+    job, outcome = attempt(tmp_path / "tars", tmp_path / "set")
+    assert outcome.record.images == 3
     assert [entry["reason"] for entry in load_outcome(job.root, job.plan).rejected] == ["empty file"]
     members = {m.offset: m.name for m in job.members}
     assert sorted(members.values()) == ["b.JPEG", "empty.JPEG", long]  # a.JPEG has b.JPEG's bytes: one offset
@@ -96,22 +94,3 @@ def test_notes_that_are_damaged_or_cut_short_are_none(tmp_path: Path) -> None:
     for at in range(text):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         assert read_notes(file) in ({}, notes)
-
-
-LEAVING = """
-import multiprocessing, os
-from types import SimpleNamespace
-from alexnet.tools.convert.worker import leave_with_parent
-multiprocessing.parent_process = lambda: SimpleNamespace(pid={parent})
-os.getppid = lambda: {found}
-leave_with_parent()
-print("works")
-"""
-
-
-def test_a_worker_leaves_with_its_parent_which_may_be_process_1() -> None:
-    """In a container a command often is process 1; elsewhere that is who inherits orphans."""
-    for parent, found, said in ((1, 1, "works\n"), (77, 77, "works\n"), (77, 1, "")):
-        code = LEAVING.format(parent=parent, found=found)
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert (run.stdout, run.returncode) == (said, 0 if said else 1), run.stderr

@@ -4,7 +4,6 @@ import signal
 
 import pytest
 
-from alexnet.shards.processes import starting_workers
 from alexnet.tools.interruption import interruptible
 from alexnet.tools.run.stopping import STOPPING, StopSignal
 
@@ -57,9 +56,3 @@ def test_under_nohup_a_terminal_may_close() -> None:
     assert not stop()
     with interruptible("interrupted"):
         signal.raise_signal(signal.SIGHUP)
-
-
-def test_workers_are_ended_by_their_parent_alone() -> None:
-    with starting_workers():
-        assert {signal.SIGINT, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -11,8 +11,8 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from alexnet.shards.processes import leave_with_parent
 from alexnet.tools.bench.measuring.stages_seam import CannotRunError, NetStageSettings, Stage, StageSettings, Work
-from alexnet.tools.convert.worker import leave_with_parent
 
 _NETWORK: dict[str, Any] = {
     "arch": "alexnet-2012",

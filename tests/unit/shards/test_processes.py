@@ -1,0 +1,98 @@
+"""The pool: results of every task, whatever becomes of a worker, and no process that outlives it."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from alexnet.shards.errors import SampleError
+from alexnet.shards.processes import Counts, Pool, WorkerDiedError, starting_workers
+
+
+def work(task: int, counts: Counts) -> tuple[int, int]:
+    """Square a number; those below 0 are ways to fail."""
+    counts[0] += 1
+    if task == -1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if task == -2:
+        raise MemoryError
+    if task == -3:
+        raise SampleError(7, "one line")
+    counts[1] += 10
+    return task * task, os.getpid()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_every_task_has_its_result_in_order_and_counts_add_up(workers: int) -> None:
+    sums: list[list[int]] = []
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for k in range(40):
+            taken.append(k)
+            yield k
+
+    with Pool(work, workers, counted=2, on_counts=sums.append) as pool:
+        for k, (square, pid) in enumerate(pool.results(tasks(), in_order=True)):
+            assert square == k * k
+            assert (pid == os.getpid()) == (workers == 0)
+            assert len(taken) <= k + 1 + 2 * max(workers, 1)
+    assert sums[-1] == [40, 400]
+    assert sums == sorted(sums)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_dies_is_replaced_and_its_task_tried_as_told() -> None:
+    deaths: list[tuple[int, list[int], int]] = []
+
+    def on_death(task: int, counts: Sequence[int], exit_code: int) -> int:
+        deaths.append((task, list(counts), exit_code))
+        return 100
+
+    with Pool(work, 2, counted=2, on_death=on_death) as pool:
+        assert sorted(square for square, _ in pool.results([1, -1, 2, -2, 3])) == [1, 4, 9, 10_000, 10_000]
+    assert sorted(deaths) == [(-2, [1, 0], 1), (-1, [1, 0], -signal.SIGSEGV)]
+
+
+@pytest.mark.parametrize(("task", "said"), [(-1, "died by SIGSEGV; is the"), (-2, "died with exit code 1; is the")])
+def test_unless_told_a_death_ends_it(task: int, said: str) -> None:
+    with pytest.raises(WorkerDiedError, match=said), Pool(work, 2, counted=2) as pool:
+        list(pool.results([1, task, 2]))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_the_function_raises_is_raised_as_it_is(workers: int) -> None:
+    with pytest.raises(SampleError, match=r"^one line$") as raised, Pool(work, workers, counted=2) as pool:
+        list(pool.results([1, -3, 2]))
+    assert raised.value.sample_id == 7
+    assert multiprocessing.active_children() == []
+
+
+LEAVING = """
+import multiprocessing, os
+from types import SimpleNamespace
+from alexnet.shards.processes import leave_with_parent
+multiprocessing.parent_process = lambda: SimpleNamespace(pid={parent})
+os.getppid = lambda: {found}
+leave_with_parent()
+print("works")
+"""
+
+
+def test_a_worker_leaves_with_its_parent_which_may_be_process_1() -> None:
+    """In a container a command often is process 1; elsewhere that is who inherits orphans."""
+    for parent, found, said in ((1, 1, "works\n"), (77, 77, "works\n"), (77, 1, "")):
+        code = LEAVING.format(parent=parent, found=found)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (run.stdout, run.returncode) == (said, 0 if said else 1), run.stderr
+
+
+def test_workers_hear_no_signal_that_is_meant_for_their_parent() -> None:
+    with starting_workers():
+        assert {signal.SIGINT, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
