@@ -29,7 +29,7 @@ def test_bytes_are_what_they_were(made: Callable[[Path], Iterator[tuple[str, str
 
 
 def test_a_run_that_an_earlier_version_began_goes_on_exactly(tmp_path: Path) -> None:
-    """Sums differ between CPUs in their last bits, hence a tolerance; other images or masks change a weight by 1e-3."""
+    """Sums differ between CPUs in their last bits, hence a tolerance; two steps moved biases by up to 1e-2."""
     write_mnist(tmp_path / "mnist", 23, 11)
     arguments = ["shard", tmp_path / "mnist", "--out", tmp_path / "set", "--shard-images", 10]
     assert CliRunner().invoke(prep, list(map(str, arguments))).exit_code == 0
@@ -43,4 +43,4 @@ def test_a_run_that_an_earlier_version_began_goes_on_exactly(tmp_path: Path) -> 
     exported = load_file(HERE / "lenet-5.safetensors")
     assert exported
     for name, tensor in exported.items():
-        torch.testing.assert_close(trained[f"net.{name}"], tensor, rtol=0, atol=1e-5)
+        torch.testing.assert_close(trained[f"net.{name}"], tensor, rtol=0, atol=1e-6)
