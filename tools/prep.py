@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alexnet.tools.command import Programs, one_line_errors
+from alexnet.tools.console import Programs, one_line_errors
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.show import show
 from alexnet.tools.synth.command import synth

@@ -7,7 +7,7 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
-from alexnet.tools.command import one_line_errors, tell
+from alexnet.tools.console import one_line_errors, tell
 
 _DEFAULT_IMAGES = 12
 

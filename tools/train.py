@@ -7,8 +7,7 @@ import click
 
 from alexnet.model.networks.catalogue import DRAWINGS
 from alexnet.pipeline.lighting import Lighting
-from alexnet.tools.command import Program, one_line_errors
-from alexnet.tools.name_choice import name_of
+from alexnet.tools.console import Program, name_of, one_line_errors
 from alexnet.tools.run.options import TrainOptions
 from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
 

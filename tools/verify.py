@@ -16,8 +16,7 @@ from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.files import replace
 from alexnet.shards.verify.check import verify as verify_data_set
 from alexnet.shards.verify.report import Report
-from alexnet.tools.command import one_line_errors
-from alexnet.tools.interruption import interruptible
+from alexnet.tools.console import interruptible, one_line_errors
 from alexnet.tools.progress import Amount, progress, say
 
 RECEIPT_SCHEMA = 1

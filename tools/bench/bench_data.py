@@ -11,8 +11,7 @@ from pathlib import Path
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.command import tell
-from alexnet.tools.data import find_data
+from alexnet.tools.console import find_data, tell
 
 IMAGES, CLASSES, SEED = 50_000, 1_000, 2012
 _VARIABLE = "ALEXNET_BENCH_IMAGES"

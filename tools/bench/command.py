@@ -6,7 +6,7 @@ import click
 
 from alexnet.tools.bench.names import SECONDS, Finite, numbers
 from alexnet.tools.bench.net_commands import model, train
-from alexnet.tools.command import Programs, one_line_errors
+from alexnet.tools.console import Programs, one_line_errors
 
 
 @click.group(cls=Programs)

@@ -20,7 +20,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.bench.comparable import CPU, WALL, Compared, comparable
 from alexnet.tools.bench.measuring.console import console
 from alexnet.tools.bench.schema import read_report
-from alexnet.tools.command import StoppedError, tell
+from alexnet.tools.console import StoppedError, tell
 
 _ERROR = 0.05  # chance of one false alarm or more, if nothing changed
 RUN_TO_RUN = 0.02

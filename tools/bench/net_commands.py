@@ -7,8 +7,7 @@ import click
 
 from alexnet.model.networks.catalogue import DRAWINGS
 from alexnet.tools.bench.names import SECONDS, numbers, words
-from alexnet.tools.command import one_line_errors
-from alexnet.tools.name_choice import name_of
+from alexnet.tools.console import name_of, one_line_errors
 from alexnet.tools.run.recipes import recipe_names
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

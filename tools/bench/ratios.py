@@ -20,7 +20,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, in_words, missed
 from alexnet.tools.bench.loader.rows import rows_of
 from alexnet.tools.bench.schema import read_report
-from alexnet.tools.command import StoppedError, one_line_errors
+from alexnet.tools.console import StoppedError, one_line_errors
 
 _PREP_IMAGES = 1_200
 _PREP_ROUNDS = 3

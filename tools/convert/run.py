@@ -10,6 +10,7 @@ import click
 
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
+from alexnet.tools.console import interruptible
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.claim import drop_index, held, index_cache, index_time, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.classes import order_notes, select_classes
@@ -24,7 +25,6 @@ from alexnet.tools.convert.sources import check_out, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.walk import Walk
 from alexnet.tools.convert.summary import Outcome, source_event, source_lines
-from alexnet.tools.interruption import interruptible
 from alexnet.tools.progress import progress, say
 
 

@@ -22,7 +22,7 @@ from alexnet.shards.colour import ColourSums
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import ShardRecord
 from alexnet.shards.writer import Sample, partial_of, publish_shard, shard_file, write_shard
-from alexnet.tools.command import StoppedError
+from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.listing import Encoding, Member
 from alexnet.tools.convert.pillow import CODECS, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan

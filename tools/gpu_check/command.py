@@ -33,8 +33,7 @@ from alexnet.pipeline.decoders.jpeg_engine import JpegEngine, query_jpeg_engine
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.command import Program, one_line_errors, tell
-from alexnet.tools.data import find_data
+from alexnet.tools.console import Program, find_data, one_line_errors, tell
 from alexnet.tools.machine import Machine, describe_machine
 
 if TYPE_CHECKING:  # torch is loaded when the command runs, not for its --help

@@ -8,7 +8,7 @@ import click
 
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.files import read_bytes
-from alexnet.tools.command import Programs, one_line_errors, tell
+from alexnet.tools.console import Programs, one_line_errors, tell
 from alexnet.tools.model.show import show
 
 _PATH = click.Path(path_type=Path)

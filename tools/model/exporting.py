@@ -14,7 +14,7 @@ from alexnet.model.networks.drawing import Drop
 from alexnet.model.networks.settings import drawing_of
 from alexnet.model.weights_file import Weights, write_safetensors, write_state_dict
 from alexnet.shards.errors import InputError
-from alexnet.tools.interruption import interruptible
+from alexnet.tools.console import interruptible
 from alexnet.tools.run.trained import Trained
 
 Format = Literal["safetensors", "torchvision"]

@@ -4,9 +4,8 @@ import click
 
 from alexnet.model.networks.catalogue import DRAWINGS, drawing_named
 from alexnet.model.networks.figures import LayerFigures, figures
-from alexnet.tools.command import one_line_errors
+from alexnet.tools.console import name_of, one_line_errors
 from alexnet.tools.model.table import print_table
-from alexnet.tools.name_choice import name_of
 
 _COLUMNS = ("layer", "", "reads", "output", "parameters", "neurons", "multiply-adds")
 

@@ -12,9 +12,9 @@ from alexnet.model.memory import MemoryNeed, capacity, is_out_of_memory, memory_
 from alexnet.model.ranks import is_lost_process
 from alexnet.model.stopping import StopRequestedError
 from alexnet.model.trainer import Trainer
-from alexnet.tools.command import StoppedError
-from alexnet.tools.interruption import INTERRUPTED
+from alexnet.tools.console import StoppedError
 from alexnet.tools.run.settings import RunSettings
+from alexnet.tools.start import INTERRUPTED
 
 
 class LostProcessError(StoppedError):

@@ -20,12 +20,10 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import starting_workers
-from alexnet.tools.command import StoppedError
-from alexnet.tools.interruption import INTERRUPTED, stop_signals
-from alexnet.tools.output import guard_output, output_is_lost
+from alexnet.tools.console import StoppedError, guard_output, output_is_lost, stop_signals
 from alexnet.tools.run.ending import LostProcessError, lost_process_in_words
 from alexnet.tools.run.stopping import STOPPING
-from alexnet.tools.start import end_when_interrupted
+from alexnet.tools.start import INTERRUPTED, end_when_interrupted
 
 GRACE_SECONDS = 8
 """Granted twice, before SIGTERM and before SIGKILL: a run with a dead rank is over within 30 seconds."""

@@ -10,7 +10,7 @@ from alexnet.model.networks.settings import drawing_of
 from alexnet.model.placement import Placement
 from alexnet.model.traffic import describe_layout
 from alexnet.shards.manifest import Manifest
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 from alexnet.tools.run.assembly import total_steps
 from alexnet.tools.run.settings import RunSettings
 from alexnet.tools.run.streams import Streams

@@ -21,7 +21,7 @@ from alexnet.model.stopping import StopRequestedError
 from alexnet.model.trainer import Progress, Trainer
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 from alexnet.tools.run.run_folder import RunFolder
 
 _RUN = "run"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from alexnet.tools.interruption import stop_signals
+from alexnet.tools.console import stop_signals
 
 STOPPING = "stopping after this step, with a checkpoint; once more to stop at once, without one"
 

@@ -28,7 +28,7 @@ from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.finish import Finish, finish_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type, read_json
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 from alexnet.tools.run.data_record import DataRecord, read_data_record, read_mean_image
 
 SETTINGS_NAME = "settings.json"

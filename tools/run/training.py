@@ -20,8 +20,7 @@ from alexnet.model.stopping import Stop
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
-from alexnet.tools.command import tell
-from alexnet.tools.data import find_data
+from alexnet.tools.console import find_data, tell
 from alexnet.tools.folder_lock import locked
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.assembly import build_trainer, place, start_from

@@ -13,7 +13,7 @@ from typing import Any
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
-from alexnet.tools.command import StoppedError
+from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.devkit import MOST_BYTES
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
 from alexnet.tools.convert.packed import files_in

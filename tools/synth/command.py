@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alexnet.tools.command import one_line_errors
+from alexnet.tools.console import one_line_errors
 from alexnet.tools.synth.settings import SynthSettings
 
 _DEFAULT = SynthSettings()

@@ -11,13 +11,12 @@ import click
 
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
-from alexnet.tools.command import tell
+from alexnet.tools.console import interruptible, tell
 from alexnet.tools.convert.build import BuildOptions, Progress, build, job_of
 from alexnet.tools.convert.claim import held, is_complete, refuse_early
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images
 from alexnet.tools.convert.summary import Outcome, source_event
-from alexnet.tools.interruption import interruptible
 from alexnet.tools.progress import progress, say
 from alexnet.tools.synth.archives import write_archives
 from alexnet.tools.synth.picture import PICTURE_PX

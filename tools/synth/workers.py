@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
 from alexnet.shards.processes import leave_with_parent, starting_workers
-from alexnet.tools.command import StoppedError
+from alexnet.tools.console import StoppedError
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.synth.parts import Part
 

@@ -20,7 +20,7 @@ from alexnet.tools.bench.measurements import page_of
 from alexnet.tools.bench.ratios import judged, loader_rows, main
 from alexnet.tools.bench.repeatability import report_lines, run_to_run
 from alexnet.tools.bench.schema import faults
-from alexnet.tools.command import StoppedError
+from alexnet.tools.console import StoppedError
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -18,7 +18,7 @@ from alexnet.tools.bench.loader.tune import candidates_of, recommendation
 from alexnet.tools.bench.measuring.rounds import Measured
 from alexnet.tools.bench.measuring.row import Row
 from alexnet.tools.bench.schema import faults, read_report
-from alexnet.tools.command import StoppedError
+from alexnet.tools.console import StoppedError
 
 MACHINE = {
     "system": "Linux",

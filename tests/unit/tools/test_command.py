@@ -8,7 +8,7 @@ from collections.abc import Callable
 import click
 import pytest
 
-from alexnet.tools.command import Program, tell
+from alexnet.tools.console import Program, tell
 
 NAME = os.fsdecode(b"m\xfcnchen\n\x1b[31m \xe4\xb8\xad.jpg")  # latin-1's ue, a new line, a terminal's escape, and UTF-8
 

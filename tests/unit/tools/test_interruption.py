@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from alexnet.tools.interruption import interruptible
+from alexnet.tools.console import interruptible
 from alexnet.tools.run.stopping import STOPPING, StopSignal
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

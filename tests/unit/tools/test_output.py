@@ -12,7 +12,7 @@ from alexnet.shards.manifest import read_manifest
 # In pieces larger than a pipe's or a file's buffer, flushed and not; exit code 3 only says that it came to its end.
 WORK = """
 import sys
-from alexnet.tools.command import Program, tell
+from alexnet.tools.console import Program, tell
 def work():
     print("x" * 9000)
     tell("a line")
@@ -56,7 +56,7 @@ def test_processes_started_from_one_without_output_have_some_to_print_to(tmp_pat
     """Else the first file that they open would take what their libraries print."""
     child = "import os, sys; os.write(1, b'printed'); sys.exit(os.fstat(1).st_rdev != os.stat(os.devnull).st_rdev)"
     start = "import subprocess; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
-    code = f"import sys; from alexnet.tools.output import guard_output; guard_output(); {start}"
+    code = f"import sys; from alexnet.tools.console import guard_output; guard_output(); {start}"
     assert run(("-c", code, child), ">&-") == (0, CLOSED)
 
 

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from alexnet.tools.bench.measuring.console import console
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 
 
 def print_encoding(report: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from alexnet.tools.bench.converter.prep_resume import ResumeCosts
 from alexnet.tools.bench.converter.prep_table import print_prep
 from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, write_json
 from alexnet.tools.bench.measuring.process_memory import WorkerPeak
+from alexnet.tools.console import interruptible
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.colours import to_rgb
 from alexnet.tools.convert.listing import Member, Source
@@ -36,8 +37,8 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_index
 from alexnet.tools.convert.resize import resize_and_crop
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.interruption import INTERRUPTED, interruptible
 from alexnet.tools.progress import progress
+from alexnet.tools.start import INTERRUPTED
 
 SCHEMA = 1
 _BOUND_IMAGES = 400

@@ -23,10 +23,10 @@ from alexnet.tools.bench.converter.generated import HEIGHT_PX, WIDTH_PX, write_e
 from alexnet.tools.bench.converter.index_memory import IndexMemory, IndexTask, measure_apart
 from alexnet.tools.bench.measuring.figures import refuse_unwritable
 from alexnet.tools.bench.measuring.process_memory import WorkerPeak
+from alexnet.tools.console import interruptible
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.interruption import interruptible
 
 SCHEMA = 1
 INDEX_GOAL_BYTES = 1_000_000_000

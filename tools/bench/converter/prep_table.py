@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 
 
 def print_prep(report: dict[str, Any]) -> None:

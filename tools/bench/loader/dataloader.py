@@ -26,8 +26,8 @@ from alexnet.tools.bench.measuring.conditions import conditions_before
 from alexnet.tools.bench.measuring.figures import refuse_unwritable, write_figures, write_json
 from alexnet.tools.bench.measuring.rounds import Timing, measure_rows
 from alexnet.tools.bench.measuring.stages_seam import StageSettings
-from alexnet.tools.command import StoppedError
-from alexnet.tools.interruption import INTERRUPTED, interruptible
+from alexnet.tools.console import StoppedError, interruptible
+from alexnet.tools.start import INTERRUPTED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from alexnet.tools.bench.measuring.console import console
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 
 _CAPTION = (
     "all cores busy: images/s by CPU time. of its limit: by wall time / by CPU time. others: what they kept busy of "

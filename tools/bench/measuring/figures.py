@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.command import StoppedError
+from alexnet.tools.console import StoppedError
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -22,7 +22,7 @@ from alexnet.tools.bench.networks.model_report import model_report_of
 from alexnet.tools.bench.networks.model_rows import captured_rows, layer_rows, limit_rows, naive_rows, network_rows
 from alexnet.tools.bench.networks.model_table import print_model
 from alexnet.tools.bench.networks.running import finish, status
-from alexnet.tools.interruption import interruptible
+from alexnet.tools.console import interruptible
 
 CPU_BATCHES, GPU_BATCHES = (64,), (128, 512, 1024)
 

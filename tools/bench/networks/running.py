@@ -10,8 +10,8 @@ from rich.console import Console
 
 from alexnet.tools.bench.measuring.figures import write_figures, write_json
 from alexnet.tools.bench.networks.networks_page import networks_page
-from alexnet.tools.command import StoppedError
-from alexnet.tools.interruption import INTERRUPTED
+from alexnet.tools.console import StoppedError
+from alexnet.tools.start import INTERRUPTED
 
 
 @contextmanager

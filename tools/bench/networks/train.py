@@ -22,7 +22,7 @@ from alexnet.tools.bench.networks.model import default_precisions, refuse_layout
 from alexnet.tools.bench.networks.model_rows import network_options, title_of
 from alexnet.tools.bench.networks.running import finish, status
 from alexnet.tools.bench.networks.train_report import print_train, train_report_of
-from alexnet.tools.interruption import interruptible
+from alexnet.tools.console import interruptible
 
 CPU_BATCH, GPU_BATCH = 64, 128
 

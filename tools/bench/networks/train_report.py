@@ -12,7 +12,7 @@ from alexnet.tools.bench.measuring.rounds import Measured
 from alexnet.tools.bench.networks.model_report import network_row
 from alexnet.tools.bench.networks.model_table import network_table, print_machine, print_missing, ratio_table
 from alexnet.tools.bench.schema import SCHEMA
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 
 _SMALL = 0.03  # of a rate: what is less was not measured
 

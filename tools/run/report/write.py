@@ -8,7 +8,7 @@ from alexnet.model.networks.settings import drawing_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.command import tell
+from alexnet.tools.console import tell
 from alexnet.tools.run.data_record import read_data_record
 from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report import era, filters, guesses
