@@ -148,7 +148,7 @@ def test_killed_many_times_it_continues_and_gives_the_same_bytes(
 SABOTAGE = """
 import os, signal
 from pathlib import Path
-import alexnet.tools.convert.resize as resize
+import alexnet.tools.convert.image as resize
 ordinary = resize.convert_image
 
 def convert_image(data, *arguments):

@@ -17,8 +17,8 @@ from alexnet.shards.manifest import REJECTED_NAME
 from alexnet.shards.rejects import Reject, read_rejects
 from alexnet.shards.writer import shard_file
 from alexnet.tools.convert.listing import Member, Source
+from alexnet.tools.convert.opening import UndecodableError
 from alexnet.tools.convert.plan import ShardPlan
-from alexnet.tools.convert.resize import UndecodableError
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
 from alexnet.tools.convert.work import WORK, codecs, lengths_digest, notes_file, read_notes, where
 

@@ -1,4 +1,4 @@
-"""Open a picture with Pillow: the one door for files that nobody has vouched for.
+"""Open an image with Pillow: the one door for files that nobody has vouched for.
 
 What a file is, is read from its bytes. Libraries that print are silenced, as their warnings say nothing that a verdict
 does not; metadata that nobody reads here are not unpacked; and a reason is the same on every machine.
@@ -9,6 +9,7 @@ does not depend on the machine; of all else (a million empty tags, an icon that 
 
 import ctypes
 import io
+import re
 import signal
 import struct
 import threading
@@ -17,12 +18,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from PIL import Image, UnidentifiedImageError, _imaging
+from PIL import Image, UnidentifiedImageError, _imaging, features
 
 from alexnet.pipeline.host.extension import available
 from alexnet.pipeline.host.jpeg import truncation
 from alexnet.shards.files import TooMuchMemoryError, bounded_memory
-from alexnet.tools.convert.pillow import FORMATS, kind_of, lacking
 
 MAX_PIXELS = 1 << 27
 """134 million pixels: anything larger is a bomb, not a photograph."""
@@ -41,15 +41,41 @@ _PLAIN_MODES = ("1", "L", "P", "RGB")
 _DDS_HEADER_BYTES = 128
 _COPIED = ("PNG", "JPEG", "MPO")  # the file, too, to leave something out or to end it
 _BYTES_A_ROW = 40  # its pointers and padding, in all copies
-Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 million on and refuse at 179 million
+
+_TAKEN = {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCD", "PCX", "PNG", "PPM", "PSD"}
+_TAKEN |= {"QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM"}
+Image.init()
+FORMATS = tuple(name for name in Image.ID if name in _TAKEN)
+"""What Pillow may open, in its own order. Of its others, some start programs (EPS: Ghostscript), open any format inside
+of theirs (IPTC) or unpack without an end (FITS); none holds photographs."""
+_NEVER = ("EPS", "FITS", "ICNS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")  # of these, what first bytes tell for sure
+_PREFIX_BYTES = 16  # that plugins are shown
+
+CODECS = {
+    "WebP": ("webp", "libwebp-dev"),
+    "compressed TIFF": ("libtiff", "libtiff-dev"),
+    "JPEG 2000": ("jpg_2000", "libopenjp2-7-dev"),
+    "LAB colours": ("littlecms2", "liblcms2-dev"),
+    "AVIF": ("avif", None),  # the libavif of Debian 12 is too old
+}
+"""What Pillow decodes only where it was built against a library: its name for that, and Debian's package."""
+_NEEDED = {"libtiff": "compressed TIFF", "jpeg2k": "JPEG 2000", "LAB": "LAB colours"}  # by decoder, by mode
+_REBUILT_BY = "pip install --force-reinstall --no-binary :all: --no-cache-dir --no-deps pillow-simd"
+_BEGINNINGS = {
+    "WebP": rb"RIFF....WEBP",
+    "JPEG 2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
+    "AVIF": rb"\0\0..ftyp(?:....){0,15}?avi[fs]",
+    "HEIC": rb"\0\0..ftyp(?:....){0,15}?(?:hei[cmsx]|hev[cmsx]|mif1|msf1)",
+    "JPEG XL": rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a",
+}
 
 _JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xd9"
 _ORIENTATION = 0x0112
-_PNG = b"\x89PNG\r\n\x1a\n"
-_NEEDED = {"libtiff": "compressed TIFF", "jpeg2k": "JPEG 2000", "LAB": "LAB colours"}  # by decoder, by mode
+_PNG, _UNREAD_CHUNKS = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _TIFF, _MOST_TAGS, _TYPES_OF_BYTES = (b"II", b"MM"), 1 << 16, (1, 2, 6, 7)
 _MOST_VALUES = 1 << 18  # 65,536 strips, as many rows as anybody has, and the colours of 16 bits have fewer
-_UNREAD_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 million on and refuse at 179 million
 
 
 class UndecodableError(Exception):
@@ -64,7 +90,7 @@ class MissingDecoderError(UndecodableError):
 def opened(data: bytes) -> Iterator[Image.Image]:
     """Open a file for as long as it is decoded. Raises UndecodableError with the reason, also for errors inside."""
     try:
-        with warnings.catch_warnings(), _watched(_ALL_BYTES - len(data)):
+        with warnings.catch_warnings(), _bounded(_ALL_BYTES - len(data)):
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(_readable(data)), formats=FORMATS) as image:
                 _refuse(image)
@@ -78,8 +104,35 @@ def opened(data: bytes) -> Iterator[Image.Image]:
         raise UndecodableError(f"{type(error).__name__}: {error}") from None
 
 
+@contextmanager
+def _bounded(most: int) -> Iterator[None]:
+    """Have the kernel refuse more than so many more bytes, and end what takes a minute: as UndecodableError.
+
+    Both are of the whole process, so in threads other than the main one there is no bound.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGPROF, _too_slow)
+    try:
+        with bounded_memory(most):
+            signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+            try:
+                yield
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+    except TooMuchMemoryError:
+        raise UndecodableError(f"takes more than {_ALL_BYTES / 1e6:,.0f} MB of memory to decode") from None
+    finally:
+        signal.signal(signal.SIGPROF, before or signal.SIG_DFL)
+
+
+def _too_slow(*_: object) -> None:
+    raise UndecodableError(f"takes more than {_SECONDS} s to decode")
+
+
 def refuse_costly(image: Image.Image, file_bytes: int) -> None:
-    """Raise UndecodableError if an opened picture's header says that decoding it takes too much memory or time."""
+    """Raise UndecodableError if an opened image's header says that decoding it takes too much memory or time."""
     pixels = image.width * image.height
     file_bytes *= 2 if image.format in _COPIED else 1
     wanted = int(file_bytes + pixels * _bytes_a_pixel(image) + image.height * _BYTES_A_ROW)
@@ -108,53 +161,53 @@ def _bytes_a_pixel(image: Image.Image) -> float:
     return _PLAIN if image.mode in _PLAIN_MODES and not (turned or clear) else _OTHERS
 
 
-@contextmanager
-def _watched(most: int) -> Iterator[None]:
-    """Have the kernel refuse more than so many more bytes, and end what takes a minute: as UndecodableError."""
-    hears = threading.current_thread() is threading.main_thread()  # others cannot be called
-    before = signal.signal(signal.SIGPROF, _too_slow) if hears else None
-    try:
-        with bounded_memory(most):
-            if hears:
-                signal.setitimer(signal.ITIMER_PROF, _SECONDS)
-            try:
-                yield
-            finally:
-                if hears:
-                    signal.setitimer(signal.ITIMER_PROF, 0)
-    except TooMuchMemoryError:
-        raise UndecodableError(f"takes more than {_ALL_BYTES / 1e6:,.0f} MB of memory to decode") from None
-    finally:
-        if hears:
-            signal.signal(signal.SIGPROF, before or signal.SIG_DFL)
-
-
-def _too_slow(*_: object) -> None:
-    raise UndecodableError(f"takes more than {_SECONDS} s to decode")
-
-
-def orientation(data: bytes) -> int:
-    """Return how a picture lies in its file, as EXIF counts it: 1 is upright, which is what is not said, too."""
-    try:
-        with opened(data) as image:
-            return int(image.getexif().get(_ORIENTATION, 1))
-    except UndecodableError:  # of a picture that was decoded before: its EXIF data are damaged
-        return 1
-
-
 def _refuse(image: Image.Image) -> None:
     """Raise UndecodableError for what must not be decoded, or cannot be here."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UndecodableError(f"{width}x{height} px is more than {MAX_PIXELS:,} pixels")
-    if image.format == "EPS":
-        raise UndecodableError("EPS: is a program that draws, which is not run here; convert it to PNG or JPEG first")
     for name in (image.mode, *(tile[0] for tile in getattr(image, "tile", ()))):
         _require(_NEEDED.get(name))
 
 
+def orientation(data: bytes) -> int:
+    """Return how an image lies in its file, as EXIF counts it: 1 is upright, which is what is not said, too."""
+    try:
+        with opened(data) as image:
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except UndecodableError:  # of an image that was decoded before: its EXIF data are damaged
+        return 1
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return the kind of an image that Pillow may have no decoder for, or must not read; None for all else."""
+    kinds = (kind for kind, beginning in _BEGINNINGS.items() if re.match(beginning, head, re.DOTALL))
+    return next(kinds, None) or next((kind for kind in _NEVER if _begins_as(kind, head)), None)
+
+
+def _begins_as(kind: str, head: bytes) -> bool:
+    """Ask the plugin of a format whether it would try a file with these first bytes, without having it read any."""
+    _, accept = Image.OPEN.get(kind, (None, None))
+    return len(head) >= _PREFIX_BYTES and accept is not None and bool(accept(head[:_PREFIX_BYTES]))
+
+
+def lacking(kind: str) -> str | None:
+    """Return why this Pillow cannot decode a kind of image, and the mend; None if it can."""
+    if kind in _NEVER:
+        return f"{kind}: is never read here; convert it to PNG or JPEG first"
+    feature, package = CODECS.get(kind, (None, None))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a feature that an older Pillow does not know
+        if feature and features.check(feature):
+            return None
+    if not package:
+        return f"{kind}: this Pillow has no decoder for it; convert it to PNG or JPEG first"
+    library = package.removesuffix("-dev")
+    return f"{kind}: this Pillow was built without {library}; apt-get install {package}, then {_REBUILT_BY}"
+
+
 def _require(kind: str | None) -> None:
-    """Raise MissingDecoderError if this Pillow cannot decode a kind of picture; None is any other kind."""
+    """Raise MissingDecoderError if this Pillow cannot decode a kind of image; None is any other kind."""
     if kind is not None and (lacks := lacking(kind)) is not None:
         raise MissingDecoderError(lacks)
 
@@ -174,7 +227,7 @@ def _readable(data: bytes) -> bytes:
 
 
 def _without_text(png: bytes) -> bytes:
-    """Leave out text and colour profile: Pillow unpacks them, and refuses a picture over more than 1 MB.
+    """Leave out text and colour profile: Pillow unpacks them, and refuses an image over more than 1 MB.
 
     Raises UndecodableError if pixels are damaged, which Pillow does not check: a tail of zeros decodes as black.
     """
@@ -193,7 +246,7 @@ def _without_text(png: bytes) -> bytes:
 
 
 def _check_tags(tiff: bytes) -> None:
-    """Raise UndecodableError for a tag of more values than a picture can need: Pillow makes an object of each."""
+    """Raise UndecodableError for a tag of more values than an image can need: Pillow makes an object of each."""
     order, is_big = "<" if tiff[:1] == b"I" else ">", tiff[2] == 43  # BigTIFF
     first, number, entry = ("8xQ", "Q", "HHQ8x") if is_big else ("4xI", "H", "HHI4x")
     (at,) = struct.unpack_from(order + first, tiff)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import PIL
 
+from alexnet.pipeline.host.extension import available
 from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.tools.console import interruptible
@@ -17,7 +19,6 @@ from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.kept import changed_rejects, in_words, rejected_so_far
 from alexnet.tools.convert.known import archives_in, md5_notes
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.pillow import slowness
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_images, of_index
 from alexnet.tools.convert.source_files import SourceChangedError
@@ -26,6 +27,8 @@ from alexnet.tools.convert.sources.layout import Layout
 from alexnet.tools.convert.sources.walk import Walk
 from alexnet.tools.convert.summary import Outcome, source_event, source_lines
 from alexnet.tools.progress import progress, say
+
+_SIMD_MARK = ".post"  # every release of pillow-simd is a post-release of the Pillow it was made from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,24 @@ def _make(
         manifest = build(found, root, settings, options.build_options(since_ns), on_progress)
     seconds = time.perf_counter() - started
     return Outcome(root=root, manifest=manifest, seconds=seconds, progress=last, already=already)
+
+
+def slowness() -> str | None:
+    """Return what to tell the user where the slow Pillow is in use, or no host decoder beside it, else None.
+
+    Pillow and pillow-simd are both the package `PIL`. Whichever was installed last is there, and a package that depends
+    on plain Pillow installs that over the other without a word.
+    """
+    said = []
+    if _SIMD_MARK not in PIL.__version__:
+        said.append(
+            f"Pillow {PIL.__version__} is in use and not pillow-simd: another package overwrote it. Images convert at "
+            "half the speed, and not to the same bytes; to mend it: pip uninstall -y pillow; pip install "
+            "--force-reinstall --no-deps pillow-simd"
+        )
+    if (why := available()) is not None:
+        said.append(f"JPEGs that were cut short and closed again are not noticed, as {why}")
+    return "; ".join(said) or None
 
 
 def _warn(options: ShardOptions) -> None:

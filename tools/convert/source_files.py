@@ -12,7 +12,7 @@ from typing import BinaryIO
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import open_regular
 from alexnet.tools.convert.listing import Member
-from alexnet.tools.convert.resize import MAX_BYTES, UndecodableError
+from alexnet.tools.convert.opening import MAX_BYTES, UndecodableError
 
 _OF_ONE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
 """Rights, a bad sector, a damaged file system: may concern one file only. Time-outs and the like concern the disk."""

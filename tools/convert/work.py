@@ -23,10 +23,10 @@ from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import ShardRecord
 from alexnet.shards.writer import Sample, partial_of, publish_shard, shard_file, write_shard
 from alexnet.tools.console import StoppedError
+from alexnet.tools.convert.image import Converted, convert_image
 from alexnet.tools.convert.listing import Encoding, Member
-from alexnet.tools.convert.pillow import CODECS, lacking
+from alexnet.tools.convert.opening import CODECS, UndecodableError, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
-from alexnet.tools.convert.resize import Converted, UndecodableError, convert_image
 from alexnet.tools.convert.source_files import SourceFiles
 
 WORK = ".work"

@@ -93,7 +93,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
     where their EXIF data say that they are not. One that cannot be used is named with the reason, and the others are
     predicted all the same; the exit code is 2 then.
     """
-    from alexnet.tools.convert.resize import MAX_BYTES, UndecodableError
+    from alexnet.tools.convert.opening import MAX_BYTES, UndecodableError
     from alexnet.tools.run.predicting import Predictor
     from alexnet.tools.run.trained import open_trained
 

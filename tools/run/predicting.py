@@ -15,8 +15,8 @@ import torch
 from alexnet.model.placement import choose_placement
 from alexnet.pipeline.augment import centre
 from alexnet.pipeline.finish import finished
+from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import orientation
-from alexnet.tools.convert.resize import convert_image
 from alexnet.tools.run.trained import Trained
 from alexnet.tools.stored_jpeg import rgb_and_quality
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from alexnet.shards.colour import ColourSums, statistics_of
+from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.resize import convert_image
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.synth.classes import MAX_CLASSES, traits_of
 from alexnet.tools.synth.photograph import as_image, draw_photograph, encode_photograph

@@ -16,7 +16,8 @@ from typing import Any
 from PIL import Image
 
 from alexnet.tools.bench.measuring.process_memory import peak_bytes
-from alexnet.tools.convert.resize import UndecodableError, convert_image
+from alexnet.tools.convert.image import convert_image
+from alexnet.tools.convert.opening import UndecodableError
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

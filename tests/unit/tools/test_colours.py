@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from alexnet.tools.convert.resize import UndecodableError, convert_image
+from alexnet.tools.convert.image import convert_image
+from alexnet.tools.convert.opening import UndecodableError
 
 SIZE = 32
 RAMP = np.linspace(0, 1, SIZE * SIZE).reshape(SIZE, SIZE)

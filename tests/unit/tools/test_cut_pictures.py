@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from alexnet.pipeline.host import available
-from alexnet.tools.convert import resize
-from alexnet.tools.convert.resize import UndecodableError, convert_image
+from alexnet.tools.convert.image import convert_image
+from alexnet.tools.convert.opening import UndecodableError
 from tests.unit.pipeline.photographs import scans_of
 
 needs_host = pytest.mark.skipif(available() is not None, reason=str(available()))
@@ -62,7 +62,7 @@ def verdict(data: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes | str:
     """Return the JPEG made of a picture, or why it is none: the same by either way that it can go."""
     found: list[bytes | str] = []
     for short in (True, False):
-        monkeypatch.setattr(resize, "_SHORT_WAY", short)
+        monkeypatch.setattr("alexnet.tools.convert.image._IN_C", short)
         try:
             found.append(convert_image(data, SIZE, 90).jpeg)
         except UndecodableError as error:

@@ -16,9 +16,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.convert.opening import UndecodableError
-from alexnet.tools.convert.pillow import FORMATS, kind_of
-from alexnet.tools.convert.resize import MAX_BYTES, convert_image
+from alexnet.tools.convert.image import convert_image
+from alexnet.tools.convert.opening import FORMATS, MAX_BYTES, UndecodableError, kind_of
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.prep import main
 from tests.conftest import encode_picture

@@ -11,9 +11,17 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.convert.opening import MissingDecoderError, UndecodableError, opened, orientation
-from alexnet.tools.convert.pillow import CODECS, kind_of, lacking, slowness
-from alexnet.tools.convert.resize import convert_image
+from alexnet.tools.convert.image import convert_image
+from alexnet.tools.convert.opening import (
+    CODECS,
+    MissingDecoderError,
+    UndecodableError,
+    kind_of,
+    lacking,
+    opened,
+    orientation,
+)
+from alexnet.tools.convert.run import slowness
 from alexnet.tools.convert.sources import open_source
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
@@ -137,7 +145,7 @@ def test_orientation_is_read_from_any_format_that_has_it(turn: int) -> None:
 
 
 def test_a_missing_host_decoder_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.tools.convert.pillow.available", lambda: "the host decoder was not built; do this")
+    monkeypatch.setattr("alexnet.tools.convert.run.available", lambda: "the host decoder was not built; do this")
     assert "JPEGs that were cut short and closed again are not noticed, as the host decoder was not built" in str(
         slowness()
     )

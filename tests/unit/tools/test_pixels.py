@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.tools.convert.pixels import pixels_of
+from alexnet.tools.convert.image import pixels_of
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from alexnet.tools.convert import resize
-from alexnet.tools.convert.colours import to_rgb
-from alexnet.tools.convert.resize import UndecodableError, centre_of_jpeg, convert_image, resize_and_crop
+from alexnet.pipeline.host import available
+from alexnet.tools.convert.image import centre_of_jpeg, convert_image, resize_and_crop, to_rgb
+from alexnet.tools.convert.opening import UndecodableError
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -59,12 +59,12 @@ def test_what_comes_out_is_baseline_420_of_the_pixels_reported() -> None:
 def test_the_short_way_gives_what_pillow_gives(
     width: int, height: int, mode: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not resize._SHORT_WAY:
+    if available() is not None:
         pytest.skip("the host decoder was not built")
     jpeg = encoded(photograph(width, height, seed=width).convert(mode), **options)
     assert centre_of_jpeg(jpeg, 100) is not None
     short = convert_image(jpeg, 100, 90)
-    monkeypatch.setattr(resize, "_SHORT_WAY", False)
+    monkeypatch.setattr("alexnet.tools.convert.image._IN_C", False)
     long = convert_image(jpeg, 100, 90)
     assert short.jpeg == long.jpeg
     assert np.array_equal(short.pixels[:, :, :3], long.pixels[:, :, :3])

@@ -31,8 +31,9 @@ from alexnet.tools.bench.converter.prep import read_member, sample_evenly
 from alexnet.tools.bench.converter.restart_rows import cut_rate
 from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, write_json
 from alexnet.tools.console import interruptible
+from alexnet.tools.convert.image import convert_image
+from alexnet.tools.convert.opening import UndecodableError
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.resize import UndecodableError, convert_image
 from alexnet.tools.convert.sources import open_source
 
 SCHEMA = 1

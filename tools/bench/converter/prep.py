@@ -30,12 +30,11 @@ from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, wri
 from alexnet.tools.bench.measuring.process_memory import WorkerPeak
 from alexnet.tools.console import interruptible
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.colours import to_rgb
+from alexnet.tools.convert.image import resize_and_crop, to_rgb
 from alexnet.tools.convert.listing import Member, Source
-from alexnet.tools.convert.pillow import FORMATS
+from alexnet.tools.convert.opening import FORMATS
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.progress import of_index
-from alexnet.tools.convert.resize import resize_and_crop
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.progress import progress
 from alexnet.tools.start import INTERRUPTED

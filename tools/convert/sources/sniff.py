@@ -13,9 +13,7 @@ from PIL import Image
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.opening import MissingDecoderError, UndecodableError, opened
-from alexnet.tools.convert.pillow import FORMATS, kind_of
-from alexnet.tools.convert.resize import MAX_BYTES
+from alexnet.tools.convert.opening import FORMATS, MAX_BYTES, MissingDecoderError, UndecodableError, kind_of, opened
 
 T = TypeVar("T")
 
