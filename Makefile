@@ -113,7 +113,7 @@ ci-100: $(VENV)/.installed
 	@rm -rf build/ci-100* && .venv-samples/bin/python -m alexnet.tools.samples.ci_100 build/ci-100-source
 	@$(BIN)/alexnet-prep shard build/ci-100-source --out build/ci-100
 	@rm -rf shards/ci-100/train shards/ci-100/val && cp -r build/ci-100/* shards/ci-100/
-	@$(BIN)/python -c "from pathlib import Path; from alexnet.shards.checksums import write_checksums; write_checksums(Path('shards/ci-100'))"
+	@$(BIN)/python -c "from pathlib import Path; from alexnet.shards.writer import write_checksums; write_checksums(Path('shards/ci-100'))"
 
 clean:
 	rm -rf $(VENV) .venv-samples build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -42,8 +42,7 @@ from alexnet.model.checkpoint import (
     silence_one_process,
     step_name,
 )
-from alexnet.shards.checksums import CHECKSUMS_NAME, checksum_line
-from alexnet.shards.files import replace
+from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, replace
 
 _OFFSETS = "DCP_SHARDING_INFO"  # where the reader looks in a file's header for the place of a part in its whole
 
@@ -182,7 +181,7 @@ class _StepFolder(HuggingFaceStorageWriter):
         text = msgspec.json.format(msgspec.json.encode(progress), indent=1)
         sha256[PROGRESS] = hashlib.sha256(text).hexdigest()
         replace(self.partial / PROGRESS, text)
-        replace(self.partial / CHECKSUMS_NAME, b"".join(checksum_line(*entry) for entry in sorted(sha256.items())))
+        replace(self.partial / CHECKSUMS_NAME, checksum_lines(sha256))
         _to_disk(self.partial)
         self._publish()
 

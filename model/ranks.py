@@ -24,7 +24,7 @@ from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.model.networks.trace import class_range
 from alexnet.model.norms import norm_of
 from alexnet.model.placement import Layout, Placement
-from alexnet.shards.cores import usable_cores
+from alexnet.shards.processes import usable_cores
 
 Forward = Callable[[Tensor], Tensor]
 

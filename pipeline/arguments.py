@@ -14,9 +14,9 @@ from alexnet.pipeline.locality import LocalitySettings
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.pipeline.settings import Output
 from alexnet.pipeline.views import Views, ten_views
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
+from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from alexnet.pipeline.locality import LocalitySettings, Window, shards_in_order_
 from alexnet.pipeline.order import batch_range, epoch_order, rank_part, steps_per_epoch
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
-from alexnet.shards.shuffle import pairs_met_again, shuffle_score
+from alexnet.shards.order import pairs_met_again, shuffle_score
 
 _KEPT_ORDERS = 2  # 10 MB each for ImageNet; reading ahead looks into the next epoch while this one goes on
 

@@ -1,11 +1,16 @@
-"""Files, read and written with care: the one door for what nobody has vouched for, and the one way to replace a file.
+"""Files, read and written with care: the one way in for what nobody vouched for, the one way to replace a file.
 
-What is read may be anything: a device without an end, a FIFO that blocks, a gigabyte of brackets. So only regular files
-are opened, no more is read than such a file can have, and JSON is checked against its type before anybody uses it.
+What is read may be anything: a device without an end, a FIFO that blocks, a gigabyte of brackets, a NumPy header that
+is a program. So only regular files are opened, no more is read than such a file can have, and JSON is checked against
+its type before anybody uses it.
 """
 
+import hashlib
+import io
 import json
+import math
 import os
+import re
 import resource
 import stat
 import threading
@@ -15,6 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from alexnet.shards.errors import InputError, reason_of
 
@@ -23,12 +30,27 @@ T = TypeVar("T")
 MAX_JSON_BYTES = 1 << 25
 """34 MB: the manifest of 20 million images in 10,000 shards and 22,000 classes has 4 MB. Objects take up to 15 times as
 much as their text."""
+CHECKSUMS_NAME = "SHA256SUMS"
 
 _MAX_ODD_BYTES = 1 << 22  # which `json` makes 22 times as many of
+_MAX_CHECKSUMS_BYTES = 1 << 26  # 67 MB: 400,000 shards with a line for each tar and `.idx` file
+_MAX_FAULTS = 1000
+_CHECKSUM = re.compile(r"([0-9a-f]{64})  (.+)")
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"
+_NPY_HEADER = re.compile(
+    rb"\{'descr': (.+), 'fortran_order': False, 'shape': \(([0-9]{1,12}(?:, [0-9]{1,12}){0,2}),?\), \} *\n"
+)
 
 
 class NotRegularError(OSError):
     """Say that something is no regular file, so that it was not read."""
+
+
+class TooMuchMemoryError(ValueError):
+    """Say that a file asked for more memory than it may have."""
+
+
+# Reading
 
 
 def open_regular(path: Path) -> int:
@@ -91,32 +113,23 @@ def of_type(value: Any, kind: type[T]) -> T:
         raise ValueError("is nested too deeply") from None
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a file to write, which takes another's place, whole and on the disk, if all went well. Raises OSError."""
-    if path.exists() and not path.is_file():
-        raise NotRegularError(0, "is no regular file", str(path))
-    partial = path.with_name(f".{path.name}.partial")
-    if partial.is_symlink() or partial.exists():  # of a run that was killed; a FIFO would be waited for
-        partial.unlink()
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+def map_array(path: Path, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Map a NumPy file's array, in C order, for reading. Raises OSError, and ValueError for another dtype or size.
 
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and to the disk; what was there stays until then. Raises OSError."""
-    with replacing(path) as partial:
-        partial.write_bytes(content)
-
-
-class TooMuchMemoryError(ValueError):
-    """Say that a file asked for more memory than it may have."""
+    NumPy's own reader evaluates the header as Python; here it is compared.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        start = file.read(10)
+        header = file.read(int.from_bytes(start[8:], "little")) if start[:8] == _NPY_MAGIC else b""
+        match = _NPY_HEADER.fullmatch(header)
+        if match is None or match[1] != repr(np.lib.format.dtype_to_descr(np.dtype(dtype))).encode():
+            raise ValueError(f"is no NumPy file of {np.dtype(dtype)}")
+        shape = tuple(map(int, match[2].split(b",")))
+        first, size = len(start) + len(header), os.fstat(file.fileno()).st_size
+        needed = first + math.prod(shape) * np.dtype(dtype).itemsize
+        if size != needed:
+            raise ValueError(f"has {size:,} bytes where an array of {shape} needs {needed:,}")
+        return np.memmap(file, dtype, "r", first, shape)
 
 
 @contextmanager
@@ -143,3 +156,73 @@ def bounded_memory(most: int) -> Iterator[None]:
         raise TooMuchMemoryError(f"asks for more than {most / 1e6:,.0f} MB of memory") from None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+# Writing
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a file to write, which takes another's place, whole and on the disk, if all went well. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise NotRegularError(0, "is no regular file", str(path))
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.is_symlink() or partial.exists():  # of a run that was killed; a FIFO would be waited for
+        partial.unlink()
+    try:
+        yield partial
+        put_on_disk(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and to the disk; what was there stays until then. Raises OSError."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def put_on_disk(path: Path) -> None:
+    """Wait until a file's bytes are on the disk: after a power cut, a later rename may be there and they not."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+# SHA256SUMS
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, read in pieces."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_lines(sha256: dict[str, str]) -> bytes:
+    """Return the SHA256SUMS of files: a line each for `sha256sum -c`, sorted by the bytes of the path."""
+    names = sorted(sha256, key=os.fsencode)
+    return b"".join(f"{sha256[name]}  ".encode() + os.fsencode(name) + b"\n" for name in names)
+
+
+def read_checksums(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Read a folder's SHA256SUMS: sha256 by path, and what in it is not as `checksum_lines` writes it.
+
+    Raises OSError, and ValueError if it is too large.
+    """
+    sha256: dict[str, str] = {}
+    faults: list[str] = []
+    content = read_bytes(root / CHECKSUMS_NAME, _MAX_CHECKSUMS_BYTES)
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        match = _CHECKSUM.fullmatch(os.fsdecode(line.removesuffix(b"\n")))
+        if len(faults) == _MAX_FAULTS:
+            break
+        if match is None:
+            faults.append(f"line {number} is not 64 hexadecimal digits, two spaces and a path")
+        elif match[2] in sha256:
+            faults.append(f"line {number} lists {match[2]} a second time")
+        else:
+            sha256[match[2]] = match[1]
+    if not faults and content != checksum_lines(sha256):
+        faults.append("is not sorted by path with a line break after each line")
+    return sha256, faults

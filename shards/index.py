@@ -6,13 +6,14 @@ its shards. It is memory-mapped: opening it costs milliseconds whatever its leng
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.arrays import map_array
 from alexnet.shards.errors import InputError, reason_of
+from alexnet.shards.files import map_array
 from alexnet.shards.manifest import INDEX_NAME, MEND, SPLITS, Manifest, Split
 
 INDEX_DTYPE = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), ("label", "<i4"), ("place", "<i4")])
@@ -21,7 +22,6 @@ INDEX_DTYPE = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), 
 
 IndexRows = npt.NDArray[np.void]
 
-_HEADER_BYTES = 512  # of a member of a tar
 _BLOCK_ROWS = 1 << 15  # 800 kB: stays in a core's cache while it is checked
 
 
@@ -92,6 +92,6 @@ def _wrong_rows(
     yield "label", (label < 0) | (label > most["label"])
     yield "shard", rows["shard"] != numbers
     yield "length", (length < 0) | (length > most["length"])
-    yield "offset", (offset < _HEADER_BYTES) | (offset > ends[numbers] - length)
-    behind = (offset[1:] - offset[:-1] < length[:-1] + _HEADER_BYTES) & (numbers[1:] == numbers[:-1])
+    yield "offset", (offset < BLOCKSIZE) | (offset > ends[numbers] - length)
+    behind = (offset[1:] - offset[:-1] < length[:-1] + BLOCKSIZE) & (numbers[1:] == numbers[:-1])
     yield "offset", np.concatenate([[False], behind])

@@ -1,4 +1,4 @@
-"""The manifest: what a data set is, written last, so that a folder that has one is complete.
+"""The manifest: what a data set is, written last, so that a folder that has one is complete; and the list of rejects.
 
 It holds no time, host, path or worker count: the same source, seed and library versions give the same bytes.
 """
@@ -6,16 +6,17 @@ It holds no time, host, path or worker count: the same source, seed and library 
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from alexnet.shards.colour import ColourStatistics
-from alexnet.shards.errors import InputError
-from alexnet.shards.files import of_type, read_json
+from alexnet.shards.errors import InputError, reason_of
+from alexnet.shards.files import MAX_JSON_BYTES, as_typed, of_type, open_regular, read_bytes
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
@@ -27,17 +28,21 @@ FILES = (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
-ImageCount = Annotated[int, Meta(ge=0, le=100_000_000)]  # a key gives a place in the split eight digits
-SizePx = Annotated[int, Meta(ge=1, le=4096)]
+MAX_IMAGES = 100_000_000  # of a split: a key gives a place in it eight digits
+MAX_SIZE_PX = 4096
+ImageCount = Annotated[int, Meta(ge=0, le=MAX_IMAGES)]
+SizePx = Annotated[int, Meta(ge=1, le=MAX_SIZE_PX)]
 Quality = Annotated[int, Meta(ge=1, le=100)]
 ByteCount = Annotated[int, Meta(ge=0, le=1 << 62)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
-_FEW = Meta(max_length=100)
-_MOST_HEAD_BYTES = 1 << 16
-_SHOWN = 100  # characters of a name that is wrong
-_MOST_BYTES_PER_PIXEL = 11  # 1.5 coefficients a pixel of at most 27 bits, each byte perhaps followed by a zero
 MEND = "bring it back from a copy, or rebuild the data with `alexnet-prep shard`"
+
+_FEW = Meta(max_length=100)
+_MAX_HEAD_BYTES = 1 << 16
+_MAX_BYTES_PER_PIXEL = 11  # 1.5 coefficients a pixel of at most 27 bits, each byte perhaps followed by a zero
+_MAX_LINE_BYTES = 1 << 18  # a path has at most 4,096 bytes, each of which JSON may write as six
+_SHOWN = 100  # characters of a name that is wrong
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,21 +58,21 @@ Classes = Annotated[tuple[ClassRecord, ...], Meta(min_length=1, max_length=1 << 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord:
+    """Describe one file. `file`: relative to the data set."""
+
+    file: str
+    bytes: ByteCount
+    sha256: Sha256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
     """Describe one tar. `file` is relative to the data set; `bytes` and `sha256` are those of the whole tar."""
 
     split: Split
     file: str
     images: ImageCount
-    bytes: ByteCount
-    sha256: Sha256
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """Describe one file beside the shards (the index, the mean image, the rejects)."""
-
-    file: str
     bytes: ByteCount
     sha256: Sha256
 
@@ -91,7 +96,7 @@ class StoredSettings:
 
     size_px: SizePx
     quality: Quality
-    shard_images: Annotated[int, Meta(ge=1, le=99_999_999)]
+    shard_images: Annotated[int, Meta(ge=1, lt=MAX_IMAGES)]
     channels: Literal[1, 3] = 3
 
 
@@ -130,7 +135,7 @@ class Manifest:
     @property
     def most_jpeg_bytes(self) -> int:
         """Return what no stored JPEG exceeds, whatever it shows."""
-        return _MOST_HEAD_BYTES + _MOST_BYTES_PER_PIXEL * self.size_px**2
+        return _MAX_HEAD_BYTES + _MAX_BYTES_PER_PIXEL * self.size_px**2
 
     def shards_of(self, split: Split) -> tuple[ShardRecord, ...]:
         """Return one split's shards in order."""
@@ -150,7 +155,7 @@ def shard_file(split: Split, number: int) -> str:
     return f"{split}/{number:06d}.tar"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _AnySchema:
     schema: int
 
@@ -159,15 +164,18 @@ def read_manifest(root: Path) -> Manifest:
     """Read a data set's manifest. Raises InputError if there is none, or one that no data set of this schema has."""
     path = root / MANIFEST_NAME
     try:
-        schema = read_json(path, _AnySchema, mend=MEND).schema
-        if schema != SCHEMA:
-            raise InputError(
-                f"{path}: schema {schema} is {'newer' if schema > SCHEMA else 'unknown'} to this version of alexnet, "
-                f"which reads {SCHEMA}; upgrade alexnet, or rebuild the data with `alexnet-prep shard`"
-            )
-        manifest = read_json(path, Manifest, mend=MEND)
+        text = read_bytes(path, MAX_JSON_BYTES)
+        schema = as_typed(text, _AnySchema).schema
+        manifest = as_typed(text, Manifest) if schema == SCHEMA else None
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_not_a_data_set(root)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); {MEND}") from None
+    if manifest is None:
+        raise InputError(
+            f"{path}: schema {schema} is {'newer' if schema > SCHEMA else 'unknown'} to this version of alexnet, "
+            f"which reads {SCHEMA}; upgrade alexnet, or rebuild the data with `alexnet-prep shard`"
+        )
     for problem in _problems(manifest):
         raise InputError(f"{path}: {problem}; {MEND}")
     return manifest
@@ -203,3 +211,36 @@ def _not_a_data_set(root: Path) -> str:
     if root.name in SPLITS and (root.parent / MANIFEST_NAME).exists():
         return f"{root}: this is one split; give the data set itself, {root.parent}"
     return f"{root}: holds no {MANIFEST_NAME}; give a folder that `alexnet-prep shard` wrote to the end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """Say which image of the source was rejected and why: a line of rejected.jsonl. `source`: relative to the source.
+
+    `offset`, `bytes`: where it lies in `source`; earlier versions noted neither, nor `sha256`, which is also None where
+    nothing could be read.
+    """
+
+    split: Split
+    place: Annotated[int, Meta(ge=0, lt=MAX_IMAGES)]
+    member: str
+    reason: str
+    source: str = ""
+    offset: ByteCount | None = None
+    bytes: ByteCount | None = None
+    sha256: Sha256 | None = None
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.source)
+        if path.is_absolute() or ".." in path.parts or "\0" in self.source:
+            raise ValueError(f"its source {self.source!r} does not lie in the source's folder")
+
+
+def read_rejects(path: Path) -> Iterator[Reject]:
+    """Yield what was rejected. Raises OSError, and ValueError in one line, naming the line that is no such record."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), start=1):
+            try:
+                yield as_typed(line, Reject, odd_names=True)
+            except ValueError as error:
+                raise ValueError(f"line {number} is not a record of a rejected image: {error}") from None

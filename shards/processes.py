@@ -1,4 +1,4 @@
-"""Worker processes: the one pool for work that comes in tasks, and how processes are started.
+"""Worker processes: the one pool for work that comes in tasks, how processes are started, and for how many cores.
 
 Each worker computes on one thread, as the workers are the parallelism. A worker may be killed at any moment: the pool
 outlives it, kills all of its workers when it is closed, and the kernel does when their parent dies.
@@ -6,6 +6,7 @@ outlives it, kills all of its workers when it is closed, and the kernel does whe
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
 Task = TypeVar("Task")
@@ -239,3 +241,30 @@ def starting_workers() -> Iterator[None]:
         else:
             os.environ[_BLAS_THREADS] = threads
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+
+
+def usable_cores(mount: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return how many cores a process may keep busy: those it may run on, or its container's quota of CPU time if less.
+
+    `docker --cpus 2` and limits of Kubernetes leave every core of the host in sight, and halt whoever used more than
+    two cores' time. A part of a core counts as one. `mount`, `own`: where Linux tells of groups.
+    """
+    return max(1, min([len(os.sched_getaffinity(0)), *map(math.ceil, _quotas(mount, own))]))
+
+
+def _quotas(mount: Path, own: Path) -> Iterator[float]:
+    """Yield the quotas, in cores, of this process's groups and of those that they are in."""
+    with contextlib.suppress(OSError):
+        groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines() if ":/" in line]
+        for controllers, path in groups:
+            if not controllers or "cpu" in controllers.split(","):
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+                for group in (Path(path), *Path(path).parents):
+                    yield from _quota(mount / controllers / group.relative_to("/"), names)
+
+
+def _quota(group: Path, names: tuple[str, ...]) -> Iterator[float]:
+    with contextlib.suppress(OSError, ValueError):  # of no such file, and of the word `max`
+        quota, period = map(int, " ".join((group / name).read_text() for name in names).split())
+        if quota > 0:
+            yield quota / period

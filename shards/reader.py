@@ -10,19 +10,17 @@ import threading
 import weakref
 from collections import OrderedDict
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.arrays import read_mean_image
-from alexnet.shards.checksums import sha256_of
-from alexnet.shards.errors import InputError, SampleError, one_line
-from alexnet.shards.files import open_regular
+from alexnet.shards.errors import InputError, SampleError, one_line, reason_of
+from alexnet.shards.files import map_array, open_regular, sha256_of
 from alexnet.shards.index import IndexRows, read_index
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, MEND, Manifest, ShardRecord, Split, read_manifest
 
-_HEADER_BYTES = 512
 _NAME_BYTES = 100
 _OPEN_FILES = 512  # half of the 1,024 that most systems grant a process; opening one again takes 10 us
 
@@ -83,7 +81,7 @@ class SplitReader:
         """Return a sample's WebDataset key, read from its tar header."""
         row = self._rows[sample_id]
         header = np.empty(_NAME_BYTES, np.uint8)
-        self._read(sample_id, int(row["shard"]), int(row["offset"]) - _HEADER_BYTES, header)
+        self._read(sample_id, int(row["shard"]), int(row["offset"]) - BLOCKSIZE, header)
         return header.tobytes().split(b"\0", 1)[0].decode("ascii", "replace").removesuffix(".jpg")
 
     def shard(self, sample_id: int) -> ShardRecord:
@@ -151,3 +149,16 @@ def _check_sizes(root: Path, shards: tuple[ShardRecord, ...]) -> None:
             raise InputError(f"{path}: is no regular file; {MEND}")
         if status.st_size != shard.bytes:
             raise InputError(f"{path}: has {status.st_size:,} bytes where the manifest says {shard.bytes:,}; {MEND}")
+
+
+def read_mean_image(path: Path, size_px: int, *, mend: str) -> npt.NDArray[np.float32]:
+    """Read a mean image: float32 (size, size, 3), 0-255. Raises InputError in one line for anything else."""
+    try:
+        image = map_array(path, np.float32)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); {mend}") from None
+    if image.shape != (size_px, size_px, 3):
+        raise InputError(f"{path}: is {'x'.join(map(str, image.shape))}: must be {size_px}x{size_px}x3; {mend}")
+    if not 0 <= image.min() <= image.max() <= 255:
+        raise InputError(f"{path}: holds values that do not lie between 0 and 255; {mend}")
+    return np.array(image)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from alexnet.shards.checksums import CHECKSUMS_NAME
+from alexnet.shards.errors import InputError
+from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, put_on_disk, replace, sha256_of
 from alexnet.shards.index import IndexRows, rows_of
-from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split
-from alexnet.shards.manifest import shard_file as shard_file
+from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split, read_manifest, shard_file
 
 _STEM_CHARACTERS = 60
+_UNLISTABLE = frozenset("\n\r\\")  # sha256sum escapes them; no file of a data set has one in its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +107,6 @@ def publish_shard(root: Path, record: ShardRecord) -> None:
     partial_of(path).replace(path)
 
 
-def put_on_disk(path: Path) -> None:
-    """Wait until a file's bytes are on the disk: after a power cut, a later rename may be there and they not."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def remove_partials(root: Path) -> None:
     """Delete what killed writers left; for the end of a conversion, when nobody writes."""
     for pattern in (f"*{CHECKSUMS_NAME}.partial", *(f"{split}/*.partial" for split in SPLITS)):
@@ -126,9 +121,44 @@ def partial_of(path: Path) -> Path:
 
 def file_record(root: Path, name: str) -> FileRecord:
     """Describe a file of the data set by size and sha256."""
-    with (root / name).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord(file=name, bytes=(root / name).stat().st_size, sha256=digest)
+    return FileRecord(file=name, bytes=(root / name).stat().st_size, sha256=sha256_of(root / name))
+
+
+def write_checksums(root: Path) -> None:
+    """List every file of a finished data set in its SHA256SUMS, whole or not at all.
+
+    The shards' sha256 are the manifest's, so that they need not be read again; everything else is hashed. Raises
+    InputError if the manifest cannot be read or a file's name cannot be listed.
+    """
+    known = {shard.file: shard.sha256 for shard in read_manifest(root).shards}
+    names = set(entries_below(root)) - {CHECKSUMS_NAME, f".{CHECKSUMS_NAME}.partial"}
+    for name in names:
+        if not _UNLISTABLE.isdisjoint(name):
+            raise InputError(f"{root}: {name!r} has a line break or a backslash in its name; rename it")
+    sha256 = {name: known.get(name) or sha256_of(root / name) for name in names if (root / name).is_file()}
+    replace(root / CHECKSUMS_NAME, checksum_lines(sha256))
+
+
+def entries_below(root: Path) -> list[str]:
+    """Return the path, relative to `root`, of everything in it but folders, sorted by its bytes.
+
+    A folder that is empty, or cannot be looked into, counts and ends in `/`. Links are not followed, except where a
+    whole split is one.
+    """
+    found, folders = [], [""]
+    while folders:
+        here = folders.pop()
+        try:
+            entries = [(here + entry.name, entry.is_dir(follow_symlinks=False)) for entry in os.scandir(root / here)]
+        except OSError:
+            found.append(here or "./")
+            continue
+        for name, is_folder in entries:
+            is_folder = is_folder or (name in SPLITS and (root / name).is_dir())
+            (folders if is_folder else found).append(name + "/" * is_folder)
+        if not entries and here.rstrip("/") not in ("", *SPLITS):
+            found.append(here)
+    return sorted(found, key=os.fsencode)
 
 
 def member_header(name: bytes, size: int) -> bytes:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pynvml
 
 from alexnet.pipeline.decoders.jpeg_engine import nvml_gpu
-from alexnet.shards.cores import usable_cores
+from alexnet.shards.processes import usable_cores
 
 _PACKAGES = {
     "alexnet": "alexnet",

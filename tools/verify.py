@@ -11,9 +11,9 @@ from typing import Any, TextIO
 import click
 
 from alexnet import __version__
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.files import replace
+from alexnet.shards.processes import usable_cores
 from alexnet.shards.verify.check import verify as verify_data_set
 from alexnet.shards.verify.report import Report
 from alexnet.tools.console import interruptible, one_line_errors

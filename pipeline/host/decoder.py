@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from alexnet.pipeline.host.extension import require
 from alexnet.pipeline.host.jpeg import Jpeg
-from alexnet.shards.cores import usable_cores
+from alexnet.shards.processes import usable_cores
 
 Kind = Literal["uint8", "float32", "bfloat16", "float16"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

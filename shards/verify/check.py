@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from alexnet.shards.checksums import CHECKSUMS_NAME, Checksums, read_checksums
 from alexnet.shards.errors import InputError, reason_of
+from alexnet.shards.files import CHECKSUMS_NAME, read_checksums
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import MANIFEST_NAME, MEAN_IMAGE_NAME, SPLITS, Manifest, Split, read_manifest
 from alexnet.shards.verify.colour import ColourCheck, compare_colour
@@ -99,15 +99,15 @@ def _read_manifest(root: Path, findings: FindingList) -> Manifest | None:
     return manifest
 
 
-def _read_checksums(root: Path, findings: FindingList) -> Checksums | None:
+def _read_checksums(root: Path, findings: FindingList) -> dict[str, str] | None:
     if not (root / CHECKSUMS_NAME).is_file():
         return None  # reported with the missing files
     try:
-        checksums = read_checksums(root)
+        checksums, faults = read_checksums(root)
     except (OSError, ValueError) as error:
         findings.add(CHECKSUMS_NAME, f"cannot be read: {reason_of(error)}")
         return None
-    for fault in checksums.faults:
+    for fault in faults:
         findings.add(CHECKSUMS_NAME, fault)
     return checksums
 
@@ -125,10 +125,10 @@ def _hash(names: list[str], root: Path, progress: _Progress, findings: FindingLi
 
 
 def _judge_all(
-    facts: dict[str, FileFacts], manifest: Manifest | None, checksums: Checksums | None, findings: FindingList
+    facts: dict[str, FileFacts], manifest: Manifest | None, checksums: dict[str, str] | None, findings: FindingList
 ) -> None:
     recorded = recorded_files(manifest) if manifest else {}
-    listed = checksums.sha256 if checksums else {}
+    listed = checksums if checksums else {}
     for name, found in facts.items():
         judge(name, found, recorded.get(name), listed.get(name), findings)
 

@@ -8,9 +8,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet.shards.checksums import CHECKSUMS_NAME, Checksums, entries_below, sha256_of
+from alexnet.shards.files import CHECKSUMS_NAME, sha256_of
 from alexnet.shards.manifest import MANIFEST_NAME, FileRecord, Manifest, ShardRecord
 from alexnet.shards.verify.findings import FindingList
+from alexnet.shards.writer import entries_below
 
 _SHARED_DIGITS = 32  # two unrelated sha256 agree in 4 of 64 digits; in 32 with a probability of 1e-21
 _MOST_EXTRA = 100
@@ -42,11 +43,11 @@ def expected_files(manifest: Manifest) -> set[str]:
 
 
 def check_presence(
-    root: Path, manifest: Manifest | None, checksums: Checksums | None, findings: FindingList
+    root: Path, manifest: Manifest | None, checksums: dict[str, str] | None, findings: FindingList
 ) -> list[str]:
     """Note files that are missing, extra or unlisted; return those that belong to the data set and can be read."""
     present = entries_below(root)
-    listed = set(checksums.sha256 if checksums else ())
+    listed = set(checksums if checksums else ())
     expected = expected_files(manifest) if manifest else {MANIFEST_NAME, CHECKSUMS_NAME, *listed}
     expected |= {name for name in (*present, *listed) if _may_lie_beside(name)}
     _check_missing(expected - set(present), findings)

@@ -10,11 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.arrays import read_mean_image
 from alexnet.shards.errors import InputError
 from alexnet.shards.index import IndexRows, map_index
-from alexnet.shards.manifest import INDEX_NAME, MEAN_IMAGE_NAME, MEND, REJECTED_NAME, SPLITS, Manifest, Split
-from alexnet.shards.rejects import read_rejects
+from alexnet.shards.manifest import (
+    INDEX_NAME,
+    MEAN_IMAGE_NAME,
+    MEND,
+    REJECTED_NAME,
+    SPLITS,
+    Manifest,
+    Split,
+    read_rejects,
+)
+from alexnet.shards.reader import read_mean_image
 from alexnet.shards.verify.findings import FindingList
 
 _FIRST_WNID, _LAST_WNID = "n01440764", "n15075141"  # of the 1,000 classes of ILSVRC-2012

@@ -15,9 +15,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.arrays import map_array
 from alexnet.shards.colour import ColourSums
-from alexnet.shards.files import open_regular
+from alexnet.shards.files import map_array, open_regular
 from alexnet.shards.index import INDEX_DTYPE, IndexRows
 from alexnet.shards.manifest import INDEX_NAME, Split, StoredSettings, shard_file
 from alexnet.shards.verify.findings import FindingList

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from alexnet import __version__
-from alexnet.shards.checksums import write_checksums
+from alexnet.shards.writer import write_checksums
 from alexnet.tools.verify import verify
 
 verify_command = importlib.import_module("alexnet.tools.verify")  # the module: a command has its name

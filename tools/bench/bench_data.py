@@ -8,9 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import find_data, tell
 
 IMAGES, CLASSES, SEED = 50_000, 1_000, 2012

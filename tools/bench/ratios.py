@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.bench.guards import DATALOADER, OVER_NAIVE_BATCH, PREP_SHARE_OF_BOUND, in_words, missed
 from alexnet.tools.bench.loader.rows import rows_of
 from alexnet.tools.bench.schema import read_report

@@ -14,9 +14,9 @@ from PIL import features
 
 from alexnet import __version__
 from alexnet.shards import files
-from alexnet.shards.checksums import CHECKSUMS_NAME, write_checksums
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import CHECKSUMS_NAME, put_on_disk
 from alexnet.shards.index import IndexRows, write_index
 from alexnet.shards.manifest import (
     INDEX_NAME,
@@ -30,7 +30,7 @@ from alexnet.shards.manifest import (
     SplitCounts,
     read_manifest,
 )
-from alexnet.shards.writer import file_record, put_on_disk, remove_partials
+from alexnet.shards.writer import file_record, remove_partials, write_checksums
 from alexnet.tools.convert.claim import Job, claim, given_back, is_begun, is_complete
 from alexnet.tools.convert.engines import convert_here, convert_on_ray
 from alexnet.tools.convert.kept import changed_rejects, in_words

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from alexnet.shards import files
-from alexnet.shards.checksums import CHECKSUMS_NAME
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import CHECKSUMS_NAME
 from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, read_manifest
 from alexnet.tools.convert.differences import Listed, listed, source_differences
 from alexnet.tools.convert.kept import changed_rejects, forget, outdated_shards, rejected_so_far, rejects_of

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alexnet.shards.manifest import SPLITS, Split
-from alexnet.shards.writer import Sample, shard_file
+from alexnet.shards.manifest import SPLITS, Split, shard_file
+from alexnet.shards.writer import Sample
 from alexnet.tools.convert.kept import Rejected, changed_rejects, in_words
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ShardPlan

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.manifest import REJECTED_NAME
-from alexnet.shards.rejects import Reject, read_rejects
-from alexnet.shards.writer import shard_file
+from alexnet.shards.manifest import REJECTED_NAME, Reject, read_rejects, shard_file
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.opening import UndecodableError
 from alexnet.tools.convert.plan import ShardPlan

@@ -10,8 +10,8 @@ import click
 import PIL
 
 from alexnet.pipeline.host.extension import available
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import interruptible
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.claim import drop_index, held, index_cache, index_time, is_begun, is_complete, refuse_early

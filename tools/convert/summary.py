@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from alexnet.shards.manifest import Manifest
+from alexnet.shards.order import shuffle_score
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.shuffle import shuffle_score
 from alexnet.tools.convert.build import Progress
 from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.listing import Source

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.index import IndexRows
-from alexnet.shards.manifest import ShardRecord
-from alexnet.shards.writer import Sample, partial_of, publish_shard, shard_file, write_shard
+from alexnet.shards.manifest import ShardRecord, shard_file
+from alexnet.shards.writer import Sample, partial_of, publish_shard, write_shard
 from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.image import Converted, convert_image
 from alexnet.tools.convert.listing import Encoding, Member

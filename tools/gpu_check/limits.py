@@ -17,7 +17,7 @@ import torch
 
 from alexnet.model.placement import cpu_has_bf16
 from alexnet.pipeline.decoders.jpeg_engine import UtilisationSampler
-from alexnet.shards.cores import usable_cores
+from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 
 DECODE_BATCH_IMAGES = 128

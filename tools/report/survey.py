@@ -13,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.augment import AugmentSettings, Draws, draw
-from alexnet.shards.arrays import read_mean_image
 from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.index import read_index
-from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, Split
-from alexnet.shards.reader import SplitReader
-from alexnet.shards.rejects import Reject, read_rejects
-from alexnet.shards.shuffle import shuffle_score
+from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, Reject, Split, read_rejects
+from alexnet.shards.order import shuffle_score
+from alexnet.shards.reader import SplitReader, read_mean_image
 from alexnet.tools.stored_jpeg import rgb_and_quality
 
 EPOCHS = 8

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards import arrays
+from alexnet.shards import reader
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import read_bytes, read_json, replace
@@ -100,4 +100,4 @@ def read_data_record(run: Path) -> tuple[DataRecord, Path]:
 def read_mean_image(run: Path) -> npt.NDArray[np.float32]:
     """Read a run's mean image: float32 (size, size, 3), 0-255. Raises InputError if it cannot be read."""
     size_px = read_data_record(run)[0].size_px
-    return arrays.read_mean_image(run / MEAN_IMAGE_NAME, size_px, mend="copy the data set's there")
+    return reader.read_mean_image(run / MEAN_IMAGE_NAME, size_px, mend="copy the data set's there")

@@ -9,8 +9,8 @@ from typing import Literal
 
 import click
 
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import interruptible, tell
 from alexnet.tools.convert.build import BuildOptions, Progress, build, job_of
 from alexnet.tools.convert.claim import held, is_complete, refuse_early

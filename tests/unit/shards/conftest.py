@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.shards.checksums import write_checksums
+from alexnet.shards.writer import write_checksums
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.shards.cores import usable_cores
+from alexnet.shards.processes import usable_cores
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alexnet.shards.checksums import CHECKSUMS_NAME, write_checksums
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import CHECKSUMS_NAME
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.verify.check import verify
 from alexnet.shards.verify.report import Report
 from alexnet.shards.verify.shard import Decoded
+from alexnet.shards.writer import write_checksums
 from alexnet.tools.stored_jpeg import decode_stored
 
 FAST = settings(

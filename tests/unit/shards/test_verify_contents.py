@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.shards.checksums import write_checksums
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.verify.check import verify
 from alexnet.shards.verify.report import Report
+from alexnet.shards.writer import write_checksums
 from alexnet.tools.stored_jpeg import decode_stored
 
 Member = tuple[str, bytes]

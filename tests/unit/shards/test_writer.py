@@ -12,7 +12,8 @@ import numpy as np
 import webdataset
 from nvidia.dali import Pipeline, fn
 
-from alexnet.shards.writer import Sample, publish_shard, shard_file, write_shard
+from alexnet.shards.manifest import shard_file
+from alexnet.shards.writer import Sample, publish_shard, write_shard
 
 SAMPLES = [
     Sample(place=i + i // 2, stem=f"a.b c{i}", label=3 * i, jpeg=bytes([65 + i]) * (100 * i + 1)) for i in range(5)

@@ -23,8 +23,8 @@ from PIL import Image, features
 
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.host import available
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.bench.converter.encoding_table import print_encoding
 from alexnet.tools.bench.converter.one_thread import OneThread, draw_windows
 from alexnet.tools.bench.converter.prep import read_member, sample_evenly

@@ -21,9 +21,8 @@ import click
 import PIL
 from PIL import Image, features
 
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
-from alexnet.shards.processes import starting_workers
+from alexnet.shards.processes import starting_workers, usable_cores
 from alexnet.tools.bench.converter.prep_resume import ResumeCosts
 from alexnet.tools.bench.converter.prep_table import print_prep
 from alexnet.tools.bench.measuring.figures import refuse_unwritable, spread, write_json

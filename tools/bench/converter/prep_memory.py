@@ -17,8 +17,8 @@ import PIL
 from rich.console import Console
 from rich.table import Table
 
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.bench.converter.generated import HEIGHT_PX, WIDTH_PX, write_entries, write_pictures
 from alexnet.tools.bench.converter.index_memory import IndexMemory, IndexTask, measure_apart
 from alexnet.tools.bench.measuring.figures import refuse_unwritable

@@ -13,9 +13,9 @@ import click
 from rich.console import Console
 
 from alexnet.model.placement import choose_placement
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
+from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.loader.page import dataloader_page
 from alexnet.tools.bench.loader.report import report_of

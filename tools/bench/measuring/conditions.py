@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.manifest import Split
+from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.measuring.clock import foreign_load, read_clocks
 from alexnet.tools.bench.measuring.page_cache import cached_share

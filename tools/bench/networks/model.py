@@ -11,8 +11,8 @@ from typing import Any
 
 from alexnet.model.networks.settings import NetSettings, drawing_of
 from alexnet.model.placement import choose_placement, cpu_has_bf16
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.bench.guards import missed
 from alexnet.tools.bench.measuring.conditions import machine_before
 from alexnet.tools.bench.measuring.figures import refuse_unwritable

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.model.placement import choose_placement
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.errors import InputError
+from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.measuring.conditions import conditions_before
 from alexnet.tools.bench.measuring.figures import refuse_unwritable

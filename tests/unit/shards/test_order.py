@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from alexnet.shards.shuffle import pairs_met_again, shuffle_score
+from alexnet.shards.order import pairs_met_again, shuffle_score
 
 
 def test_counts_the_classes_of_consecutive_windows() -> None:
