@@ -1,0 +1,165 @@
+"""How rows are measured, in processes of their own, and the reports that hold them."""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from alexnet.shards.errors import InputError
+from alexnet.tools.bench.conditions import conditions_before
+from alexnet.tools.bench.measure import Case, Measured, Timing, measure_rows
+from alexnet.tools.bench.report import Report, Round, Row, rates_of, ratio_of, read_report, spread, to_json
+from alexnet.tools.bench.stage import CannotRunError, Runner, Stage, Work
+
+SHORT = Timing(rounds=2, seconds=0.02)
+
+
+def counting(*, fails: str = "") -> Stage:
+    """Count to the end of time; this is a stage's factory."""
+    if fails:
+        raise CannotRunError(fails)
+
+    def work() -> Work:
+        while True:
+            yield 2
+
+    return Stage(work=work, settings="counts by two", figures=lambda: {"height m": 3.0})
+
+
+def case_of(name: str, *, script: str = "", **more: object) -> Case:
+    case = Case(name=name, title=name, group="row", make=f"{__name__}:counting", **more)  # type: ignore[arg-type]
+    if script:
+        return dataclasses.replace(case, make=script)
+    return case
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have cases whose `make` is no MODULE:FUNCTION run as scripts."""
+    real = Case.command
+
+    def command(case: Case) -> list[str]:
+        return real(case) if case.make.endswith(":counting") else [sys.executable, "-c", case.make]
+
+    monkeypatch.setattr(Case, "command", command)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def measure(*cases: Case, timing: Timing = SHORT) -> Measured:
+    return measure_rows(cases, timing, lambda _: None)
+
+
+@pytest.mark.usefixtures("scripts")
+def test_rows_that_fail_say_why_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cases = [
+        case_of("cannot", options={"fails": "ffcv is not installed"}),
+        case_of("wrong", options={"colour": 1}),
+        case_of("hang", script="import threading; threading.Event().wait()", start_seconds=0.2),
+        case_of("die", script="import os, sys; print('on fire', file=sys.stderr, flush=True); os.abort()"),
+        case_of("leave", script="import tempfile; open(tempfile.mkdtemp() + '/f', 'w').close(); raise SystemExit(3)"),
+        case_of("limit"),
+        case_of("fine", limit="limit"),
+    ]
+    measured = measure(*cases)
+    assert measured.complete
+    whys = {one.name: one.why for one in measured.missing}
+    assert whys.pop("wrong").startswith("TypeError: ")
+    assert whys == {
+        "cannot": "ffcv is not installed",
+        "hang": "did not answer within 0 seconds and was stopped",
+        "die": "was killed by SIGABRT; its last words: on fire",
+        "leave": "left with exit code 3",
+    }
+    limit, fine = measured.rows
+    assert (len(fine.rounds), fine.settings, fine.figures) == (2, "counts by two", {"height m": 3.0})
+    assert fine.shares["limit"]["wall"] == pytest.approx(fine.rate("wall") / limit.rate("wall"))
+    assert fine.rounds[-1].peak_bytes >= fine.before_bytes > 10e6
+    assert list(tmp_path.iterdir()) == [], "what a row wrote goes with it, however it ended"
+
+
+@pytest.mark.usefixtures("scripts")
+def test_ctrl_c_leaves_what_was_measured_until_then() -> None:
+    def say(text: str) -> None:
+        if text == "round 2 of 2: a":
+            raise KeyboardInterrupt
+
+    rows, missing, complete = measure_rows([case_of("a")], SHORT, say)
+    assert not complete
+    assert missing == ()
+    assert [len(row.rounds) for row in rows] == [1]
+
+
+@pytest.mark.usefixtures("scripts")
+def test_a_budget_that_is_spent_starts_no_more_rows() -> None:
+    measured = measure(*map(case_of, "abc"), timing=Timing(rounds=4, seconds=0.01, budget_seconds=0))
+    assert [len(row.rounds) for row in measured.rows] == [3, 3]
+    assert [(one.name, one.why) for one in measured.missing] == [("c", "the time was up")]
+
+
+@pytest.mark.parametrize(("starts_over", "passes"), [(False, 1), (True, 3)])
+def test_a_round_goes_on_where_the_one_before_ended_unless_it_must_not(starts_over: bool, passes: int) -> None:
+    begun = []
+
+    def work() -> Work:
+        begun.append(1)
+        yield from [1] * 1_000_000
+
+    runner = Runner(Stage(work=work, settings="", least_batches=2, starts_over=starts_over))
+    for _ in range(3):
+        runner.round(1e-9)
+    assert len(begun) == passes
+
+
+def row_of(name: str, rate: float, cpu: float = 1.0, foreign: float = 0.0) -> Row:
+    rounds = tuple(
+        Round(amount=rate * k, seconds=1.0, cpu_seconds=cpu, foreign_load=foreign, peak_bytes=1) for k in (1, 0.9, 1.1)
+    )
+    return Row(
+        name=name, title=name, group="row", unit="images", cores=2, options={}, settings="", versions={},
+        before_bytes=1, wall=spread(rates_of(rounds)), cpu=spread(rates_of(rounds, 2)), figures={}, shares={},
+        rounds=rounds,
+    )  # fmt: skip
+
+
+def test_ratios_go_by_the_clock_that_others_do_not_change() -> None:
+    quiet, over = row_of("a", 300.0), row_of("b", 100.0, cpu=2.0)
+    assert ratio_of(quiet, over, "a over b", 3.1).in_words() == "a over b: 3.00 by wall time, at least 3.10: FAILS"
+    loud = row_of("b", 100.0, cpu=2.0, foreign=0.06)
+    ratio = ratio_of(quiet, loud, "a over b", 3.1)
+    assert (ratio.by, ratio.holds, ratio.cpu and ratio.cpu.median) == ("cpu", True, pytest.approx(6))
+    assert not ratio_of(quiet, loud, "a over b", 3.1, by="wall").holds
+    on_gpu = dataclasses.replace(quiet, cpu=None)
+    assert (ratio_of(on_gpu, loud, "").by, ratio_of(on_gpu, loud, "").cpu) == ("wall", None)
+
+
+def test_reports_are_read_as_they_were_written_or_refused(tmp_path: Path) -> None:
+    rows = (row_of("a", 300.0), row_of("b", 100.0))
+    conditions = conditions_before("cpu", 2, 3, 1.0)
+    report = Report(
+        command="prep", complete=True, conditions=conditions, rows=rows, ratios=(ratio_of(*rows, "x"),), verdict=""
+    )
+    file = tmp_path / "report.json"
+    file.write_bytes(to_json(report))
+    assert read_report(file) == report
+    assert msgspec.json.schema(Report)
+    good = json.loads(file.read_bytes())
+    for change, words in (
+        ({"schema": 2}, "has schema 2 and this version of alexnet-bench reads 3"),
+        ({"verdict": None}, "Expected `str`, got `null` - at `$.verdict`"),
+        ({"rows": [{}]}, "missing required field"),
+        ({"rows": [{**good["rows"][0], "rounds": []}]}, "has a row without a rate"),
+    ):
+        file.write_text(json.dumps({**good, **change}))
+        with pytest.raises(InputError, match=re.escape(words)):
+            read_report(file)
+    for text in ("{", "[]", "{}", "[" * 100_000):
+        file.write_text(text)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_report(file)
+    with pytest.raises(InputError, match="No such file"):
+        read_report(tmp_path / "none")

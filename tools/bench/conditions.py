@@ -1,0 +1,177 @@
+"""Under what conditions figures come about: clocks, memory, what others do, and what of the data the system has cached.
+
+On a machine that is shared, wall time measures the others, too. CPU time does not, so every rate is given by both.
+"""
+
+import ctypes
+import datetime
+import mmap
+import os
+import re
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.shards.cores import usable_cores
+from alexnet.shards.manifest import Split
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.bench.report import Conditions, Data
+from alexnet.tools.machine import describe_machine
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_IDLE, _IOWAIT, _GUEST = 3, 4, 8  # columns of /proc/stat; guests are counted as users already
+_QUIET_SHARE, _QUIET_LOOK_SECONDS, _QUIET_LIMIT_SECONDS = 0.1, 0.04, 1.0  # share of a core
+_LOOK_SECONDS = 0.5
+_REPEATED_BELOW_BATCHES = 8
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_PEAK = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)  # a child's `ru_maxrss` begins at what its parent had
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocks:
+    """Hold seconds: of the wall clock, of CPU time of this process and its children, of all cores being busy."""
+
+    wall: float
+    cpu: float
+    busy: float
+
+
+def read_clocks() -> Clocks:
+    """Look at all clocks."""
+    return Clocks(wall=time.perf_counter(), cpu=_cpu_seconds(), busy=_busy_seconds())
+
+
+def foreign_load(begin: Clocks, end: Clocks) -> float:
+    """Return the share of the cores that other processes, or other machines of the same host, kept busy: 0 to 1."""
+    whole, own = (end.wall - begin.wall) * len(os.sched_getaffinity(0)), end.cpu - begin.cpu
+    return min(1.0, max(0.0, (end.busy - begin.busy - own) / whole)) if whole > 0 else 0.0
+
+
+def wait_until_quiet() -> None:
+    """Wait until this process and its children have done what they do ahead, so that the next row is not disturbed."""
+    deadline, before = time.perf_counter() + _QUIET_LIMIT_SECONDS, _cpu_seconds()
+    while time.perf_counter() < deadline:
+        time.sleep(_QUIET_LOOK_SECONDS)
+        now = _cpu_seconds()
+        if now - before < _QUIET_SHARE * _QUIET_LOOK_SECONDS:
+            return
+        before = now
+
+
+def peak_bytes() -> int:
+    """Return the most resident memory that this process and its children have had, summed."""
+    found = (_PEAK.search(_text(f"/proc/{pid}/status")) for pid in (os.getpid(), *_descendants(os.getpid())))
+    return sum(int(one[1]) << 10 for one in found if one)
+
+
+def conditions_before(device: str, threads: int, rounds: int, seconds: float, data: Data | None = None) -> Conditions:
+    """Describe machine and load before anything is measured; takes half a second of looking."""
+    begin = read_clocks()
+    time.sleep(_LOOK_SECONDS)
+    load = os.getloadavg()[0]
+    return Conditions(
+        when=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        machine=describe_machine(),
+        governor=_text(_GOVERNOR).strip() or "not told by this system",
+        device=device,
+        cores=usable_cores(),
+        threads=threads,
+        rounds=rounds,
+        seconds=seconds,
+        foreign_before=foreign_load(begin, read_clocks()),
+        load_before=load,
+        load_after=load,
+        data=data,
+    )
+
+
+def describe_data(root: Path, split: Split, batch_images: int, why: str) -> Data:
+    """Describe a data set; the home folder is written `~`: reports are passed on, and whose it was is nobody's."""
+    reader = SplitReader(root, split)
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
+    return Data(
+        path=str(Path("~") / root.relative_to(home) if root.is_relative_to(home) else root),
+        why=why,
+        images=len(reader),
+        bytes_per_image=round(reader.jpeg_bytes() / len(reader)),
+        batch_images=batch_images,
+        split=split,
+        manifest=reader.manifest.digest(),
+        size_px=reader.manifest.size_px,
+        repeated=len(reader) < _REPEATED_BELOW_BATCHES * batch_images,
+        cached=cached_share([reader.root / shard.file for shard in reader.shards]),
+    )
+
+
+def cached_share(files: Sequence[Path]) -> float | None:
+    """Return the share of files that the system has in its cache; None where it does not say.
+
+    Asked with `mincore`, which brings nothing in, unlike a look with a read. Linux answers who may write a file.
+    """
+    if not all(os.access(path, os.W_OK) for path in files):
+        return None
+    held = pages = 0
+    for path in files:
+        flags = _pages_held(path)
+        if flags is None:
+            return None
+        held, pages = held + int(flags.sum()), pages + len(flags)
+    return held / max(1, pages)
+
+
+def _pages_held(path: Path) -> npt.NDArray[np.uint8] | None:
+    """Say of each page of a file whether it is cached: uint8 (pages,), 0 or 1."""
+    size = path.stat().st_size
+    flags = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
+    if not size:
+        return flags
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as memory:
+        first = ctypes.c_char.from_buffer(memory)
+        try:
+            address, vector = ctypes.addressof(first), ctypes.c_void_p(flags.ctypes.data)
+            failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector)
+        except AttributeError:  # another system than Linux
+            failed = True
+        finally:
+            del first  # or the mapping could not be closed
+    return None if failed else flags & np.uint8(1)
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process, of its children that have ended, and of those that run."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    running = 0
+    for pid in _descendants(os.getpid()):
+        fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # the name before may hold spaces
+        running += int(fields[11]) + int(fields[12]) if fields else 0
+    return time.process_time() + ended.ru_utime + ended.ru_stime + running / _TICKS_PER_SECOND
+
+
+def _busy_seconds() -> float:
+    """Sum what the cores did that this process may use; time stolen by the hypervisor counts as busy."""
+    cores = {f"cpu{n}" for n in os.sched_getaffinity(0)}
+    busy = 0
+    for name, *counts in (line.split() for line in _text("/proc/stat").splitlines() if line.startswith("cpu")):
+        if name in cores:
+            busy += sum(int(c) for k, c in enumerate(counts[:_GUEST]) if k not in (_IDLE, _IOWAIT))
+    return busy / _TICKS_PER_SECOND
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the ids of a process's children and of theirs."""
+    lists = [_text(path) for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    children = [int(number) for text in lists for number in text.split()]
+    return children + [pid for child in children for pid in _descendants(child)]
+
+
+def _text(path: str | Path) -> str:
+    """Read a file of /proc or /sys; nothing where a process is gone, or the system has no such file."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
