@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.cores import usable_cores
 from alexnet.shards.manifest import Split
+from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.report import Conditions, Data
 from alexnet.tools.machine import describe_machine
