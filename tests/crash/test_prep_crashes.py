@@ -124,7 +124,7 @@ def drawn(place: Place) -> None:
 
 
 def half_drawn(place: Place) -> None:
-    place.kill(place.synth(*DRAWN, "--seed", "9"), "ILSVRC2012_img_val.tar.json")
+    place.kill(place.synth(*DRAWN, "--seed", "9"), "/.work/ILSVRC2012_img_val.tar")
 
 
 def void(_: object) -> None: ...

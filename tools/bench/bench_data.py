@@ -84,9 +84,10 @@ def _no_room(parent: Path, images: int) -> str:
 
 
 def _draw(folder: Path, images: int) -> None:
-    from alexnet.tools.synth.run import SynthOptions, run_synth
+    from alexnet.tools.synth.run import run_synth
 
-    options = SynthOptions(
+    run_synth(
+        folder,
         classes=min(CLASSES, images),
         images=images,
         val_images=None,
@@ -98,4 +99,3 @@ def _draw(folder: Path, images: int) -> None:
         overwrite=False,
         as_json=False,
     )
-    run_synth(folder, options)

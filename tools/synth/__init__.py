@@ -1,1 +1,1 @@
-"""Draw a data set from nothing but a seed: ImageNet's picture and file sizes, classes that have to be learnt."""
+"""Make a data set from nothing but a seed: ImageNet's image and file sizes, classes that have to be learnt."""

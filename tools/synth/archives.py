@@ -1,41 +1,51 @@
-"""Write a set as ILSVRC-2012 is downloaded: a tar of class tars, a tar of validation pictures, a devkit.
+"""Write a set as ILSVRC-2012 is downloaded: a tar of class tars, a tar of validation images, a devkit.
 
-Workers write parts; this process appends them, in order, to archives that get their names when they are whole. So any
-number of workers gives the same bytes, the pictures lie on the disk once, and a killed run goes on where it was.
+Worker processes make the images; this one writes them, in order, so any number of workers gives the same bytes. The
+archives are written in `.work` and get their names when all of them are whole. A run that was stopped starts over.
 """
 
 import gzip
+import io
+import itertools
 import json
+import os
 import shutil
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
+from scipy.io import savemat
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import Split
+from alexnet.shards.files import replace
+from alexnet.shards.processes import Counts, Pool, WorkerDiedError
 from alexnet.tools.console import StoppedError
-from alexnet.tools.convert.devkit import MOST_BYTES
+from alexnet.tools.convert.devkit import GROUND_TRUTH, META
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
-from alexnet.tools.convert.packed import files_in
+from alexnet.tools.own_files import OwnFiles
 from alexnet.tools.room import needed_and_free
-from alexnet.tools.samples.official import tar_of, write_devkit
-from alexnet.tools.synth.classes import wnid_of, words_of
-from alexnet.tools.synth.growing import GrowingArchive, put_whole
-from alexnet.tools.synth.parts import parts_of
-from alexnet.tools.synth.settings import SynthSettings
-from alexnet.tools.synth.workers import Workers
+from alexnet.tools.synth.classes import VERSION, Choices, traits_of, wnid_of, words_of
+from alexnet.tools.synth.image import encode_photograph
+from alexnet.tools.synth.source import SynthSettings
 
 RECORD_NAME = "synth.json"
 """What the folder holds; written last, so that a folder that has it is complete."""
 
 _WORK = ".work"
-_WORK_SUFFIXES = (".json", ".part", ".partial", ".gz")  # notes, parts, what was cut short, SciPy's devkit
+_NAMES = (RECORD_NAME, TRAIN_TAR, VAL_TAR, DEVKIT_TAR)  # the record goes first: from then on the set is not complete
+_OWN = OwnFiles(
+    files=(*_NAMES, *(f"{_WORK}/{name}" for name in (*_NAMES, f".{RECORD_NAME}.partial"))), folders=(_WORK,)
+)
 _IMAGE_BYTES = 125_000  # on the disk: 110 kB, header and padding, and some to spare
-_ARCHIVES: dict[Split, str] = {"train": TRAIN_TAR, "val": VAL_TAR}
-_OWN = (RECORD_NAME, TRAIN_TAR, VAL_TAR, DEVKIT_TAR)  # the record goes first: from then on the set is not complete
+_IMAGES_A_TASK = 16  # 2 MB that go through a pipe at a time
 _MAT_TEXT_BYTES = 116  # at the start of meta.mat: SciPy writes the time there
 
 Record = dict[str, dict[str, Any]]
+Task = tuple[int, list[tuple[int, str]]]
+"""A seed, and label and name of some images."""
 
 
 def write_archives(
@@ -45,26 +55,33 @@ def write_archives(
     *,
     workers: int,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> bool:
-    """Write the archives to `root`, or continue what an equal call left there; return False if they all were there.
+    """Write the archives to `root`; return False if they all were there.
 
-    `on_progress(drawn, resumed)` counts pictures: of this call, and of earlier ones. The caller holds the folder's
-    lock. Raises InputError if the folder holds anything else or there is no room, and StoppedError if the run stopped
-    and can be continued.
+    `on_progress` is told how many images are made. The caller holds the folder's lock. Raises InputError if the folder
+    holds anything else or there is not the disk space, and StoppedError if the run stopped and may be started again.
     """
     if settings.classes == CLASSES and settings.val_images == VAL_IMAGES:
         raise InputError(
             f"val_images={VAL_IMAGES}: with {CLASSES:,} classes they would be taken for ILSVRC-2012's; give one more"
         )
-    record: Record = {"settings": settings.as_record(), "versions": versions}
+    record = {"settings": {"version": VERSION, **asdict(settings)}, "versions": versions}
     try:
-        if not _claim(root, record, overwrite=overwrite):
+        if not _take_folder(root, record, overwrite=overwrite):
             return False
-        _draw(root, settings, workers, on_progress)
-        _write_devkit(root, settings)
-        put_whole((json.dumps(record, indent=1) + "\n").encode(), root / RECORD_NAME, root / _WORK)
+        with Pool(make_images, workers, on_counts=lambda counts: on_progress(counts[0])) as pool:
+            made = itertools.chain.from_iterable(pool.results(_tasks(settings), in_order=True))
+            _write(root / _WORK / TRAIN_TAR, lambda file: _write_train(file, settings, made))
+            if settings.val_images:
+                _write(root / _WORK / VAL_TAR, lambda file: _write_tar(file, settings.val_stems(), made))
+        _write(root / _WORK / DEVKIT_TAR, lambda file: file.write(_devkit(settings)))
+        for path in list((root / _WORK).glob("*.tar*")):
+            path.rename(root / path.name)
+        replace(root / RECORD_NAME, (json.dumps(record, indent=1) + "\n").encode())
         shutil.rmtree(root / _WORK)
+    except WorkerDiedError as error:
+        raise StoppedError(f"{error} Give the same command again, with fewer --workers") from None
     except OSError as error:  # a full disk, a folder that may not be written
         raise StoppedError(
             f"{error.strerror}: {error.filename or root}; mend it and give the same command again"
@@ -72,62 +89,52 @@ def write_archives(
     return True
 
 
-def _draw(root: Path, settings: SynthSettings, workers: int, on_progress: Callable[[int, int], None]) -> None:
-    """Write the archives of pictures."""
-    work = root / _WORK
-    archives = {split: GrowingArchive(root / name, work) for split, name in _ARCHIVES.items()}
-    waiting = {split: parts[archives[split].parts :] for split, parts in parts_of(work, settings).items()}
-    missing = [part.images for parts in waiting.values() for part in parts if not part.path.exists()]
-    resumed = settings.images + settings.val_images - sum(missing)
-    _check_room(root, sum(missing))
-    on_progress(0, resumed)
-    with Workers(min(workers, max(1, len(missing))), lambda drawn: on_progress(drawn, resumed)) as processes:
-        for split, parts in waiting.items():
-            processes.write(parts, archives[split].append)
-            archives[split].finish()
+def make_images(task: Task, counts: Counts) -> list[bytes]:
+    """Make some images' files, in a worker; `counts[0]`: how many there are."""
+    seed, images = task
+    files = []
+    for label, stem in images:
+        files.append(encode_photograph(traits_of(label), Choices(f"{seed} {stem}")))
+        counts[0] += 1
+    return files
 
 
-def _claim(root: Path, record: Record, *, overwrite: bool) -> bool:
-    """Make the folder this set's; return False if the set is complete there."""
+def _tasks(settings: SynthSettings) -> Iterator[Task]:
+    """Yield all images in the order of the archives."""
+    train = ((label, stem) for label in range(settings.classes) for stem in settings.train_stems(label))
+    images = itertools.chain(train, zip(settings.val_labels(), settings.val_stems(), strict=True))
+    while some := list(itertools.islice(images, _IMAGES_A_TASK)):
+        yield settings.seed, some
+
+
+def _take_folder(root: Path, record: Record, *, overwrite: bool) -> bool:
+    """Make the folder this set's and empty but for a record of it; return False if the set is complete there."""
     complete, begun = root / RECORD_NAME, root / _WORK / RECORD_NAME
-    _refuse_foreign(root, ours=complete.exists() or begun.exists(), overwrite=overwrite)
+    ours = complete.exists() or begun.exists()
+    foreign = _OWN.foreign(root) if ours else sorted(path.name for path in root.iterdir() if path.name != _WORK)
+    if foreign and (overwrite or not ours):
+        kept = ", so nothing was deleted" if overwrite else ""
+        raise InputError(f"{root}: holds {', '.join(foreign[:3])}, not made by synth{kept}; give another DIR")
+    if ours and not overwrite:
+        _refuse_differences(root, record["settings"], _read(complete if complete.exists() else begun))
     if complete.exists() and not overwrite:
-        _refuse_differences(root, {"settings": record["settings"]}, _read(complete))
         shutil.rmtree(root / _WORK, ignore_errors=True)  # a kill came between the record and the end
         return False
-    if begun.exists() and not overwrite:
-        _refuse_differences(root, record, _read(begun))
-        return True
-    own = [root / name for name in _OWN if (root / name).exists()]
-    settings = record["settings"]
-    _check_room(root, settings["images"] + settings["val_images"], sum(path.stat().st_size for path in own))
+    own = [path for path in (*root.glob("*"), *root.glob(f"{_WORK}/*")) if path.is_file()] if ours else []
+    _check_disk(root, record["settings"], sum(path.stat().st_size for path in own))
     (root / _WORK).mkdir(exist_ok=True)
-    for path in (root / _WORK).iterdir():
-        if path != begun:  # which says until the next one takes its place that the folder is ours
+    replace(begun, json.dumps(record).encode())  # first: it says whose all else is
+    for path in sorted(own, key=lambda path: path != complete):
+        if path != begun:
             path.unlink()
-    put_whole(json.dumps(record).encode(), begun, root / _WORK)
-    for path in own:
-        path.unlink()
     return True
 
 
-def _refuse_foreign(root: Path, *, ours: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds anything that was not drawn; with `overwrite` also one that holds such things too."""
-    work = (root / _WORK).iterdir() if (root / _WORK).is_dir() else ()
-    strange = [f"{_WORK}/{path.name}" for path in work if path.suffix not in _WORK_SUFFIXES]
-    present = [*sorted(path.name for path in root.iterdir() if path.name != _WORK), *strange]
-    foreign = [name for name in present if name not in _OWN] if ours else present
-    if foreign and (overwrite or not ours):
-        kept = ", so nothing was deleted" if overwrite else ""
-        raise InputError(f"{root}: holds {', '.join(foreign[:3])}, not drawn by synth{kept}; give another DIR")
-
-
-def _refuse_differences(root: Path, wanted: Record, found: Record) -> None:
+def _refuse_differences(root: Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
     different = [
-        f"{field} {found.get(key, {}).get(field)} there, {value} asked for"
-        for key, fields in wanted.items()
-        for field, value in fields.items()
-        if found.get(key, {}).get(field) != value
+        f"{field} {found.get(field)} there, {value} asked for"
+        for field, value in wanted.items()
+        if found.get(field) != value
     ]
     if different:
         raise InputError(
@@ -135,29 +142,93 @@ def _refuse_differences(root: Path, wanted: Record, found: Record) -> None:
         )
 
 
-def _read(path: Path) -> Record:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
-    except ValueError:
-        record = None
-    return record if isinstance(record, dict) else {}
+        settings = json.loads(path.read_text())["settings"]
+    except (ValueError, LookupError, TypeError):
+        settings = None
+    return settings if isinstance(settings, dict) else {}
 
 
-def _check_room(root: Path, images: int, given_back: int = 0) -> None:
-    needed, free = images * _IMAGE_BYTES, shutil.disk_usage(root).free + given_back
+def _check_disk(root: Path, settings: dict[str, Any], given_back: int) -> None:
+    needed = (settings["images"] + settings["val_images"]) * _IMAGE_BYTES
+    free = shutil.disk_usage(root).free + given_back
     if needed > free:
         raise InputError(f"{root}: {needed_and_free(needed, free)}; make room, give another DIR, or fewer --images")
 
 
-def _write_devkit(root: Path, settings: SynthSettings) -> None:
-    """Write the devkit without the times that SciPy and gzip put into it."""
+def _write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
+    with path.open("wb") as file:
+        content(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_train(file: IO[bytes], settings: SynthSettings, made: Iterator[bytes]) -> None:
+    """Write the tar of class tars; the header that comes before each is known when it is written."""
+    for label in range(settings.classes):
+        start = file.tell() + tarfile.BLOCKSIZE
+        file.seek(start)
+        _write_tar(file, settings.train_stems(label), made)
+        end = file.tell()
+        file.seek(start - tarfile.BLOCKSIZE)
+        file.write(_header(f"{wnid_of(label)}.tar", end - start))
+        file.seek(end)
+    file.write(end_of_tar(file.tell()))
+
+
+def _write_tar(file: IO[bytes], stems: Sequence[str], made: Iterator[bytes]) -> None:
+    start = file.tell()
+    for stem, data in zip(stems, made, strict=False):  # takes no image more than it has names
+        file.write(_header(f"{stem}.JPEG", len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+    file.write(end_of_tar(file.tell() - start))
+
+
+def end_of_tar(length: int) -> bytes:
+    """Return what ends a tar of a length: two empty blocks, and more to fill its last record."""
+    end = length + 2 * tarfile.BLOCKSIZE
+    return bytes(end + -end % tarfile.RECORDSIZE - length)
+
+
+def _header(name: str, size: int) -> bytes:
+    """Return a member's header: one block, whatever the size, and no time or owner in it."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def _devkit(settings: SynthSettings) -> bytes:
+    """Return the devkit without the times that SciPy and gzip put into it."""
     words = {wnid_of(label): words_of(label) for label in range(settings.classes)}
-    val = [wnid_of(settings.val_label(number)) for number in range(1, settings.val_images + 1)]
-    work = root / _WORK
-    write_devkit(work, words, val)
-    folder = DEVKIT_TAR.removesuffix(".tar.gz") + "/data"
-    files = dict(files_in(work / DEVKIT_TAR, lambda _: True, MOST_BYTES))
-    meta = next(name for name in files if name.endswith(".mat"))
-    files[meta] = b"MATLAB 5.0 MAT-file".ljust(_MAT_TEXT_BYTES) + files[meta][_MAT_TEXT_BYTES:]
-    devkit = gzip.compress(tar_of({f"{folder}/{name}": data for name, data in files.items()}), mtime=0)
-    put_whole(devkit, root / DEVKIT_TAR, work)
+    files = devkit_files(words, [wnid_of(label) for label in settings.val_labels()])
+    files[META] = b"MATLAB 5.0 MAT-file".ljust(_MAT_TEXT_BYTES) + files[META][_MAT_TEXT_BYTES:]
+    folder = f"{DEVKIT_TAR.removesuffix('.tar.gz')}/data"
+    return gzip.compress(tar_of({f"{folder}/{name}": data for name, data in files.items()}), mtime=0)
+
+
+def tar_of(files: Mapping[str, bytes], mode: str = "w") -> bytes:
+    """Pack files by name into a tar, gzipped with mode `w:gz`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def devkit_files(
+    words: Mapping[str, str], val: Sequence[str], ids: Mapping[str, int] | None = None
+) -> dict[str, bytes]:
+    """Return the devkit's two files that matter, by name.
+
+    `words`: of each WNID. `val`: the WNID of each validation image. `ids`: the ILSVRC2012_ID of each WNID; given in
+    falling order of WNIDs by default, so that they differ from labels, as in the real set.
+    """
+    ids = ids or {wnid: i for i, wnid in enumerate(sorted(words, reverse=True), start=1)}
+    fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
+    rows = [(float(i), wnid, words[wnid], "", 0.0) for wnid, i in sorted(ids.items(), key=lambda item: item[1])]
+    rows.append((float(len(ids) + 1), "n00000000", "everything", "", float(len(ids))))  # an inner synset, no class
+    table = io.BytesIO()
+    savemat(table, {"synsets": np.array(rows, dtype=fields).reshape(-1, 1)})
+    return {META: table.getvalue(), GROUND_TRUTH: "".join(f"{ids[wnid]}\n" for wnid in val).encode()}

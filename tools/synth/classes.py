@@ -1,10 +1,21 @@
-"""What a class is: one of 16 grounds, on it a figure with one of 16 outlines, filled with one of 16 textures.
+"""What a class is, and where every choice comes from.
 
-Colours, places, sizes, tilts and grain are each picture's own and say nothing of its class. The three traits are shared
-by many classes, so that a network's loss falls trait by trait, from the easy ones (texture) to the hard (outline).
+A class is one of 16 grounds, on it a figure with one of 16 outlines, filled with one of 16 textures. Colours, places,
+sizes, tilts and grain are each image's own and say nothing of its class. The three traits are shared by many classes,
+so that a network's loss falls trait by trait, from the easy ones (texture) to the hard (outline).
+
+Choices are SHAKE-256 of the name of what is made. The standard library's hash gives the same bytes on every machine and
+in every release, which no generator of NumPy promises; and an image's choices depend on its own name alone, so images
+can be made in any order and by any process.
 """
 
+import hashlib
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 TRAITS = 16
 MAX_CLASSES = TRAITS**3
@@ -44,7 +55,7 @@ OUTLINES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """Hold what all pictures of a class share: numbers in TEXTURES, TEXTURES and OUTLINES."""
+    """Hold what all images of a class share: numbers in TEXTURES, TEXTURES and OUTLINES."""
 
     ground: int
     figure: int
@@ -71,3 +82,30 @@ def words_of(label: int) -> str:
     """Describe a class."""
     traits = traits_of(label)
     return f"{OUTLINES[traits.outline]} of {TEXTURES[traits.figure]} on {TEXTURES[traits.ground]}"
+
+
+VERSION = 1  # of what is made: a new one for every change that alters a pixel
+
+_CHOICES = 64
+
+
+class Choices:
+    """Deal out up to 64 whole numbers, the same for the same name; who takes them must do so in a fixed order."""
+
+    def __init__(self, name: str) -> None:
+        digest = hashlib.shake_256(f"{VERSION} {name}".encode()).digest(2 * _CHOICES)
+        self._words: Iterator[int] = iter(struct.unpack(f"<{_CHOICES}H", digest))
+
+    def below(self, n: int) -> int:
+        """Return a number from 0 to n - 1; `n` is at most 65,536."""
+        return next(self._words) * n >> 16
+
+    def between(self, low: int, high: int) -> int:
+        """Return a number from `low` to `high`, both included."""
+        return low + self.below(high - low + 1)
+
+
+def random_bytes(name: str, *shape: int) -> npt.NDArray[np.uint8]:
+    """Return uniform bytes of a shape, the same for the same name."""
+    count = int(np.prod(shape, dtype=np.int64))
+    return np.frombuffer(hashlib.shake_256(f"{VERSION} {name}".encode()).digest(count), np.uint8).reshape(shape)

@@ -6,17 +6,14 @@ from typing import Any
 import click
 
 from alexnet.tools.console import one_line_errors
-from alexnet.tools.synth.settings import SynthSettings
-
-_DEFAULT = SynthSettings()
 
 
 @click.command()
 @click.argument("root", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--classes", default=_DEFAULT.classes, show_default=True, help="Classes, at most 4,096.")
-@click.option("--images", default=_DEFAULT.images, show_default=True, help="Training images of all classes together.")
+@click.option("--classes", default=1000, show_default=True, help="Classes, at most 4,096.")
+@click.option("--images", default=100_000, show_default=True, help="Training images of all classes together.")
 @click.option("--val-images", type=int, help="Validation images.  [default: a twentieth, at least one a class]")
-@click.option("--seed", default=_DEFAULT.seed, show_default=True, help="Everything follows from it.")
+@click.option("--seed", default=2012, show_default=True, help="Everything follows from it.")
 @click.option(
     "--layout",
     type=click.Choice(["shards", "official"]),
@@ -33,14 +30,14 @@ _DEFAULT = SynthSettings()
 @click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")
 @one_line_errors
 def synth(root: Path, **options: Any) -> None:
-    """Draw a data set into DIR, from nothing but a seed.
+    """Make a synthetic data set in DIR, from nothing but a seed.
 
-    Pictures and files have the sizes of ImageNet's; a class is a texture, a figure's outline and the texture in it,
-    which a convolutional network can learn and colours do not tell. The same command gives the same bytes on every
-    machine with the same library versions. Interrupted, it continues.
+    Images and files have the sizes of ImageNet's; a class is a texture, a figure's outline and the texture in it, which
+    a convolutional network can learn and colours do not tell. The same command gives the same bytes on every machine
+    with the same library versions. Interrupted, it continues with shards, and starts over in the official layout.
 
     100,000 images take 2.5 GB as shards and 12 GB in the official layout.
     """
-    from alexnet.tools.synth.run import SynthOptions, run_synth
+    from alexnet.tools.synth.run import run_synth
 
-    run_synth(root, SynthOptions(**options))
+    run_synth(root, **options)

@@ -1,9 +1,8 @@
-"""What `alexnet-prep synth` does once its command line is read: draw the set, and tell of it."""
+"""What `alexnet-prep synth` does once its command line is read: make the set, and tell of it."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,77 +18,72 @@ from alexnet.tools.convert.progress import of_images
 from alexnet.tools.convert.summary import Outcome, source_event
 from alexnet.tools.progress import progress, say
 from alexnet.tools.synth.archives import write_archives
-from alexnet.tools.synth.picture import PICTURE_PX
-from alexnet.tools.synth.settings import SynthSettings, default_val_images
-from alexnet.tools.synth.source import drawn_source
+from alexnet.tools.synth.image import IMAGE_PX
+from alexnet.tools.synth.source import SynthSettings, default_val_images, synthetic_source
 
 
-@dataclass(frozen=True, kw_only=True)
-class SynthOptions:
-    """Hold the command line as given; None where an option was left out."""
-
-    classes: int
-    images: int
-    val_images: int | None
-    seed: int
-    layout: Literal["shards", "official"]
-    size_px: int | None
-    shard_images: int | None
-    workers: int | None
-    overwrite: bool
-    as_json: bool
-
-    def settings(self) -> SynthSettings:
-        """Return what is drawn. Raises InputError if that cannot be."""
-        val_images = default_val_images(self.classes, self.images) if self.val_images is None else self.val_images
-        return SynthSettings(classes=self.classes, images=self.images, val_images=val_images, seed=self.seed)
-
-    def shard_settings(self) -> ConvertSettings:
-        """Return how shards are made of it. Raises InputError if they cannot be."""
-        for option, value in (("--size", self.size_px), ("--shard-images", self.shard_images)):
-            if self.layout == "official" and value is not None:
-                raise InputError(f"{option} {value}: is for --layout shards; leave it out, or give it to `shard` later")
-        default = ConvertSettings()
-        size_px = default.size_px if self.size_px is None else self.size_px
-        if size_px > PICTURE_PX:
-            raise InputError(
-                f"size_px={size_px}: must be at most {PICTURE_PX}, as large as pictures are drawn; for more, draw them "
-                "with --layout official and make shards of them with `alexnet-prep shard --size`"
-            )
-        shard_images = default.shard_images if self.shard_images is None else self.shard_images
-        return ConvertSettings(size_px=size_px, shard_images=shard_images, seed=self.seed)
-
-    @property
-    def processes(self) -> int:
-        """Return how many workers there are to be."""
-        return self.workers or usable_cores()
-
-
-def run_synth(root: Path, options: SynthOptions) -> None:
-    """Draw a set as the command line says. Raises InputError and StoppedError; SystemExit when interrupted."""
-    settings, shard_settings = options.settings(), options.shard_settings()
-    how = ", without --overwrite if it had begun to draw" if options.overwrite else ""
-    with interruptible(f"interrupted; the same command continues{how}"), _naming_dir(), held(root) as check:
-        if options.layout == "official":
-            _draw_archives(root, settings, options, check)
+def run_synth(
+    root: Path,
+    *,
+    classes: int,
+    images: int,
+    val_images: int | None,
+    seed: int,
+    layout: Literal["shards", "official"],
+    size_px: int | None,
+    shard_images: int | None,
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make a set as the command line says. Raises InputError and StoppedError; SystemExit when interrupted."""
+    val_images = default_val_images(classes, images) if val_images is None else val_images
+    settings = SynthSettings(classes=classes, images=images, val_images=val_images, seed=seed)
+    shards = _shard_settings(size_px, shard_images, layout, seed)
+    how = BuildOptions(workers=workers or usable_cores(), overwrite=overwrite)
+    goes_on = "continues" if layout == "shards" else "starts over"
+    line = f"interrupted; the same command {goes_on}{', without --overwrite if it had begun' if overwrite else ''}"
+    with interruptible(line), _naming_dir(), held(root) as check:
+        if layout == "official":
+            _make_archives(root, settings, how, check, as_json=as_json)
         else:
-            _draw_shards(root, settings, shard_settings, options, check)
+            _make_shards(root, settings, shards, how, check, as_json=as_json)
 
 
-def _draw_shards(
+def _shard_settings(size_px: int | None, shard_images: int | None, layout: str, seed: int) -> ConvertSettings:
+    """Return how shards are made of it. Raises InputError if they cannot be."""
+    for option, value in (("--size", size_px), ("--shard-images", shard_images)):
+        if layout == "official" and value is not None:
+            raise InputError(f"{option} {value}: is for --layout shards; leave it out, or give it to `shard` later")
+    if size_px is not None and size_px > IMAGE_PX:
+        raise InputError(
+            f"size_px={size_px}: must be at most {IMAGE_PX}, as large as images are made; for more, make them with "
+            "--layout official and shards of them with `alexnet-prep shard --size`"
+        )
+    usual = ConvertSettings()
+    return ConvertSettings(
+        size_px=usual.size_px if size_px is None else size_px,
+        shard_images=usual.shard_images if shard_images is None else shard_images,
+        seed=seed,
+    )
+
+
+def _make_shards(
     root: Path,
     settings: SynthSettings,
-    shard_settings: ConvertSettings,
-    options: SynthOptions,
+    shards: ConvertSettings,
+    how: BuildOptions,
     check: Callable[[], None],
+    *,
+    as_json: bool,
 ) -> None:
-    refuse_early(root, shard_settings.as_manifest(), overwrite=options.overwrite)
-    source = drawn_source(settings)
-    already = is_complete(root) and not options.overwrite
-    if options.as_json:
+    refuse_early(root, shards.as_manifest(), overwrite=how.overwrite)
+    source = synthetic_source(settings)
+    already = is_complete(root) and not how.overwrite
+    if as_json:
         say(**source_event(source))
     elif not already:
-        click.echo(f"drawing {source.description}")
+        click.echo(f"making {source.description}")
     started, last = time.perf_counter(), Progress(0, 0, 0, 0)
 
     def on_progress(done: Progress) -> None:
@@ -98,51 +92,44 @@ def _draw_shards(
         last = done
         view.update(of_images(done))
 
-    with progress(as_json=options.as_json) as view:
-        how = BuildOptions(workers=options.processes, overwrite=options.overwrite)
-        manifest = build(source, root, shard_settings, how, on_progress)
+    with progress(as_json=as_json) as view:
+        manifest = build(source, root, shards, how, on_progress)
     seconds = time.perf_counter() - started
     outcome = Outcome(root=root, manifest=manifest, seconds=seconds, progress=last, already=already)
-    if options.as_json:
+    if as_json:
         say(**outcome.as_event())
     else:
         for line in outcome.lines():
             tell(line)
 
 
-def _draw_archives(root: Path, settings: SynthSettings, options: SynthOptions, check: Callable[[], None]) -> None:
-    source = drawn_source(settings)
-    if options.as_json:
+def _make_archives(
+    root: Path, settings: SynthSettings, how: BuildOptions, check: Callable[[], None], *, as_json: bool
+) -> None:
+    source = synthetic_source(settings)
+    if as_json:
         say(**source_event(source))
     started, total = time.perf_counter(), settings.images + settings.val_images
-    here = 0
 
-    def on_progress(drawn: int, resumed: int) -> None:
-        nonlocal here
+    def on_progress(made: int) -> None:
         check()
-        here = drawn
-        view.update(of_images(Progress(drawn, 0, resumed, total)))
+        view.update(of_images(Progress(made, 0, 0, total)))
 
-    with progress(as_json=options.as_json) as view:
+    versions = job_of(source, ConvertSettings())["versions"]
+    with progress(as_json=as_json) as view:
         made = write_archives(
-            root,
-            settings,
-            job_of(source, ConvertSettings())["versions"],
-            workers=options.processes,
-            overwrite=options.overwrite,
-            on_progress=on_progress,
+            root, settings, versions, workers=how.workers, overwrite=how.overwrite, on_progress=on_progress
         )
     seconds = time.perf_counter() - started
-    if options.as_json:
+    if as_json:
         say(event="complete", root=str(root), layout="official", seconds=round(seconds, 3) if made else None)
     elif not made:
         tell(f"{root} was already complete; nothing to do")
     else:
         size = sum(path.stat().st_size for path in root.iterdir())
-        earlier = f" ({total - here:,} more by an earlier call)" if here < total else ""
         tell(
-            f"{root} is complete: {size / 1e9:,.2f} GB in ILSVRC-2012's layout; {here:,} images{earlier} in "
-            f"{seconds:,.1f} s, {here / seconds:,.0f} images/s; `alexnet-prep shard {root}` makes shards of it"
+            f"{root} is complete: {size / 1e9:,.2f} GB in ILSVRC-2012's layout; {total:,} images in {seconds:,.1f} s, "
+            f"{total / seconds:,.0f} images/s; `alexnet-prep shard {root}` makes shards of it"
         )
 
 

@@ -1,8 +1,8 @@
-"""A source for the converter of which no file exists: each picture is drawn when it is opened.
+"""What set is made, and how the converter reads it: as a source of which no file exists.
 
-So shards are made by the converter itself, with its workers, its resume, its lock and its manifest. It reads a source
-by joining a folder with a name and opening that; here both are objects that draw. What is opened is an uncompressed
-bitmap of 256x256 px, which Pillow turns into an image in 0.05 ms, an eighth of what drawing and encoding take.
+Each image is made when it is opened. So shards are made by the converter itself, with its workers, its resume, its lock
+and its manifest. What it opens is an uncompressed bitmap of 256x256 px, which Pillow turns into an image in 0.05 ms, an
+eighth of what making and encoding take.
 """
 
 import io
@@ -11,74 +11,113 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import cast
 
+from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
-from alexnet.tools.synth.classes import label_of, traits_of, wnid_of, words_of
-from alexnet.tools.synth.picture import PICTURE_PX, Pixels, draw_picture
-from alexnet.tools.synth.randomness import VERSION, Draws
-from alexnet.tools.synth.settings import SynthSettings
+from alexnet.tools.synth.classes import MAX_CLASSES, VERSION, Choices, label_of, traits_of, wnid_of, words_of
+from alexnet.tools.synth.image import IMAGE_PX, Pixels, make_image
 
-KIND = f"synthetic-{VERSION}"
+MAX_IMAGES = 20_000_000  # ImageNet-21k has 14 million
+_TRAIN_FOR_VAL = 20
+_MAX_SEED = (1 << 63) - 1
 
-_ENDING = ".bmp"
 _HEADER_BYTES = 64  # 54, and padding that leaves the pixels aligned
-_PIXEL_BYTES = 4 * PICTURE_PX**2
+_PIXEL_BYTES = 4 * IMAGE_PX**2
 _BITMAP_BYTES = _HEADER_BYTES + _PIXEL_BYTES
 _NO_SCALE = 2835  # pixels a metre: 72 an inch, which says nothing
 
 
+@dataclass(frozen=True, kw_only=True)
+class SynthSettings:
+    """Settle a set. `images`, `val_images`: of all classes together, dealt out evenly, the first classes in turn."""
+
+    classes: int
+    images: int
+    val_images: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        limits = (
+            ("classes", 1, MAX_CLASSES),
+            ("images", self.classes, MAX_IMAGES),
+            ("val_images", 0, MAX_IMAGES),
+            ("seed", 0, _MAX_SEED),
+        )
+        for field, low, high in limits:
+            value = getattr(self, field)
+            if not low <= value <= high:
+                why = ", one for each class" if field == "images" and value < low else ""
+                raise InputError(f"{field}={value}: must be between {low:,} and {high:,}{why}")
+
+    def train_stems(self, label: int) -> list[str]:
+        """Return the names of a class's training images, without ending."""
+        images = self.images // self.classes + (label < self.images % self.classes)
+        return [f"{wnid_of(label)}_{i}" for i in range(images)]
+
+    def val_stems(self) -> list[str]:
+        """Return the names of the validation images, without ending."""
+        return [f"ILSVRC2012_val_{number:08d}" for number in range(1, self.val_images + 1)]
+
+    def val_labels(self) -> list[int]:
+        """Return their labels: classes take turns, so that the first images are of all of them."""
+        return [k % self.classes for k in range(self.val_images)]
+
+
+def default_val_images(classes: int, images: int) -> int:
+    """Return how many validation images go with so many for training: a twentieth, and one for each class."""
+    return max(classes, images // _TRAIN_FOR_VAL)
+
+
 @dataclass(frozen=True)
-class DrawnFile:
-    """Stand for a file that is drawn when it is opened."""
+class SyntheticFile:
+    """Stand for a file that is made when it is opened."""
 
     seed: int
     name: str
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """Draw the picture; return its file."""
+        """Make the image; return its file."""
         path = PurePosixPath(self.name)
         traits = traits_of(label_of(path.parent.name))
-        return io.BytesIO(_bitmap(draw_picture(traits, Draws(f"{self.seed} {path.stem}"))))
+        return io.BytesIO(_bitmap(make_image(traits, Choices(f"{self.seed} {path.stem}"))))
 
     def __str__(self) -> str:
         return self.name
 
 
 @dataclass(frozen=True)
-class DrawnFolder:
+class SyntheticFolder:
     """Stand for the folder that holds them all."""
 
     seed: int
 
-    def __truediv__(self, name: str) -> DrawnFile:
+    def __truediv__(self, name: str) -> SyntheticFile:
         """Return a file of it."""
-        return DrawnFile(self.seed, name)
+        return SyntheticFile(self.seed, name)
 
     def __str__(self) -> str:
-        return "the synthetic pictures"
+        return "the synthetic images"
 
 
-def drawn_source(settings: SynthSettings) -> Source:
-    """List the pictures of a set as the converter wants a source listed."""
-    train = ListingBuilder(in_folders=True)
+def synthetic_source(settings: SynthSettings) -> Source:
+    """List the images of a set as the converter wants a source listed."""
+    train, val = ListingBuilder(in_folders=True), ListingBuilder(in_folders=True)
     for label in range(settings.classes):
         _add(train, "train", label, settings.train_stems(label))
-    val = ListingBuilder(in_folders=True)
-    for number in range(1, settings.val_images + 1):
-        _add(val, "val", settings.val_label(number), [settings.val_stem(number)])
+    for label, stem in zip(settings.val_labels(), settings.val_stems(), strict=True):
+        _add(val, "val", label, [stem])
     members: dict[Split, Listing] = {"train": train.finish(), "val": val.finish()}
     return Source(
-        root=cast(Path, DrawnFolder(settings.seed)),  # joined and opened is all that it ever is
-        kind=KIND,
+        root=cast(Path, SyntheticFolder(settings.seed)),  # joined and opened is all that it ever is
+        kind=f"synthetic-{VERSION}",
         classes=tuple(ClassRecord(wnid=wnid_of(label), words=words_of(label)) for label in range(settings.classes)),
         members=members,
-        description=f"{settings.classes:,} classes, {sizes_of(members)} pictures, from seed {settings.seed}",
+        description=f"{settings.classes:,} classes, {sizes_of(members)} images, from seed {settings.seed}",
     )
 
 
 def _add(builder: ListingBuilder, split: Split, label: int, stems: list[str]) -> None:
-    entries = [(f"{stem}{_ENDING}".encode(), 0, _BITMAP_BYTES) for stem in stems]
-    builder.add(f"{split}/{wnid_of(label)}", label, entries)
+    builder.add(f"{split}/{wnid_of(label)}", label, [(f"{stem}.bmp".encode(), 0, _BITMAP_BYTES) for stem in stems])
 
 
 def _bitmap(pixels: Pixels) -> bytes:

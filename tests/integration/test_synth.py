@@ -1,0 +1,261 @@
+"""`alexnet-prep synth` as a user types it: a data set, or archives as ImageNet's, the same bytes however they came."""
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from alexnet.shards.manifest import SPLITS, read_manifest
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.prep import main
+from alexnet.tools.synth.archives import end_of_tar
+from alexnet.tools.synth.classes import Choices, traits_of, wnid_of
+from alexnet.tools.synth.image import encode_photograph
+from alexnet.tools.synth.source import SynthSettings, synthetic_source
+from tests.conftest import digests
+
+SHARDS = ("--classes", "5", "--images", "61", "--val-images", "11", "--shard-images", "16", "--size", "48")
+OFFICIAL = ("--layout", "official", "--classes", "5", "--images", "61", "--val-images", "11")
+SMALL: dict[str, tuple[str, ...]] = {"shards": (*SHARDS, "--seed", "3"), "official": (*OFFICIAL, "--seed", "3")}
+SETTINGS = SynthSettings(classes=5, images=61, val_images=11, seed=3)
+
+
+def prep(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def refused(result: Result, message: str) -> None:
+    assert (result.exit_code, len(result.output.splitlines())) == (2, 1), result.output
+    assert result.output.startswith("Error: ")
+    assert message in result.output
+    assert "--out" not in result.output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a set in each layout."""
+    root = tmp_path_factory.mktemp("synth")
+    for layout, options in SMALL.items():
+        result = prep("synth", root / layout, *options, "--workers", "2")
+        assert result.exit_code == 0, result.output
+    assert "in ILSVRC-2012's layout; 72 images" in result.output
+    return root
+
+
+def test_shards_are_a_data_set_like_any_other(made: Path) -> None:
+    result = prep("verify", "--deep", made / "shards", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert "72 images decoded: all is well" in result.output
+    manifest = read_manifest(made / "shards")
+    assert (manifest.source["kind"], manifest.settings["seed"]) == ("synthetic-1", 3)
+    assert [record.wnid for record in manifest.classes] == [f"n9000000{k}" for k in range(1, 6)]
+    assert manifest.classes[0].words == "disc of coarse steep stripes on fine upright stripes"
+    assert np.bincount(SplitReader(made / "shards", "train").labels).tolist() == [13, 12, 12, 12, 12]
+
+
+def test_any_tar_reader_reads_the_archives(made: Path) -> None:
+    names = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "synth.json")
+    assert sorted(path.name for path in (made / "official").iterdir()) == sorted(names)
+    with tarfile.open(made / "official" / names[1]) as outer:
+        assert outer.getnames() == [f"{wnid_of(k)}.tar" for k in range(5)]
+        for label, member in enumerate(outer):
+            with tarfile.open(fileobj=outer.extractfile(member)) as inner:
+                assert inner.getnames() == [f"{stem}.JPEG" for stem in SETTINGS.train_stems(label)]
+                for name in inner.getnames():
+                    assert_is_of(inner, name, label)
+    with tarfile.open(made / "official" / names[2]) as flat:
+        assert flat.getnames() == [f"ILSVRC2012_val_{k:08d}.JPEG" for k in range(1, 12)]
+        for k, name in enumerate(flat.getnames()):
+            assert_is_of(flat, name, k % 5)
+
+
+def assert_is_of(tar: tarfile.TarFile, name: str, label: int) -> None:
+    file = tar.extractfile(name)
+    assert file is not None
+    data = file.read()
+    assert data == encode_photograph(traits_of(label), Choices(f"3 {name.removesuffix('.JPEG')}"))
+    Image.open(io.BytesIO(data)).load()
+
+
+def test_a_tar_ends_as_the_standard_library_ends_one() -> None:
+    for images in range(25):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+            for k in range(images):
+                tar.addfile(tarfile.TarInfo(f"{k}"))
+        assert len(buffer.getvalue()) == 512 * images + len(end_of_tar(512 * images))
+
+
+def test_both_layouts_have_the_same_classes_labels_places_and_names(made: Path, tmp_path: Path) -> None:
+    found, synthetic = open_source(made / "official"), synthetic_source(SETTINGS)
+    assert (found.kind, found.classes) == ("ilsvrc2012-archives", synthetic.classes)
+    out, options = tmp_path / "out", ("--seed", "3", "--size", "48", "--shard-images", "16")
+    assert prep("shard", made / "official", "--out", out, *options).exit_code == 0
+    manifests = [read_manifest(root) for root in (made / "shards", out)]
+    assert manifests[0].classes == manifests[1].classes
+    for split in SPLITS:
+        readers = [SplitReader(root, split) for root in (made / "shards", out)]
+        assert readers[0].labels.tolist() == readers[1].labels.tolist()
+        assert [readers[0].key(i) for i in range(len(readers[0]))] == [
+            readers[1].key(i) for i in range(len(readers[1]))
+        ]
+
+
+@pytest.mark.parametrize("layout", SMALL)
+def test_bytes_depend_on_the_seed_and_on_nothing_else(layout: str, made: Path, tmp_path: Path) -> None:
+    assert prep("synth", tmp_path / "same", *SMALL[layout], "--workers", "1").exit_code == 0
+    assert digests(tmp_path / "same") == digests(made / layout)
+    refused(prep("synth", tmp_path / "same", *SMALL[layout][:-1], "4"), "seed 3 there, 4 asked for")
+    assert prep("synth", tmp_path / "same", *SMALL[layout][:-1], "4", "--overwrite").exit_code == 0
+    ours, others = digests(made / layout), digests(tmp_path / "same")
+    assert ours.keys() == others.keys()
+    same = [name for name in ours if ours[name] == others[name]]
+    assert same == ["rejected.jsonl" if layout == "shards" else "ILSVRC2012_devkit_t12.tar.gz"]
+
+
+@pytest.mark.parametrize("layout", SMALL)
+def test_typed_again_it_does_nothing(layout: str, made: Path) -> None:
+    before = digests(made / layout)
+    result = prep("synth", made / layout, *SMALL[layout])
+    assert (result.exit_code, "already complete; nothing to do" in result.output) == (0, True)
+    assert digests(made / layout) == before
+
+
+def test_without_validation_images_there_is_no_archive_of_them(tmp_path: Path) -> None:
+    arguments = ("--layout", "official", "--classes", "2", "--images", "4", "--val-images", "0")
+    assert prep("synth", tmp_path / "set", *arguments).exit_code == 0
+    assert not (tmp_path / "set" / "ILSVRC2012_img_val.tar").exists()
+    assert [len(open_source(tmp_path / "set").members[split]) for split in SPLITS] == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--classes", "0"), "classes=0: must be between 1 and 4,096"),
+        (("--classes", "5000"), "classes=5000: must be between 1 and 4,096"),
+        (("--images", "999"), "images=999: must be between 1,000 and 20,000,000, one for each class"),
+        (("--val-images", "-3"), "val_images=-3: must be between 0 and 20,000,000"),
+        (("--seed", "-1"), "seed=-1: must be between 0 and"),
+        (("--size", "257"), "size_px=257: must be at most 256, as large as images are made"),
+        (("--size", "15"), "size_px=15: must be between 16 and"),
+        (("--shard-images", "0"), "shard_images=0: must be between 1 and"),
+        (("--layout", "official", "--size", "64"), "--size 64: is for --layout shards"),
+        (("--layout", "official", "--val-images", "50000"), "val_images=50000: with 1,000 classes they would be taken"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    refused(prep("synth", tmp_path / "set", *arguments), message)
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+@pytest.mark.parametrize("layout", SMALL)
+def test_nothing_that_it_did_not_make_is_touched(
+    layout: str, more: tuple[str, ...], made: Path, official: Path, tmp_path: Path
+) -> None:
+    other = "official" if layout == "shards" else "shards"
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    for folder in (tmp_path / "thesis", made / other, official):
+        before = digests(folder)
+        refused(prep("synth", folder, *SMALL[layout], *more), "")
+        assert digests(folder) == before
+    refused(prep("synth", tmp_path / "thesis" / "thesis.tex", *SMALL[layout], *more), "")
+    if more:
+        root = tmp_path / "set"
+        shutil.copytree(made / layout, root)
+        (root / "thesis.tex").write_text("years of work")
+        refused(prep("synth", root, *SMALL[layout], *more), "nothing was deleted")
+        assert digests(made / layout).items() < digests(root).items()
+
+
+def test_a_set_that_does_not_fit_is_refused_before_anything_is_deleted(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(made / "official", root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3e9))
+    message = "about 13.1 GB are needed and 3.0 GB are free; make room"
+    refused(prep("synth", tmp_path / "other", "--layout", "official"), message)
+    refused(prep("synth", root, "--layout", "official", "--overwrite"), message)
+    assert digests(root) == digests(made / "official")
+
+
+@pytest.mark.parametrize("layout", SMALL)
+def test_events_for_machines(layout: str, tmp_path: Path) -> None:
+    result = prep("synth", tmp_path / "set", "--layout", layout, "--classes", "2", "--images", "4", "--json")
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line) for line in result.output.splitlines()]
+    assert [events[0]["event"], events[-2]["event"], events[-1]["event"]] == ["source", "progress", "complete"]
+    assert events[0]["entries"] == {"train": 4, "val": 2}
+    assert (events[-2]["done"], events[-2]["total"]) == (6, 6)
+
+
+def strike(command: list[str], number: signal.Signals) -> tuple[int, str]:
+    """Send a signal to a run that has made something and not all; return its exit code and what it said of it."""
+    run = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if json.loads(line)["event"] == "progress" and json.loads(line)["done"] > 0:
+            break
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    return run.returncode, errors
+
+
+def large(root: Path, layout: str, images: int) -> list[str]:
+    """Return a command of seconds of work."""
+    options = ("--classes", "40", "--images", str(images), "--val-images", "40", "--workers", "2")
+    shards = ("--shard-images", "200") if layout == "shards" else ()
+    return [sys.executable, "-m", "alexnet.tools.prep", "synth", str(root), "--layout", layout, *options, *shards]
+
+
+@pytest.mark.parametrize(("layout", "goes_on"), [("shards", "continues"), ("official", "starts over")])
+def test_interrupted_it_says_so_in_one_line(layout: str, goes_on: str, tmp_path: Path) -> None:
+    said = strike(large(tmp_path, layout, images=8000 if layout == "official" else 30_000), signal.SIGINT)
+    assert said == (130, f"interrupted; the same command {goes_on}\n")
+    assert (tmp_path / ".work").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", SMALL)
+def test_interrupted_or_killed_it_gives_the_same_bytes_in_the_end(layout: str, tmp_path: Path) -> None:
+    root = tmp_path / "struck"
+    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 130)):
+        assert strike(large(root, layout, 3000), number)[0] in (code, 0)
+    for folder in (root, tmp_path / "whole"):
+        assert subprocess.run(large(folder, layout, 3000), capture_output=True, check=False).returncode == 0
+    assert digests(root) == digests(tmp_path / "whole")
+
+
+def test_a_full_disk_ends_in_one_line_and_the_next_call_makes_the_set(made: Path, tmp_path: Path) -> None:
+    """A file size limit of 1 MB makes writing fail as a full disk does."""
+    root = tmp_path / "set"
+    command = [sys.executable, "-m", "alexnet.tools.prep", "synth", str(root), *SMALL["official"]]
+    limited = ["bash", "-c", 'ulimit -f 1000; trap "" XFSZ; exec "$@"', "bash", *command]
+    run = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert (run.returncode, len(run.stderr.splitlines())) == (1, 1), run.stderr
+    assert run.stderr.startswith("Error: File too large: ")
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert digests(root) == digests(made / "official")
+
+
+def test_it_needs_neither_torch_nor_dali(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom alexnet.tools.prep import main\n"
+        f"main(['synth', {str(tmp_path / 'set')!r}, '--classes', '2', '--images', '4'], standalone_mode=False)\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'nvidia')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
