@@ -60,13 +60,11 @@ def evaluate(
             views = images.shape[1] if images.dim() == _WITH_VIEWS else 1
             if len(labels):  # the last batch may be too small for every rank to have a part
                 with placement.autocast():
-                    totals += _count(log_probabilities(net, images), labels)
+                    totals += count_right(log_probabilities(net, images), labels)
     finally:
         source.close()
         net.train(was_training)
-    *sums, seen = ranks.total(totals).tolist()
-    top1, top5, loss = (value / max(seen, 1) for value in sums)
-    return Evaluation(images=int(seen), of=source.images, top1=top1, top5=top5, loss=loss, views=views)
+    return evaluation_of(ranks.total(totals), source.images, views)
 
 
 def log_probabilities(net: nn.Module, images: Tensor) -> Tensor:
@@ -81,8 +79,15 @@ _WITH_VIEWS = 5
 """Dimensions of a batch of views."""
 
 
-def _count(log_probability: Tensor, labels: Tensor) -> Tensor:
+def count_right(log_probability: Tensor, labels: Tensor) -> Tensor:
     """Return how many of a batch are right at the first guess and among five, the sum of losses, and the images."""
     guesses = log_probability.topk(min(5, log_probability.shape[1]), dim=1).indices == labels[:, None]
     loss = F.nll_loss(log_probability, labels, reduction="sum")
     return torch.stack([guesses[:, 0].sum(), guesses.sum(), loss, torch.full_like(loss, len(labels))])
+
+
+def evaluation_of(totals: Tensor, of: int, views: int) -> Evaluation:
+    """Return the shares that sums of `count_right` make, float64 (4,). `of`: images of the whole source."""
+    *sums, seen = totals.tolist()
+    top1, top5, loss = (value / max(seen, 1) for value in sums)
+    return Evaluation(images=int(seen), of=of, top1=top1, top5=top5, loss=loss, views=views)

@@ -12,11 +12,11 @@ from alexnet.model.networks.settings import NetSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.model.evaluating import evaluate_together
-from alexnet.tools.run.data_record import DataRecord
-from alexnet.tools.run.predicting import Predictor
-from alexnet.tools.run.trained import Trained
 from alexnet.tools.stored_jpeg import rgb_and_quality
+from alexnet.tools.use.data_record import DataRecord
+from alexnet.tools.use.evaluate import evaluate_together
+from alexnet.tools.use.predict import Predictor
+from alexnet.tools.use.trained import Trained
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,8 +49,8 @@ def test_evaluations_agree(ci_100: Path, views: int) -> None:
         evaluate_together(networks, ci_100, views=10 if views == 10 else 1, device=device, batch_images=40)
         for device in ("cpu", "cuda")
     )
-    assert here.together.images == there.together.images == 20
-    for a, b in zip((*here.each, here.together), (*there.each, there.together), strict=True):
+    assert here[-1].images == there[-1].images == 20
+    for a, b in zip(here, there, strict=True):
         assert b.loss == pytest.approx(a.loss, rel=LOSS_DIFFERENCE)
 
 

@@ -19,11 +19,11 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.model.exporting import feed
-from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report.write import write_report
-from alexnet.tools.run.trained import open_trained
 from alexnet.tools.train import main as train
+from alexnet.tools.use.export import feed
+from alexnet.tools.use.predict import Predictor
+from alexnet.tools.use.trained import open_trained
 
 DEEP = json.loads('{"a":' * 300 + "1" + "}" * 300)
 VALUES: tuple[Any, ...] = (

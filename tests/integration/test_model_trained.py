@@ -21,10 +21,10 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
-from alexnet.tools.model.evaluating import evaluate_together
-from alexnet.tools.run.trained import Trained, open_trained
 from alexnet.tools.stored_jpeg import rgb_and_quality
 from alexnet.tools.train import main as train
+from alexnet.tools.use.evaluate import evaluate_together
+from alexnet.tools.use.trained import Trained, open_trained
 
 SMALL = ("--device", "cpu", "--set", "train.batch_images=8")
 Floats = npt.NDArray[np.float64]
@@ -86,11 +86,11 @@ def test_one_network_has_the_errors_that_its_run_ended_with(data: Path, runs: tu
     for path in runs:
         found = evaluate_together([open_trained(path)], data, device="cpu", batch_images=8)
         ended = json.loads((path / "result.json").read_text())["validation"]
-        assert (found.each[0].top1, found.each[0].top5, found.each[0].images) == (ended["top1"], ended["top5"], 7)
-        assert found.each[0].loss == pytest.approx(ended["loss"], rel=1e-6)
-        assert found.together == found.each[0]
+        assert (found[0].top1, found[0].top5, found[0].images) == (ended["top1"], ended["top5"], 7)
+        assert found[0].loss == pytest.approx(ended["loss"], rel=1e-6)
+        assert found[1] == found[0]
     ended = json.loads((runs[0] / "result.json").read_text())["final_validation"]
-    ten = evaluate_together([open_trained(runs[0])], data, views=10, device="cpu", batch_images=8).together
+    ten = evaluate_together([open_trained(runs[0])], data, views=10, device="cpu", batch_images=8)[-1]
     assert (ten.top1, ten.top5, ten.images, ten.views) == (ended["top1"], ended["top5"], 7, ended["views"])
     assert ten.loss == pytest.approx(ended["loss"], rel=1e-6)
 
@@ -103,9 +103,7 @@ def test_networks_of_different_kinds_are_averaged(data: Path, runs: tuple[Path, 
     expected = [reference(network, data, views) for network in networks]
     labels = expected[0][1]
     together = np.mean([probabilities for probabilities, _ in expected], axis=0)
-    for evaluation, probabilities in zip(
-        (*found.each, found.together), (*(p for p, _ in expected), together), strict=True
-    ):
+    for evaluation, probabilities in zip(found, (*(p for p, _ in expected), together), strict=True):
         loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
         assert evaluation.loss == pytest.approx(loss, rel=1e-4)  # float32 there, and other groupings of sums
         assert evaluation.top1 == (probabilities.argmax(axis=1) == labels).mean()
@@ -127,7 +125,7 @@ def test_evaluate_prints_each_network_and_the_average(data: Path, runs: tuple[Pa
     ]
     assert rows[3][:3] == ["average", "of", "3"]
     found = evaluate_together([open_trained(path) for path in (lenet, earlier, file)], data, views=10, device="cpu")
-    for row, evaluation in zip(rows, (*found.each, found.together), strict=True):
+    for row, evaluation in zip(rows, found, strict=True):
         assert row[-2:] == [f"{1 - evaluation.top1:.2%}", f"{1 - evaluation.top5:.2%}"]
 
 

@@ -21,10 +21,10 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
-from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report.guesses import look
-from alexnet.tools.run.trained import open_trained
 from alexnet.tools.train import main as train
+from alexnet.tools.use.predict import Predictor
+from alexnet.tools.use.trained import open_trained
 from tests.integration.test_show_command import Page
 
 Pixels = npt.NDArray[np.uint8]

@@ -19,7 +19,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.run.fitting import check_layout
 from alexnet.tools.run.options import TrainOptions
 from alexnet.tools.run.settings import RunSettings
-from alexnet.tools.run.trained import newest_in
+from alexnet.tools.use.trained import newest_in
 
 
 def place(options: TrainOptions, settings: RunSettings, worker: Worker | None) -> Placement:

@@ -24,7 +24,6 @@ from alexnet.tools.console import find_data, tell
 from alexnet.tools.folder_lock import locked
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.assembly import build_trainer, place, start_from
-from alexnet.tools.run.data_record import keep_data_record
 from alexnet.tools.run.ending import ending_in_words
 from alexnet.tools.run.launch import launch
 from alexnet.tools.run.options import TrainOptions
@@ -38,6 +37,7 @@ from alexnet.tools.run.sinks import OpenSink, close_all, open_sinks
 from alexnet.tools.run.stopping import StopSignal
 from alexnet.tools.run.streams import Streams
 from alexnet.tools.run.tensorboard import check_tensorboard
+from alexnet.tools.use.data_record import keep_data_record
 
 T = TypeVar("T")
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.augment import describe_lighting
 from alexnet.shards.errors import InputError
@@ -16,8 +18,8 @@ from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify.check import verify
 from alexnet.tools.convert.kept import changed_rejects, in_words, rejects_of
 from alexnet.tools.report.survey import survey
-from alexnet.tools.run.data_record import DataRecord
 from alexnet.tools.stored_jpeg import decode_stored
+from alexnet.tools.use.data_record import DataRecord
 
 
 def faults_of(root: Path, *, at_length: bool = False) -> Iterator[str]:
@@ -47,7 +49,7 @@ def _use_manifest(manifest: Manifest) -> None:
     assert read_manifest_of(manifest.to_json()) == manifest
     manifest.digest()
     record = DataRecord.of(manifest)
-    assert of_type(record.as_json(), DataRecord) == record
+    assert of_type(msgspec.to_builtins(record), DataRecord) == record
     describe_lighting(AugmentSettings(), manifest.colour)
     assert all(value >= 0 for value in manifest.colour.channel_standard_deviations)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from alexnet.tools.run.predicting import upright
+from alexnet.tools.use.predict import upright
 
 
 @pytest.mark.parametrize("turn", range(10))

@@ -18,8 +18,8 @@ from PIL import Image
 from alexnet.pipeline.augment import centre
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.report.markup import element
-from alexnet.tools.run.predicting import Guess, Predictor
 from alexnet.tools.stored_jpeg import rgb_and_quality
+from alexnet.tools.use.predict import Guess, Predictor
 
 IMAGES = 20
 _QUALITY = 85

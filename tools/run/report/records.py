@@ -15,7 +15,7 @@ from msgspec import Meta
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import as_typed, of_type, open_regular, read_json
 from alexnet.tools.run.run_folder import MOST_METRICS
-from alexnet.tools.run.trained import SETTINGS_NAME, Count, SettingsKept, read_settings
+from alexnet.tools.use.trained import SETTINGS_NAME, Count, SavedSettings, read_settings
 
 Series = npt.NDArray[np.float64]
 
@@ -83,7 +83,7 @@ class Records:
 
     name: str
     settings: dict[str, Any]
-    kept: SettingsKept
+    kept: SavedSettings
     steps: Series
     loss: Series
     images_per_s: Series

@@ -9,12 +9,12 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.console import tell
-from alexnet.tools.run.data_record import read_data_record
-from alexnet.tools.run.predicting import Predictor
 from alexnet.tools.run.report import era, filters, guesses
 from alexnet.tools.run.report.page import Findings, page
 from alexnet.tools.run.report.records import Records, read_records
-from alexnet.tools.run.trained import Trained, open_trained
+from alexnet.tools.use.data_record import read_data_record
+from alexnet.tools.use.predict import Predictor
+from alexnet.tools.use.trained import Trained, open_trained
 
 REPORT_NAME = "report.html"
 

@@ -4,23 +4,19 @@ A run folder has it in `data.json`, an exported file in its metadata: so images 
 machines that do not have the data.
 """
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 
-from alexnet.shards import reader
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import read_bytes, read_json, replace
-from alexnet.shards.manifest import MEAN_IMAGE_NAME, Classes, ClassRecord, Manifest, Quality, Sha256, SizePx
+from alexnet.shards.manifest import MEAN_IMAGE_NAME, Classes, Manifest, Quality, Sha256, SizePx
 
 DATA_NAME = "data.json"
-_HEADER_BYTES = 4096  # at most; NumPy writes 128
+_HEADER_BYTES = 4096  # of mean_image.npy, at most; NumPy writes 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,29 +44,14 @@ class DataRecord:
             colour=manifest.colour,
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the record as plain values."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
-
     def name(self, label: int) -> str:
         """Name a class for people."""
         return self.classes[label].words or self.classes[label].wnid
 
 
-def same_classes(a: tuple[ClassRecord, ...], b: tuple[ClassRecord, ...]) -> str:
-    """Say in words where two lists of classes differ, '' if they do not. Names for people do not count."""
-    if len(a) != len(b):
-        return f"{len(a):,} classes, not {len(b):,}"
-    return next(
-        (f"class {k} is {x.wnid}, not {y.wnid}" for k, (x, y) in enumerate(zip(a, b, strict=True)) if x.wnid != y.wnid),
-        "",
-    )
-
-
 def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: bool) -> None:
     """Write a run's record into its folder, and where the data are; with `mean_image` a copy of that, too."""
-    fields = {**DataRecord.of(manifest).as_json(), "path": str(data.absolute())}
+    fields = {**msgspec.to_builtins(DataRecord.of(manifest)), "path": str(data.absolute())}
     try:
         if mean_image:
             most = 12 * manifest.size_px**2 + _HEADER_BYTES
@@ -88,16 +69,10 @@ class _Where:
 
 
 def read_data_record(run: Path) -> tuple[DataRecord, Path]:
-    """Read a run's record and where its data were. Raises InputError if it cannot be read."""
+    """Read a run's record, and where its data were. Raises InputError if it cannot be read."""
     file, mend = run / DATA_NAME, "continuing the run writes it again"
     try:
         record = read_json(file, DataRecord, mend=mend, odd_names=True)
         return record, Path(read_json(file, _Where, mend=mend, odd_names=True).path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{file}: {error.strerror}; {mend}") from None
-
-
-def read_mean_image(run: Path) -> npt.NDArray[np.float32]:
-    """Read a run's mean image: float32 (size, size, 3), 0-255. Raises InputError if it cannot be read."""
-    size_px = read_data_record(run)[0].size_px
-    return reader.read_mean_image(run / MEAN_IMAGE_NAME, size_px, mend="copy the data set's there")

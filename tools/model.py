@@ -2,14 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from alexnet.model.networks.catalogue import DRAWINGS, drawing_named
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.files import read_bytes
-from alexnet.tools.console import Programs, one_line_errors, tell
-from alexnet.tools.model.show import show
+from alexnet.shards.manifest import read_manifest
+from alexnet.tools.console import Programs, name_of, one_line_errors, tell
+from alexnet.tools.use.show import print_table, show_layers, show_layout
+
+if TYPE_CHECKING:
+    from alexnet.model.placement import Parallel
 
 _PATH = click.Path(path_type=Path)
 _DEVICE = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
@@ -31,7 +36,38 @@ def main() -> None:
     """  # noqa: D301 (click wants the character)
 
 
-main.add_command(show)
+@main.command(help=f"Show the layers of ARCH, one of {', '.join(DRAWINGS)}.")
+@click.argument("arch", type=name_of(DRAWINGS))
+@click.option("--classes", type=click.IntRange(min=1), help="[default: 1000; networks for small images: 10]")
+@click.option("--channels", type=click.IntRange(min=1), help="Of the image.  [default: what ARCH was made for]")
+@click.option("--size", "px", type=click.IntRange(min=1), help="Side of the image, px.  [default: the usual one]")
+@click.option("--gpus", type=click.IntRange(min=1), help="Show, too, who of so many processes holds what.")
+@click.option("--parallel", type=click.Choice(["towers", "data", "owt"]), help="What they divide.  [default: towers]")
+@click.option("--batch-images", type=click.IntRange(min=1), help="Global batch of that layout.  [default: 128]")
+@one_line_errors
+def show(
+    arch: str,
+    classes: int | None,
+    channels: int | None,
+    px: int | None,
+    gpus: int | None,
+    parallel: "Parallel | None",
+    batch_images: int | None,
+) -> None:
+    """Print a table of layers and the totals, and one of processes where a layout is asked for."""
+    drawing = drawing_named(arch)
+    channels, px = channels or drawing.channels, px or drawing.input_px[0]
+    classes = classes or (10 if drawing.shards_px else 1000)
+    show_layers(drawing, px=px, channels=channels, classes=classes)
+    if gpus is None:
+        if parallel or batch_images:
+            raise click.UsageError("--parallel and --batch-images describe a layout: give --gpus as well")
+        return
+    from alexnet.model.networks.settings import NetSettings
+
+    click.echo()
+    settings = NetSettings(arch=arch, classes=classes, channels=channels)
+    show_layout(settings, px, gpus=gpus, parallel=parallel or "towers", batch_images=batch_images or 128)
 
 
 @main.command()
@@ -51,34 +87,23 @@ def evaluate(checkpoints: tuple[Path, ...], data: Path, views: str, device: str 
     two with a sixth convolution. With ten views, the probabilities of the four corners and the centre of an image and
     of their mirror images are averaged first, as in the paper.
     """
-    from alexnet.tools.model.evaluating import evaluate_together
-    from alexnet.tools.model.table import print_table
-    from alexnet.tools.run.trained import open_trained
+    from alexnet.tools.use.evaluate import evaluate_together
+    from alexnet.tools.use.trained import open_trained
 
     networks = [open_trained(path) for path in checkpoints]
-    hidden = not sys.stderr.isatty()
-    with click.progressbar(length=_validation_images(data), label="evaluating", file=sys.stderr, hidden=hidden) as bar:
+    images, hidden = read_manifest(data).counts["val"].written, not sys.stderr.isatty()
+    with click.progressbar(length=images, label="evaluating", file=sys.stderr, hidden=hidden) as bar:
         count: Literal[1, 10] = 10 if views == "10" else 1
-        found = evaluate_together(
+        *each, mean = evaluate_together(
             networks, data, views=count, device=device, batch_images=batch_images, on_batch=bar.update
         )
-    rows = [
-        (one_line(str(network.path)), network.net.arch, f"{network.step:,}", f"{1 - e.top1:.2%}", f"{1 - e.top5:.2%}")
-        for network, e in zip(networks, found.each, strict=True)
-    ]
+    names = [(one_line(str(network.path)), network.net.arch, f"{network.step:,}") for network in networks]
     if len(networks) > 1:
-        mean = found.together
-        rows.append((f"average of {len(networks)}", "", "", f"{1 - mean.top1:.2%}", f"{1 - mean.top5:.2%}"))
-    images, of = found.together.images, found.together.of
-    views = "ten views" if count == 10 else "centre window"
-    tell(f"{data}: {images:,} of {of:,} validation images, {views}")
+        names, each = [*names, (f"average of {len(networks)}", "", "")], [*each, mean]
+    rows = [(*name, f"{1 - e.top1:.2%}", f"{1 - e.top5:.2%}") for name, e in zip(names, each, strict=True)]
+    seen = f"{mean.images:,} of {mean.of:,} validation images"
+    tell(f"{data}: {seen}, {'ten views' if count == 10 else 'centre window'}")
     print_table(("network", "", "step", "top-1 error", "top-5 error"), rows, numbers_from=3, total=len(networks) > 1)
-
-
-def _validation_images(data: Path) -> int:
-    from alexnet.shards.manifest import read_manifest
-
-    return read_manifest(data).counts["val"].written
 
 
 @main.command()
@@ -94,21 +119,21 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
     predicted all the same; the exit code is 2 then.
     """
     from alexnet.tools.convert.opening import MAX_BYTES, UndecodableError
-    from alexnet.tools.run.predicting import Predictor
-    from alexnet.tools.run.trained import open_trained
+    from alexnet.tools.use.predict import Predictor
+    from alexnet.tools.use.trained import open_trained
 
     predictor = Predictor(open_trained(checkpoint), device)
     bad = 0
     for image in images:
         try:
-            square = predictor.stored(read_bytes(image, MAX_BYTES))
+            square, turned = predictor.stored(read_bytes(image, MAX_BYTES))
         except (OSError, ValueError, UndecodableError, MemoryError) as error:
             bad += 1
             reason = error.strerror if isinstance(error, OSError) else str(error) or "takes more memory than there is"
             tell(f"{image}: {reason}", err=True)
             continue
-        tell(f"{image} (turned upright, as its EXIF data say)" if square.turned else str(image))
-        for guess in predictor.guesses([square.pixels])[0]:
+        tell(f"{image} (turned upright, as its EXIF data say)" if turned else str(image))
+        for guess in predictor.guesses([square])[0]:
             tell(f"  {guess.probability:7.2%}  {guess.name}")
     if bad:
         raise InputError(f"{bad} of {len(images)} images could not be used; the reasons are above")
@@ -125,14 +150,13 @@ def export(checkpoint: Path, form: Literal["safetensors", "torchvision"], out: P
     `safetensors` takes any network; the file holds all that the other commands and `alexnet-train --init` need.
     `torchvision` takes alexnet-owt: a state dict that torchvision's `alexnet` loads.
     """
-    from alexnet.tools.model.exporting import export as write
-    from alexnet.tools.model.exporting import feed
-    from alexnet.tools.run.trained import open_trained
+    from alexnet.tools.use import export as exporting
+    from alexnet.tools.use.trained import open_trained
 
     trained = open_trained(checkpoint)
-    write(trained, form, out)
+    exporting.export(trained, form, out)
     tell(f"{out}: {trained.net.arch}, step {trained.step:,}, {out.stat().st_size / 1e6:,.1f} MB")
-    tell("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in feed(trained).items()))
+    tell("feed it: " + "; ".join(f"{name} {_short(value)}" for name, value in exporting.feed(trained).items()))
 
 
 @main.command()

@@ -4,12 +4,12 @@ All three say the same things: the settings of the network, how its images are p
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -28,12 +28,15 @@ from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.finish import Finish, finish_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type, read_json
+from alexnet.shards.manifest import MEAN_IMAGE_NAME
+from alexnet.shards.reader import read_mean_image
 from alexnet.tools.console import tell
-from alexnet.tools.run.data_record import DataRecord, read_data_record, read_mean_image
+from alexnet.tools.use.data_record import DataRecord, read_data_record
 
 SETTINGS_NAME = "settings.json"
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
+_ALLOWED = "give a run folder, one of its checkpoints, or a file that `alexnet-model export` wrote"
 _MEAN_IMAGE = "mean_image"  # a tensor of an exported file, beside the parameters
 _MOST_PX = 65_535  # of a JPEG's side
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -41,8 +44,8 @@ _CHANNELS = 3  # of the images; a network of one channel reads their mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainKept:
-    """Hold what a run's user needs of how it was trained."""
+class SavedTraining:
+    """Hold what a trained network's user needs of how it was trained."""
 
     precision: str = "auto"
     epochs: Count = 0
@@ -50,17 +53,20 @@ class TrainKept:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettingsKept:
-    """Hold what a run's user needs of settings.json; what this version does not know is left out."""
+class SavedSettings:
+    """Hold what a trained network's user needs of settings.json; what this version does not know is left out."""
 
     net: NetSettings
     augment: AugmentSettings
-    train: TrainKept
+    train: SavedTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class _About:
-    """Hold what an exported file says about its weights."""
+class About:
+    """Hold what is known of a trained network beside its weights, as an exported file says it.
+
+    `step`: after which it was saved. `precision`: that it was trained in.
+    """
 
     step: Count
     net: NetSettings
@@ -70,19 +76,14 @@ class _About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class Trained(About):
     """Hold a trained network and everything needed to use it.
 
-    `path`: of the file or folder that it is from. `step`: after which it was saved. `mean_image`: float32 (size, size,
-    3), where its images had that subtracted. `weights`: by the names that the network gives its parameters.
+    `path`: of the file or folder that it is from. `mean_image`: float32 (size, size, 3), where its images had that
+    subtracted. `weights`: by the names that the network gives its parameters.
     """
 
     path: Path
-    step: int
-    net: NetSettings
-    augment: AugmentSettings
-    precision: Precision
-    data: DataRecord
     mean_image: npt.NDArray[np.float32] | None
     weights: dict[str, Tensor]
 
@@ -97,21 +98,17 @@ class Trained:
         net.eval()
         return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
+    def best_precision(self) -> Precision:
+        """Return the precision that it was trained in, or what is best here for one that this version has not."""
+        return next((known for known in get_args(Precision) if known == self.precision), "auto")
+
     def finish(self) -> Finish:
         """Return what becomes of a pixel before the network sees it."""
         return finish_of(self.augment, self.data.colour, self.mean_image, training=False)
 
     def about(self) -> dict[str, Any]:
         """Return all but the weights as plain values, for the file that they are exported to."""
-        fields = {
-            "step": self.step,
-            "net": dataclasses.asdict(self.net),
-            "augment": dataclasses.asdict(self.augment),
-            "precision": self.precision,
-            "data": self.data.as_json(),
-        }
-        plain: dict[str, Any] = json.loads(json.dumps(fields))
-        return plain
+        return {field.name: msgspec.to_builtins(getattr(self, field.name)) for field in dataclasses.fields(About)}
 
     def exported(self) -> Weights:
         """Return what goes into a file: the parameters, the mean image where one is subtracted, and `about`."""
@@ -149,12 +146,9 @@ def open_trained(path: Path) -> Trained:
     return _of_run(path, run, checkpoint, progress)
 
 
-_ALLOWED = "give a run folder, one of its checkpoints, or a file that `alexnet-model export` wrote"
-
-
-def read_settings(run: Path) -> SettingsKept:
+def read_settings(run: Path) -> SavedSettings:
     """Read a run's settings. Raises InputError if they are not a run's, but FileNotFoundError if there are none."""
-    settings = read_json(run / SETTINGS_NAME, SettingsKept, mend=_ALLOWED)
+    settings = read_json(run / SETTINGS_NAME, SavedSettings, mend=_ALLOWED)
     if not 1 <= settings.augment.crop_px <= _MOST_PX:
         raise InputError(f"{run / SETTINGS_NAME}: augment.crop_px={settings.augment.crop_px}: must be 1 to {_MOST_PX}")
     return settings
@@ -163,19 +157,22 @@ def read_settings(run: Path) -> SettingsKept:
 def _of_run(path: Path, run: Path, checkpoint: Path, progress: dict[str, Any] | None) -> Trained:
     settings, data = read_settings(run), read_data_record(run)[0]
     stored = {name.removeprefix(PREFIX): shape for name, shape in shapes(checkpoint).items() if name.startswith(PREFIX)}
-    _check_fit(path, settings, data)
+    _check_together(path, settings.net, settings.augment, data)
     _check_shapes(path, settings.net, stored)
     wanted = {f"{PREFIX}{name}": torch.empty(shape) for name, shape in stored.items()}
     saved = load_checkpoint(checkpoint, wanted, progress)  # half of it: the momentum is of no use here
+    mean_image = None
+    if settings.augment.mean == "image":
+        mean_image = read_mean_image(run / MEAN_IMAGE_NAME, data.size_px, mend="copy the data set's there")
     return _checked(
         Trained(
             path=path,
             step=saved.step,
             net=settings.net,
             augment=settings.augment,
-            precision=_known(settings.train.precision),
+            precision=settings.train.precision,
             data=data,
-            mean_image=read_mean_image(run) if settings.augment.mean == "image" else None,
+            mean_image=mean_image,
             weights=network_tensors(saved.tensors),
         )
     )
@@ -184,35 +181,19 @@ def _of_run(path: Path, run: Path, checkpoint: Path, progress: dict[str, Any] | 
 def _of_file(path: Path) -> Trained:
     file = read_weights(path)
     try:
-        about = of_type(file.about, _About)
+        about = of_type(file.about, About)
     except ValueError as error:
         what = "does not say what network it is and how its images are prepared"
         raise InputError(f"{path}: {what} ({error}); {_ALLOWED}") from None
-    _check_fit(path, about, about.data)
+    _check_together(path, about.net, about.augment, about.data)
     weights = dict(file.tensors)
     mean_image = weights.pop(_MEAN_IMAGE, None)
-    return _checked(
-        Trained(
-            path=path,
-            step=about.step,
-            net=about.net,
-            augment=about.augment,
-            precision=_known(about.precision),
-            data=about.data,
-            mean_image=None if mean_image is None else mean_image.float().numpy(),
-            weights=weights,
-        )
-    )
+    pixels = None if mean_image is None else mean_image.float().numpy()
+    return _checked(Trained(**vars(about), path=path, mean_image=pixels, weights=weights))
 
 
-def _known(precision: str) -> Precision:
-    """Return a precision that this version has: the one that is best here for one that it has not."""
-    return next((known for known in get_args(Precision) if known == precision), "auto")
-
-
-def _check_fit(path: Path, settings: SettingsKept | _About, data: DataRecord) -> None:
+def _check_together(path: Path, net: NetSettings, augment: AugmentSettings, data: DataRecord) -> None:
     """Raise InputError unless network, augmentation and data set go together."""
-    net, augment = settings.net, settings.augment
     if net.classes != len(data.classes):
         raise InputError(f"{path}: has names for {len(data.classes):,} classes, and a network of {net.classes:,}")
     if net.input_channels not in (1, _CHANNELS):

@@ -15,7 +15,7 @@ from alexnet.model.networks.settings import drawing_of
 from alexnet.model.weights_file import Weights, write_safetensors, write_state_dict
 from alexnet.shards.errors import InputError
 from alexnet.tools.console import interruptible
-from alexnet.tools.run.trained import Trained
+from alexnet.tools.use.trained import Trained
 
 Format = Literal["safetensors", "torchvision"]
 

@@ -1,7 +1,7 @@
 """Predict the classes of images: any file that the converter takes, prepared as training's validation images were.
 
 An image goes the whole way that it would have gone through the data set: resized and cut to a square, encoded, decoded,
-its centre cut out, the mean subtracted. So a picture that is in the data set gets the same answer here as there, unless
+its centre cut out, the mean subtracted. So an image that is in the data set gets the same answer here as there, unless
 its EXIF data say that it lies on its side: the data set keeps it so, here it is turned upright first.
 """
 
@@ -17,12 +17,13 @@ from alexnet.pipeline.augment import centre
 from alexnet.pipeline.finish import finished
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import orientation
-from alexnet.tools.run.trained import Trained
 from alexnet.tools.stored_jpeg import rgb_and_quality
+from alexnet.tools.use.trained import Trained
 
-Pixels = npt.NDArray[np.uint8]
+Square = npt.NDArray[np.uint8]
+"""An image as a data set stores it: RGB, (size, size, 3)."""
 
-_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+_UPRIGHT: dict[int, Callable[[Square], Square]] = {
     2: np.fliplr,
     3: lambda pixels: np.rot90(pixels, 2),
     4: np.flipud,
@@ -34,7 +35,7 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 """What undoes an orientation of EXIF; 1 is upright."""
 
 
-def upright(square: Pixels, turn: int) -> Pixels:
+def upright(square: Square, turn: int) -> Square:
     """Return a square as its EXIF orientation, 1 to 8, says that it should be seen."""
     return np.ascontiguousarray(_UPRIGHT[turn](square)) if turn in _UPRIGHT else square
 
@@ -48,42 +49,34 @@ class Guess:
     probability: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """Hold what a data set stores of an image, uint8 (size, size, 3), and whether it was turned upright for that."""
-
-    pixels: Pixels
-    turned: bool
-
-
 class Predictor:
     """Hold one network, ready to predict. `device`: `cpu` or `cuda`, the better of the two if not said."""
 
     def __init__(self, trained: Trained, device: str | None = None) -> None:
         self.trained, self._finish = trained, trained.finish()
-        self._placement = choose_placement(device, 1, trained.precision)
+        self._placement = choose_placement(device, 1, trained.best_precision())
         self.net = trained.network(self._placement.device)
 
-    def stored(self, file: bytes) -> Stored:
-        """Return what the data set would have stored of an image, had it been upright in its file.
+    def stored(self, file: bytes) -> tuple[Square, bool]:
+        """Return what the data set would store of an image if it were upright in its file, and whether it was turned.
 
         Raises UndecodableError, with the reason, if it would have been rejected.
         """
         data = self.trained.data
         pixels = rgb_and_quality(convert_image(file, data.size_px, data.quality).jpeg)[0]
         turn = orientation(file)
-        return Stored(pixels=upright(pixels, turn), turned=turn in _UPRIGHT)
+        return upright(pixels, turn), turn in _UPRIGHT
 
     @torch.no_grad()
-    def guesses(self, squares: Sequence[Pixels], most: int = 5) -> list[list[Guess]]:
+    def guesses(self, squares: Sequence[Square], most: int = 5) -> list[list[Guess]]:
         """Return the most probable classes of stored squares, uint8 (size, size, 3), the most probable first."""
         trained = self.trained
         crop_px, draws = trained.augment.crop_px, centre(trained.augment, trained.data.size_px, len(squares))
-        windows = [
+        crops = [
             square[y : y + crop_px, x : x + crop_px]
             for square, (y, x) in zip(squares, draws.crop_yx.tolist(), strict=True)
         ]
-        images = finished(np.stack(windows), draws.colour_offset, self._finish)
+        images = finished(np.stack(crops), draws.colour_offset, self._finish)
         batch = torch.from_numpy(images).to(self._placement.device).movedim(-1, 1)
         with self._placement.autocast():
             scores = self.net(batch)
