@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.order import rank_part
 
 Precision = Literal["auto", "fp32", "bf16"]
 Parallel = Literal["towers", "data", "owt"]
@@ -54,7 +55,7 @@ class Layout:
 
     def part(self, images: int, rank: int) -> range:
         """Return the rows of a global batch of so many images that a rank decodes; it may be empty."""
-        return range(images * rank // self.ranks, images * (rank + 1) // self.ranks)
+        return rank_part(images, rank, self.ranks)
 
     def convolved(self, images: int) -> range:
         """Return the rows that this process convolves."""

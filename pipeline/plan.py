@@ -10,10 +10,16 @@ import numpy.typing as npt
 
 from alexnet.pipeline.augment import AugmentSettings, Draws, centre, draw
 from alexnet.pipeline.locality import LocalitySettings, Window, shards_in_order_of_use, windowed_order, windows
-from alexnet.pipeline.order import batch_range, epoch_order, rank_part, steps_per_epoch
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
-from alexnet.shards.order import pairs_met_again, shuffle_score
+from alexnet.shards.order import (
+    batch_range,
+    epoch_order,
+    pairs_met_again,
+    rank_part,
+    shuffle_score,
+    steps_per_epoch,
+)
 
 _KEPT_ORDERS = 2  # 10 MB each for ImageNet; reading ahead looks into the next epoch while this one goes on
 
@@ -99,11 +105,11 @@ class Planner:
 
     def plan(self, epoch: int, step: int) -> BatchPlan:
         """Return this rank's part of a global batch; it may be empty."""
-        return self._plan(epoch, rank_part(self._batch(epoch, step), self.settings.rank, self.settings.ranks))
+        return self._plan(epoch, self._part(epoch, step))
 
     def sample_ids(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
         """Return the samples of this rank's part of a global batch, without drawing what becomes of them."""
-        part = rank_part(self._batch(epoch, step), self.settings.rank, self.settings.ranks)
+        part = self._part(epoch, step)
         return self.order(epoch)[part.start : part.stop]
 
     def global_plan(self, epoch: int, step: int) -> BatchPlan:
@@ -147,6 +153,12 @@ class Planner:
         if not 0 <= step < self.steps:
             raise InputError(f"step={step}: an epoch has steps 0 to {self.steps - 1}")
         return batch_range(self._images, self.settings.batch_images, step)
+
+    def _part(self, epoch: int, step: int) -> range:
+        """Return the positions that this rank's part of a global batch covers."""
+        batch = self._batch(epoch, step)
+        part = rank_part(len(batch), self.settings.rank, self.settings.ranks)
+        return batch[part.start : part.stop]
 
     def _plan(self, epoch: int, part: range) -> BatchPlan:
         positions = np.arange(part.start, part.stop)

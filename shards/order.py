@@ -1,7 +1,34 @@
-"""How well an order mixes: the classes inside an epoch, and the company of each image from epoch to epoch."""
+"""The order of an epoch: which samples make up a global batch, which of them are one rank's, how well they are mixed.
+
+Pure functions of integers. Threads and machines have no part in them, so each sample comes exactly once an epoch and
+resuming is a cursor (epoch, step).
+"""
 
 import numpy as np
 import numpy.typing as npt
+
+from alexnet.shards.hashing import Purpose, key_of, permutation
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return the permutation of all sample ids that (seed, epoch) names: int64 (images,)."""
+    return permutation(images, key_of(Purpose.EPOCH_ORDER, seed, epoch))
+
+
+def steps_per_epoch(images: int, batch_images: int, drop_last: bool) -> int:
+    """Count an epoch's global batches; the last may be partial, and is dropped if `drop_last`."""
+    return images // batch_images if drop_last else -(-images // batch_images)
+
+
+def batch_range(images: int, batch_images: int, step: int) -> range:
+    """Return the positions in the epoch's order that global batch `step` covers."""
+    first = step * batch_images
+    return range(first, min(first + batch_images, images))
+
+
+def rank_part(images: int, rank: int, world_size: int) -> range:
+    """Return the rows of a global batch of so many images that a rank decodes: a floor or ceiling share, or none."""
+    return range(images * rank // world_size, images * (rank + 1) // world_size)
 
 
 def shuffle_score(labels: npt.NDArray[np.integer], window: int = 256) -> tuple[float, float]:

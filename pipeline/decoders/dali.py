@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
 from alexnet.pipeline.decoders.graph import Arrays, build_graph, graph_finishes, inputs_of
-from alexnet.pipeline.decoders.jpeg_markers import header_damage
 from alexnet.pipeline.decoders.seam import Decoded, DecoderSettings
 from alexnet.pipeline.encoded import EncodedBatch, Failure, concatenated
+from alexnet.pipeline.host.jpeg import DecodeError, read_header
 
 _GPU_RUN_IMAGES = 1024
 
@@ -141,6 +142,23 @@ class DaliDecoder:
         self._inputs.clear()
         for queued in (run, *self._runs):
             self._schedule(queued)
+
+
+def header_damage(jpeg: npt.NDArray[np.uint8], size_px: int) -> str:
+    """Return what is wrong with the headers of a square image, uint8 (bytes,), or nothing.
+
+    With 32 images or more in a run, DALI 2.4 ends the process with a segmentation fault where a header cannot be
+    parsed; it raises an error, as it should, for damage that is found later, in the pixels' codes.
+    """
+    try:
+        header = read_header(jpeg)
+    except DecodeError as error:
+        return str(error)
+    if header.components not in (1, 3):
+        return f"has {header.components} components, not one (grey) or three"
+    if (header.width_px, header.height_px) != (size_px, size_px):
+        return f"is {header.width_px} pixels wide and {header.height_px} high, not {size_px} and {size_px}"
+    return ""
 
 
 def _next_of(waiting: deque[Arrays]) -> Callable[[], Arrays]:

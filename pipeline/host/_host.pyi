@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from alexnet.pipeline.host.jpeg import ColourSpace, Jpeg
+from alexnet.pipeline.host.jpeg import Jpeg
 
 _Array = npt.NDArray[Any]
 
-def read_header(jpeg: Jpeg, /) -> tuple[int, int, int, ColourSpace, bool] | str: ...
 def decode_rows(
     jpeg: Jpeg,
     y: int,

@@ -179,23 +179,6 @@ static PyObject *decode(PyObject *module, PyObject *args)
     return result;
 }
 
-static PyObject *read_header(PyObject *module, PyObject *args)
-{
-    Py_buffer jpeg;
-    (void)module;
-    if (!PyArg_ParseTuple(args, "y*:read_header", &jpeg))
-        return NULL;
-    struct header header = {0};
-    struct decoder *decoder = decoder_new();
-    const char *message = decoder ? decode_header(decoder, jpeg.buf, (size_t)jpeg.len, &header) : no_memory;
-    PyObject *result = message ? Py_BuildValue("s", message)
-                               : Py_BuildValue("(iiisO)", header.width, header.height, header.components,
-                                               header.colour_space, header.progressive ? Py_True : Py_False);
-    decoder_free(decoder);
-    PyBuffer_Release(&jpeg);
-    return result;
-}
-
 static PyObject *decode_rows(PyObject *module, PyObject *args)
 {
     Py_buffer jpeg, out;
@@ -250,7 +233,6 @@ static PyObject *truncation(PyObject *module, PyObject *args)
 static PyMethodDef functions[] = {
     {"new_pool", new_pool, METH_VARARGS, NULL},
     {"decode", decode, METH_VARARGS, NULL},
-    {"read_header", read_header, METH_VARARGS, NULL},
     {"decode_rows", decode_rows, METH_VARARGS, NULL},
     {"truncation", truncation, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops
 
 from alexnet.pipeline.host.extension import available
-from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, Reduction, decode_rows
-from alexnet.tools.convert.jpeg_size import jpeg_size
+from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, Reduction, decode_rows, read_header
 from alexnet.tools.convert.listing import Encoding
 from alexnet.tools.convert.opening import MAX_BYTES, MAX_PIXELS, UndecodableError, opened, refuse_costly
 from alexnet.tools.convert.raw import decode_raw
@@ -74,8 +73,8 @@ def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
     that are needed: against decoding all of it the result has a PSNR of 54 dB or more (41 with less to spare), at half
     the time from 1,024 px on.
     """
-    size = jpeg_size(data) if _IN_C else None
-    if size is None or size[0] * size[1] > MAX_PIXELS:
+    size = _size_of(data) if _IN_C else (0, 0)
+    if not 0 < size[0] * size[1] <= MAX_PIXELS:
         return None
     by: Reduction = next((by for by in _REDUCTIONS if min(size) >= by * _SPARE * size_px), 1)
     width, height = (-(-side // by) for side in size)
@@ -89,6 +88,14 @@ def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
         return None
     image = Image.frombuffer("RGBX", shape[1::-1], pixels, "raw", "RGBX", 0, 1)
     return image if (width, height) == (size_px, size_px) else _resized(image, size_px, box)
+
+
+def _size_of(data: bytes) -> tuple[int, int]:
+    """Return a JPEG's width and height in pixels; (0, 0) if the data do not begin as an ordinary one does."""
+    try:
+        return read_header(data)[:2]
+    except DecodeError:
+        return 0, 0
 
 
 def _decode_file(data: bytes, size_px: int) -> tuple[Image.Image, int, int]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from alexnet.pipeline import ImageStream, StreamSettings
-from alexnet.pipeline.decoders.jpeg_markers import header_damage
+from alexnet.pipeline.decoders.dali import header_damage
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
 from tests.unit.pipeline.photographs import ENCODINGS, claiming, photograph

@@ -71,10 +71,10 @@ def test_a_missing_extension_is_explained_in_one_line() -> None:
     code = textwrap.dedent("""
         import sys
         sys.modules["alexnet.pipeline.host._host"] = None
-        from alexnet.pipeline.host import Decoder, available, read_header
+        from alexnet.pipeline.host import Decoder, available, truncation
         reason = available()
         print(reason)
-        for call in (lambda: Decoder(1), lambda: read_header(b"")):
+        for call in (lambda: Decoder(1), lambda: truncation(b"")):
             try:
                 call()
             except RuntimeError as error:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from alexnet.pipeline.locality import LocalitySettings, shards_in_order_of_use, windowed_order, windows
-from alexnet.pipeline.order import epoch_order
 from alexnet.pipeline.plan import Planner
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, key_of
+from alexnet.shards.order import epoch_order
 
 MakePlanner = Callable[..., Planner]
 
