@@ -24,7 +24,7 @@ help:
 	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (6 minutes on 2 cores)"
 	@echo "make test-all   the same with the slow tests (an hour)"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
-	@echo "make gpu-check  what this machine can do: limits, GPU tests, network, stream, end to end (10 minutes)"
+	@echo "make gpu-check  what a GPU makes here: its tests, then data path, networks, training beside their limits: runs/gpu-check (DATA=; 10 minutes)"
 	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else drawn; a quarter of an hour)"
 	@echo "make ratios     the ratios that must not fall, exit code 1 if one does (DATA=, SOURCE=; 4 minutes)"
 	@echo "make fuzz       damaged JPEGs through the host decoder under sanitizers (FUZZ_SECONDS=1200; clang's fuzzer, else gcc)"
@@ -63,7 +63,10 @@ test-all: check
 	@$(PYTEST) -m "not gpu"
 
 gpu-check: $(VENV)/.installed-dev
-	@$(BIN)/python -m alexnet.tools.gpu_check --out runs/gpu-check
+	@mkdir -p runs/gpu-check; failed=; \
+	timeout 240 $(BIN)/python -m pytest -q -m gpu tests --continue-on-collection-errors || failed=1; \
+	for what in "dataloader $(DATA)" model "train $(DATA)"; do \
+	  timeout 150 $(BIN)/alexnet-bench $$what --quick --json runs/gpu-check/$${what%% *}.json || failed=1; done; test -z "$$failed"
 
 # Nothing else should run meanwhile. What DATA and SOURCE are not given is drawn. One file a run; the page is made of
 # them. docs/measurements is written at the end, when all runs are whole and of data that may be quoted.

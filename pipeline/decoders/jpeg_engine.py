@@ -8,13 +8,11 @@ uses them. Neither torch nor DALI is known here. No question raises: where there
 import ctypes
 import importlib.util
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pynvml
 
@@ -72,45 +70,6 @@ def nvml_gpu() -> Iterator[Any]:
             yield pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
     finally:
         pynvml.nvmlShutdown()
-
-
-class UtilisationSampler:
-    """Sample the engine's utilisation on a thread while a `with` block runs.
-
-    `percents`: one value a sample; empty if NVML offers none, and then `why` says so.
-    """
-
-    def __init__(self, seconds_between: float = 0.1) -> None:
-        self.percents: list[int] = []
-        self.why = ""
-        self._seconds_between = seconds_between
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="alexnet-jpeg-utilisation", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self.join()
-
-    def join(self) -> None:
-        """Wait for the thread to end: after the block, or when NVML has nothing to offer."""
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            with nvml_gpu() as handle:
-                while not self._stop.wait(self._seconds_between):
-                    percent, self.why = _sample(handle)
-                    if percent is None:
-                        return
-                    self.percents.append(percent)
-        except pynvml.NVMLError as error:
-            self.why = f"no GPU: {error}"
 
 
 def _utilisation() -> tuple[int | None, str]:

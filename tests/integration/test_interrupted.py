@@ -13,7 +13,7 @@ import pytest
 COMMANDS = {
     "prep": ("verify", "DATA"),
     "train": ("DATA", "--recipe", "small", "--device", "cpu", "--steps", "2", "--overwrite", "--out", "OUT"),
-    "bench": ("prep-memory", "--entries", "20000", "--classes", "20", "--shard-images", "50", "--json", "OUT"),
+    "bench": ("model", "--arch", "lenet-5", "--rounds", "1", "--seconds", "0.1", "--json", "OUT"),
     "model": ("show", "alexnet-2012", "--gpus", "2"),
 }
 BEGIN = """

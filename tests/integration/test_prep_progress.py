@@ -16,7 +16,6 @@ from click.testing import CliRunner
 
 import alexnet.tools.convert.run as run_module
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.bench.converter.generated import write_entries
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
@@ -26,6 +25,7 @@ from alexnet.tools.convert.sources.walk import OnWalk, Walked
 from alexnet.tools.convert.work import ConversionError
 from alexnet.tools.prep import main
 from alexnet.tools.samples.layouts import write_files
+from tests.class_tars import write_entries
 from tests.conftest import encode_picture
 
 OPTIONS = ("--size", "40", "--shard-images", "10", "--seed", "7", "--workers", "1")

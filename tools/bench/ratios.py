@@ -77,10 +77,13 @@ def loader_rows(threads: int) -> tuple[str, ...]:
 
 
 def _drawn(folder: Path) -> Path:
-    from alexnet.tools.bench.converter.generated import write_pictures
+    from alexnet.tools.synth.run import run_synth
 
-    write_pictures(folder / "pictures", _PREP_IMAGES)
-    return folder / "pictures"
+    run_synth(
+        folder / "images", classes=100, images=_PREP_IMAGES, val_images=None, seed=0, layout="official", size_px=None,
+        shard_images=None, workers=None, overwrite=False, as_json=False,
+    )  # fmt: skip
+    return folder / "images"
 
 
 @click.command()

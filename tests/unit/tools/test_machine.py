@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from alexnet.pipeline.decoders import jpeg_engine
-from alexnet.pipeline.decoders.jpeg_engine import UtilisationSampler, query_jpeg_engine
+from alexnet.pipeline.decoders.jpeg_engine import query_jpeg_engine
 from alexnet.tools import machine
 from alexnet.tools.machine import Gpu, describe_machine
 
@@ -68,8 +68,8 @@ def test_a_missing_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> No
     assert describe_machine().versions["DALI"] == "not installed"
 
 
-def test_importing_command_and_description_loads_neither_torch_nor_dali() -> None:
-    imports = "import sys, alexnet.tools.machine, alexnet.tools.gpu_check.command"
+def test_describing_the_machine_loads_neither_torch_nor_dali() -> None:
+    imports = "import sys, alexnet.tools.machine"
     program = f"{imports}; print({{'torch', 'nvidia.dali'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -89,12 +89,3 @@ def test_the_jpeg_engine_query_says_that_there_is_no_gpu(monkeypatch: pytest.Mon
 def test_a_missing_nvjpeg_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jpeg_engine, "_LIBRARY", "libnvjpeg-of-nobody.so.0")
     assert query_jpeg_engine().nvjpeg == "libnvjpeg-of-nobody.so.0 was not found"
-
-
-@pytest.mark.usefixtures("without_gpu")
-def test_sampling_the_utilisation_without_a_gpu_yields_nothing_and_a_reason() -> None:
-    sampler = UtilisationSampler(seconds_between=0.0)
-    with sampler:
-        sampler.join()
-    assert sampler.percents == []
-    assert sampler.why.startswith("no GPU")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.bench.converter.generated import write_entries
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.sources.walk import Walk, Walked
 from alexnet.tools.samples.layouts import write_class_tars, write_tree
 from alexnet.tools.samples.official import write_devkit
 from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
+from tests.class_tars import write_entries
 from tests.conftest import encode_picture
 
 
