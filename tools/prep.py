@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import Programs, one_line_errors
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.show import show
@@ -44,7 +45,10 @@ def main() -> None:
 @click.option("--shard-images", default=_DEFAULT.shard_images, show_default=True, help="Images in a shard.")
 @click.option("--seed", default=_DEFAULT.seed, show_default=True, help="Seed of the training set's shuffle.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes; the output does not depend on it.  [default: cores]"
+    "--workers",
+    type=click.IntRange(min=1),
+    default=usable_cores,
+    help="Processes; the output does not depend on it.  [default: cores]",
 )
 @click.option(
     "--on-error",

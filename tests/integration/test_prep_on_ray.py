@@ -52,7 +52,7 @@ def test_two_nodes_one_of_them_lost_give_the_same_bytes(source: Path, cluster: A
             lost.append(done)
             cluster.remove_node(second, allow_graceful=False)
 
-    options = BuildOptions(engine="ray", ray_address=cluster.address)
+    options = BuildOptions(engine="ray", address=cluster.address)
     build(open_source(source), remote, SETTINGS, options, lose_a_node)
     assert lost
     assert digests(remote) == digests(local)
@@ -61,6 +61,6 @@ def test_two_nodes_one_of_them_lost_give_the_same_bytes(source: Path, cluster: A
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_line(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="install the extra `ray`; `make test-all` does")
-    options = BuildOptions(engine="ray", ray_address="127.0.0.1:1")
+    options = BuildOptions(engine="ray", address="127.0.0.1:1")
     with pytest.raises(InputError, match=r"--address 127\.0\.0\.1:1: no Ray cluster answers there"):
         build(open_source(source), tmp_path / "set", SETTINGS, options)

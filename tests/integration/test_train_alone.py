@@ -14,7 +14,7 @@ from alexnet.model.trainer import Trainer
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.folder_lock import locked
+from alexnet.tools.output_folder import locked
 from alexnet.tools.train import main as train
 from tests.conftest import digests
 

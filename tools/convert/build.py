@@ -3,16 +3,13 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import PIL
-from PIL import features
 
-from alexnet import __version__
 from alexnet.shards import files
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
@@ -26,33 +23,45 @@ from alexnet.shards.manifest import (
     SCHEMA,
     SPLITS,
     Manifest,
+    Reject,
     ShardRecord,
     SplitCounts,
     read_manifest,
 )
 from alexnet.shards.writer import file_record, remove_partials, write_checksums
-from alexnet.tools.convert.claim import Job, claim, given_back, is_begun, is_complete
+from alexnet.tools.convert.earlier import changed_rejects, in_words
 from alexnet.tools.convert.engines import convert_here, convert_on_ray
-from alexnet.tools.convert.kept import changed_rejects, in_words
+from alexnet.tools.convert.folder import Job, claim, given_back, is_begun, is_complete, job_of
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
+from alexnet.tools.convert.shard import (
+    WORK,
+    ConversionError,
+    OnError,
+    ShardJob,
+    is_done,
+    line_of,
+    notes_file,
+    read_arrays,
+    read_notes,
+)
 from alexnet.tools.convert.source_files import check_archives
 from alexnet.tools.convert.sources import materialise
-from alexnet.tools.convert.work import WORK, ConversionError, OnError, Outcome, ShardJob, is_done, load_outcome
-from alexnet.tools.room import needed_and_free
+from alexnet.tools.output_folder import needed_and_free
 
 _BYTES_PER_PIXEL = 0.4  # of a stored JPEG at quality 90: ImageNet has 0.34
-_NOTES_BYTES_PER_PIXEL = 24  # of a training shard's colour sums in .work: three int64
+_NOTES_BYTES_PER_PIXEL = 24  # of a shard's colour sums in .work: three int64
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """Settle how a data set is made, without effect on its bytes.
 
-    `on_error`: what an undecodable image does. `max_rejected`: more than so many and no manifest is written; None
-    allows 5 or 0.1%, whichever is more. `overwrite`: delete the data set that is there. `engine`: processes of this
-    machine, or tasks of the Ray cluster at `ray_address` (None: start one here), which must all see the folders.
-    `since_ns`: when the source began to be listed; what was written to it since ends the run. None: now.
+    `workers`: processes; 0: none but this one. `on_error`: what an undecodable image does. `max_rejected`: more than so
+    many and no manifest is written; None allows 5 or 0.1%, whichever is more. `overwrite`: delete the data set that is
+    there. `engine`: processes of this machine, or tasks of the Ray cluster at `address` (None: start one here), which
+    must all see the folders. `since_ns`: when the source began to be listed; what was written to it since ends the run.
+    None: now.
     """
 
     workers: int = 1
@@ -60,8 +69,12 @@ class BuildOptions:
     max_rejected: int | None = None
     overwrite: bool = False
     engine: Literal["local", "ray"] = "local"
-    ray_address: str | None = None
+    address: str | None = None
     since_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.engine != "ray":
+            raise InputError(f"--address {self.address}: is of a Ray cluster; add --engine ray, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -83,36 +96,42 @@ def build(
 ) -> Manifest:
     """Convert a source into a data set at `root`; continue what an earlier call with equal settings left there.
 
-    The bytes do not depend on `options`. The caller holds the folder (`claim.held`). Raises InputError if
-    `root` holds anything else or has no room, and ConversionError if the run stopped and can be continued.
+    The bytes do not depend on `options`. The caller holds the folder (`folder.held`). Raises InputError if `root`
+    holds anything else or has no disk space, and ConversionError if the run stopped and can be continued.
     """
+    options = options or BuildOptions()
     try:
-        return _build(source, root, settings, options or BuildOptions(), on_progress)
+        job, plans = job_of(source, settings), plan_shards(source, settings)
+        root.mkdir(parents=True, exist_ok=True)
+        if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
+            _check_disk_space(root, settings, plans, given_back(root) if options.overwrite else 0)
+        claim(root, job, source, plans, overwrite=options.overwrite)
+        if not is_complete(root):
+            stored = materialise(source, root / WORK)
+            since_ns = (options.since_ns if stored is source else None) or time.time_ns()
+            _convert(stored, root, settings, plans, options, since_ns, on_progress)
+            _check_source(stored, since_ns)
+            _finish(stored, root, job, plans, options.max_rejected)
+        _seal(root)
+        return read_manifest(root)
     except OSError as error:  # a full disk, a vanished file
         raise ConversionError(
             f"{error.strerror or error}: {error.filename or root}; mend it and give the same command again"
         ) from None
 
 
-def _build(
+def _convert(
     source: Source,
     root: Path,
     settings: ConvertSettings,
+    plans: list[ShardPlan],
     options: BuildOptions,
+    since_ns: int,
     on_progress: Callable[[Progress], None],
-) -> Manifest:
-    job, plans = job_of(source, settings), plan_shards(source, settings)
-    root.mkdir(parents=True, exist_ok=True)
-    if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
-        _check_room(root, settings, plans, given_back(root) if options.overwrite else 0)
-    claim(root, job, source, plans, overwrite=options.overwrite)
-    if is_complete(root):
-        _seal(root)
-        return read_manifest(root)
-    listed, source = source, materialise(source, root / WORK)
-    since_ns = (options.since_ns if source is listed else None) or time.time_ns()
+) -> None:
+    """Convert the shards that no earlier call did."""
     missing = [plan for plan in plans if not is_done(root, plan)]
-    _check_room(root, settings, missing)
+    _check_disk_space(root, settings, missing)
     total, left = (sum(len(plan.member_ids) for plan in some) for some in (plans, missing))
     jobs = (
         ShardJob(
@@ -133,29 +152,12 @@ def _build(
 
     on_counts((0, 0))
     if options.engine == "ray":
-        convert_on_ray(jobs, options.workers, options.ray_address, on_counts)
+        convert_on_ray(jobs, options.workers, options.address, on_counts)
     else:
         convert_here(jobs, options.workers, on_counts)
-    _check_source(source, since_ns)
-    manifest = _finish(root, job, source, plans, options)
-    _seal(root)
-    return manifest
 
 
-def job_of(source: Source, settings: ConvertSettings) -> Job:
-    """Describe what is to be made: what two calls must agree on to work on one folder."""
-    return {
-        "settings": {**settings.as_manifest(), "channels": source.channels},
-        "source": {"kind": source.kind, "digest": source.digest()},
-        "versions": {
-            "alexnet": __version__,
-            "pillow": PIL.__version__,
-            "libjpeg-turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
-        },
-    }
-
-
-def _check_room(root: Path, settings: ConvertSettings, missing: list[ShardPlan], back: int = 0) -> None:
+def _check_disk_space(root: Path, settings: ConvertSettings, missing: list[ShardPlan], back: int = 0) -> None:
     """Refuse to start what the disk cannot hold, `back` bytes given back; generous by a sixth for ImageNet."""
     pixels = settings.size_px**2
     images = sum(len(plan.member_ids) for plan in missing)
@@ -173,67 +175,52 @@ def _check_source(source: Source, since_ns: int) -> None:
             check_archives(source.root, listing.containers, since_ns)
 
 
-class _AllShards:
-    """Add up what shards came to, one at a time: of ImageNet-21k's 2,800, the sums take 4 GB and the rows 0.3."""
-
-    def __init__(self, size_px: int) -> None:
-        self.sums = ColourSums(size_px)
-        self.records: list[ShardRecord] = []
-        self.rejected: list[dict[str, Any]] = []
-
-    def add(self, outcome: Outcome) -> IndexRows:
-        """Add a shard; return its rows, which are not kept."""
-        self.records.append(outcome.record)
-        self.rejected += outcome.rejected
-        if outcome.sums is not None:
-            self.sums.merge(outcome.sums)
-        return outcome.rows
-
-
-def _finish(root: Path, job: Job, source: Source, plans: list[ShardPlan], options: BuildOptions) -> Manifest:
+def _finish(source: Source, root: Path, job: Job, plans: list[ShardPlan], max_rejected: int | None) -> None:
     """Write everything beside the shards, the manifest last."""
-    all_shards = _AllShards(job["settings"]["size_px"])
+    sums, records, rejected = ColourSums(job.settings["size_px"]), list[ShardRecord](), list[Reject]()
+
+    def rows_of_shards() -> Iterator[IndexRows]:  # one at a time: of ImageNet-21k's 2,800, the sums take 4 GB
+        for plan in plans:
+            notes, (rows, shard_sums) = read_notes(notes_file(root, plan)), read_arrays(notes_file(root, plan))
+            assert notes is not None  # it is done
+            records.append(notes.record)
+            rejected.extend(notes.rejected)
+            sums.merge(shard_sums)
+            yield rows
+
     index = root / WORK / f"{INDEX_NAME}.partial"
-    write_index(index, (all_shards.add(load_outcome(root, plan)) for plan in plans))
-    (root / REJECTED_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in all_shards.rejected))
-    other = changed_rejects(all_shards.rejected, source.root)
-    if other:
+    write_index(index, rows_of_shards())
+    (root / REJECTED_NAME).write_text("".join(json.dumps(line_of(reject)) + "\n" for reject in rejected))
+    if other := changed_rejects(rejected, source.root):
         raise ConversionError(f"{source.root}: changed meanwhile: {in_words(other)}; give the same command again")
-    counts = _counts(source, all_shards)
-    _check_rejected(root, counts, options.max_rejected)
-    if not all_shards.sums.images:
+    counts = _counts(source, records, rejected)
+    _check_rejected(root, counts, max_rejected)
+    if not sums.images:
         raise InputError(f"{source.root}: none of its training images can be decoded; see {root / REJECTED_NAME}")
     index.replace(root / INDEX_NAME)
-    np.save(root / MEAN_IMAGE_NAME, all_shards.sums.mean_image())
+    np.save(root / MEAN_IMAGE_NAME, sums.mean_image())
     manifest = Manifest(
         schema=SCHEMA,
-        **job,
+        settings=job.settings,
+        source=job.source,
+        versions=job.versions,
         classes=source.classes,
         counts=counts,
-        shards=tuple(all_shards.records),
+        shards=tuple(records),
         files=tuple(file_record(root, name) for name in (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)),
-        colour=statistics_of(all_shards.sums),
+        colour=statistics_of(sums),
     )
     for record in manifest.files:  # .work, which they could be made from again, goes next
         put_on_disk(root / record.file)
     files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
-    return manifest
 
 
-def _seal(root: Path) -> None:
-    """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
-    if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
-        shutil.rmtree(root / WORK, ignore_errors=True)
-        remove_partials(root)
-        write_checksums(root)
-
-
-def _counts(source: Source, shards: _AllShards) -> dict[str, SplitCounts]:
+def _counts(source: Source, records: list[ShardRecord], rejected: list[Reject]) -> dict[str, SplitCounts]:
     return {
         split: SplitCounts(
             input=len(source.members[split]),
-            written=sum(record.images for record in shards.records if record.split == split),
-            rejected=sum(1 for entry in shards.rejected if entry["split"] == split),
+            written=sum(record.images for record in records if record.split == split),
+            rejected=sum(1 for reject in rejected if reject.split == split),
         )
         for split in SPLITS
     }
@@ -248,3 +235,11 @@ def _check_rejected(root: Path, counts: dict[str, SplitCounts], max_rejected: in
             f"missing. Look at {root / REJECTED_NAME}; if the rejects are right, give the same command with "
             f"--max-rejected {rejected}"
         )
+
+
+def _seal(root: Path) -> None:
+    """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
+    if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
+        shutil.rmtree(root / WORK, ignore_errors=True)
+        remove_partials(root)
+        write_checksums(root)

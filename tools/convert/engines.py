@@ -15,8 +15,8 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.processes import Counts, Pool, WorkerDiedError
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import UndecodableError
+from alexnet.tools.convert.shard import ConversionError, ShardJob, convert_shard
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
-from alexnet.tools.convert.work import ConversionError, ShardJob, convert_shard
 from alexnet.tools.host_memory import keep_freed_memory
 
 OnCounts = Callable[[Sequence[int]], None]

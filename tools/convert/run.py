@@ -1,38 +1,47 @@
-"""What `alexnet-prep shard` does once its command line is read: open the source, build, and tell of it."""
+"""What `alexnet-prep shard` does once its command line is read: list the source, make the data set, and tell of it."""
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
+import numpy as np
+import numpy.typing as npt
 import PIL
 
 from alexnet.pipeline.host.extension import available
-from alexnet.shards.errors import InputError, one_line
-from alexnet.shards.processes import usable_cores
-from alexnet.tools.console import interruptible
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Manifest
+from alexnet.shards.order import shuffle_score
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.console import interruptible, tell
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import drop_index, held, index_cache, index_time, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.classes import order_notes, select_classes
-from alexnet.tools.convert.kept import changed_rejects, in_words, rejected_so_far
-from alexnet.tools.convert.known import archives_in, md5_notes
+from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
+from alexnet.tools.convert.folder import (
+    drop_index,
+    held,
+    index_cache,
+    index_time,
+    is_begun,
+    is_complete,
+    refuse_early,
+)
+from alexnet.tools.convert.known import archives_in, md5_notes, naming
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.progress import of_images, of_index
 from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.walk import Walk
-from alexnet.tools.convert.summary import Outcome, source_event, source_lines
-from alexnet.tools.progress import progress, say
+from alexnet.tools.convert.sources.walk import Walk, Walked
+from alexnet.tools.progress import Amount, progress, say
 
 _SIMD_MARK = ".post"  # every release of pillow-simd is a post-release of the Pillow it was made from
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardOptions:
+class ShardOptions(BuildOptions):
     """Hold the command line as given; None where an option was left out."""
 
     out: Path | None
@@ -43,21 +52,11 @@ class ShardOptions:
     quality: int
     shard_images: int
     seed: int
-    workers: int | None
-    on_error: str
-    max_rejected: int | None
-    engine: str
-    address: str | None
-    overwrite: bool
     md5: bool
     as_json: bool
 
-    def __post_init__(self) -> None:
-        if self.address is not None and self.engine != "ray":
-            raise InputError(f"--address {self.address}: is of a Ray cluster; add --engine ray, or leave it out")
-
     def settings(self, native_px: int | None) -> ConvertSettings:
-        """Return what shapes the bytes."""
+        """Return what shapes the bytes, of a source whose images may all have one size."""
         size_px = (native_px or ConvertSettings().size_px) if self.size_px is None else self.size_px
         return ConvertSettings(
             size_px=size_px,
@@ -67,85 +66,24 @@ class ShardOptions:
             class_order="sorted" if self.classes is None else "as listed",
         )
 
-    def build_options(self, since_ns: int) -> BuildOptions:
-        """Return what does not, for a source that began to be listed then."""
-        return BuildOptions(
-            workers=self.workers or usable_cores(),
-            on_error="fail" if self.on_error == "fail" else "reject",
-            max_rejected=self.max_rejected,
-            engine="ray" if self.engine == "ray" else "local",
-            ray_address=self.address,
-            overwrite=self.overwrite,
-            since_ns=since_ns,
-        )
-
 
 def run_shard(source: Path, options: ShardOptions) -> None:
     """Convert a source as the command line says. Raises InputError and ConversionError; SystemExit when interrupted."""
     how = ", without --overwrite if it had begun to convert" if options.overwrite else ""
     with interruptible(f"interrupted; the same command continues{how}"):
-        _warn(options)
+        message = slowness()
+        if message and options.as_json:
+            say(event="warning", message=message)
+        elif message:
+            tell(f"warning: {message}", err=True)
         source = source.absolute()
         layout = find_layout(source, options.train, options.val)
         settings = options.settings(layout.size_px)
         root = options.out or _beside(source, settings.size_px)
         check_out(layout, root)
         with held(root) as check:
-            outcome = _convert(layout, root, settings, options, check)
-        if options.as_json:
-            say(**outcome.as_event())
-        else:
-            for line in outcome.lines():
-                click.echo(one_line(line))
-
-
-def _beside(source: Path, size_px: int) -> Path:
-    """Return where a data set goes if nobody says: beside its source, under that one's name with the size."""
-    named = source.resolve() if source.name in ("", "..") else source
-    if not named.name:
-        raise InputError(f"{source}: nothing lies beside it; give --out")
-    return named.with_name(f"{named.name}-{size_px}")
-
-
-def _convert(
-    layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
-) -> Outcome:
-    """Make the data set; list the source anew where the index that an earlier call kept proves outdated."""
-    refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
-    kept = None if options.overwrite else index_time(root)
-    try:
-        return _make(layout, root, settings, options, check)
-    except SourceChangedError:
-        outdated = kept is not None and kept == index_time(root)
-        drop_index(root)
-        if not outdated:
-            raise
-    except InputError:
-        if not is_begun(root):  # no more is there than the list of the source, if that
-            drop_index(root)
-        raise
-    return _make(layout, root, settings, options, check)
-
-
-def _make(
-    layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
-) -> Outcome:
-    """List the source and make the data set, or find that it is there, and show how far it is meanwhile."""
-    since_ns = time.time_ns()
-    found = _open(layout, root, options)
-    already = is_complete(root) and not options.overwrite
-    started, last = time.perf_counter(), Progress(0, 0, 0, 0)
-
-    def on_progress(done: Progress) -> None:
-        nonlocal last
-        check()
-        last = done
-        view.update(of_images(done))
-
-    with progress(as_json=options.as_json) as view:
-        manifest = build(found, root, settings, options.build_options(since_ns), on_progress)
-    seconds = time.perf_counter() - started
-    return Outcome(root=root, manifest=manifest, seconds=seconds, progress=last, already=already)
+            refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
+            _convert(layout, root, settings, options, check)
 
 
 def slowness() -> str | None:
@@ -166,40 +104,56 @@ def slowness() -> str | None:
     return "; ".join(said) or None
 
 
-def _warn(options: ShardOptions) -> None:
-    message = slowness()
-    if message and options.as_json:
-        say(event="warning", message=message)
-    elif message:
-        click.echo(f"warning: {message}", err=True)
+def _beside(source: Path, size_px: int) -> Path:
+    """Return where a data set goes if nobody says: beside its source, under that one's name with the size."""
+    named = source.resolve() if source.name in ("", "..") else source
+    if not named.name:
+        raise InputError(f"{source}: nothing lies beside it; give --out")
+    return named.with_name(f"{named.name}-{size_px}")
 
 
-def _open(layout: Layout, root: Path, options: ShardOptions) -> Source:
+def _convert(
+    layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
+) -> None:
+    """List the source and convert it; list it anew where the index that an earlier call kept proves outdated."""
+    kept = None if options.overwrite else index_time(root)
+    while True:
+        try:
+            how = dataclasses.replace(options, since_ns=time.time_ns())
+            convert(_listed(layout, root, options), root, settings, how, check, as_json=options.as_json)
+            return
+        except SourceChangedError:
+            outdated = kept is not None and kept == index_time(root)
+            kept = None
+            drop_index(root)
+            if not outdated:
+                raise
+        except InputError:
+            if not is_begun(root):  # no more is there than the list of the source, if that
+                drop_index(root)
+            raise
+
+
+def _listed(layout: Layout, root: Path, options: ShardOptions) -> Source:
     """List the source, and say what it is."""
-    source = layout.root
     if not options.as_json:
-        click.echo(one_line(f"reading the headers of {source} ..."))
+        tell(f"reading the headers of {layout.root} ...")
     cache = None if options.overwrite else index_cache(root)  # it would go with the rest
-    mended = changed_rejects(rejected_so_far(root), source) if cache else []
+    mended = changed_rejects(rejects_of(root), layout.root) if cache else []
     if mended:
         drop_index(root)
     with progress(as_json=options.as_json) as view:
-        found = open_source(source, cache, lambda walked: view.update(of_index(walked)), layout)
-    if options.classes is None:
-        found = dataclasses.replace(found, notes=(*found.notes, *order_notes(found)))
-    else:
-        found = select_classes(found, options.classes)
+        source = open_source(layout.root, cache, lambda walked: view.update(of_index(walked)), layout)
+    notes = order_notes(source) if options.classes is None else ()
+    if options.classes is not None:
+        source = select_classes(source, options.classes)
     if mended:
-        note = f"changed since an earlier call, and tried again: {in_words(mended)}"
-        found = dataclasses.replace(found, notes=(*found.notes, note))
+        notes = (*notes, f"changed since an earlier call, and tried again: {in_words(mended)}")
     if options.md5:
-        found = dataclasses.replace(found, notes=(*found.notes, *_md5(source, options)))
-    if options.as_json:
-        say(**source_event(found))
-    else:
-        for line in source_lines(found):
-            click.echo(one_line(line))
-    return found
+        notes = (*notes, *_md5(layout.root, options))
+    source = dataclasses.replace(source, notes=(*source.notes, *notes))
+    tell_source(source, as_json=options.as_json)
+    return source
 
 
 def _md5(source: Path, options: ShardOptions) -> tuple[str, ...]:
@@ -210,3 +164,120 @@ def _md5(source: Path, options: ShardOptions) -> tuple[str, ...]:
         notes = md5_notes(archives, walk.advance)
         walk.end()
     return notes or (f"--md5: none of the official archives is in {source}",)
+
+
+def tell_source(source: Source, *, as_json: bool) -> None:
+    """Tell what a source is, which labels it gives, and what is odd about it."""
+    if as_json:
+        say(
+            event="source",
+            kind=source.kind,
+            classes=len(source.classes),
+            entries={split: len(members) for split, members in source.members.items()},
+            label_order=source.label_order,
+            notes=source.notes,
+            ignored=source.ignored,
+        )
+        return
+    tell(f"found: {source.description}")
+    tell(f"labels: {source.label_order}")
+    for note in source.notes:
+        tell(f"note: {note}")
+    if source.ignored:
+        tell(f"ignored: {source.ignored:,} entries that are no regular files, or junk")
+
+
+def convert(
+    source: Source,
+    root: Path,
+    settings: ConvertSettings,
+    options: BuildOptions,
+    check: Callable[[], None],
+    *,
+    as_json: bool,
+) -> None:
+    """Make the data set, or find that it is there; show how far it is meanwhile, and tell what came of it.
+
+    `check` raises if the folder is not to be written to any more.
+    """
+    already = is_complete(root) and not options.overwrite
+    started, last = time.perf_counter(), Progress(0, 0, 0, 0)
+
+    def on_progress(done: Progress) -> None:
+        nonlocal last
+        check()
+        last = done
+        view.update(of_images(done))
+
+    with progress(as_json=as_json) as view:
+        manifest = build(source, root, settings, options, on_progress)
+    seconds = None if already else time.perf_counter() - started
+    labels = SplitReader(root, "train").labels
+    if not as_json:
+        for line in _lines(root, manifest, labels, seconds, last):
+            tell(line)
+        return
+    score, ideal = shuffle_score(labels)
+    say(
+        event="complete",
+        root=str(root),
+        counts={split: dataclasses.asdict(counts) for split, counts in manifest.counts.items()},
+        shuffle={"score": round(score, 1), "ideal": round(ideal, 1)},
+        seconds=None if seconds is None else round(seconds, 3),
+    )
+
+
+def of_index(walked: Walked) -> Amount:
+    """Say how far the pass over the headers is."""
+    return Amount(
+        event="index",
+        stage=walked.stage,
+        done=walked.done,
+        total=walked.total,
+        unit=walked.unit,
+        counts={"entries": walked.entries},
+    )
+
+
+def of_images(done: Progress) -> Amount:
+    """Say how many images are done, those of an earlier call among them, and how many of this call's were rejected."""
+    return Amount(
+        event="progress",
+        done=done.written + done.rejected + done.resumed,
+        total=done.total,
+        unit="images",
+        counts={"rejected": done.rejected},
+    )
+
+
+def _lines(
+    root: Path, manifest: Manifest, labels: npt.NDArray[np.int32], seconds: float | None, done: Progress
+) -> Iterator[str]:
+    """Yield what people are told at the end. `labels`: of the training images. `seconds`: None if all was there."""
+    for split, c in manifest.counts.items():
+        yield f"{split}: {c.input:,} in = {c.written:,} written + {c.rejected:,} rejected"
+    mean, deviations = (
+        ", ".join(f"{value:.2f}" for value in values)
+        for values in (manifest.colour.mean, manifest.colour.standard_deviations)
+    )
+    yield f"mean RGB {mean}; standard deviations along the axes {deviations}"
+    score, ideal = shuffle_score(labels)
+    window = min(256, len(labels))
+    yield f"shuffle: {score:.1f} classes in {window} consecutive images; a perfect shuffle has {ideal:.1f}"
+    if any(c.rejected for c in manifest.counts.values()):
+        yield f"rejected images and why: {root / 'rejected.jsonl'}"
+    images = np.bincount(labels, minlength=len(manifest.classes))
+    empty = [record.wnid for record, n in zip(manifest.classes, images, strict=True) if n == 0]
+    if note := naming("class has", "classes have", " no training image in the data set", empty):
+        yield f"note: {note}"
+    yield f"{root} was already complete; nothing to do" if seconds is None else _speed(root, manifest, seconds, done)
+
+
+def _speed(root: Path, manifest: Manifest, seconds: float, done: Progress) -> str:
+    """Count the images of this call only: those of an earlier one took their time then."""
+    images, shards = done.written + done.rejected, len(manifest.shards)
+    complete = f"{root} is complete: {shards:,} shard{'s' if shards > 1 else ''}; "
+    if not images:
+        return f"{complete}all images were converted by an earlier call"
+    earlier = f" ({done.resumed:,} more by an earlier call)" if done.resumed else ""
+    return f"{complete}{images:,} images{earlier} in {seconds:,.1f} s, {images / seconds:,.0f} images/s"

@@ -22,7 +22,7 @@ from alexnet.model.checkpoint import FILES, FOLDERS
 from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import NotRegularError, as_typed, of_type, read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
-from alexnet.tools.own_files import OwnFiles
+from alexnet.tools.output_folder import OwnFiles
 from alexnet.tools.use.data_record import DATA_NAME
 
 # Other versions may give other bits, and the user is free to; the others change no bit.

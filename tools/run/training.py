@@ -21,8 +21,8 @@ from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.tools.console import find_data, tell
-from alexnet.tools.folder_lock import locked
 from alexnet.tools.host_memory import keep_freed_memory
+from alexnet.tools.output_folder import locked
 from alexnet.tools.run.assembly import build_trainer, place, start_from
 from alexnet.tools.run.ending import ending_in_words
 from alexnet.tools.run.launch import launch

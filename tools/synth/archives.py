@@ -25,8 +25,7 @@ from alexnet.shards.processes import Counts, Pool, WorkerDiedError
 from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.devkit import GROUND_TRUTH, META
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
-from alexnet.tools.own_files import OwnFiles
-from alexnet.tools.room import needed_and_free
+from alexnet.tools.output_folder import OwnFiles, needed_and_free
 from alexnet.tools.synth.classes import VERSION, Choices, traits_of, wnid_of, words_of
 from alexnet.tools.synth.image import encode_photograph
 from alexnet.tools.synth.source import SynthSettings

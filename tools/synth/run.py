@@ -11,11 +11,10 @@ import click
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import interruptible, tell
-from alexnet.tools.convert.build import BuildOptions, Progress, build, job_of
-from alexnet.tools.convert.claim import held, is_complete, refuse_early
+from alexnet.tools.convert.build import BuildOptions, Progress
+from alexnet.tools.convert.folder import held, is_complete, job_of, refuse_early
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.progress import of_images
-from alexnet.tools.convert.summary import Outcome, source_event
+from alexnet.tools.convert.run import convert, of_images, tell_source
 from alexnet.tools.progress import progress, say
 from alexnet.tools.synth.archives import write_archives
 from alexnet.tools.synth.image import IMAGE_PX
@@ -79,28 +78,11 @@ def _make_shards(
 ) -> None:
     refuse_early(root, shards.as_manifest(), overwrite=how.overwrite)
     source = synthetic_source(settings)
-    already = is_complete(root) and not how.overwrite
     if as_json:
-        say(**source_event(source))
-    elif not already:
+        tell_source(source, as_json=True)
+    elif how.overwrite or not is_complete(root):
         click.echo(f"making {source.description}")
-    started, last = time.perf_counter(), Progress(0, 0, 0, 0)
-
-    def on_progress(done: Progress) -> None:
-        nonlocal last
-        check()
-        last = done
-        view.update(of_images(done))
-
-    with progress(as_json=as_json) as view:
-        manifest = build(source, root, shards, how, on_progress)
-    seconds = time.perf_counter() - started
-    outcome = Outcome(root=root, manifest=manifest, seconds=seconds, progress=last, already=already)
-    if as_json:
-        say(**outcome.as_event())
-    else:
-        for line in outcome.lines():
-            tell(line)
+    convert(source, root, shards, how, check, as_json=as_json)
 
 
 def _make_archives(
@@ -108,14 +90,14 @@ def _make_archives(
 ) -> None:
     source = synthetic_source(settings)
     if as_json:
-        say(**source_event(source))
+        tell_source(source, as_json=True)
     started, total = time.perf_counter(), settings.images + settings.val_images
 
     def on_progress(made: int) -> None:
         check()
         view.update(of_images(Progress(made, 0, 0, total)))
 
-    versions = job_of(source, ConvertSettings())["versions"]
+    versions = job_of(source, ConvertSettings()).versions
     with progress(as_json=as_json) as view:
         made = write_archives(
             root, settings, versions, workers=how.workers, overwrite=how.overwrite, on_progress=on_progress

@@ -16,7 +16,7 @@ from alexnet.shards.files import of_type
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify.check import verify
-from alexnet.tools.convert.kept import changed_rejects, in_words, rejects_of
+from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
 from alexnet.tools.report.survey import survey
 from alexnet.tools.stored_jpeg import decode_stored
 from alexnet.tools.use.data_record import DataRecord

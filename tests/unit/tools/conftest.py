@@ -9,7 +9,7 @@ import pytest
 from alexnet.shards.processes import Pool
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.work import Outcome, ShardJob, convert_shard
+from alexnet.tools.convert.shard import Notes, ShardJob, convert_shard
 from alexnet.tools.samples.layouts import write_files
 from tests.conftest import encode_picture
 
@@ -34,7 +34,7 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Convert without processes; the names of the shards that are begun."""
     names: list[str] = []
 
-    def noting(job: ShardJob, counts: MutableSequence[int]) -> Outcome:
+    def noting(job: ShardJob, counts: MutableSequence[int]) -> Notes:
         names.append(job.plan.name)
         return convert_shard(job, counts)
 
@@ -48,7 +48,7 @@ def before(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
     """Convert without processes; what is put into the list happens before the first shard."""
     happenings: list[Callable[[], object]] = []
 
-    def after_them(job: ShardJob, counts: MutableSequence[int]) -> Outcome:
+    def after_them(job: ShardJob, counts: MutableSequence[int]) -> Notes:
         while happenings:
             happenings.pop()()
         return convert_shard(job, counts)

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import held
+from alexnet.tools.convert.folder import held
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
+from alexnet.tools.convert.shard import ConversionError, is_done
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.work import ConversionError, is_done
 from alexnet.tools.prep import main
 from tests.conftest import digests
 
@@ -239,7 +239,7 @@ def test_a_shard_with_torn_notes_is_done_again(official: Path, data_set: Path, t
     root, source = tmp_path / "set", open_source(official)
     with pytest.raises(ConversionError):
         build(source, root, SETTINGS, BuildOptions(max_rejected=0))
-    notes = root / ".work" / "train-000001.npz"
+    notes = root / ".work" / "train-000001.notes"
     notes.write_bytes(notes.read_bytes()[:100])
     build(source, root, SETTINGS)
     assert digests(root) == digests(data_set)

@@ -10,8 +10,8 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME
 from alexnet.shards.verify.check import verify
-from alexnet.tools.convert import claim
 from alexnet.tools.convert.build import BuildOptions, build
+from alexnet.tools.convert.folder import refuse_early
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from tests.conftest import digests
@@ -56,7 +56,7 @@ def test_killed_at_any_step_of_overwriting_the_same_command_goes_on_with_and_wit
                 patch.setattr(Path, name, failing(getattr(Path, name), step))
                 with pytest.raises(Killed):
                     build(source, root, OTHER, BuildOptions(overwrite=True))
-            claim.refuse_early(root, OTHER.as_manifest(), overwrite=again)
+            refuse_early(root, OTHER.as_manifest(), overwrite=again)
             build(source, root, OTHER, BuildOptions(overwrite=again))
             assert digests(root) == digests(tmp_path / "fresh"), (name, step, again)
 

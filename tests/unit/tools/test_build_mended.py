@@ -7,16 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from alexnet.shards.errors import InputError
-from alexnet.tools.convert import kept, work
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.shard import ConversionError
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
-from alexnet.tools.convert.work import ConversionError
 from alexnet.tools.prep import main
 from alexnet.tools.samples.layouts import write_files
 from alexnet.tools.samples.official import tar_of
@@ -214,45 +211,8 @@ def test_a_codec_that_is_there_now_gives_rejects_another_try(
     with pytest.raises(ConversionError):
         build(open_source(folder), root, SETTINGS, BuildOptions(max_rejected=0))
     concerned = shards_of_rejects(root)
-    for module in (kept, work):
-        monkeypatch.setattr(module, "codecs", lambda: ["jpg", "zlib", "webp"])
+    for module in ("earlier", "shard"):
+        monkeypatch.setattr(f"alexnet.tools.convert.{module}.codecs", lambda: ("jpg", "zlib", "webp"))
     converted.clear()
     build(open_source(folder), root, SETTINGS)
     assert set(converted) == concerned
-
-
-def as_earlier_versions_wrote(root: Path) -> None:
-    """Take what is noted today out of what an unfinished conversion left."""
-    job = json.loads((root / ".work" / "job.json").read_text())
-    (root / ".work" / "job.json").write_text(json.dumps({k: v for k, v in job.items() if k != "listed"}))
-    for path in (root / ".work").glob("*.npz"):
-        with np.load(path) as arrays:
-            kept_arrays = dict(arrays)
-        text = json.loads(kept_arrays["text"].tobytes())
-        for entry in text["rejected"]:
-            del entry["bytes"], entry["sha256"]
-        text = {key: text[key] for key in ("record", "rejected")}
-        kept_arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
-        np.savez(path, **kept_arrays)
-
-
-def test_what_an_earlier_version_began_goes_on(folder: Path, tmp_path: Path, converted: list[str]) -> None:
-    root = tmp_path / "set"
-    with pytest.raises(ConversionError):
-        build(open_source(folder), root, SETTINGS, BuildOptions(max_rejected=0))
-    as_earlier_versions_wrote(root)
-    concerned = shards_of_rejects(root)
-    converted.clear()
-    build(open_source(folder), root, SETTINGS)
-    assert set(converted) == concerned, "what was rejected then cannot be compared, so it is tried again"
-    assert digests(root) == fresh(folder, tmp_path / "fresh")
-
-
-def test_a_source_that_changed_under_what_an_earlier_version_began_is_refused(folder: Path, tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    with pytest.raises(ConversionError):
-        build(open_source(folder), root, SETTINGS, BuildOptions(max_rejected=0))
-    as_earlier_versions_wrote(root)
-    write(folder, GOOD)
-    with pytest.raises(InputError, match=r"source as it was before \(images had other names, labels or lengths\)"):
-        build(open_source(folder), root, SETTINGS)

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
+from alexnet.tools.convert.shard import ConversionError, ShardJob, convert_shard
 from alexnet.tools.convert.source_files import SourceChangedError, check_archives
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
-from alexnet.tools.convert.work import ConversionError, ShardJob, convert_shard
 from alexnet.tools.prep import main
 from tests.conftest import digests, encode_picture
 from tests.unit.tools.conftest import SETTINGS

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.convert.shard import ConversionError
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
-from alexnet.tools.convert.work import ConversionError
 from alexnet.tools.prep import main
 from tests.conftest import digests
 from tests.unit.tools.conftest import NAMES, SETTINGS

@@ -7,15 +7,15 @@ import tarfile
 from pathlib import Path
 
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
+from alexnet.tools.convert.shard import Notes, ShardJob, convert_shard, notes_file, read_notes
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.work import Outcome, ShardJob, convert_shard, load_outcome, notes_file, read_notes
 from alexnet.tools.samples.layouts import write_class_tars, write_files
 from tests.conftest import encode_picture
 
 SETTINGS = ConvertSettings(size_px=32, shard_images=1000)
 
 
-def attempt(source: Path, root: Path) -> tuple[ShardJob, Outcome]:
+def attempt(source: Path, root: Path) -> tuple[ShardJob, Notes]:
     """Convert the only shard of a source in this process."""
     found = open_source(source)
     (plan,) = plan_shards(found, SETTINGS)
@@ -40,21 +40,20 @@ def test_a_shard_from_more_class_tars_than_files_may_be_open(tmp_path: Path) -> 
     used = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))
     try:
-        job, outcome = attempt(tmp_path / "tars", tmp_path / "set")
+        _, notes = attempt(tmp_path / "tars", tmp_path / "set")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert outcome.record.images == 40
-    assert load_outcome(job.root, job.plan).record.images == 40
+    assert notes.record.images == 40
 
 
 def test_a_file_too_large_to_be_a_picture_is_rejected_unread(tmp_path: Path) -> None:
     write_files(tmp_path / "source" / "cat", {"1.jpg": encode_picture(1), "film.mp4": b""})
     os.truncate(tmp_path / "source" / "cat" / "film.mp4", 5 << 30)
-    job, outcome = attempt(tmp_path / "source", tmp_path / "set")
-    assert outcome.record.images == 1
-    (rejected,) = load_outcome(job.root, job.plan).rejected
-    assert rejected["member"] == "film.mp4"
-    assert rejected["reason"] == "has more than 150,000,000 bytes, and is not read; store it smaller, or as JPEG"
+    _, notes = attempt(tmp_path / "source", tmp_path / "set")
+    assert notes.record.images == 1
+    (rejected,) = notes.rejected
+    assert rejected.member == "film.mp4"
+    assert rejected.reason == "has more than 150,000,000 bytes, and is not read; store it smaller, or as JPEG"
 
 
 def test_what_tars_can_hold_besides_plain_files(tmp_path: Path) -> None:
@@ -72,25 +71,24 @@ def test_what_tars_can_hold_besides_plain_files(tmp_path: Path) -> None:
         tar.addfile(link)
     source = open_source(tmp_path / "tars")
     assert (len(source.members["train"]), source.ignored) == (4, 1)  # the first a.JPEG is replaced by the second
-    job, outcome = attempt(tmp_path / "tars", tmp_path / "set")
-    assert outcome.record.images == 3
-    assert [entry["reason"] for entry in load_outcome(job.root, job.plan).rejected] == ["empty file"]
+    job, notes = attempt(tmp_path / "tars", tmp_path / "set")
+    assert notes.record.images == 3
+    assert [reject.reason for reject in notes.rejected] == ["empty file"]
     members = {m.offset: m.name for m in job.members}
     assert sorted(members.values()) == ["b.JPEG", "empty.JPEG", long]  # a.JPEG has b.JPEG's bytes: one offset
 
 
 def test_notes_that_are_damaged_or_cut_short_are_none(tmp_path: Path) -> None:
     write_files(tmp_path / "source" / "cat", {"1.jpg": encode_picture(1), "2.jpg": b"no picture"})
-    job, _ = attempt(tmp_path / "source", tmp_path / "set")
+    job, notes = attempt(tmp_path / "source", tmp_path / "set")
     file = notes_file(job.root, job.plan)
-    notes, whole = read_notes(file), file.read_bytes()
-    assert [entry["member"] for entry in notes["rejected"]] == ["2.jpg"]
-    text = whole.index(b"record")
-    damaged = [whole[: len(whole) * k // 9] for k in range(9)]
-    damaged += [whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :] for at in range(text, text + 300, 7)]
-    for data in damaged:
-        file.write_bytes(data)
-        assert read_notes(file) == {}
-    for at in range(text):
+    whole = file.read_bytes()
+    assert read_notes(file) == notes
+    assert [reject.member for reject in notes.rejected] == ["2.jpg"]
+    arrays = whole.index(b"PK")
+    for at in range(arrays - 1):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-        assert read_notes(file) in ({}, notes)
+        assert read_notes(file) is None
+    for length in range(0, arrays - 1, 7):
+        file.write_bytes(whole[:length])
+        assert read_notes(file) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.folder_lock import locked
+from alexnet.tools.output_folder import locked
 
 
 def refused(folder: Path) -> None:

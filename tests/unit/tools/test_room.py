@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet.tools.room import needed_and_free
+from alexnet.tools.output_folder import needed_and_free
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from alexnet.tools.convert.image import resize_and_crop, to_rgb
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.opening import FORMATS
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.progress import of_index
+from alexnet.tools.convert.run import of_index
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.progress import progress
 from alexnet.tools.start import INTERRUPTED

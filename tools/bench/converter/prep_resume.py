@@ -13,7 +13,7 @@ from typing import Any
 
 from alexnet.tools.bench.measuring.figures import spread
 from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.claim import index_cache
+from alexnet.tools.convert.folder import index_cache
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source

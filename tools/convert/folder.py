@@ -1,0 +1,221 @@
+"""What a folder is to become, and what of it is ours.
+
+A folder is one conversion's from its first file on, `.work/job.json`, which says which. So it is at every moment until
+`.work` goes: what a kill leaves is known by its name, and the next call takes it up. The caller holds the folder
+(`held`).
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import PIL
+from PIL import features
+
+from alexnet import __version__
+from alexnet.shards import files
+from alexnet.shards.errors import InputError
+from alexnet.shards.files import CHECKSUMS_NAME
+from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, read_manifest
+from alexnet.tools.convert.earlier import Listed, changed_rejects, differences, forget, outdated_shards, rejects_of
+from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
+from alexnet.tools.convert.shard import WORK
+from alexnet.tools.output_folder import OwnFiles, locked
+
+_JOB = f"{WORK}/job.json"
+_INDEX = f"{WORK}/index"
+_CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
+_DIGITS = "[0-9]" * 6
+_WRITTEN = (MANIFEST_NAME, *FILES, CHECKSUMS_NAME)
+_OWN_FILES = OwnFiles(
+    files=(
+        *(_CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
+        *(f"{split}/{_DIGITS}*.{kind}" for split in SPLITS for kind in ("tar", "idx", "partial")),
+        *(_JOB, _INDEX, *(f"{WORK}/{name}" for name in ("*.notes", "*.npz", "*.partial", "pixels-*/*"))),
+    ),
+    folders=(WORK, *SPLITS, f"{WORK}/pixels-*"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Say what is to be made: what two calls must agree on to work on one folder.
+
+    `settings`, `source` (kind and digest) and `versions` are the manifest's. `listed`: what the source's list was.
+    """
+
+    settings: dict[str, Any]
+    source: dict[str, str]
+    versions: dict[str, str]
+    listed: Listed
+
+
+def job_of(source: Source, settings: ConvertSettings) -> Job:
+    """Describe what a source is to become."""
+    return Job(
+        settings={**settings.as_manifest(), "channels": source.channels},
+        source={"kind": source.kind, "digest": source.digest()},
+        versions={
+            "alexnet": __version__,
+            "pillow": PIL.__version__,
+            "libjpeg-turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
+        },
+        listed=Listed.of(source),
+    )
+
+
+@contextmanager
+def held(root: Path) -> Iterator[Callable[[], None]]:
+    """Hold an output folder for this process alone, as `locked`. Raises InputError if that cannot be."""
+    with locked(root, "alexnet-prep") as check:
+        try:
+            yield check
+        except PermissionError as error:  # begun by another user, or under a strict umask
+            raise InputError(
+                f"{error.filename or root}: {error.strerror}; all of {root} must be yours to read and to write"
+            ) from None
+
+
+def is_complete(root: Path) -> bool:
+    """Say whether a folder holds a finished data set."""
+    return (root / MANIFEST_NAME).exists()
+
+
+def is_begun(root: Path) -> bool:
+    """Say whether a folder is a conversion's: finished, begun, or being deleted for another one."""
+    return any((root / name).exists() for name in (MANIFEST_NAME, _CLEARING, _JOB))
+
+
+def index_cache(root: Path) -> Path | None:
+    """Return where the source's index may be kept for the next call; None in a folder that is finished or not ours."""
+    if is_complete(root) or (any(root.iterdir()) and not (root / WORK).is_dir()):
+        return None
+    return root / _INDEX
+
+
+def index_time(root: Path) -> int | None:
+    """Return when the index that is kept was made, ns; None if there is none."""
+    return (root / _INDEX).stat().st_mtime_ns if (root / _INDEX).exists() else None
+
+
+def drop_index(root: Path) -> None:
+    """Have the next call list the source anew; nothing is left of a call that came no further than its list."""
+    (root / _INDEX).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (root / WORK).rmdir()
+
+
+def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    """Refuse what `claim` will refuse, as far as it shows before the source is listed, which can take an hour."""
+    if overwrite or (root / _CLEARING).exists():
+        _refuse_to_clear(root)
+    elif found := _found(root):
+        _refuse_differences(root, found, settings=settings)
+
+
+def claim(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> None:
+    """Make the folder this job's, or find that it is already, and forget what of its shards the source outdated.
+
+    Raises InputError if it holds another job's work, finished or not, or something else; `overwrite` deletes the
+    former, never the latter.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if overwrite or (root / _CLEARING).exists():
+        _clear(root)
+    found = _found(root)
+    outdated = _outdated(root, found, job, source, plans) if found else []
+    if is_complete(root):
+        return
+    (root / WORK).mkdir(exist_ok=True)
+    files.replace(root / _JOB, json.dumps(asdict(job)).encode())  # before anything else: it says whose all is
+    for split in SPLITS:
+        (root / split).mkdir(exist_ok=True)
+    forget(root, outdated)
+
+
+def _found(root: Path) -> Job | None:
+    """Return what a folder was to become, or became; None if it is empty. Raises InputError if it is no data set."""
+    if is_complete(root):
+        made = read_manifest(root)
+        images = {split: counts.input for split, counts in made.counts.items()}
+        listed = Listed(classes=[record.wnid for record in made.classes], images=images)
+        return Job(settings=made.settings, source=made.source, versions=made.versions, listed=listed)
+    if (root / _JOB).exists():
+        return files.read_json(root / _JOB, Job, mend="give another --out, or --overwrite")
+    if _is_foreign(root):
+        raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
+    return None
+
+
+def _outdated(root: Path, found: Job, job: Job, source: Source, plans: list[ShardPlan]) -> list[ShardPlan]:
+    """Return the shards to do again, where no more than lengths of files changed. Raises InputError for another job.
+
+    A finished data set must be of the same source, be it an image that was rejected.
+    """
+    complete, rejected = is_complete(root), rejects_of(root)
+    versions = {} if complete else {"versions": job.versions}
+    _refuse_differences(root, found, settings=job.settings, source=job.source, **versions)
+    same = found.source.get("digest") == job.source["digest"]
+    if complete and same and not changed_rejects(rejected, source.root):
+        return []
+    if complete or not (same or found.listed == job.listed):
+        _refuse_changed(root, differences(root, found.listed, job.listed, source, plans, rejected))
+    outdated = outdated_shards(root, source, plans, same_lengths=same)
+    if outdated is None:
+        _refuse_changed(root, ["images of every shard had other lengths"])
+    return outdated
+
+
+def given_back(root: Path) -> int:
+    """Return how many bytes of a folder `--overwrite` would give back. Raises InputError if it may not be deleted."""
+    _refuse_to_clear(root)
+    return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file())
+
+
+def _clear(root: Path) -> None:
+    """Delete a data set, finished or begun, and nothing else; killed on the way, the next call deletes the rest.
+
+    What said whose the folder is becomes the mark that it is being deleted: that is one step, and takes no disk space.
+    """
+    _refuse_to_clear(root)
+    mark = root / _CLEARING
+    for name in (MANIFEST_NAME, _JOB):
+        if (root / name).exists() and not mark.exists():
+            (root / name).rename(mark)
+    _OWN_FILES.delete(root, last=(root / WORK, mark))
+
+
+def _refuse_to_clear(root: Path) -> None:
+    if _is_foreign(root):
+        raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
+    _OWN_FILES.refuse_foreign(root)
+
+
+def _is_foreign(root: Path) -> bool:
+    """Say whether a folder is no conversion's, nor empty, nor one in which one was killed before its first file."""
+    return not is_begun(root) and (any(path.name != WORK for path in root.iterdir()) or bool(_OWN_FILES.foreign(root)))
+
+
+def _refuse_differences(root: Path, found: Job, **wanted: dict[str, Any]) -> None:
+    different = [
+        f"{field} {there!r} there, {value!r} asked for"
+        for key, fields in wanted.items()
+        for field, value in fields.items()
+        if field != "digest" and (there := getattr(found, key).get(field)) != value
+    ]
+    if different:
+        raise InputError(
+            f"{root}: already holds another data set ({'; '.join(different)}); give another --out, or --overwrite"
+        )
+
+
+def _refuse_changed(root: Path, what: list[str]) -> NoReturn:
+    raise InputError(
+        f"{root}: is of the source as it was before ({'; '.join(what)}); give another --out, or --overwrite to make it "
+        "anew"
+    )

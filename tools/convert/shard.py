@@ -1,0 +1,185 @@
+"""Convert one shard: the unit of work and of resume.
+
+Runs in a worker process and imports no more than Pillow and NumPy. Everything learnt from a shard is on disk, as its
+notes, before the tar gets its name: so a tar that is there never needs decoding again.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import MutableSequence, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.shards.colour import ColourSums
+from alexnet.shards.files import as_typed, put_on_disk
+from alexnet.shards.index import IndexRows
+from alexnet.shards.manifest import Reject, ShardRecord, shard_file
+from alexnet.shards.writer import Sample, partial_of, publish_shard, write_shard
+from alexnet.tools.console import StoppedError
+from alexnet.tools.convert.image import Converted, convert_image
+from alexnet.tools.convert.listing import Encoding, Member
+from alexnet.tools.convert.opening import CODECS, UndecodableError, lacking
+from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
+from alexnet.tools.convert.source_files import SourceFiles
+
+WORK = ".work"
+OnError = Literal["reject", "fail"]
+
+
+class ConversionError(StoppedError):
+    """End a run that can be continued: the message says why it stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """Hold all that a worker needs to convert one shard, wherever it runs.
+
+    `poisoned`: reasons by position in the shard of images that kill the decoder; they are rejected undecoded.
+    `deaths`: of workers on it so far, for which no image was to blame. `since_ns`: when the source began to be listed,
+    as `time.time_ns` tells it.
+    """
+
+    root: Path
+    source: Path
+    encoding: Encoding
+    settings: ConvertSettings
+    on_error: OnError
+    plan: ShardPlan
+    members: list[Member]
+    poisoned: dict[int, str] = field(default_factory=dict)
+    deaths: int = 0
+    since_ns: int = field(default_factory=time.time_ns)
+
+    def order(self) -> list[int]:
+        """Return the positions of the images in the order of converting: by offset, so that a disk reads forwards."""
+        return sorted(range(len(self.members)), key=lambda i: (self.members[i].file, self.members[i].offset))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """Say what one shard came to. `lengths`: see `lengths_digest`. `codecs`: see there."""
+
+    record: ShardRecord
+    rejected: tuple[Reject, ...]
+    lengths: str
+    codecs: tuple[str, ...]
+
+
+def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
+    """Decode, resize and write one shard, with its notes; return them.
+
+    `counts`: images written and rejected, added to after each. Raises ConversionError for a bad image if `on_error` is
+    `fail`, SourceChangedError if the source is not what it was, OSError for a full disk or a vanished file.
+    """
+    sums = ColourSums(job.settings.size_px)
+    rejected: list[Reject] = []
+    samples: list[Sample] = []
+    with SourceFiles(job.source, job.since_ns) as files:
+        for i in job.order():
+            member, place = job.members[i], job.plan.first_place + i
+            data = None
+            try:
+                data = files.read(member)
+                image = _convert(job, i, data)
+            except UndecodableError as error:
+                files.check_bad(member)
+                rejected.append(_reject(job, place, member, data, str(error)))
+                counts[1] += 1
+            else:
+                if job.plan.split == "train":
+                    sums.add(image.pixels)
+                samples.append(Sample(place=place, stem=member.stem, label=member.label, jpeg=image.jpeg))
+                counts[0] += 1
+        files.check_readable(len(job.members))
+    samples.sort(key=lambda sample: sample.place)
+    rejected.sort(key=lambda reject: reject.place)
+    record, rows = write_shard(job.root, job.plan.split, job.plan.number, samples)
+    lengths = lengths_digest([member.length for member in job.members])
+    notes = Notes(record=record, rejected=tuple(rejected), lengths=lengths, codecs=codecs())
+    _save(notes_file(job.root, job.plan), notes, rows, sums)
+    publish_shard(job.root, record)
+    return notes
+
+
+def _convert(job: ShardJob, position: int, data: bytes) -> Converted:
+    if position in job.poisoned:
+        raise UndecodableError(job.poisoned[position])
+    return convert_image(data, job.settings.size_px, job.settings.quality, job.encoding)
+
+
+def _reject(job: ShardJob, place: int, member: Member, data: bytes | None, reason: str) -> Reject:
+    if job.on_error == "fail":
+        raise ConversionError(f"--on-error fail: {member.file}: {member.name} at byte {member.offset:,}: {reason}")
+    return Reject(
+        split=job.plan.split,
+        place=place,
+        source=member.file,
+        member=member.name,
+        offset=member.offset,
+        bytes=member.length,
+        sha256=None if data is None else hashlib.sha256(data).hexdigest(),
+        reason=reason,
+    )
+
+
+def notes_file(root: Path, plan: ShardPlan) -> Path:
+    """Return where a shard's notes lie until the data set is complete."""
+    return root / WORK / f"{plan.name}.notes"
+
+
+def _save(file: Path, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:
+    """Write notes: a line with the sha256 of the next, one of JSON, and the arrays as NumPy's npz."""
+    text = json.dumps(asdict(notes)).encode()
+    partial = partial_of(file)
+    with partial.open("wb") as stream:
+        stream.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text + b"\n")
+        np.savez(stream, rows=rows, **sums.to_arrays())  # type: ignore[arg-type]
+    put_on_disk(partial)
+    partial.replace(file)
+
+
+def read_notes(file: Path) -> Notes | None:
+    """Return what is noted of a shard; None if nothing is, or it was torn by a power cut."""
+    try:
+        with file.open("rb") as stream:
+            digest, text = stream.readline().strip(), stream.readline().strip()
+        if hashlib.sha256(text).hexdigest().encode() == digest:
+            return as_typed(text, Notes, odd_names=True)
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def read_arrays(file: Path) -> tuple[IndexRows, ColourSums]:
+    """Return the index rows and colour sums of a shard that `is_done`."""
+    with file.open("rb") as stream:
+        stream.readline(), stream.readline()
+        with np.load(stream, allow_pickle=False) as arrays:
+            return arrays["rows"], ColourSums.from_arrays(arrays)
+
+
+def is_done(root: Path, plan: ShardPlan) -> bool:
+    """Say whether a shard is complete: its tar and its notes are there and agree on the tar's size."""
+    notes, tar = read_notes(notes_file(root, plan)), root / shard_file(plan.split, plan.number)
+    return notes is not None and tar.exists() and tar.stat().st_size == notes.record.bytes
+
+
+def lengths_digest(lengths: Sequence[int] | npt.NDArray[np.uint32]) -> str:
+    """Return a sha256 of the lengths of a shard's images in the source, in the order of their places."""
+    return hashlib.sha256(np.asarray(lengths, "<u4").tobytes()).hexdigest()
+
+
+def codecs() -> tuple[str, ...]:
+    """Name the decoders that Pillow was built with: what it rejects without one, it may take with it."""
+    return tuple(kind for kind in CODECS if lacking(kind) is None)
+
+
+def line_of(reject: Reject) -> dict[str, Any]:
+    """Return a reject as rejected.jsonl has it."""
+    names = ("split", "place", "source", "member", "offset", "bytes", "sha256", "reason")
+    return {name: getattr(reject, name) for name in names}
