@@ -31,9 +31,8 @@ def show(data: Path, out: Path | None, images: int) -> None:
     reader. Beside it goes the contact sheet as a PNG. A bounded number of images is read, however many there are; the
     same data set gives the same bytes.
     """
-    from alexnet.tools.report.contact_sheet import contact_png
-    from alexnet.tools.report.page import page
-    from alexnet.tools.report.survey import survey
+    from alexnet.tools.pages.contact_sheet import contact_png
+    from alexnet.tools.pages.data_set import page, survey
 
     html = (out or Path(f"{data.resolve().name}.html")).absolute()
     _check_out(html, data, given=out is not None)

@@ -1,0 +1,298 @@
+"""The page of a data set: survey it, and lay out what was found.
+
+A set of 14 million images costs as much as one of ten thousand, but for reading the index: a bounded number of images
+is looked at. Which ones is fixed by the data set, so that the page is the same every time.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from alexnet.pipeline.augment import AugmentSettings, augmented, draw
+from alexnet.shards.errors import InputError, reason_of
+from alexnet.shards.index import read_index
+from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, read_rejects
+from alexnet.shards.order import shuffle_score
+from alexnet.shards.reader import SplitReader, read_mean_image
+from alexnet.tools.pages import charts
+from alexnet.tools.pages.render import data_uri, image_uri, render
+from alexnet.tools.stored_jpeg import rgb_and_quality
+
+EPOCHS = 8
+SEED = 0
+
+_LOOKED_AT = 256  # images whose quality and pixels are sampled
+_CLOUD_POINTS = 1536
+_REJECTS_SHOWN = 30
+_STRIDE = 2_654_435_761  # Knuth's multiplier: successive multiples spread over any image evenly
+_FEW_CLASSES = 40  # up to so many get a bar and a name each
+_NAMED = 6  # of many classes, the fewest and the most images are named
+_SPLIT_NAMES = {"train": "training", "val": "validation"}
+_HALF, _THIRD = 530.0, 352.0  # of a page of 1,100, in CSS pixels
+_IMAGENET_DEVIATIONS = (121.78, 37.09, 19.72)  # of the training set as the network of 2012 knew it
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Hold an image as training sees it in an epoch, clipped to what a screen can show, and how it was made."""
+
+    x: int
+    y: int
+    mirror: bool
+    light: str
+    pixels: Pixels
+
+    @property
+    def image(self) -> str:
+        """Return it as a URI."""
+        return image_uri(self.pixels, "JPEG", quality=88)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """Hold one stored square, uint8 (size, size, 3), its JPEG, and its crops of epochs 0 to 7."""
+
+    key: str
+    label: int
+    words: str
+    jpeg: bytes
+    pixels: Pixels
+    crops: tuple[Crop, ...]
+
+    @property
+    def stored(self) -> str:
+        """Return the JPEG as a URI."""
+        return data_uri(self.jpeg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejects:
+    """Hold the rejects: how many, how often each reason came, and split, source, member and reason of the first."""
+
+    total: int
+    reasons: list[tuple[str, str]]
+    first: list[tuple[str, str, str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Hold what was found. `qualities`: of the JPEGs looked at. `cloud`: uint8 (n, 3), some of their pixels."""
+
+    root: Path
+    train: SplitReader
+    settings: AugmentSettings
+    images: list[StoredImage]
+    qualities: npt.NDArray[np.int64]
+    cloud: Pixels
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder."""
+        return self.root.resolve().name
+
+
+def survey(root: Path, images: int) -> Survey:
+    """Survey a data set and choose `images` training images to show. Raises InputError if something cannot be read."""
+    train = SplitReader(root, "train")
+    if not len(train):
+        raise InputError(f"{root}: holds no training images; there is nothing to show")
+    settings = AugmentSettings(crop_px=max(1, train.manifest.size_px * 224 // 256))
+    qualities, cloud = _look_at(train)
+    chosen = [_stored_image(train, i, settings) for i in _chosen(train.labels, images)]
+    return Survey(root=root, train=train, settings=settings, images=chosen, qualities=qualities, cloud=cloud)
+
+
+def page(found: Survey) -> str:
+    """Return the page as HTML; the same survey gives the same text. Raises InputError if something cannot be read."""
+    manifest = found.train.manifest
+    rows = {split: read_index(found.root, manifest, split) for split in SPLITS if split in manifest.counts}
+    counts = {
+        split: np.bincount(r["label"], minlength=len(manifest.classes)) for split, r in rows.items() if len(r["label"])
+    }
+    rejects = _rejects(found.root / REJECTED_NAME)
+    mean_image = read_mean_image(found.root / MEAN_IMAGE_NAME, manifest.size_px, mend="bring it back from a copy")
+    tiles = [
+        *((f"{len(rows[split]) if split in rows else 0:,}", f"{_SPLIT_NAMES[split]} images") for split in SPLITS),
+        (f"{len(manifest.classes):,}", "classes"),
+        (f"{manifest.size_px} px", "squares"),
+        (_size(sum(shard.bytes for shard in manifest.shards)), f"in {len(manifest.shards):,} shards"),
+        (f"{rejects.total:,}", "rejected"),
+    ]
+    colour = manifest.colour
+    return render(
+        "data.html",
+        title=f"{found.name}: data set",
+        name=found.name,
+        manifest=manifest,
+        tiles=tiles,
+        images=found.images,
+        epochs=EPOCHS,
+        crop_px=found.settings.crop_px,
+        pixels=len(found.cloud),
+        planes=[charts.plane(found.cloud, colour, x, y, _THIRD) for x, y in ((0, 1), (0, 2), (2, 1))],
+        mean_image=image_uri(np.rint(mean_image).astype(np.uint8), optimize=True),
+        mean=", ".join(f"{v:.1f}" for v in colour.mean),
+        axes=_axes(manifest, found.settings),
+        spread="; ".join(f"{_SPLIT_NAMES[split]} {_range(images)}" for split, images in counts.items()),
+        classes=[(_SPLIT_NAMES[split], _classes(images, manifest)) for split, images in counts.items()],
+        extremes=[] if len(manifest.classes) <= _FEW_CLASSES else _extremes(counts["train"], manifest),
+        order=_order(found.train.labels, len(manifest.classes)),
+        files=_files(np.concatenate([r["length"] for r in rows.values()]), found.qualities, manifest.size_px),
+        rejects=rejects,
+        going_in=sum(c.input for c in manifest.counts.values()),
+        facts=_facts(manifest),
+    )
+
+
+def _axes(manifest: Manifest, settings: AugmentSettings) -> list[dict[str, object]]:
+    colour = manifest.colour
+    return [
+        {
+            "name": name,
+            "strip": charts.strip(colour, k),
+            "deviation": colour.standard_deviations[k],
+            "lighting": colour.standard_deviations[k] * settings.lighting_std,
+            "imagenet": _IMAGENET_DEVIATIONS[k],
+        }
+        for k, name in enumerate(("first", "second", "third"))
+    ]
+
+
+def _classes(images: npt.NDArray[np.int64], manifest: Manifest) -> Markup:
+    if len(images) <= _FEW_CLASSES:
+        return charts.class_bars(images, [_words(manifest, k) for k in range(len(images))], _HALF)
+    return charts.class_profile(images, _HALF, 260)
+
+
+def _range(images: npt.NDArray[np.int64]) -> str:
+    low, high = int(images.min()), int(images.max())
+    return f"{low:,} in each" if low == high else f"{low:,} to {high:,}, {images.mean():,.1f} on average"
+
+
+def _extremes(images: npt.NDArray[np.int64], manifest: Manifest) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    rising = np.argsort(images, kind="stable").tolist()
+    return [
+        (title, [(str(k), _words(manifest, k), f"{images[k]:,}") for k in labels])
+        for title, labels in (("fewest images", rising[:_NAMED]), ("most images", rising[: -_NAMED - 1 : -1]))
+    ]
+
+
+def _order(labels: npt.NDArray[np.int32], classes: int) -> dict[str, str]:
+    found, ideal = shuffle_score(labels)
+    said = (
+        f"{min(256, len(labels))} consecutive training samples hold {found:,.1f} distinct classes on average; a random "
+        f"order gives about {ideal:,.1f}. The shuffle score is their ratio, {found / ideal:.2f}. Each dot is a sample: "
+        "a good shuffle looks like rain, a set that was written class by class like a staircase."
+    )
+    return {"said": said, "chart": charts.order(labels, classes, 1100.0, 240.0)}
+
+
+def _files(lengths: npt.NDArray[np.int32], qualities: npt.NDArray[np.int64], size_px: int) -> dict[str, object]:
+    mean = float(lengths.mean())
+    said = (
+        f"All {len(lengths):,} JPEGs by size: {_size(mean)} on average, {8 * mean / size_px**2:.2f} bits a pixel. "
+        f"Quality is estimated from the quantisation tables of {len(qualities):,} training images spread over the set; "
+        "a set that was encoded in one go has one quality."
+    )
+    drawn = (("bytes of a JPEG", lengths, "bytes"), ("estimated JPEG quality", qualities, "quality"))
+    return {"said": said, "charts": [(title, charts.histogram(v, what, _HALF, 260)) for title, v, what in drawn]}
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    return [
+        *((name.replace("_", " "), str(value)) for name, value in manifest.settings.items()),
+        *((f"source {name}", value) for name, value in manifest.source.items()),
+        *((f"version of {name}", value) for name, value in manifest.versions.items()),
+        *(
+            (_SPLIT_NAMES.get(split, split), f"{c.input:,} in = {c.written:,} written + {c.rejected:,} rejected")
+            for split, c in manifest.counts.items()
+        ),
+        ("sha256 of the manifest", manifest.digest()),
+    ]
+
+
+def _words(manifest: Manifest, label: int) -> str:
+    return manifest.classes[label].words or manifest.classes[label].wnid
+
+
+def _chosen(labels: npt.NDArray[np.int32], images: int) -> list[int]:
+    """Choose samples of as many classes as there is place for, spread over the class list."""
+    first_of_class = np.unique(labels, return_index=True)[1]
+    images = min(images, len(labels))
+    if images <= len(first_of_class):
+        return [int(first_of_class[k * len(first_of_class) // images]) for k in range(images)]
+    others = np.setdiff1d(np.arange(len(labels)), first_of_class)
+    chosen = np.concatenate([first_of_class, others[: images - len(first_of_class)]])
+    return [int(i) for i in chosen[np.argsort(labels[chosen], kind="stable")]]
+
+
+def _decode(reader: SplitReader, sample_id: int) -> tuple[Pixels, int]:
+    try:
+        return rgb_and_quality(reader.jpeg(sample_id).tobytes())
+    except ValueError as error:
+        raise InputError(
+            f"{reader.root / reader.shard(sample_id).file}: the image of sample {sample_id} {error}; "
+            f"`alexnet-prep verify {reader.root}` says what else is wrong"
+        ) from None
+
+
+def _stored_image(reader: SplitReader, sample_id: int, settings: AugmentSettings) -> StoredImage:
+    label, pixels = int(reader.labels[sample_id]), _decode(reader, sample_id)[0]
+    return StoredImage(
+        key=reader.key(sample_id),
+        label=label,
+        words=_words(reader.manifest, label),
+        jpeg=reader.jpeg(sample_id).tobytes(),
+        pixels=pixels,
+        crops=tuple(_crop(reader.manifest, sample_id, pixels, settings, epoch) for epoch in range(EPOCHS)),
+    )
+
+
+def _crop(manifest: Manifest, sample_id: int, pixels: Pixels, settings: AugmentSettings, epoch: int) -> Crop:
+    draws = draw(settings, manifest.colour, manifest.size_px, SEED, epoch, np.array([sample_id], np.int64))
+    y, x = draws.crop_yx[0].tolist()
+    seen = np.clip(np.rint(augmented(pixels, draws, 0, settings)), 0, 255).astype(np.uint8)
+    light = ", ".join(f"{v:+.1f}" for v in draws.colour_offset[0].tolist())
+    return Crop(x=x, y=y, mirror=bool(draws.mirror[0]), light=light, pixels=seen)
+
+
+def _look_at(reader: SplitReader) -> tuple[npt.NDArray[np.int64], Pixels]:
+    """Decode images spread evenly over the split; return each one's quality, and pixels spread evenly over them."""
+    count = min(_LOOKED_AT, len(reader))
+    per_image = -(-_CLOUD_POINTS // count)
+    qualities, points = [], []
+    for k in range(count):
+        pixels, quality = _decode(reader, k * len(reader) // count)
+        flat = pixels.reshape(-1, 3)
+        qualities.append(quality)
+        points.append(flat[(np.arange(k * per_image, (k + 1) * per_image) + 1) * _STRIDE % len(flat)])
+    return np.array(qualities), np.concatenate(points)[:_CLOUD_POINTS]
+
+
+def _rejects(path: Path) -> Rejects:
+    """Read the rejects; a reason that differs from another in numbers alone is the same reason."""
+    reasons: Counter[str] = Counter()
+    first: list[tuple[str, str, str, str]] = []
+    try:
+        for reject in read_rejects(path):
+            reasons[re.sub(r"[0-9]+", "…", reject.reason)] += 1
+            if len(first) < _REJECTS_SHOWN:
+                first.append((reject.split, reject.source, reject.member, reject.reason))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({reason_of(error)}); bring it back from a copy") from None
+    counted = [(reason, f"{count:,}") for reason, count in reasons.most_common()]
+    return Rejects(total=reasons.total(), reasons=counted, first=first)
+
+
+def _size(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:,.0f} B"
