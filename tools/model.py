@@ -170,7 +170,7 @@ def report(run: Path, data: Path | None) -> None:
     validation images with the five most probable classes of each, and what the run is worth in GTX 580. `alexnet-train`
     writes it at the end of a run.
     """
-    from alexnet.tools.run.report.write import write_report
+    from alexnet.tools.pages.run import write_report
 
     file = write_report(run, data)
     tell(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")

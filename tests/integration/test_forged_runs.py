@@ -19,7 +19,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.run.report.write import write_report
+from alexnet.tools.pages.run import write_report
 from alexnet.tools.train import main as train
 from alexnet.tools.use.export import feed
 from alexnet.tools.use.predict import Predictor

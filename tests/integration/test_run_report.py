@@ -21,7 +21,7 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
-from alexnet.tools.run.report.guesses import look
+from alexnet.tools.pages.network_images import judged
 from alexnet.tools.train import main as train
 from alexnet.tools.use.predict import Predictor
 from alexnet.tools.use.trained import open_trained
@@ -86,17 +86,8 @@ def test_the_page_says_how_the_run_went(run: Path, data: Path) -> None:
     rate = sum(line["images_per_s"] * line["seconds"] for line in logged) / seconds
     assert rate == pytest.approx(result["images_per_s"])
     assert f"{rate:,.1f} images/s over all of training" in page.text
-    curves = [
-        attributes for tag, attributes in page.tags if tag == "path" and attributes.get("class", "").startswith("line")
-    ]
-    assert [curve["class"] for curve in curves] == [
-        "line one",
-        "line two",
-        "line one",
-        "line two",
-        "line one",
-        "line two",
-    ]
+    curves = [found for tag, found in page.tags if tag == "path" and found.get("class", "").startswith("line")]
+    assert [curve["class"] for curve in curves] == ["line one", "line two"] * 3
     assert [len(re.findall(r"[ML]", curve["d"])) for curve in curves] == [6, 2, 2, 2, 6, 6]
 
 
@@ -127,7 +118,7 @@ def test_the_images_are_judged_as_validation_judges_them(
         keys = [stream.sample(k).key for k in range(7)]
     with torch.no_grad():
         probabilities = net(images).double().softmax(dim=1)
-    shown = look(Predictor(network, "cpu"), data)
+    shown = judged(Predictor(network, "cpu"), data)
     assert sorted(one.key for one in shown) == sorted(keys)
     for one in shown:
         k = keys.index(one.key)
@@ -139,7 +130,7 @@ def test_the_images_are_judged_as_validation_judges_them(
 
 
 def test_the_right_class_is_marked(run: Path, data: Path) -> None:
-    page, shown = page_of(run), look(Predictor(open_trained(run), "cpu"), data)
+    page, shown = page_of(run), judged(Predictor(open_trained(run), "cpu"), data)
     rows = [attributes for tag, attributes in page.tags if tag == "li"]
     assert len(rows) == 3 * 7
     expected = [guess.label == one.label for one in shown for guess in one.guesses]
@@ -194,7 +185,7 @@ def test_a_report_that_fails_does_not_cost_the_run(data: Path, tmp_path: Path, m
     def broken(*_: object) -> None:
         raise RuntimeError("no ink\nat all")
 
-    monkeypatch.setattr("alexnet.tools.run.report.write.page", broken)
+    monkeypatch.setattr("alexnet.tools.pages.run.page", broken)
     out = tmp_path / "run"
     result = run_training(data, "--arch", "lenet-5", "--steps", 1, "--set", "train.batch_images=8", "--out", out)
     assert (out / "result.json").exists()

@@ -24,6 +24,8 @@ from alexnet.shards.files import NotRegularError, as_typed, of_type, read_bytes,
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
 from alexnet.tools.output_folder import OwnFiles
 from alexnet.tools.use.data_record import DATA_NAME
+from alexnet.tools.use.records import METRICS_NAME, MOST_METRICS, RESULT_NAME
+from alexnet.tools.use.trained import SETTINGS_NAME
 
 # Other versions may give other bits, and the user is free to; the others change no bit.
 _MAY_DIFFER = (
@@ -33,12 +35,9 @@ _MAY_DIFFER = (
     "stream.depth",
     "stream.read_ahead_batches",
 )
-_SETTINGS, _METRICS, _RESULT = "settings.json", "metrics.jsonl", "result.json"
-MOST_METRICS = 1 << 27
-"""134 MB: of the 90 epochs of 2012, every step logged, they have 113."""
-_BEGINNING = f".{_SETTINGS}.partial"  # all that a run has left that was killed before it had settings
+_BEGINNING = f".{SETTINGS_NAME}.partial"  # all that a run has left that was killed before it had settings
 _CHECKPOINTS, _TENSORBOARD = "checkpoints", "tensorboard"
-_OWN = (_SETTINGS, _METRICS, _RESULT, DATA_NAME, MEAN_IMAGE_NAME, "report.html")
+_OWN = (SETTINGS_NAME, METRICS_NAME, RESULT_NAME, DATA_NAME, MEAN_IMAGE_NAME, "report.html")
 _OWN_FILES = OwnFiles(
     files=(
         *_OWN,
@@ -66,7 +65,7 @@ class RunFolder:
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool, resume: bool) -> None:
         self.path, self.identity = path, identity
         self.checkpoints = path / _CHECKPOINTS
-        self.metrics = path / _METRICS
+        self.metrics = path / METRICS_NAME
         self.continues = True
         if overwrite and resume:
             raise InputError("--overwrite and --resume: one deletes the run that the other continues; give one of them")
@@ -75,7 +74,7 @@ class RunFolder:
                 self._clear()
             self.continues = self._holds_this_run(resume=resume)
             path.mkdir(parents=True, exist_ok=True)
-            _write_json(path / _SETTINGS, identity)  # first: from here on the folder is a run's
+            _write_json(path / SETTINGS_NAME, identity)  # first: from here on the folder is a run's
             self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             self.give_up()
@@ -102,7 +101,7 @@ class RunFolder:
     def finish(self, result: dict[str, Any]) -> None:
         """Mark the run as finished. What is no number, as a loss that overflowed, is left out, for JSON has no such."""
         tables = {key: _finite(value) if isinstance(value, dict) else value for key, value in result.items()}
-        _write_json(self.path / _RESULT, tables)
+        _write_json(self.path / RESULT_NAME, tables)
 
     def _holds_this_run(self, *, resume: bool) -> bool:
         """Say whether the folder holds a part of this run. Raises InputError if it holds anything else."""
@@ -119,14 +118,14 @@ class RunFolder:
         """Read the settings of the run that is there, None if none is. Raises InputError if they cannot be read."""
         mend = "give another --out, or delete what is there yourself"
         try:
-            found = read_json(self.path / _SETTINGS, dict[str, Any], mend=mend)
+            found = read_json(self.path / SETTINGS_NAME, dict[str, Any], mend=mend)
             of_type(found, _Settings)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except InputError:
             raise
         except ValueError as error:
-            raise InputError(f"{self.path / _SETTINGS}: is of no run ({error}); {mend}") from None
+            raise InputError(f"{self.path / SETTINGS_NAME}: is of no run ({error}); {mend}") from None
         return found
 
     def _in_use(self) -> bool:
@@ -141,11 +140,11 @@ class RunFolder:
 
     def _delete(self) -> None:
         """Delete what a run wrote; killed on the way, the next call finds the settings of a run, which go last."""
-        _OWN_FILES.delete(self.path, last=(self.path / _RESULT, self.path / _SETTINGS))
+        _OWN_FILES.delete(self.path, last=(self.path / RESULT_NAME, self.path / SETTINGS_NAME))
 
     def _refuse_unless_equal(self, settings: dict[str, Any]) -> None:
         mend = "give another --out, or --overwrite to start anew there"
-        if (self.path / _RESULT).exists():
+        if (self.path / RESULT_NAME).exists():
             raise InputError(f"{self.path}: holds a finished run; {mend}")
         found, wanted = _flat(settings), _flat(self.identity)
         different = [

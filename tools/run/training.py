@@ -23,12 +23,12 @@ from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.tools.console import find_data, tell
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.output_folder import locked
+from alexnet.tools.pages.run import report_after
 from alexnet.tools.run.assembly import build_trainer, place, start_from
 from alexnet.tools.run.ending import ending_in_words
 from alexnet.tools.run.launch import launch
 from alexnet.tools.run.options import TrainOptions
 from alexnet.tools.run.plan import describe_run, dry_run
-from alexnet.tools.run.report.write import report_after
 from alexnet.tools.run.resolved import folder_of, identity, resolve
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.saving import Saving

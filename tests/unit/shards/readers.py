@@ -17,7 +17,7 @@ from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify.check import verify
 from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
-from alexnet.tools.report.survey import survey
+from alexnet.tools.pages.data_set import page, survey
 from alexnet.tools.stored_jpeg import decode_stored
 from alexnet.tools.use.data_record import DataRecord
 
@@ -33,7 +33,7 @@ def faults_of(root: Path, *, at_length: bool = False) -> Iterator[str]:
         "rejects": lambda: [in_words([entry]) for entry in changed_rejects(rejects_of(root), root)],
     }
     if at_length:
-        ways["show"] = lambda: survey(root, 4)
+        ways["show"] = lambda: page(survey(root, 4))
     for name, way in ways.items():
         try:
             way()

@@ -1,4 +1,4 @@
-"""The parts of a run's page: the arithmetic of 2012, curves of many points, which images are shown, whose kernels."""
+"""The parts of pages: drawings, the arithmetic of 2012, curves of many points, which images are shown."""
 
 import json
 from pathlib import Path
@@ -8,49 +8,25 @@ import pytest
 import torch
 
 from alexnet.model.networks.build import build_network
-from alexnet.model.networks.catalogue import drawing_named
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
-from alexnet.tools.report.markup import element
-from alexnet.tools.run.report import curves, era
-from alexnet.tools.run.report.curves import thinned
-from alexnet.tools.run.report.filters import figures, kernels
-from alexnet.tools.run.report.guesses import chosen
-from alexnet.tools.run.report.records import read_records
+from alexnet.tools.pages import curves
+from alexnet.tools.pages.charts import ticks
+from alexnet.tools.pages.curves import thinned
+from alexnet.tools.pages.network_images import chosen, kernel_sheets, kernels
+from alexnet.tools.pages.render import tag
+from alexnet.tools.pages.run import pairs, papers_multiply_adds, rates_2012, worth_in_words
+from alexnet.tools.use.records import read_records
 
 
 def test_a_pair_of_2012_is_90_epochs_in_five_to_six_days() -> None:
-    low, high = era.RATES
-    assert low == pytest.approx(108e6 / (6 * 24 * 3600))
-    assert high == 250.0
-    papers = era.worth(25_000.0, drawing_named("alexnet-2012"), 224, 3, 1000)
-    assert papers.share == 1.0
-    assert papers.pairs[0] == pytest.approx(100.0)
-    assert papers.pairs[1] == pytest.approx(120.0)
-    words = era.in_words(papers)
+    assert list(rates_2012()) == pytest.approx([108e6 / (6 * 24 * 3600), 250.0])
+    assert papers_multiply_adds() == 724_406_816
+    assert list(pairs(25_000.0, 1.0)) == pytest.approx([100.0, 120.0])
+    words = worth_in_words(25_000.0, 1.0)
     assert "90 x 1,200,000 / (6 x 86,400 s) = 208 images/s, or 250 with 5" in words
     assert words.endswith("This run trained on 25,000.0 images/s: it is worth 100 to 120 such pairs.")
-
-
-def test_images_of_a_smaller_network_count_for_less() -> None:
-    """LeNet-5's 328,096 multiply-adds are a 2,208th of the paper's 724,406,816."""
-    found = era.worth(2208.0 * 250, drawing_named("lenet-5"), 28, 1, 10)
-    assert found.share == pytest.approx(328_096 / 724_406_816)
-    assert found.pairs[0] == pytest.approx(1.0, rel=1e-3)
-    assert "times 0.000453" in era.in_words(found)
-
-
-@pytest.mark.parametrize(("rate", "cards", "filled"), [(0.0, 2, 0), (125.0, 2, 4), (500.0, 6, 10), (1e6, 2 * 480, 0)])
-def test_each_pair_is_two_cards(rate: float, cards: int, filled: int) -> None:
-    """At 500 images/s two pairs are whole, and 2.4 at most; a million are drawn ten to a pair."""
-    picture = era.pictogram(era.Worth(rate=rate, share=1.0))
-    kinds = [mark.get("class") for mark in picture.iter("rect")]
-    assert kinds.count("card") == cards
-    if filled:
-        assert kinds.count("card least") + kinds.count("card most") == filled
-    title = picture.find("title")
-    assert title is not None
-    assert ("each for 10" in (title.text or "")) == (rate == 1e6)
+    assert "times 0.000453" in worth_in_words(2208.0 * 250, 328_096 / 724_406_816), "LeNet-5's images count for less"
 
 
 def test_curves_of_many_points_keep_their_range() -> None:
@@ -85,11 +61,8 @@ def test_the_two_towers_kernels_are_apart() -> None:
     assert first.shape == second.shape == (48, 11, 11, 3)
     assert (first.reshape(48, -1).min(axis=1) == 0).all()
     assert (second.reshape(48, -1).max(axis=1) == 255).all()
-    captions = [(figure.find("figcaption") if figure is not None else element("i")) for figure in figures(net)]
-    assert [c.text for c in captions if c is not None] == [
-        "tower 1: 48 kernels of 11x11",
-        "tower 2: 48 kernels of 11x11",
-    ]
+    captions = [caption for caption, _ in kernel_sheets(net)]
+    assert captions == ["tower 1: 48 kernels of 11x11", "tower 2: 48 kernels of 11x11"]
 
 
 def test_kernels_of_grey_images_are_grey_and_flat_ones_black() -> None:
@@ -109,8 +82,8 @@ def test_a_run_without_validation_images_has_no_error_curve(tmp_path: Path) -> N
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (*lines, ends)))
     records = read_records(tmp_path)
     assert (records.steps_an_epoch, records.rate, records.waited, records.judged) == (2.0, 100.0, 0.5, ())
-    assert [mark.get("class") for mark in curves.error(records).iter("path")] == []
-    assert [mark.get("class") for mark in curves.loss(records).iter("path")] == ["line one"]
+    assert "<path" not in curves.error(records)
+    assert curves.loss(records).count("<path") == curves.loss(records).count('class="line one"') == 1
 
 
 @pytest.mark.parametrize(
@@ -148,3 +121,16 @@ def test_records_of_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"net": {}, "augment": {}, "train": {}}')
     records = read_records(tmp_path)
     assert (len(records.steps), records.rate, records.waited, records.steps_an_epoch) == (0, 0.0, 0.0, None)
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(10) == [0, 5, 10]
+    assert ticks(1300) == [0, 500, 1000]
+    assert ticks(30, 5, 10) == [10, 15, 20, 25, 30]
+    assert ticks(1.05) == pytest.approx([0, 0.5, 1.0])
+
+
+def test_drawings_escape_and_join() -> None:
+    assert tag("p", "x < ", [tag("b", "y"), " z"], title='"q"', rx=0.5) == (
+        '<p title="&#34;q&#34;" rx="0.5">x &lt; <b>y</b> z</p>'
+    )

@@ -1,6 +1,5 @@
 """Read a run folder: what was logged, at which step and when, and what the run was."""
 
-import math
 import os
 from array import array
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ from msgspec import Meta
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import as_typed, of_type, open_regular, read_json
-from alexnet.tools.run.run_folder import MOST_METRICS
 from alexnet.tools.use.trained import SETTINGS_NAME, Count, SavedSettings, read_settings
 
 Series = npt.NDArray[np.float64]
 
-_METRICS, _RESULT = "metrics.jsonl", "result.json"
+METRICS_NAME, RESULT_NAME = "metrics.jsonl", "result.json"
+MOST_METRICS = 1 << 27
+"""134 MB: of the 90 epochs of 2012, every step logged, they have 113."""
 _MEND = "give a folder that alexnet-train wrote"
 
 _Amount = Annotated[float, Meta(ge=0)]
@@ -31,8 +31,8 @@ _Facts = dict[str, _Scalar | list[_Scalar] | _Values]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Line:
-    """A line of metrics.jsonl: of a step, of a validation if it has `val_top1`."""
+class Line:
+    """A line of metrics.jsonl: of a step if it has a `loss`, of a validation if it has `val_top1`; shares of 1."""
 
     step: Count
     loss: _Amount | None = None
@@ -44,6 +44,11 @@ class _Line:
     val_top1: _Share | None = None
     val_top5: _Share = 0.0
     val_images: Count = 0
+
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Return top-1 and top-5 error over the validation images."""
+        return 1.0 - (self.val_top1 or 0.0), 1.0 - self.val_top5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +63,6 @@ class Final:
 class _Result:
     steps: Count = 0
     final_validation: Final | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """Hold the errors over the validation images after a step; shares of 1."""
-
-    step: int
-    epoch: int
-    loss: float
-    top1_error: float
-    top5_error: float
-    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +82,7 @@ class Records:
     images_per_s: Series
     data_wait: Series
     hours: Series
-    validations: tuple[Validation, ...]
+    validations: tuple[Line, ...]
     last_step: int
     result: dict[str, Any] | None
     final: Final | None
@@ -104,9 +97,9 @@ class Records:
         return self.last_step / train.epochs if self.result and train.epochs and not train.steps else None
 
     @property
-    def judged(self) -> tuple[Validation, ...]:
+    def judged(self) -> tuple[Line, ...]:
         """Return the validations that had images."""
-        return tuple(v for v in self.validations if v.images)
+        return tuple(v for v in self.validations if v.val_images)
 
     @property
     def rate(self) -> float:
@@ -128,17 +121,17 @@ def read_records(run: Path) -> Records:
     except OSError as error:
         raise InputError(f"{run}: is no run folder that can be read ({error.strerror}); {_MEND}") from None
     try:
-        result = read_json(run / _RESULT, _Facts, mend=_MEND)
-        ended = read_json(run / _RESULT, _Result, mend=_MEND)
+        result = read_json(run / RESULT_NAME, _Facts, mend=_MEND)
+        ended = read_json(run / RESULT_NAME, _Result, mend=_MEND)
     except FileNotFoundError:
         result, ended = None, _Result()
-    logged, validations, last_step = array("d"), [], ended.steps
-    for line in _lines(run / _METRICS):
+    logged, validations, last_step = array("d"), list[Line](), ended.steps
+    for line in _lines(run / METRICS_NAME):
         last_step = max(last_step, line.step)
         if line.loss is not None:
             logged.extend((line.step, line.loss, line.images_per_s, line.data_wait, line.seconds))
         if line.val_top1 is not None:
-            validations.append(_validation(line, line.val_top1))
+            validations.append(line)
     steps, loss, images_per_s, data_wait, seconds = np.frombuffer(logged).reshape(-1, 5).T
     return Records(
         name=run.absolute().name,
@@ -156,7 +149,7 @@ def read_records(run: Path) -> Records:
     )
 
 
-def _lines(file: Path) -> Iterator[_Line]:
+def _lines(file: Path) -> Iterator[Line]:
     try:
         with os.fdopen(open_regular(file), "rb") as opened:
             if (size := os.fstat(opened.fileno()).st_size) > MOST_METRICS:
@@ -167,21 +160,10 @@ def _lines(file: Path) -> Iterator[_Line]:
                 except ValueError:
                     continue  # torn
                 try:
-                    yield of_type(record, _Line)
+                    yield of_type(record, Line)
                 except ValueError as error:
                     raise InputError(f"{file}: line {number}: {error}; delete the line") from None
     except FileNotFoundError:
         return
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-
-
-def _validation(line: _Line, top1: float) -> Validation:
-    return Validation(
-        step=line.step,
-        epoch=line.epoch,
-        loss=math.nan if line.val_loss is None else line.val_loss,
-        top1_error=1.0 - top1,
-        top5_error=1.0 - line.val_top5,
-        images=line.val_images,
-    )

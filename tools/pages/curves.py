@@ -1,22 +1,22 @@
 """Draw what a run measured over its course: loss, error, speed, waiting; as inline SVG.
 
-A curve of many points is drawn as means over equal stretches, with the range of each stretch behind it.
+A curve of many points is drawn as means over equal parts, with the range of each part behind it.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element
 
 import numpy as np
+from markupsafe import Markup
 
-from alexnet.tools.report.charts import Frame, plot
-from alexnet.tools.report.markup import element
-from alexnet.tools.run.report.records import Records, Series
+from alexnet.tools.pages.charts import Frame, plot
+from alexnet.tools.pages.render import tag
+from alexnet.tools.use.records import Records, Series
 
 WIDTH, HEIGHT = 530.0, 270.0  # half of the page, in CSS pixels
 MOST_POINTS = 240
-"""Points of a curve, one for every other pixel; of more, stretches are drawn."""
+"""Points of a curve, one for every other pixel; of more, means of parts are drawn."""
 
 _ILSVRC_CLASSES, _ILSVRC_IMAGES = 1000, 50_000
 _PAPERS_ERRORS = (40.7, 18.2)  # one network, ten views, ILSVRC-2012 (paper, section 6)
@@ -32,10 +32,10 @@ class Curve:
     dots: bool = False
 
 
-def loss(records: Records) -> Element:
+def loss(records: Records) -> Markup:
     """Draw the training loss, and the validation loss after each epoch."""
     x = _place(records, records.steps)
-    validated = _validated(records, [v.loss for v in records.judged])
+    validated = _validated(records, [np.nan if v.val_loss is None else v.val_loss for v in records.judged])
     highest = float(np.quantile(records.loss, 0.98)) if len(records.loss) else 1.0
     most = max([highest, chance(records.kept.net.classes), *validated.y.tolist()[-1:]])
     curves = [Curve(kind="one", x=x, y=records.loss), validated]
@@ -44,7 +44,7 @@ def loss(records: Records) -> Element:
 
 def of_ilsvrc(records: Records) -> bool:
     """Say whether the errors are over as many images of as many classes as the paper's, so that they compare."""
-    images = {v.images for v in records.judged}
+    images = {v.val_images for v in records.judged}
     return records.kept.net.classes == _ILSVRC_CLASSES and images == {_ILSVRC_IMAGES}
 
 
@@ -53,23 +53,23 @@ def chance(classes: int) -> float:
     return math.log(max(classes, 2))
 
 
-def error(records: Records) -> Element:
+def error(records: Records) -> Markup:
     """Draw top-1 and top-5 error over the validation images, in per cent; with the paper's where it is comparable."""
-    one = _validated(records, [100 * v.top1_error for v in records.judged], "one")
-    two = _validated(records, [100 * v.top5_error for v in records.judged], "two")
+    one = _validated(records, [100 * v.errors[0] for v in records.judged], "one")
+    two = _validated(records, [100 * v.errors[1] for v in records.judged], "two")
     most = max([1.0, *one.y.tolist(), *two.y.tolist()])
     marks = _PAPERS_ERRORS if of_ilsvrc(records) else ()
     return chart([one, two], min(100.0, most) * 1.08, _x_title(records), "Validation error in per cent", marks)
 
 
-def speed(records: Records) -> Element:
+def speed(records: Records) -> Markup:
     """Draw images a second over the hours of training."""
     most = float(records.images_per_s.max()) if len(records.steps) else 1.0
     x, title = _time(records)
     return chart([Curve(kind="one", x=x, y=records.images_per_s)], most * 1.08, title, "Images a second")
 
 
-def waiting(records: Records) -> Element:
+def waiting(records: Records) -> Markup:
     """Draw the share of time spent waiting for data, in per cent, over the hours of training."""
     share = 100 * records.data_wait
     most = max(1.0, float(share.max()) if len(share) else 1.0)
@@ -79,13 +79,13 @@ def waiting(records: Records) -> Element:
 
 def chart(
     curves: Sequence[Curve], y_high: float, x_title: str, description: str, levels: Sequence[float] = ()
-) -> Element:
+) -> Markup:
     """Draw curves in one frame. `levels`: heights to be marked by a dashed line."""
     drawn = [curve for curve in curves if len(curve.x)]
     x_high = max((float(curve.x[-1]) for curve in drawn), default=1.0) or 1.0
     frame = Frame(width=WIDTH, height=HEIGHT, x_low=0.0, x_high=x_high, y_high=y_high)
     lines = [
-        element("line", x1=frame.x(0), x2=frame.x(x_high), y1=frame.y(level), y2=frame.y(level), class_="median")
+        tag("line", x1=frame.x(0), x2=frame.x(x_high), y1=frame.y(level), y2=frame.y(level), class_="median")
         for level in levels
         if level < y_high
     ]
@@ -93,20 +93,20 @@ def chart(
     return plot(frame, x_title, description, *lines, *marks, y_steps=5)
 
 
-def _marks(frame: Frame, curve: Curve) -> list[Element]:
+def _marks(frame: Frame, curve: Curve) -> list[Markup]:
     x, low, mean, high = thinned(curve.x, np.minimum(curve.y, frame.y_high))
     if curve.dots and len(curve.x) <= MOST_POINTS // 2:
         dots = "".join(f"M{frame.x(a):g} {frame.y(b):g}h0" for a, b in zip(x, mean, strict=True))
-        return [_line(frame, x, mean, curve.kind), element("path", d=dots, class_=f"points {curve.kind}")]
+        return [_line(frame, x, mean, curve.kind), tag("path", d=dots, class_=f"points {curve.kind}")]
     if len(x) == len(curve.x):
         return [_line(frame, x, mean, curve.kind)]
     upper = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x, high, strict=True))
     lower = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x[::-1], low[::-1], strict=True))
-    return [element("path", d=f"M{upper}L{lower}Z", class_=f"band {curve.kind}"), _line(frame, x, mean, curve.kind)]
+    return [tag("path", d=f"M{upper}L{lower}Z", class_=f"band {curve.kind}"), _line(frame, x, mean, curve.kind)]
 
 
 def thinned(x: Series, y: Series) -> tuple[Series, Series, Series, Series]:
-    """Cut a curve into equal stretches if it has too many points: their mean x, and least, mean and largest y."""
+    """Cut a curve into equal parts if it has too many points: their mean x, and least, mean and largest y."""
     if len(x) <= MOST_POINTS:
         return x, y, y, y
     parts = np.array_split(np.arange(len(x)), MOST_POINTS)
@@ -115,9 +115,9 @@ def thinned(x: Series, y: Series) -> tuple[Series, Series, Series, Series]:
     return first, low, mean, high
 
 
-def _line(frame: Frame, x: Series, y: Series, kind: str) -> Element:
+def _line(frame: Frame, x: Series, y: Series, kind: str) -> Markup:
     points = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x, y, strict=True))
-    return element("path", d=f"M{points}", class_=f"line {kind}")
+    return tag("path", d=f"M{points}", class_=f"line {kind}")
 
 
 def _validated(records: Records, values: Sequence[float], kind: str = "two") -> Curve:

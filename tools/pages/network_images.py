@@ -1,0 +1,123 @@
+"""What a network sees, as images: its first layer's kernels (the paper's figure 3), and its guesses (figure 4)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from alexnet.model.networks.drawing import Conv
+from alexnet.model.networks.network import Network
+from alexnet.pipeline.augment import centre
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.pages.render import image_uri
+from alexnet.tools.stored_jpeg import rgb_and_quality
+from alexnet.tools.use.predict import Guess, Predictor
+
+Pixels = npt.NDArray[np.uint8]
+
+IMAGES = 20
+_A_ROW = 16  # kernels, as in figure 3
+_SCALE, _GAP = 6, 9  # pixels: of one weight, and between kernels
+_SMALL_PX = 96  # smaller images are shown pixel by pixel, not smoothed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Hold one validation image as the network sees it, uint8 (crop, crop, 3), its class, and the five guesses."""
+
+    label: int
+    name: str
+    key: str
+    pixels: Pixels
+    guesses: tuple[Guess, ...]
+
+    @property
+    def uri(self) -> str:
+        """Return the image as a URI."""
+        return image_uri(self.pixels, "JPEG", quality=85)
+
+    @property
+    def small(self) -> bool:
+        """Say whether its pixels are to be seen."""
+        return len(self.pixels) < _SMALL_PX
+
+
+def judged(predictor: Predictor, data: Path) -> list[Judged]:
+    """Predict up to 20 validation images of a data set."""
+    trained, reader = predictor.trained, SplitReader(data, "val")
+    ids = chosen(reader.labels, IMAGES)
+    squares = [rgb_and_quality(reader.jpeg(sample_id).tobytes())[0] for sample_id in ids]
+    guesses = predictor.guesses(squares) if squares else []
+    y, x = centre(trained.augment, trained.data.size_px, 1).crop_yx[0].tolist()
+    side = trained.augment.crop_px
+    return [
+        Judged(
+            label=int(reader.labels[sample_id]),
+            name=trained.data.name(int(reader.labels[sample_id])),
+            key=reader.key(sample_id),
+            pixels=square[y : y + side, x : x + side],
+            guesses=tuple(found),
+        )
+        for sample_id, square, found in zip(ids, squares, guesses, strict=True)
+    ]
+
+
+def chosen(labels: npt.NDArray[np.int32], images: int) -> list[int]:
+    """Choose samples of as many classes as there is place for, then second ones of the same classes, and so on.
+
+    They depend on the data set alone, so the pages of two runs show the same.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    sorted_labels = labels[by_class]
+    place_in_class = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
+    first = by_class[place_in_class == 0]
+    if len(first) >= images:
+        return [int(first[k * len(first) // images]) for k in range(images)]
+    taken = by_class[np.argsort(place_in_class, kind="stable")][:images]
+    return [int(k) for k in taken[np.argsort(labels[taken], kind="stable")]]
+
+
+def kernel_sheets(net: Network) -> list[tuple[str, str]]:
+    """Return caption and image, as a URI, of each tower's first layer."""
+    towers = kernels(net)
+    titles = [f"tower {k + 1}" for k in range(len(towers))] if len(towers) > 1 else ["all"]
+    return [
+        (f"{title}: {len(tower)} kernels of {tower.shape[1]}x{tower.shape[2]}", image_uri(sheet(tower), optimize=True))
+        for title, tower in zip(titles, towers, strict=False)
+    ]
+
+
+def kernels(net: Network) -> list[Pixels]:
+    """Return each tower's kernels of the first layer as uint8 (n, window, window, 3).
+
+    Each kernel is stretched on its own from its least weight, 0, to its largest, 255; one of a grey image is grey.
+    Empty if the first layer is no convolution of an image.
+    """
+    name, modules = next(iter(net.weighted().items()))
+    layer = next(place.layer for place in net.placed() if place.name == name)
+    if not isinstance(layer, Conv) or layer.table:
+        return []
+    return [_stretched(module.get_parameter("weight")) for module in modules if module is not None]
+
+
+def sheet(tower: Pixels) -> Pixels:
+    """Lay kernels out in rows of 16, each weight a square, with nothing between them: uint8 (height, width, 4)."""
+    count, window = tower.shape[:2]
+    side, columns = window * _SCALE, min(_A_ROW, count)
+    rows = -(-count // columns)
+    image = np.zeros((rows * (side + _GAP) - _GAP, columns * (side + _GAP) - _GAP, 4), np.uint8)
+    for k, kernel in enumerate(tower):
+        y, x = (k // columns) * (side + _GAP), (k % columns) * (side + _GAP)
+        image[y : y + side, x : x + side, :3] = kernel.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
+        image[y : y + side, x : x + side, 3] = 255
+    return image
+
+
+def _stretched(weight: Tensor) -> Pixels:
+    values = weight.detach().double().numpy().transpose(0, 2, 3, 1)
+    low, high = values.min(axis=(1, 2, 3), keepdims=True), values.max(axis=(1, 2, 3), keepdims=True)
+    span = np.where(high > low, high - low, 1.0)
+    stretched = np.rint(255 * (values - low) / span).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(stretched, (*stretched.shape[:3], 3)))

@@ -1,0 +1,217 @@
+"""The page of a run, `report.html` in its folder: how it went, its first layer, its guesses, what it is worth, facts.
+
+Everything is read from the run folder, so a run that was stopped, or ran in many processes, has its page, too.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from alexnet.model.networks.alexnet_2012 import PAPER
+from alexnet.model.networks.figures import figures
+from alexnet.model.networks.settings import drawing_of
+from alexnet.shards.errors import InputError
+from alexnet.shards.files import replace
+from alexnet.shards.manifest import read_manifest
+from alexnet.tools.console import tell
+from alexnet.tools.pages import curves
+from alexnet.tools.pages.network_images import Judged, judged, kernel_sheets
+from alexnet.tools.pages.render import render
+from alexnet.tools.use.data_record import read_data_record
+from alexnet.tools.use.predict import Predictor
+from alexnet.tools.use.records import Records, read_records
+from alexnet.tools.use.trained import Trained, open_trained
+
+REPORT_NAME = "report.html"
+
+EPOCHS_2012, IMAGES_2012, DAYS_2012 = 90, 1_200_000, (5, 6)
+_DAY_SECONDS = 86_400
+
+
+def report_after(run: Path) -> None:
+    """Write the report of a run that has just ended. Whatever goes wrong is a line of warning: the run is done."""
+    try:
+        tell(f"report: {write_report(run)}")
+    except (Exception, KeyboardInterrupt) as error:  # a page about the run must not cost the run
+        reason = " ".join(str(error).split()) or type(error).__name__
+        tell(f"warning: no report was written ({reason}); `alexnet-model report {run}` tries again", err=True)
+
+
+def write_report(run: Path, data: Path | None = None) -> Path:
+    """Write a run's report, finished or not; return the file.
+
+    `data`: the data set it trains on, if that is not where it was. Raises InputError if `run` is no run folder, or
+    `data` another data set. Without a checkpoint or the data, the page says what is missing.
+    """
+    text, file = page(run, data), run / REPORT_NAME
+    try:
+        replace(file, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror or error}") from None
+    return file
+
+
+def page(run: Path, data: Path | None = None) -> str:
+    """Return the page as HTML; the same run folder gives the same text."""
+    records = read_records(run)
+    net, px = records.kept.net, records.kept.augment.crop_px
+    drawing = drawing_of(net)
+    rows = figures(drawing, px=px, channels=net.input_channels, classes=net.classes)
+    trained, missing = _weights(run)
+    kernels, images = list[tuple[str, str]](), list[Judged]()
+    if trained is not None:
+        predictor = Predictor(trained, "cpu")  # a GPU may be busy, and 20 images take the CPU a second
+        kernels = kernel_sheets(predictor.net)
+        where, missing = _data(run, trained, data)
+        images = judged(predictor, where) if where else []
+    share = sum(row.multiply_adds for row in rows) / papers_multiply_adds()
+    state = "" if records.result else " The run is not finished: this is how it stands."
+    steps, parameters = max(records.last_step, trained.step if trained else 0), sum(row.parameters for row in rows)
+    return render(
+        "run.html",
+        title=f"{records.name}: run",
+        records=records,
+        about=f"{net.arch}: {drawing.about}.{state}",
+        tiles=_tiles(records, steps, parameters, share),
+        curves=(("Learning", *_learning(records)), ("Feeding", *_feeding(records))),
+        kernels=kernels,
+        images=images,
+        missing=missing,
+        right=sum(image.guesses[0].label == image.label for image in images),
+        among_five=sum(any(guess.label == image.label for guess in image.guesses) for image in images),
+        worth=worth_in_words(records.rate, share),
+        facts=[*_flat(records.settings), *((f"result: {key}", value) for key, value in _flat(records.result or {}))],
+    )
+
+
+def _tiles(records: Records, steps: int, parameters: int, share: float) -> list[tuple[str, str]]:
+    tiles = []
+    if records.judged:
+        last = records.judged[-1].errors
+        tiles += [(f"{last[0]:.1%}", "top-1 error"), (f"{last[1]:.1%}", "top-5 error")]
+    if final := records.final:
+        tiles += [(f"{1 - final.top1:.1%}", "top-1, ten views"), (f"{1 - final.top5:.1%}", "top-5, ten views")]
+    done = f"{steps / records.steps_an_epoch:,.4g}" if records.steps_an_epoch else ""
+    epochs = f", {done} epoch{'s' * (done != '1')}" if done else ""
+    least, most = map(_number, pairs(records.rate, share))
+    return [
+        *tiles,
+        (f"{steps:,}", f"steps{epochs}"),
+        (f"{records.rate:,.0f}", "images/s"),
+        (f"{records.waited:.1%}", "waiting for data"),
+        (f"{parameters / 1e6:,.1f} M", "parameters"),
+        (f"{least}–{most}", "pairs of GTX 580"),  # noqa: RUF001 (an en dash is meant)
+    ]
+
+
+def _learning(records: Records) -> tuple[str, list[tuple[str, list[tuple[str, str]], str]]]:
+    """Return what is said of loss and error, and their charts: title, curves, drawing."""
+    if not len(records.steps):
+        return "", []
+    classes = records.kept.net.classes
+    validated = ", and of all validation images after each epoch" if records.judged else ""
+    dashed = " Dashed: the paper's network, 40.7% and 18.2%, with ten views." if curves.of_ilsvrc(records) else ""
+    many = len(records.steps) > curves.MOST_POINTS
+    band = " Where there are many batches, a line is their mean and a band their range." * many
+    caption = (
+        "The loss is the cross-entropy: of single batches in training, where images are augmented and units dropped"
+        f"{validated}. Guessing among {classes:,} classes has {curves.chance(classes):.2f}.{band}{dashed}"
+    )
+    loss = ("loss", [("one", "training, a batch"), ("two", "validation")][: 1 + bool(records.judged)])
+    charts: list[tuple[str, list[tuple[str, str]], str]] = [(*loss, curves.loss(records))]
+    if records.judged:
+        error = [("one", "top-1"), ("two", "top-5")]
+        charts.append(("validation error, per cent", error, curves.error(records)))
+    return caption, charts
+
+
+def _feeding(records: Records) -> tuple[str, list[tuple[str, list[tuple[str, str]], str]]]:
+    """Return what is said of speed and waiting, and their charts."""
+    if not len(records.steps):
+        return "", []
+    caption = (
+        f"{records.rate:,.1f} images/s over all of training, {records.waited:.2%} of it spent waiting for a batch. "
+        "Validation and checkpoints are not part of that time. The first steps of a process are slow."
+    )
+    return caption, [
+        ("images a second", [], curves.speed(records)),
+        ("waiting for data, per cent of the time", [], curves.waiting(records)),
+    ]
+
+
+def rates_2012() -> tuple[float, float]:
+    """Return the images a second of two GTX 580 in 2012, least and most: 208.3 and 250.
+
+    The paper (section 5): "roughly 90 cycles through the training set of 1.2 million images, which took five to six
+    days on two NVIDIA GTX 580 3GB GPUs".
+    """
+    low, high = (EPOCHS_2012 * IMAGES_2012 / (days * _DAY_SECONDS) for days in reversed(DAYS_2012))
+    return low, high
+
+
+def papers_multiply_adds() -> int:
+    """Return the multiply-adds of an image in the paper's network."""
+    return sum(row.multiply_adds for row in figures(PAPER, px=PAPER.input_px[0], channels=3, classes=1000))
+
+
+def pairs(rate: float, share: float) -> tuple[float, float]:
+    """Return how many pairs of GTX 580 a run is worth, least and most.
+
+    `rate`: images/s. `share`: its network's multiply-adds an image, of the paper's: a smaller network's count for less.
+    """
+    low, high = rates_2012()
+    return rate * share / high, rate * share / low
+
+
+def worth_in_words(rate: float, share: float) -> str:
+    """State the arithmetic."""
+    low, high = rates_2012()
+    least, most = map(_number, pairs(rate, share))
+    times = f", times {share:.3g}, as its network multiplies that much of what the paper's does for an image"
+    return (
+        f"In 2012, {EPOCHS_2012} epochs of {IMAGES_2012 / 1e6:g} million images took {DAYS_2012[0]} to {DAYS_2012[1]} "
+        f"days on two GTX 580: {EPOCHS_2012} x {IMAGES_2012:,} / ({DAYS_2012[1]} x {_DAY_SECONDS:,} s) = {low:,.0f} "
+        f"images/s, or {high:,.0f} with {DAYS_2012[0]}. This run trained on {rate:,.1f} images/s"
+        f"{times * (abs(share - 1) > 0.01)}: it is worth {least} to {most} such pairs."
+    )
+
+
+def _number(count: float) -> str:
+    return f"{count:,.0f}" if count >= 10 else f"{count:,.1f}" if count >= 1 else f"{count:.2f}"
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{key}", f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _weights(run: Path) -> tuple[Trained | None, str]:
+    """Open the newest checkpoint, or say why there is none."""
+    try:
+        return open_trained(run), ""
+    except InputError as error:
+        return None, f"{error}."
+
+
+def _data(run: Path, trained: Trained, given: Path | None) -> tuple[Path | None, str]:
+    """Return where the run's data set is, or say why it is not to be had."""
+    where = given or read_data_record(run)[1]
+    try:
+        same = read_manifest(where).digest() == trained.data.manifest
+    except InputError as error:
+        if given:
+            raise
+        return None, f"The data set cannot be read ({error}). `alexnet-model report {run} --data DIR` shows it."
+    if same:
+        return where, ""
+    if given:
+        raise InputError(f"--data {given}: is not the data set that {run} was trained on; that was {where}")
+    return (
+        None,
+        f"The data set in {where} is another one now. `alexnet-model report {run} --data DIR` shows the right one.",
+    )
