@@ -30,6 +30,9 @@ _TOGETHER = 4
 _UINT16_IMAGES = 257  # 257 * 255 = 65,535: as many images as a uint16 can sum
 _BAND_PIXELS = 8192  # 197 kB as float64: stays in a core's cache beside the image
 _DIGITS = 12
+_RESIDUAL = 1e-6  # of the largest eigenvalue: figures are rounded to 12 digits
+_COLOUR_LOSS = 0.75  # of the spread of colour, by halving its resolution
+_COARSE_STEP = 64  # a quality of about 13: from here on, anything but a block's mean may be rounded away
 
 _MOST = 1e6  # no figure of values up to 255 is larger
 _THREE = Meta(min_length=3, max_length=3)
@@ -193,6 +196,59 @@ def statistics_of(sums: ColourSums) -> ColourStatistics:
         eigenvectors=tuple(tuple(_rounded(v) for v in row) for row in eigenvectors),
         standard_deviations=tuple(_rounded(math.sqrt(max(v, 0.0))) for v in eigenvalues),
     )
+
+
+def axes_agree(said: ColourStatistics) -> bool:
+    """Say whether the axes are those of the covariance: the eigenproblem's solution is tested, not found again."""
+    lists = (said.covariance, said.eigenvalues, said.eigenvectors, said.standard_deviations)
+    covariance, values, vectors, deviations = (np.array(figures, np.float64) for figures in lists)
+    scale = max(float(np.abs(covariance).max()), 1e-12)
+    residuals = (
+        np.abs(covariance - covariance.T).max() / scale,
+        np.abs(vectors @ covariance - values[:, None] * vectors).max() / scale,
+        np.abs(vectors @ vectors.T - np.eye(3)).max(),
+        np.abs(deviations**2 - np.maximum(values, 0.0)).max() / scale,
+    )
+    return max(residuals) <= _RESIDUAL and not np.any(np.diff(values) > 0)
+
+
+def stored_colour_problems(
+    sums: ColourSums, dc_step: int, said: ColourStatistics, mean_image: npt.NDArray[np.float32] | None
+) -> tuple[list[str], list[str]]:
+    """Say what in the statistics, and in the mean image, is not of the stored training images whose sums are given.
+
+    They cannot be equal: what is said is of the pixels before encoding. A stored JPEG has rounded frequencies, and half
+    the colour resolution (4:2:0): fine detail goes, fine colour most of all, and hardly anything comes. So each figure
+    has a range. The mean moves by little. A spread grows by little, and shrinks by at most 75% of what in its axis is
+    colour (noise of single pixels loses 65%; photographs of 256 px lose 0.4%, of 40 px 2%) and by more where steps are
+    coarse. The ranges were set on photographs of 256 and 40 px and on noise, at qualities from 100 to 1; no figure used
+    more than 88% of its range (docs/measurements.md). `dc_step`: the coarsest step that DC terms are rounded to.
+    """
+    stored = statistics_of(sums)
+    axes, covariance = np.array(said.eigenvectors), np.array(stored.covariance)
+    deviations = np.sqrt(np.maximum(np.einsum("ki,ij,kj->k", axes, covariance, axes), 0.0))
+    means, spread, found = np.array(said.mean), np.array(said.standard_deviations), []
+    colour = 1.0 - axes.sum(axis=1) ** 2 / 3  # share of a unit axis: nothing of (1, 1, 1) / sqrt(3), all across it
+    loss = np.minimum(1.0, _COLOUR_LOSS * colour + dc_step / _COARSE_STEP)
+    level, margin = 0.5 + dc_step / 64, 2.0 + dc_step / 8
+    for name, figures, figures_said, low, high in (
+        ("mean", np.array(stored.mean), means, means - level, means + level),
+        ("standard_deviations", deviations, spread, spread * (1.0 - loss) - margin, spread + margin),
+    ):
+        if not np.all((low <= figures) & (figures <= high)):
+            texts = [", ".join(f"{v:.2f}" for v in row) for row in (figures_said, figures, low, high)]
+            text = "says colour.{} {} where the stored images have {}; encoding explains {} to {}"
+            found.append(text.format(name, *texts))
+    if mean_image is None:
+        return found, []
+    # What an image lost, and rounding, is its own error; the mean of many images has a share of 1 / sqrt(images) of it.
+    lost = math.sqrt(max(float((spread**2 - deviations**2).mean()), 0.0))
+    limit = 0.5 + (12.0 + dc_step / 2 + 1.5 * lost) / math.sqrt(max(sums.images, 1))
+    distance = math.sqrt(float(np.square(mean_image.astype(np.float64) - sums.mean_image()).mean()))
+    problem = (
+        f"differs from the stored images' mean by {distance:.2f} (root mean square); encoding explains {limit:.2f}"
+    )
+    return found, [problem] if distance > limit else []
 
 
 def principal_axes(symmetric: Matrix) -> tuple[list[float], Matrix]:

@@ -4,6 +4,7 @@ One NumPy file for the whole data set, one row a sample, the training split's ro
 its shards. It is memory-mapped: opening it costs milliseconds whatever its length (24 bytes a sample).
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -22,6 +23,11 @@ INDEX_DTYPE = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), 
 
 IndexRows = npt.NDArray[np.void]
 
+OFFICIAL_VAL_LABELS = (65, 970, 230, 809)
+"""Of ILSVRC2012_val_00000001 to 4, whose ILSVRC2012_IDs are 490, 361, 171 and 822."""
+OFFICIAL_CLASSES_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"  # sorted WNIDs, one a line
+
+_VAL_IMAGES, _VAL_IMAGES_PER_CLASS = 50_000, 50
 _BLOCK_ROWS = 1 << 15  # 800 kB: stays in a core's cache while it is checked
 
 
@@ -71,7 +77,7 @@ def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:
     shards = manifest.shards_of(split)
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.images for shard in shards])
     ends = np.array([shard.bytes for shard in shards], np.int64)
-    most = {"label": len(manifest.classes) - 1, "length": manifest.most_jpeg_bytes}
+    most = {"label": len(manifest.classes) - 1, "length": manifest.stored.max_jpeg_bytes}
     for first in range(0, len(rows), _BLOCK_ROWS):
         part = slice(max(0, first - 1), first + _BLOCK_ROWS)  # with the row before, which the first lies after
         for field, wrong in _wrong_rows(rows[part], numbers[part], ends, most):
@@ -95,3 +101,24 @@ def _wrong_rows(
     yield "offset", (offset < BLOCKSIZE) | (offset > ends[numbers] - length)
     behind = (offset[1:] - offset[:-1] < length[:-1] + BLOCKSIZE) & (numbers[1:] == numbers[:-1])
     yield "offset", np.concatenate([[False], behind])
+
+
+def is_official(wnids: Iterable[str]) -> bool:
+    """Say whether these are the 1,000 classes of ILSVRC-2012."""
+    text = "".join(f"{wnid}\n" for wnid in sorted(wnids))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == OFFICIAL_CLASSES_SHA256
+
+
+def official_label_problems(manifest: Manifest, val_rows: IndexRows) -> Iterator[str]:
+    """Hold ILSVRC-2012's validation labels against everybody's: the mark of IDs that were taken for labels."""
+    ours = "class_order" in manifest.settings or manifest.counts["val"].input != _VAL_IMAGES
+    if ours or not is_official(record.wnid for record in manifest.classes):
+        return
+    for place, label in val_rows[["place", "label"]][: len(OFFICIAL_VAL_LABELS)].tolist():
+        if 0 <= place < len(OFFICIAL_VAL_LABELS) and label != OFFICIAL_VAL_LABELS[place]:
+            right = OFFICIAL_VAL_LABELS[place]
+            yield f"labels ILSVRC2012_val_{place + 1:08d} {label}, which is {right} everywhere else"
+    labels, images = np.unique(val_rows["label"], return_counts=True)
+    if len(images) and images.max() > _VAL_IMAGES_PER_CLASS:
+        most = int(images.argmax())
+        yield f"has {images[most]} validation images of class {labels[most]}: ILSVRC-2012 has {_VAL_IMAGES_PER_CLASS}"

@@ -99,6 +99,11 @@ class StoredSettings:
     shard_images: Annotated[int, Meta(ge=1, lt=MAX_IMAGES)]
     channels: Literal[1, 3] = 3
 
+    @property
+    def max_jpeg_bytes(self) -> int:
+        """Return what no stored JPEG exceeds, whatever it shows."""
+        return _MAX_HEAD_BYTES + _MAX_BYTES_PER_PIXEL * self.size_px**2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -131,11 +136,6 @@ class Manifest:
     def size_px(self) -> int:
         """Return the side of the stored square images."""
         return self.stored.size_px
-
-    @property
-    def most_jpeg_bytes(self) -> int:
-        """Return what no stored JPEG exceeds, whatever it shows."""
-        return _MAX_HEAD_BYTES + _MAX_BYTES_PER_PIXEL * self.size_px**2
 
     def shards_of(self, split: Split) -> tuple[ShardRecord, ...]:
         """Return one split's shards in order."""

@@ -13,16 +13,18 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from alexnet.shards.verify.shard import Decoded
+from alexnet.shards.manifest import MAX_SIZE_PX
 
 _MODES = ("RGB", "L")
-_MOST_PX = 4096
 
 
-def decode_stored(jpeg: bytes) -> Decoded:
-    """Decode a stored JPEG. Raises ValueError if it cannot be decoded, or is no baseline JPEG in RGB or grey."""
+def decode_stored(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], int]:
+    """Decode a stored JPEG: uint8 (height, width, channels), and the coarsest step that its DC terms are rounded to.
+
+    Raises ValueError if it cannot be decoded, or is no baseline JPEG in RGB or grey.
+    """
     pixels, tables = _open(jpeg)
-    return Decoded(pixels=pixels, dc_step=max(table[0] for table in tables))
+    return pixels, max(table[0] for table in tables)
 
 
 def rgb_and_quality(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], int]:
@@ -56,8 +58,8 @@ def _open(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], list[list[int]]]:
             if not isinstance(image, JpegImageFile) or image.mode not in _MODES or "progressive" in image.info:
                 kind = "progressive" if "progressive" in image.info else image.mode
                 raise ValueError(f"is a JPEG of the kind {kind}: must be baseline in {' or '.join(_MODES)}")
-            if max(image.size) > _MOST_PX:
-                raise ValueError(f"has {image.width} x {image.height} px, where at most {_MOST_PX} a side are stored")
+            if max(image.size) > MAX_SIZE_PX:
+                raise ValueError(f"has {image.width} x {image.height} px: at most {MAX_SIZE_PX} a side are stored")
             image.load()
             return np.atleast_3d(np.asarray(image)), [table for _, table in sorted(image.quantization.items())]
     except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:

@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.verify.check import verify
+from alexnet.shards.verify import verify
 from alexnet.tools.prep import main
 from alexnet.tools.samples.layouts import write_files
 

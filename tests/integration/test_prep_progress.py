@@ -182,7 +182,7 @@ def test_names_of_any_bytes_break_no_line_and_no_page(tmp_path: Path) -> None:
     assert written.returncode == 0, written.stderr
     assert f"{tmp_path}/pic\\udcfftures-40 is complete" in written.stdout
     made = tmp_path / f"{source.name}-40"
-    assert prep("verify", made, "--receipt", "-").returncode == 0
+    assert prep("verify", made).returncode == 0
     shown = prep("show", made, "--out", "page.html")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert r"\udcff" in (tmp_path / "page.html").read_text("utf-8")

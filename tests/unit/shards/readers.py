@@ -15,7 +15,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.verify.check import verify
+from alexnet.shards.verify import verify
 from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
 from alexnet.tools.pages.data_set import page, survey
 from alexnet.tools.stored_jpeg import decode_stored

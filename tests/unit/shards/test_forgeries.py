@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.verify.check import verify
+from alexnet.shards.verify import verify
 from tests.unit.shards.hostile_sets import put_back
 from tests.unit.shards.test_verify_contents import edit_manifest, edit_tar, list_anew, members, reseal, write_tar
 
@@ -265,9 +265,8 @@ def test_what_is_said_once_is_only_as_good_as_the_manifests_own_sha256(sealed: P
     """The docs say so: these are found by comparing that with one that was noted before."""
     UNSEEN[name](copy)
     reseal(copy)
-    report = verify(copy)
-    assert report.passed
-    assert (report.digests != verify(sealed).digests) is True
+    assert verify(copy).passed
+    assert any((copy / name).read_bytes() != (sealed / name).read_bytes() for name in ("manifest.json", "SHA256SUMS"))
 
 
 def test_a_forged_manifest_that_no_reader_takes_is_a_finding(copy: Path) -> None:

@@ -16,8 +16,7 @@ from PIL import Image
 
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.manifest import read_manifest
-from alexnet.shards.verify.check import verify
-from alexnet.shards.verify.report import Report
+from alexnet.shards.verify import Report, verify
 from alexnet.shards.writer import write_checksums
 from alexnet.tools.stored_jpeg import decode_stored
 
@@ -132,7 +131,7 @@ FORGERIES: dict[str, tuple[Forge, str, str]] = {
     "no index": (
         lambda r: (r / "index.npy").write_bytes(b"\x93NUMPY\x01\x00\x02\x00{("),
         "index.npy",
-        "cannot be read",
+        "cannot be used",
     ),
     "dali offset": (
         edit_lines("train/000001.idx", lambda t: [t[0], t[1].replace(" 512 ", " 513 "), *t[2:]]),
@@ -241,7 +240,6 @@ def test_deep_finds_pictures_of_another_kind_by_name(copy: Path, jpeg: bytes, pr
     (found,) = [f for f in report.findings if f.sample == key and f.file == "train/000000.tar"]
     assert problem in found.problem
     assert report.decoded == sum(report.images.values()) - 1
-    assert report.colour is None
 
 
 @pytest.mark.parametrize("swap", [[2, 1, 0], [0, 2, 1]])
@@ -297,7 +295,7 @@ def test_deep_allows_for_what_encoding_takes_from_noise(copy: Path, quality: int
     reseal(copy)
     report = verify(copy, decode=decode_stored)
     assert not [f for f in report.findings if f.file in ("manifest.json", "mean_image.npy")], problems(report)
-    assert report.colour is not None
+    assert report.decoded == sum(report.images.values())
 
 
 def test_deep_takes_grey_pictures_where_the_settings_say_so(copy: Path) -> None:
@@ -311,5 +309,3 @@ def test_deep_takes_grey_pictures_where_the_settings_say_so(copy: Path) -> None:
     reseal(copy)
     report = verify(copy, decode=decode_stored)
     assert report.decoded == sum(report.images.values())
-    assert report.colour is not None
-    assert len(set(report.colour.mean)) == 1

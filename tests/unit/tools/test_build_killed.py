@@ -9,7 +9,7 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME
-from alexnet.shards.verify.check import verify
+from alexnet.shards.verify import verify
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.folder import refuse_early
 from alexnet.tools.convert.plan import ConvertSettings

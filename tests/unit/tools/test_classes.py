@@ -8,7 +8,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.verify.check import verify
+from alexnet.shards.verify import verify
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.listing import Source

@@ -103,7 +103,7 @@ def test_photographs_are_baseline_jpegs_of_many_sizes() -> None:
     assert {image.width > image.height for image in images} == {True, False}
     assert 60_000 < np.mean([len(file) for file in files]) < 180_000
     for file, image in zip(files[:5], images, strict=False):
-        assert decode_stored(file).pixels.shape == (image.height, image.width, 3)
+        assert decode_stored(file)[0].shape == (image.height, image.width, 3)
         assert [layer[1:3] for layer in image.layer] == [(2, 2), (1, 1), (1, 1)]  # type: ignore[attr-defined]
 
 
