@@ -1,6 +1,6 @@
-"""Pictures that were made to do harm, built here from a few bytes of description; and how much memory one takes.
+"""Images built from a few bytes of description, of which some were made to do harm; and how much memory one takes.
 
-Called as a program with the name of a picture, it converts that and prints what was said and the memory it took.
+Called as a program with the name of a bomb, it converts that and prints what was said and the memory it took.
 """
 
 import io
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from alexnet.tools.bench.measuring.process_memory import peak_bytes
@@ -20,21 +21,43 @@ from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import UndecodableError
 
 
+def saved(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Return a smooth random image of a size."""
+    small = np.random.default_rng(width).integers(0, 256, (height // 6 + 2, width // 6 + 2, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def gradient(mode: str, side: int) -> Image.Image:
+    grey = Image.linear_gradient("L").resize((side, side))
+    return Image.merge(mode, [grey] * len(mode)) if len(mode) > 1 else grey
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+def png_of(width: int, height: int, kind: int, depth: int, rows: bytes, *extra: bytes, packed: bytes = b"") -> bytes:
+    """Return a PNG of rows, each behind a zero; `kind`: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(range(256)) * 3) if kind == 3 else b""
+    data = chunk(b"IDAT", packed or zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + b"".join(extra) + data + chunk(b"IEND", b"")
+
+
 def png(width: int, height: int, kind: int, depth: int, *extra: bytes) -> bytes:
-    """Return a PNG whose rows are all alike; `kind`: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA."""
+    """Return a PNG whose rows are all alike."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
     row = b"\0" + bytes(i * 7 % 251 for i in range(min(4096, (width * channels * depth + 7) // 8)))
     row = row.ljust(1 + (width * channels * depth + 7) // 8, b"\x55")
     packer, at_once = zlib.compressobj(1), max(1, (1 << 20) // len(row))
     packed = [packer.compress(row * min(at_once, height - y)) for y in range(0, height, at_once)]
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    palette = chunk(b"PLTE", bytes(range(256)) * 3) if kind == 3 else b""
-    data = chunk(b"IDAT", b"".join(packed) + packer.flush())
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + b"".join(extra) + data + chunk(b"IEND", b"")
+    return png_of(width, height, kind, depth, b"", *extra, packed=b"".join(packed) + packer.flush())
 
 
 def tiff(tags: dict[int, tuple[int, int, int | None]], data: bytes) -> bytes:
@@ -58,17 +81,6 @@ def tiff_of(width: int, height: int, **changed: tuple[int, int, int | None]) -> 
 
 def ico(inner: bytes) -> bytes:
     return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(inner), 22) + inner
-
-
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def gradient(mode: str, side: int) -> Image.Image:
-    grey = Image.linear_gradient("L").resize((side, side))
-    return Image.merge(mode, [grey] * len(mode)) if len(mode) > 1 else grey
 
 
 def gif(frame: tuple[int, int, int, int], comments: int = 0) -> bytes:
@@ -142,8 +154,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 
 def measured(name: str) -> tuple[int, str]:
-    """Return how many bytes more a process has at most while it converts a picture, the file included; what is said."""
-    command = [sys.executable, "-m", "tests.unit.tools.hostile_pictures", name]
+    """Return how many bytes more a process has at most while it converts a bomb, the file included; what is said."""
+    command = [sys.executable, "-m", "tests.unit.tools.images", name]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     more, _, said = done.stdout.partition(" ")
     return int(more), said.strip()
