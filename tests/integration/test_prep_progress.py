@@ -21,8 +21,7 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import ConversionError
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.walk import OnWalk, Walked
+from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walked
 from alexnet.tools.prep import main
 from alexnet.tools.samples.layouts import write_files
 from tests.class_tars import write_entries

@@ -10,9 +10,10 @@ import numpy.typing as npt
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
 from alexnet.tools.convert.listing import Listing, Source, sizes_of
-from alexnet.tools.convert.sources.labels import printed, table_text
+from alexnet.tools.convert.sources.names import WNID, printed
+from alexnet.tools.convert.sources.tables import table_text
 
-_WNID = re.compile(r"n\d{8}\b")
+_WNID = re.compile(rf"{WNID.pattern}\b")
 
 
 def select_classes(source: Source, path: Path) -> Source:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Split
 from alexnet.tools.convert.listing import Listing
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -101,14 +102,14 @@ def check_sorted_labels(where: Path, wnids: Sequence[str], val: Listing) -> None
         check_labels(where, wnids, {number: int(val.labels[row]) for number, row in rows.items() if row is not None})
 
 
-def size_notes(root: Path) -> tuple[str, ...]:
+def size_notes(root: Path) -> list[str]:
     """Say which official archives of a folder have not the size of the published ones; one note, or none."""
     different = []
     for name, archive in ARCHIVES.items():
         path = root / name
         if archive.bytes is not None and path.is_file() and path.stat().st_size != archive.bytes:
             different.append(f"{name} has {path.stat().st_size:,} bytes, published {archive.bytes:,}")
-    return (f"not the published archives: {'; '.join(different)}",) if different else ()
+    return [f"not the published archives: {'; '.join(different)}"] if different else []
 
 
 def md5_notes(archives: Iterable[Path], on_bytes: Callable[[int], None] = lambda _: None) -> tuple[str, ...]:
@@ -143,6 +144,15 @@ def count_notes(wnids: Sequence[str], train: Listing, val: Listing) -> tuple[str
         if len(val) not in (0, VAL_IMAGES):
             notes.append(_difference("validation", len(val), VAL_IMAGES))
     return tuple(note for note in notes if note)
+
+
+def published_notes(title: str, members: Mapping[Split, Listing], published: Mapping[Split, int]) -> tuple[str, ...]:
+    """Say which splits of a small set have other numbers of images than the published one."""
+    return tuple(
+        f"{len(members[split]):,} {split} images where {title} has {count:,}"
+        for split, count in published.items()
+        if len(members[split]) != count
+    )
 
 
 def _difference(what: str, found: int, published: int) -> str:

@@ -1,17 +1,17 @@
-"""What a source holds: the members found in it, before any is decoded.
+"""What a source holds: the images found in it, before any is decoded.
 
-ImageNet-21k has 14 million members, and as Python objects they would take gigabytes. A `Listing` keeps them as columns
+ImageNet-21k has 14 million images, and as Python objects they would take gigabytes. A `Listing` keeps them as columns
 of numbers and one string of names, about 45 bytes each, and makes a `Member` of a row only when one is asked for. This
-file knows nothing of layouts: `alexnet.tools.convert.sources` finds the members.
+file knows nothing of layouts: `alexnet.tools.convert.sources` finds the images.
 """
 
 import hashlib
 import os
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from alexnet.shards.manifest import SPLITS, ClassRecord, Split
 
 Encoding = Literal["file", "cifar10", "mnist"]
 """What a member's bytes are: a file that Pillow decodes; 3,072 bytes, planar RGB 32x32; 784 bytes, grey 28x28."""
-Packing = Literal["none", "gzip", "cifar10"]
-"""How members are stored: readable by offset; inside gzipped files; inside CIFAR-10's pickled batches."""
-
 Entry = tuple[bytes, int, int]
 """Name, offset and length of one file found in a tar or a folder."""
 
@@ -53,8 +50,8 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Listing(Sequence[Member]):
-    """Hold the members of one split as columns; it reads like a tuple of `Member`.
+class Listing:
+    """Hold the images of one split as columns; iterating, or an index, gives `Member`s.
 
     `containers`: files or, with `in_folders`, folders, relative to the source. `container`: which of them, int32 (n,).
     `names`: all names in UTF-8, one after the other, uint8; `name_ends`: where each ends, uint32 or uint64 (n,).
@@ -73,13 +70,10 @@ class Listing(Sequence[Member]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    @overload
-    def __getitem__(self, index: int) -> Member: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Member, ...]: ...
-    def __getitem__(self, index: int | slice) -> Member | tuple[Member, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+    def __iter__(self) -> Iterator[Member]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> Member:
         row = range(len(self))[index]
         start = int(self.name_ends[row - 1]) if row else 0
         name = self.names[start : int(self.name_ends[row])].tobytes().decode("utf-8", "surrogateescape")
@@ -150,6 +144,14 @@ class ListingBuilder:
         )
 
 
+def in_name_order(rows: Iterable[tuple[Entry, int, str]], *, in_folders: bool = False) -> Listing:
+    """List validation images by name, whatever their classes; a row is an entry, its label and its container."""
+    builder = ListingBuilder(in_folders=in_folders)
+    for entry, label, container in sorted(rows):
+        builder.add(container, label, [entry])
+    return builder.finish()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Hold what was found: classes in the order of their labels, and each split's members in canonical order.
@@ -157,7 +159,8 @@ class Source:
     Training: by label, then name. Validation: by file name. So the order, the digest and with them the shards are the
     same whether ImageNet lies there in its archives or extracted. A split that the layout does not have is empty.
 
-    `encoding`, `packing`: see there. `channels`, `size_px`: of images that all have one size, else 3 and None.
+    `encoding`: see there. `packed`: members have to be unpacked before they can be read by offset.
+    `channels`, `size_px`: of images that all have one size, else 3 and None.
     `label_order`, `description`: for people: what a label is; layout, classes and images. `notes`: what is odd about
     the source. `ignored`: links, sockets, devices, folders, hidden files: what was there and is no image.
     """
@@ -165,9 +168,9 @@ class Source:
     root: Path
     kind: str
     classes: tuple[ClassRecord, ...]
-    members: Mapping[Split, Sequence[Member]]
+    members: Mapping[Split, Listing]
     encoding: Encoding = "file"
-    packing: Packing = "none"
+    packed: bool = False
     channels: int = 3
     size_px: int | None = None
     label_order: str = "place of the WNID in sorted order"
@@ -177,8 +180,7 @@ class Source:
 
     def listing(self, split: Split) -> Listing:
         """Return a split's members as columns."""
-        members = self.members[split]
-        return members if isinstance(members, Listing) else Listing.of(members)
+        return self.members[split]
 
     def digest(self, columns: Sequence[str] = ("names", "name_ends", "lengths", "labels")) -> str:
         """Return a sha256 over the classes and every member's name, length and label: the identity of the source.
@@ -197,6 +199,6 @@ class Source:
         return sha256.hexdigest()
 
 
-def sizes_of(members: Mapping[Split, Sequence[Member]]) -> str:
+def sizes_of(members: Mapping[Split, Listing]) -> str:
     """Say how many images each split has, for people."""
     return " and ".join(f"{len(members[split]):,} {split}" for split in SPLITS)

@@ -33,8 +33,7 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
-from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.walk import Walk, Walked
+from alexnet.tools.convert.sources.layout import Layout, Walk, Walked
 from alexnet.tools.progress import Amount, progress, say
 
 _SIMD_MARK = ".post"  # every release of pillow-simd is a post-release of the Pillow it was made from

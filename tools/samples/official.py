@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from alexnet.tools.convert.devkit import GROUND_TRUTH, META
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
+from alexnet.tools.convert.sources.tables import GROUND_TRUTH, META
 
 Files = Mapping[str, bytes]
 

@@ -23,8 +23,8 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.processes import Counts, Pool, WorkerDiedError
 from alexnet.tools.console import StoppedError
-from alexnet.tools.convert.devkit import GROUND_TRUTH, META
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
+from alexnet.tools.convert.sources.tables import GROUND_TRUTH, META
 from alexnet.tools.output_folder import OwnFiles, needed_and_free
 from alexnet.tools.synth.classes import VERSION, Choices, traits_of, wnid_of, words_of
 from alexnet.tools.synth.image import encode_photograph

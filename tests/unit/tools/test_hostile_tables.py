@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.convert.devkit import read_devkit
-from alexnet.tools.convert.mat_file import read_records
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.sources.labels import table_text
+from alexnet.tools.convert.sources.mat_file import read_records
 from alexnet.tools.convert.sources.pickles import load_plain
+from alexnet.tools.convert.sources.tables import read_devkit, table_text
 from alexnet.tools.samples.layouts import write_files
 from alexnet.tools.samples.official import tar_of
 from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
@@ -159,7 +158,7 @@ def test_an_archive_with_files_too_large_is_refused(files: dict[str, bytes], sai
 
 
 def test_a_gzip_bomb_is_not_unpacked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.tools.convert.packed._MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("alexnet.tools.convert.sources.tar_headers._MOST_UNPACKED", 1 << 20)
     kit = tmp_path / "kit.tar.gz"
     kit.write_bytes(tar_of({"x": bytes(1 << 24)}, "w:gz"))
     with pytest.raises(InputError, match="far beyond where it should"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
-from alexnet.tools.convert.sources.tars import Passed, list_tar
+from alexnet.tools.convert.sources.tars import Passed, Tar, list_tar
 from alexnet.tools.samples.official import tar_of
 from tests.conftest import encode_picture
 
@@ -49,8 +49,7 @@ def record(key: str, value: str) -> bytes:
 def list_bytes(tar: bytes, path: Path) -> dict[str, tuple[int, int]]:
     """Return place and length of the files in a tar by their names."""
     path.write_bytes(tar)
-    with path.open("rb") as file:
-        entries = list_tar(path, file, path.name, Passed())
+    entries = list_tar(Tar.of(path), Passed())
     return {name.decode("utf-8", "surrogateescape"): (at, length) for name, at, length in entries}
 
 

@@ -13,7 +13,7 @@ import pytest
 import alexnet.tools.convert.sources
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, open_source
-from alexnet.tools.convert.sources.cache import save_index
+from alexnet.tools.convert.sources.layout import save_index
 from alexnet.tools.samples.layouts import write_files, write_tree
 from alexnet.tools.samples.small_sets import write_cifar10
 

@@ -9,10 +9,9 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert import known
-from alexnet.tools.convert.devkit import read_devkit
 from alexnet.tools.convert.listing import Listing
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, open_source
-from alexnet.tools.convert.sources.labels import kaggle_labels
+from alexnet.tools.convert.sources.tables import kaggle_labels, read_devkit
 from alexnet.tools.samples.layouts import write_tree
 from alexnet.tools.samples.official import write_devkit
 
@@ -45,8 +44,8 @@ def listing(counts: dict[int, int]) -> Listing:
 def test_a_devkit_with_the_published_labels_is_read(tmp_path: Path) -> None:
     write_devkit(tmp_path, WORDS, VAL, official_ids())
     devkit = read_devkit(tmp_path / DEVKIT_TAR)
-    assert devkit.val_labels[:4] == FIRST_LABELS
-    assert len(devkit.val_labels) == 50_000
+    assert tuple(devkit.labels[devkit.wnids[f"ILSVRC2012_val_{i:08d}"]] for i in range(1, 5)) == FIRST_LABELS
+    assert len(devkit.wnids) == 50_000
 
 
 def test_a_devkit_whose_ids_are_no_longer_the_published_ones_is_refused(tmp_path: Path) -> None:
@@ -71,7 +70,7 @@ def test_a_devkit_whose_classes_moved_is_refused(tmp_path: Path) -> None:
 
 def test_other_sets_of_1000_classes_are_not_held_to_it(tmp_path: Path) -> None:
     write_devkit(tmp_path, WORDS, VAL[:100])
-    assert len(read_devkit(tmp_path / DEVKIT_TAR).val_labels) == 100
+    assert len(read_devkit(tmp_path / DEVKIT_TAR).wnids) == 100
 
 
 def test_a_kaggle_table_that_contradicts_the_published_labels_is_refused(tmp_path: Path) -> None:

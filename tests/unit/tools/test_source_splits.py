@@ -9,7 +9,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import find_layout, open_source
 from alexnet.tools.convert.sources.folders import is_junk
-from alexnet.tools.convert.sources.split_names import split_names
+from alexnet.tools.convert.sources.names import split_names
 from alexnet.tools.samples.layouts import write_files
 
 Picture = Callable[..., bytes]

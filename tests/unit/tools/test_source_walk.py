@@ -9,7 +9,7 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.convert.sources.walk import Walk, Walked
+from alexnet.tools.convert.sources.layout import Walk, Walked
 from alexnet.tools.samples.layouts import write_class_tars, write_tree
 from alexnet.tools.samples.official import write_devkit
 from alexnet.tools.samples.small_sets import write_cifar10, write_mnist

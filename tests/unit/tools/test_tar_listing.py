@@ -15,7 +15,7 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import TRAIN_TAR, VAL_TAR, open_source
-from alexnet.tools.convert.sources.tars import Passed, list_tar
+from alexnet.tools.convert.sources.tars import Passed, Tar, list_tar
 from alexnet.tools.samples.official import tar_of
 from tests.conftest import encode_picture
 
@@ -38,8 +38,7 @@ def listed(tar: bytes, folder: Path) -> tuple[dict[str, bytes], Passed]:
     path = folder / "n00000001.tar"
     path.write_bytes(tar)
     passed = Passed()
-    with path.open("rb") as file:
-        entries = list_tar(path, file, path.name, passed)
+    entries = list_tar(Tar.of(path), passed)
     found = {name.decode(): tar[at : at + length] for name, at, length in entries}
     assert len(found) == len(entries)
     return found, passed

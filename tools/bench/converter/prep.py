@@ -7,6 +7,7 @@ colours and writes shards besides. What a second call costs, on a set that is ha
 
 import dataclasses
 import io
+import itertools
 import os
 import platform
 import statistics
@@ -30,7 +31,7 @@ from alexnet.tools.bench.measuring.process_memory import WorkerPeak
 from alexnet.tools.console import interruptible
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.image import resize_and_crop, to_rgb
-from alexnet.tools.convert.listing import Member, Source
+from alexnet.tools.convert.listing import Listing, Member, Source
 from alexnet.tools.convert.opening import FORMATS
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.run import of_index
@@ -119,7 +120,7 @@ def sample_evenly(source: Source, images: int) -> Source:
         raise InputError(f"{source.root}: holds raw pixels ({source.kind}), and decoding is measured; give image files")
     step = max(1, len(members) // images)
     chosen = tuple(members[i] for i in range(0, len(members), step))[:images]
-    return dataclasses.replace(source, members={"train": chosen, "val": ()})
+    return dataclasses.replace(source, members={"train": Listing.of(chosen), "val": Listing.of(())})
 
 
 def _bound(source: Source) -> float:
@@ -132,7 +133,7 @@ def _bound(source: Source) -> float:
 
 def _bound_here(source: Source) -> float:
     """Return images/s of one core's decode + resize + encode, on CPU time, bytes already in memory."""
-    data = [read_member(source, m) for m in source.members["train"][:_BOUND_IMAGES]]
+    data = [read_member(source, m) for m in itertools.islice(source.members["train"], _BOUND_IMAGES)]
     decodable = [d for d in data if _try(d)]
     started = time.process_time()
     for d in decodable:

@@ -1,26 +1,47 @@
 """Find every image of a source, in whichever layout it lies there, without extracting or decoding anything.
 
 A source is a list of members: byte ranges in files. The official archives are read as they were downloaded, a tree as
-it was extracted; any worker can read any image with one seek. There is one file a layout: `recognise.py` chooses, each
-`find` says what its layout consists of, and what it reads becomes a `Source`. What is never looked at here is pixels.
+it was extracted; any worker can read any image with one seek. A layout is a function that looks at a folder and, if it
+knows what lies there, says what that consists of and how it is listed; to add one, add it to `_FIND`.
 """
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import MANIFEST_NAME
 from alexnet.tools.convert.known import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.sources import image_folder
-from alexnet.tools.convert.sources.cache import load_index, save_index
-from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.materialise import materialise
-from alexnet.tools.convert.sources.recognise import recognise
-from alexnet.tools.convert.sources.sniff import refuse_undecodable
-from alexnet.tools.convert.sources.walk import OnWalk, Walk
+from alexnet.tools.convert.sources import cifar, mnist, official, tar_sets, trees
+from alexnet.tools.convert.sources.first_bytes import ARCHIVE_ENDINGS, refuse_undecodable, what_is
+from alexnet.tools.convert.sources.folders import contents
+from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walk, load_index, save_index
+from alexnet.tools.convert.sources.tables import SOLUTION
 
 __all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "check_out", "find_layout", "materialise", "open_source"]
+
+_FIND: tuple[Callable[[Path], Layout | None], ...] = (
+    official.find,
+    cifar.find,
+    mnist.find,
+    trees.find_imagenet,
+    official.refuse_incomplete,
+    tar_sets.find,
+    trees.find_folders,
+)
+"""In the order in which they are asked; what is more certain comes first."""
+_WANTED = (
+    f"{TRAIN_TAR} with {VAL_TAR} and {DEVKIT_TAR}",
+    "train/nXXXXXXXX/ and val/ (flat with the devkit, or in class folders)",
+    f"Kaggle's {trees.KAGGLE}/ with {SOLUTION}",
+    "class tars, such as n01440764.tar, or tars of class folders, such as train.tar and val.tar",
+    "one sub-folder of images a class, perhaps below train/ and val/ (or folders that --train and --val name)",
+    f"{cifar.ARCHIVE} or {cifar.FOLDER}/",
+    f"MNIST's {mnist.IMAGES['train']}.gz and its three companions",
+)
 
 
 def find_layout(root: Path, train: Sequence[str] = (), val: Sequence[str] = ()) -> Layout:
@@ -29,7 +50,7 @@ def find_layout(root: Path, train: Sequence[str] = (), val: Sequence[str] = ()) 
     Raises InputError that names what was found and what is wanted.
     """
     with _readable(root):
-        return image_folder.chosen(root, train, val) if train or val else recognise(root)
+        return trees.chosen(root, train, val) if train or val else _recognise(root)
 
 
 def open_source(
@@ -42,7 +63,7 @@ def open_source(
     wrongly labelled.
     """
     with _readable(root):
-        layout, walk = layout or recognise(root), Walk(on_walk)
+        layout, walk = layout or _recognise(root), Walk(on_walk)
         key = layout.key(walk) if cache else ""
         source = load_index(cache, key, root) if cache else None
         if source is None:
@@ -59,6 +80,62 @@ def check_out(layout: Layout, out: Path) -> None:
     around = [tree for tree in layout.trees if out.resolve().is_relative_to(tree.resolve())]
     if around:
         raise InputError(f"--out {out}: lies in {around[0]}, whose files are taken for images; give one outside of it")
+
+
+def materialise(source: Source, scratch: Path) -> Source:
+    """Return a source whose members can be read by offset: the same one, or one with its pixels in `scratch`.
+
+    Only small sets are packed: CIFAR-10 has 184 MB of pixels, MNIST 55. The folder is named by the files' sizes and
+    mtimes and has its name only when it is whole, so a second call writes nothing. Raises InputError if the files are
+    damaged or there is no room.
+    """
+    if not source.packed:
+        return source
+    layout = next((found for find in (cifar.find, mnist.find) if (found := find(source.root))), None)
+    if layout is None or layout.unpack is None:
+        raise InputError(f"{source.root}: its files were there and are gone; put them back")
+    folder = scratch / f"pixels-{layout.key()[:16]}"
+    partial = folder.with_suffix(".partial")
+    if not folder.is_dir():
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            layout.unpack(source, partial)
+            partial.rename(folder)
+        except OSError as error:
+            raise InputError(f"{scratch}: its pixels cannot be written there ({error}); make room") from None
+    members = {
+        split: replace(listing, containers=tuple(f"{folder.name}/{Path(name).name}" for name in listing.containers))
+        for split, listing in source.members.items()
+    }
+    return replace(source, root=scratch, members=members, packed=False)
+
+
+def _recognise(root: Path) -> Layout:
+    """Return the layout of a folder. Raises InputError if it has none, naming what was found and what is wanted."""
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "there is no such folder"
+        raise InputError(f"{root}: {what}; give the folder that holds the data, such as {TRAIN_TAR}")
+    if (root / MANIFEST_NAME).is_file() and (root / "train").is_dir():
+        raise InputError(f"{root}: is a data set of alexnet-prep already, and no source; train on it as it is")
+    layout = next((found for find in _FIND if (found := find(root))), None)
+    if layout is None:
+        raise InputError(f"{root}: no known layout; found {_found(root)}; give one of: {'; '.join(_WANTED)}")
+    return layout
+
+
+def _found(root: Path) -> str:
+    inside = contents(root)
+    parts = [_some(inside.folders, "folder"), _some(inside.files, "file")]
+    text = " and ".join(part for part in parts if part) or "nothing"
+    archives = [root / name for name in inside.files if name.endswith(ARCHIVE_ENDINGS)]
+    said = next((f"{path.name} {what}" for path in archives if (what := what_is(path))), None)
+    return f"{text} ({ascii(said)[1:-1]})" if said else text
+
+
+def _some(names: tuple[str, ...], what: str, most: int = 4) -> str:
+    listed = ", ".join(ascii(name)[1:-1] for name in names[:most]) + (", ..." if len(names) > most else "")
+    return f"{len(names):,} {what}{'s' if len(names) > 1 else ''} ({listed})" if names else ""
 
 
 @contextmanager

@@ -1,13 +1,12 @@
 """CIFAR-10's python archive, as downloaded or extracted: five training batches and one that serves as validation.
 
-A batch is a pickle of 10,000 images, so an image has no place in it that could be read by offset. The index counts as
-if a batch's pixels lay in a file of their own, and `unpack` writes that file.
+A batch is a pickle of 10,000 images, so an image has no place in it that could be read by offset. The listing counts as
+if a batch's pixels lay in a file of their own, and `_unpack` writes that file. `pickles.py` reads the pickles.
 """
 
 import itertools
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +16,12 @@ import numpy.typing as npt
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import ClassRecord, Split
+from alexnet.tools.convert.known import published_notes
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
-from alexnet.tools.convert.packed import files_in
 from alexnet.tools.convert.raw import CIFAR_BYTES, CIFAR_PX
-from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.layout import Layout, Walk
 from alexnet.tools.convert.sources.pickles import load_plain
-from alexnet.tools.convert.sources.walk import Walk
+from alexnet.tools.convert.sources.tar_headers import files_in
 
 ARCHIVE = "cifar-10-python.tar.gz"
 GUNZIPPED = "cifar-10-python.tar"  # browsers do that
@@ -33,32 +32,20 @@ _MOST_BYTES = 64_000_000  # of a file: a batch has 31 MB
 _PUBLISHED: dict[Split, int] = {"train": 50_000, "val": 10_000}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Hold one batch: `pixels` uint8 (n, 3072), planar RGB; n labels; n names."""
-
-    pixels: npt.NDArray[np.uint8]
-    labels: list[int]
-    names: list[bytes]
-
-
 def find(root: Path) -> Layout | None:
     """Recognise the archive, the extracted folder, or that folder itself."""
     home = _home(root)
     if home is None:
         return None
     files = (home,) if home.is_file() else tuple(home / name for name in (META, *BATCHES))
-    return Layout(kind="cifar10", root=root, files=files, read=partial(_read, root, home), size_px=CIFAR_PX)
-
-
-def unpack(root: Path, folder: Path) -> None:
-    """Write each batch's pixels into a file of its name in `folder`."""
-    home = _home(root)
-    if home is None:
-        raise InputError(f"{root}: CIFAR-10 was there and is gone; put it back")
-    for name, data in _files(home):
-        if name in BATCHES:
-            (folder / name).write_bytes(_batch(home, name, data).pixels.tobytes())
+    return Layout(
+        kind="cifar10",
+        root=root,
+        files=files,
+        read=partial(_read, root, home),
+        size_px=CIFAR_PX,
+        unpack=partial(_unpack, home),
+    )
 
 
 def _home(root: Path) -> Path | None:
@@ -85,16 +72,19 @@ def _read(root: Path, home: Path, walk: Walk) -> Source:
         classes=tuple(ClassRecord(wnid=name, words=name) for name in names),
         members=members,
         encoding="cifar10",
-        packing="cifar10",
+        packed=True,
         size_px=CIFAR_PX,
         label_order=f"CIFAR-10's own numbers, {names[0]} 0 to {names[-1]} {len(names) - 1}",
         description=f"CIFAR-10, {len(names)} classes, {sizes_of(members)} images of 32x32 px; its test set is val",
-        notes=tuple(
-            f"{len(members[split]):,} {split} images where CIFAR-10 has {published:,}"
-            for split, published in _PUBLISHED.items()
-            if len(members[split]) != published
-        ),
+        notes=published_notes("CIFAR-10", members, _PUBLISHED),
     )
+
+
+def _unpack(home: Path, _: Source, folder: Path) -> None:
+    """Write each batch's pixels into a file of its name in `folder`."""
+    for name, data in _files(home):
+        if name in BATCHES:
+            (folder / name).write_bytes(_batch(home, name, data)[0].tobytes())
 
 
 def _contents(home: Path, walk: Walk) -> tuple[list[str], dict[str, list[tuple[bytes, int]]]]:
@@ -108,14 +98,16 @@ def _contents(home: Path, walk: Walk) -> tuple[list[str], dict[str, list[tuple[b
                 raise InputError(f"{home}: {META} has no label_names; download CIFAR-10 again")
             names = [word.decode("utf-8", "backslashreplace") for word in found]
         else:
-            batch = _batch(home, name, data)
-            batches[name] = list(zip(batch.names, batch.labels, strict=True))
+            batches[name] = _batch(home, name, data)[1]
         walk.advance(1, len(batches.get(name, ())))
     return names, batches
 
 
-def _batch(home: Path, name: str, data: bytes) -> Batch:
-    """Check one batch against itself. Raises InputError if it is none of CIFAR-10's."""
+def _batch(home: Path, name: str, data: bytes) -> tuple[npt.NDArray[np.uint8], list[tuple[bytes, int]]]:
+    """Return pixels, uint8 (n, 3072), planar RGB, and name and label of each image of one batch.
+
+    Raises InputError if they do not fit each other.
+    """
     fields = _load(home, name, data)
     pixels, labels, names = fields.get("data"), fields.get("labels"), fields.get("filenames")
     if not (isinstance(pixels, np.ndarray) and isinstance(labels, list) and isinstance(names, list)):
@@ -124,7 +116,7 @@ def _batch(home: Path, name: str, data: bytes) -> Batch:
     whole = all(isinstance(label, int) and label >= 0 for label in labels)
     if not (fits and whole and all(isinstance(stem, bytes) for stem in names)):
         raise InputError(f"{home}: {name} has images, labels and names that do not fit; download CIFAR-10 again")
-    return Batch(pixels=pixels, labels=labels, names=names)
+    return pixels, list(zip(names, labels, strict=True))
 
 
 def _load(home: Path, name: str, data: bytes) -> dict[object, object]:
@@ -142,16 +134,16 @@ def _files(home: Path) -> Iterator[tuple[str, bytes]]:
     Raises InputError if one is missing.
     """
     missing = {META, *BATCHES}
-    extracted = (found for name in sorted(missing) if (home / name).is_file() for found in _extracted(home / name))
-    for name, data in files_in(home, missing.__contains__, _MOST_BYTES) if home.is_file() else extracted:
+    for name, data in files_in(home, missing.__contains__, _MOST_BYTES) if home.is_file() else _extracted(home):
         missing.discard(name)
         yield name, data
     if missing:
         raise InputError(f"{home}: lacks {', '.join(sorted(missing))}; download it again")
 
 
-def _extracted(path: Path) -> Iterator[tuple[str, bytes]]:
-    try:
-        yield path.name, read_bytes(path, _MOST_BYTES)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; download it again") from None
+def _extracted(home: Path) -> Iterator[tuple[str, bytes]]:
+    for path in (path for name in sorted((META, *BATCHES)) if (path := home / name).is_file()):
+        try:
+            yield path.name, read_bytes(path, _MOST_BYTES)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; download it again") from None

@@ -1,7 +1,7 @@
-"""Walk folders of images: what is a regular file there, following links but never in circles.
+"""Walk folders of images: which regular files they hold, following links but never in circles.
 
 Whether a file is an image is not asked here, and never of its name: decoding will tell, with a reason. Hidden files and
-the droppings of file managers are passed over and counted, as are sockets, devices and links that lead nowhere.
+what file managers leave behind are passed over and counted, as are sockets, devices and links that lead nowhere.
 """
 
 import errno
@@ -20,7 +20,7 @@ _JUNK_ENDS = (":zone.identifier", "\uf03azone.identifier", ":smartscreen")  # wh
 
 _TELL_ENTRIES = 1024
 
-_Identity = tuple[int, int]  # device and inode: what a folder is, whatever links lead to it
+Found = list[os.DirEntry[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,10 @@ def contents(folder: Path) -> Contents:
     folders, files, ignored = [], [], 0
     with os.scandir(folder) as found:
         for entry in found:
-            state = None if is_junk(entry.name) else _followed(entry)
-            if state is not None and stat.S_ISDIR(state.st_mode):
+            mode = 0 if is_junk(entry.name) or (state := _followed(entry)) is None else state.st_mode
+            if stat.S_ISDIR(mode):
                 folders.append(entry.name)
-            elif state is not None and stat.S_ISREG(state.st_mode):
+            elif stat.S_ISREG(mode):
                 files.append(entry.name)
             else:
                 ignored += 1
@@ -56,7 +56,7 @@ def contents(folder: Path) -> Contents:
 def folders_in(folder: Path) -> list[str]:
     """Return the visible sub-folders of a folder, sorted, without a look at its files, which may be thousands."""
     with os.scandir(folder) as found:
-        return sorted(entry.name for entry in found if _is_folder(entry) and not is_junk(entry.name))
+        return sorted(entry.name for entry in found if not is_junk(entry.name) and _is_folder(entry))
 
 
 def list_folder(folder: Path, on_entries: Callable[[int], None] = lambda _: None) -> tuple[list[Entry], int]:
@@ -67,29 +67,18 @@ def list_folder(folder: Path, on_entries: Callable[[int], None] = lambda _: None
     time.
     """
     entries: list[Entry] = []
-    ignored = told = 0
-    seen = _above(folder)
-    left = [(os.fspath(folder), b"")]
-    while left:
-        path, prefix = left.pop()
-        folders: list[os.DirEntry[str]] = []
-        with os.scandir(path) as found:
-            for entry in found:
-                state = None if is_junk(entry.name) else _followed(entry)
-                if state is not None and stat.S_ISREG(state.st_mode):
-                    entries.append((prefix + os.fsencode(entry.name), 0, state.st_size))
-                    if len(entries) - told == _TELL_ENTRIES:
-                        on_entries(_TELL_ENTRIES)
-                        told = len(entries)
-                elif state is not None and stat.S_ISDIR(state.st_mode):
-                    folders.append(entry)
-                else:
-                    ignored += 1
-        fresh = _not_seen(folders, seen)
-        ignored += len(folders) - len(fresh)
-        left += [(entry.path, prefix + os.fsencode(entry.name) + b"/") for entry in reversed(fresh)]
+    told, others = 0, 1
+    for _, prefix, files, total in _tree(folder):
+        others += total - 1  # without the folder itself, which is an entry of the one above it
+        for entry in files:
+            state = _followed(entry)
+            if state is not None and stat.S_ISREG(state.st_mode):
+                entries.append((prefix + os.fsencode(entry.name), 0, state.st_size))
+                if len(entries) - told == _TELL_ENTRIES:
+                    on_entries(_TELL_ENTRIES)
+                    told = len(entries)
     on_entries(len(entries) - told)
-    return entries, ignored
+    return entries, others - len(entries)
 
 
 def stamps(top: Path) -> Iterator[tuple[str, int, int]]:
@@ -97,36 +86,40 @@ def stamps(top: Path) -> Iterator[tuple[str, int, int]]:
 
     A file that is added, removed or renamed changes its folder's stamp; one that is overwritten in place does not.
     """
-    seen = _above(top)
-    left = [os.fspath(top)]
+    for path, _, _, total in _tree(top):
+        yield os.path.relpath(path, top), Path(path).stat().st_mtime_ns, total
+
+
+def _tree(top: Path) -> Iterator[tuple[str, bytes, Found, int]]:
+    """Yield each folder once, by name: path, path from `top`, what is visible in it but folders, number of entries."""
+    seen = {_identity(path.stat()) for path in _above(top)}
+    left = [(os.fspath(top), b"")]
     while left:
-        path = left.pop()
+        path, prefix = left.pop()
+        folders: Found = []
+        files: Found = []
+        fresh, total = [], 0
         with os.scandir(path) as found:
-            entries = list(found)
-        fresh = _not_seen([entry for entry in entries if _is_folder(entry) and not is_junk(entry.name)], seen)
-        left += [entry.path for entry in reversed(fresh)]
-        yield os.path.relpath(path, top), Path(path).stat().st_mtime_ns, len(entries)
+            for total, entry in enumerate(found, start=1):  # noqa: B007 (it is read below)
+                if not is_junk(entry.name):
+                    (folders if _is_folder(entry) else files).append(entry)
+        for entry in sorted(folders, key=lambda entry: entry.name):  # the disk's own order is anything
+            if (identity := _identity(entry.stat())) not in seen:
+                seen.add(identity)
+                fresh.append((entry.path, prefix + os.fsencode(entry.name) + b"/"))
+        left += reversed(fresh)
+        yield path, prefix, files, total
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether an entry is a folder, or a link to one."""
     if entry.is_symlink():
         state = _followed(entry)
         return state is not None and stat.S_ISDIR(state.st_mode)
     return entry.is_dir(follow_symlinks=False)  # answered by the directory itself, without a call for each file
 
 
-def _not_seen(folders: "list[os.DirEntry[str]]", seen: set[_Identity]) -> "list[os.DirEntry[str]]":
-    """Return the folders that are met for the first time, by name, and note them; the disk's own order is anything."""
-    fresh = []
-    for entry in sorted(folders, key=lambda entry: entry.name):
-        state = entry.stat()
-        if (state.st_dev, state.st_ino) not in seen:
-            seen.add((state.st_dev, state.st_ino))
-            fresh.append(entry)
-    return fresh
-
-
-def _followed(entry: "os.DirEntry[str]") -> os.stat_result | None:
+def _followed(entry: os.DirEntry[str]) -> os.stat_result | None:
     """Return what an entry, or the thing it links to, is; None if the link leads nowhere or in a circle.
 
     Raises OSError where that cannot be told: images in a folder that may be listed and not searched are not ignored.
@@ -139,10 +132,11 @@ def _followed(entry: "os.DirEntry[str]") -> os.stat_result | None:
         raise
 
 
-def _above(folder: Path) -> set[_Identity]:
-    """Identify a folder and all that lie above it, both as it was named and as it is."""
-    identities = set()
-    for path in {folder, *folder.absolute().parents, folder.resolve(), *folder.resolve().parents}:
-        state = path.stat()
-        identities.add((state.st_dev, state.st_ino))
-    return identities
+def _above(folder: Path) -> set[Path]:
+    """Return a folder and all that lie above it, both as it was named and as it is."""
+    return {folder, *folder.absolute().parents, folder.resolve(), *folder.resolve().parents}
+
+
+def _identity(state: os.stat_result) -> tuple[int, int]:
+    """Return what a folder is, whatever links lead to it."""
+    return state.st_dev, state.st_ino

@@ -5,14 +5,16 @@ offset, once the file is not gzipped. Sets in the same form, such as Fashion-MNI
 """
 
 import struct
+from functools import partial
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, ClassRecord, Split
+from alexnet.tools.convert.known import published_notes
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
-from alexnet.tools.convert.packed import is_gzipped, unpacked
 from alexnet.tools.convert.raw import MNIST_BYTES, MNIST_PX
-from alexnet.tools.convert.sources.layout import Layout
+from alexnet.tools.convert.sources.first_bytes import is_gzipped, unpacked
+from alexnet.tools.convert.sources.layout import Layout, Walk
 
 FOLDERS = (".", "MNIST/raw", "raw")
 IMAGES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "val": "t10k-images-idx3-ubyte"}
@@ -32,41 +34,39 @@ def find(root: Path) -> Layout | None:
         return None
     found = (_file(home, name) for split in SPLITS for name in (IMAGES[split], LABELS[split]))
     files = tuple(path for path in found if path is not None)
-    return Layout(kind="mnist", root=root, files=files, read=lambda _: _read(root, home), size_px=MNIST_PX)
+    return Layout(
+        kind="mnist", root=root, files=files, read=partial(_read, root, home), size_px=MNIST_PX, unpack=_unpack
+    )
 
 
-def unpack(listing: Listing, root: Path, folder: Path) -> None:
-    """Write a listing's files into `folder`, ungzipped, under the same names. Raises InputError if one is cut short."""
-    for container in listing.containers:
-        path = root / container
-        left = _IMAGE_HEADER.size + len(listing) * MNIST_BYTES + 1
-        with unpacked(path) as file, (folder / path.name).open("wb") as target:
-            while data := file.read(min(left, _CHUNK_BYTES)):
-                target.write(data)
-                left -= len(data)
-        _check_size(path, (folder / path.name).stat().st_size, len(listing))
+def _unpack(source: Source, folder: Path) -> None:
+    """Write the files of images into `folder`, ungzipped, under the same names."""
+    for listing in source.members.values():
+        for container in listing.containers:
+            path = source.root / container
+            left = _IMAGE_HEADER.size + len(listing) * MNIST_BYTES + 1
+            with unpacked(path) as file, (folder / path.name).open("wb") as target:
+                while data := file.read(min(left, _CHUNK_BYTES)):
+                    target.write(data)
+                    left -= len(data)
+            _check_size(path, (folder / path.name).stat().st_size, len(listing))
 
 
-def _read(root: Path, home: Path) -> Source:
+def _read(root: Path, home: Path, _: Walk) -> Source:
     members: dict[Split, Listing] = {split: _split(root, home, split) for split in SPLITS}
     gzipped = any(is_gzipped(root / name) for listing in members.values() for name in listing.containers)
-    notes = [
-        f"{len(members[split]):,} {split} images where MNIST has {published:,}"
-        for split, published in _PUBLISHED.items()
-        if len(members[split]) != published
-    ]
     return Source(
         root=root,
         kind="mnist",
         classes=tuple(ClassRecord(wnid=str(digit), words=str(digit)) for digit in range(_CLASSES)),
         members=members,
         encoding="mnist",
-        packing="gzip" if gzipped else "none",
+        packed=gzipped,
         channels=1,
         size_px=MNIST_PX,
         label_order="the digit",
         description=f"MNIST, {_CLASSES} classes, {sizes_of(members)} grey images of 28x28 px; its test set is val",
-        notes=tuple(notes),
+        notes=published_notes("MNIST", members, _PUBLISHED),
     )
 
 

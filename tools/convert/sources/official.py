@@ -4,21 +4,26 @@ Only the training archive must be there. The devkit is needed where there are va
 the words.
 """
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
-from alexnet.tools.convert.devkit import devkit_files, find_devkit, read_devkit
 from alexnet.tools.convert.known import DEVKIT_TAR, DOGS_TAR, TRAIN_TAR, VAL_TAR, count_notes, size_notes
-from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
-from alexnet.tools.convert.sources.labels import WORD_FILES, ValLabels, class_records, devkit_labels, read_words
-from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.convert.sources.not_a_tar import what_is
-from alexnet.tools.convert.sources.split_folders import find_splits
-from alexnet.tools.convert.sources.tars import Passed, list_tar
-from alexnet.tools.convert.sources.walk import Walk
+from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, in_name_order, sizes_of
+from alexnet.tools.convert.sources.first_bytes import what_is
+from alexnet.tools.convert.sources.layout import Layout, Walk
+from alexnet.tools.convert.sources.splits import find_splits
+from alexnet.tools.convert.sources.tables import (
+    ValLabels,
+    class_records,
+    devkit_files,
+    find_devkit,
+    read_devkit,
+    read_words,
+    word_files,
+)
+from alexnet.tools.convert.sources.tars import Passed, Tar, list_tar
 
 KIND = "ilsvrc2012-archives"
 
@@ -28,16 +33,24 @@ def find(root: Path) -> Layout | None:
     if not (root / TRAIN_TAR).is_file():
         return None
     _refuse_compressed(root, VAL_TAR)
+    archives = (path for name in (TRAIN_TAR, VAL_TAR, DOGS_TAR) if (path := root / name).is_file())
     kit = find_devkit(root)
-    names = (TRAIN_TAR, VAL_TAR, DOGS_TAR, *WORD_FILES)
-    files = (*(root / name for name in names if (root / name).is_file()), *(devkit_files(kit) if kit else ()))
+    files = (*archives, *word_files(root), *(devkit_files(kit) if kit else ()))
     return Layout(kind=KIND, root=root, files=files, read=partial(_read, root, kit))
 
 
-def refuse_compressed(root: Path) -> None:
-    """Refuse a folder whose training archive is there, and cannot be read for being compressed as a whole."""
-    if not find_splits(root):
-        _refuse_compressed(root, TRAIN_TAR)
+def refuse_incomplete(root: Path) -> None:
+    """Refuse official archives without the one for training, or with that one compressed as a whole.
+
+    What looks for other tars would take a lone archive for a class tar.
+    """
+    if find_splits(root):
+        return
+    _refuse_compressed(root, TRAIN_TAR)
+    there = [name for name in (VAL_TAR, DEVKIT_TAR, DOGS_TAR) if (root / name).is_file()]
+    if there:
+        dogs = f"; {DOGS_TAR} is not the training set: it holds the dogs of task 3 only" if DOGS_TAR in there else ""
+        raise InputError(f"{root}: lacks {TRAIN_TAR}, and has {', '.join(there)}{dogs}; put {TRAIN_TAR} there")
 
 
 def _refuse_compressed(root: Path, name: str) -> None:
@@ -51,13 +64,10 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
     has_val = (root / VAL_TAR).is_file()
     if has_val and kit is None:
         raise InputError(f"{root}: lacks {DEVKIT_TAR}, and the labels of {VAL_TAR} are in it; put it there")
-    labels = devkit_labels(kit, read_devkit(kit)) if kit else None
-    passed = Passed()
+    labels, passed = read_devkit(kit) if kit else None, Passed()
     classes, train = _read_train(root, labels, passed, walk)
-    val = Listing.of(())
-    if has_val and labels is not None:
-        label_of = {record.wnid: label for label, record in enumerate(classes)}
-        val = read_val_tar(root, labels, label_of, passed, walk)
+    wnids = [record.wnid for record in classes]
+    val = read_val_tar(root, labels, passed, walk) if has_val and labels else Listing.of(())
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,
@@ -65,7 +75,7 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
         classes=classes,
         members=members,
         description=f"official ILSVRC-2012 archives, {len(classes):,} classes, {sizes_of(members)} entries",
-        notes=(*_notes(root, has_val, kit), *passed.notes(), *count_notes([c.wnid for c in classes], train, val)),
+        notes=(*_notes(root, has_val, kit), *passed.notes(), *count_notes(wnids, train, val)),
         ignored=passed.ignored,
     )
 
@@ -73,54 +83,52 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
 def _read_train(
     root: Path, labels: ValLabels | None, passed: Passed, walk: Walk
 ) -> tuple[tuple[ClassRecord, ...], Listing]:
-    path = root / TRAIN_TAR
+    """Return the classes, the devkit's if there is one, and the training images of all class tars."""
+    whole = Tar.of(root / TRAIN_TAR)
+    walk.begin("class tars", "bytes", whole.length)
+    class_tars = [
+        Tar(path=whole.path, start=at, length=length, name=str(PurePosixPath(name.decode("utf-8", "replace"))))
+        for name, at, length in list_tar(whole, passed, walk.advance)
+    ]
+    stem_of = {tar: PurePosixPath(tar.name).stem for tar in class_tars}
+    classes = labels.classes if labels else class_records(set(stem_of.values()), read_words(root))
+    label_of = {record.wnid: label for label, record in enumerate(classes)}
+    walk.begin("train", "bytes", sum(tar.length for tar in class_tars))
     builder = ListingBuilder()
-    with path.open("rb") as file:
-        walk.begin("class tars", "bytes", path.stat().st_size)
-        outer = list_tar(path, file, TRAIN_TAR, passed, on_entries=walk.advance)
-        class_tars = [(PurePosixPath(name.decode("utf-8", "replace")), at, n) for name, at, n in outer]
-        classes = (
-            labels.classes if labels else class_records({name.stem for name, _, _ in class_tars}, read_words(root))
-        )
-        label_of = {record.wnid: label for label, record in enumerate(classes)}
-        walk.begin("train", "bytes", sum(length for _, _, length in class_tars))
-        for name, at, length in sorted(class_tars, key=lambda tar: (tar[0].stem, tar[1])):
-            if name.stem not in label_of or name.suffix != ".tar":
-                raise InputError(
-                    f"{path}: {name} is no class tar of the {len(classes):,} classes; the archive and the devkit must "
-                    "belong together"
-                )
-            images = list_tar(path, file, str(name), passed, at, length, walk.advance)
-            builder.add(TRAIN_TAR, label_of[name.stem], images)
+    for tar in sorted(class_tars, key=lambda tar: (stem_of[tar], tar.start)):
+        if stem_of[tar] not in label_of or not tar.name.endswith(".tar"):
+            raise InputError(
+                f"{tar.where} is no class tar of the {len(classes):,} classes; the archive and the devkit must belong "
+                "together"
+            )
+        builder.add(TRAIN_TAR, label_of[stem_of[tar]], list_tar(tar, passed, walk.advance))
     train = builder.finish()
     if not len(train):
-        raise InputError(f"{path}: holds no class tar with images; download it again")
+        raise InputError(f"{whole.path}: holds no class tar with images; download it again")
     return classes, train
 
 
-def read_val_tar(root: Path, labels: ValLabels, label_of: Mapping[str, int], passed: Passed, walk: Walk) -> Listing:
+def read_val_tar(root: Path, labels: ValLabels, passed: Passed, walk: Walk) -> Listing:
     """List the validation archive in the order of file names, labelled.
 
     Raises InputError if an image has no label or a label no image.
     """
-    path = root / VAL_TAR
-    builder = ListingBuilder()
-    walk.begin("val", "bytes", path.stat().st_size)
-    with path.open("rb") as file:
-        images = list_tar(path, file, VAL_TAR, passed, on_entries=walk.advance)
-    for entry in sorted(images):
-        wnid = labels.wnid_of(path, entry[0].decode("utf-8", "replace"))
-        builder.add(VAL_TAR, label_of[wnid], [entry])
+    tar = Tar.of(root / VAL_TAR)
+    walk.begin("val", "bytes", tar.length)
+    images = list_tar(tar, passed, walk.advance)
+    rows = [
+        (entry, labels.label_of(tar.path, entry[0].decode("utf-8", "replace")), VAL_TAR) for entry in sorted(images)
+    ]
     if len(images) != len(labels.wnids):
         raise InputError(
-            f"{path}: holds {len(images):,} images where {labels.where.name} has {len(labels.wnids):,} labels; "
+            f"{tar.path}: holds {len(images):,} images where {labels.where.name} has {len(labels.wnids):,} labels; "
             "download it again"
         )
-    return builder.finish()
+    return in_name_order(rows)
 
 
-def _notes(root: Path, has_val: bool, kit: Path | None) -> tuple[str, ...]:
-    notes = [*size_notes(root)]
+def _notes(root: Path, has_val: bool, kit: Path | None) -> list[str]:
+    notes = size_notes(root)
     if not has_val and (root / "val").is_dir():
         notes.append(f"the folder val is not read: {TRAIN_TAR} is there; unpack that, too, to have both")
     if not has_val:
@@ -131,4 +139,4 @@ def _notes(root: Path, has_val: bool, kit: Path | None) -> tuple[str, ...]:
         notes.append(f"{DOGS_TAR} is not read: it holds the dogs of task 3 only, which are in {TRAIN_TAR}, too")
     if (root / "train").is_dir():
         notes.append(f"the folder train is not read: {TRAIN_TAR} is there")
-    return tuple(notes)
+    return notes

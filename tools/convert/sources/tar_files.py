@@ -1,26 +1,31 @@
-"""Find tars of images in a folder, and tars inside tars, and refuse what would be missed beside them."""
+"""Find the tars of images in a folder, also inside other tars, and tell by names which class or split each one is.
+
+A tar may be a class, a split, a numbered part of one, or all there is. What would be missed beside them is refused.
+"""
 
 import os
 import re
-import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import TRAIN_TAR, VAL_TAR
+from alexnet.tools.convert.sources.first_bytes import HEAD_BYTES, is_compressed, is_image, spread, what_instead, what_is
 from alexnet.tools.convert.sources.folders import Contents, contents
-from alexnet.tools.convert.sources.labels import printed
-from alexnet.tools.convert.sources.not_a_tar import HEAD_BYTES, is_compressed, what_instead, what_is
-from alexnet.tools.convert.sources.sniff import is_image, spread
-from alexnet.tools.convert.sources.split_folders import holds_images
-from alexnet.tools.convert.sources.split_names import split_names
-from alexnet.tools.convert.sources.tar_labels import WNID, ImageTar, are_parts
-from alexnet.tools.convert.sources.tars import Passed, folder_names, is_junk_path, list_tar
-from alexnet.tools.convert.sources.walk import Walk
-from alexnet.tools.convert.tar_headers import open_tar
+from alexnet.tools.convert.sources.layout import Walk
+from alexnet.tools.convert.sources.names import (
+    WNID,
+    Names,
+    SplitWord,
+    are_parts,
+    printed,
+    split_names,
+    split_of_paths,
+)
+from alexnet.tools.convert.sources.splits import holds_images
+from alexnet.tools.convert.sources.tars import Passed, Tar, first_members, folder_names, list_tar
 
 _SIDECARS = {".cls", ".json", ".txt"}
 _FIRST_MEMBERS = 8
@@ -30,19 +35,25 @@ _ARCHIVES = (".zip", ".7z", ".rar")
 _PACKED = re.compile(r"(.+)\.(tar\.(gz|bz2|xz|zst|lz4)|tgz|tbz2|txz)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoundTars:
-    """Name the tars of a folder, as paths from it, and what lies beside them and is not read."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTar(Tar):
+    """Say where a tar of images lies, by which names one comes there from the source's folder, and what they say.
 
-    root: Path
-    tars: tuple[str, ...]
-    beside: tuple[str, ...] = ()
+    `file`: as a path from there. `wnid`: its class, None if that is to be found in the tar. `split`: None if no name
+    says one.
+    """
+
+    names: Names
+    file: str
+    wnid: str | None = None
+    split: SplitWord | None = None
 
 
-def find_tars(root: Path) -> FoundTars | None:
+def find_tars(root: Path) -> tuple[list[str], list[str]] | None:
     """Find tars in a folder or, where it has none, in its sub-folders for training and validation.
 
-    None is returned if none of up to 32 begins with images. Raises InputError if images beside them would be missed.
+    Returned are paths from `root`, and names of what lies beside them and is not read; None if none of up to 32 begins
+    with images. Raises InputError if images beside them would be missed.
     """
     inside = contents(root)
     tars = _tars_of(inside)
@@ -54,18 +65,51 @@ def find_tars(root: Path) -> FoundTars | None:
         if any(found.folders or not _tars_of(found) for found in below.values()):
             return None
         tars = [f"{name}/{tar}" for name, found in below.items() for tar in _tars_of(found)]
-    if not any(_begins_with_images(root / name) for name in spread(tars)):
+    if not any(_begins_with_images(Tar.of(root / name)) for name in spread(tars)):
         return None
-    beside = [name for name in inside.folders if name not in below]
-    if not below:
-        beside = _unread(root, beside, tars)
+    beside = [name for name in inside.folders if name not in below] if below else _unread(root, inside.folders, tars)
     for name, found in (below or {"": inside}).items():
         beside += _compressed(root / name, found)
-    return FoundTars(root=root, tars=tuple(tars), beside=tuple(beside))
+    return tars, beside
 
 
 def _tars_of(inside: Contents) -> list[str]:
     return [name for name in inside.files if name.endswith(".tar") and name not in (TRAIN_TAR, VAL_TAR)]
+
+
+def _begins_with_images(tar: Tar) -> bool:
+    """Look at a tar's first members. Raises InputError if they are a WebDataset shard's."""
+    members = first_members(tar, _FIRST_MEMBERS)
+    if members is None:
+        return True  # to be listed, and so named as damaged, rather than passed over
+    names = [PurePosixPath(member.name) for member in members]
+    keys = Counter(name.parent / name.name.split(".")[0] for name in names)
+    if any(name.suffix in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names):
+        raise InputError(f"{tar.path}: is a WebDataset shard, with labels beside its images, and no class tar")
+    with tar.path.open("rb") as file:
+        return any(_is_tar(member.name) or (file.seek(member.offset_data) and is_image(file)) for member in members)
+
+
+def _is_tar(name: str) -> bool:
+    return name.endswith(".tar") or _PACKED.fullmatch(name) is not None
+
+
+def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:
+    """Return the folders of images beside tars. Raises InputError if they may be what is to be read."""
+    folders = [name for name in folders if f"{name}.tar" not in tars]
+    unpacked = [name for name in folders if WNID.fullmatch(name)]
+    if unpacked:
+        raise InputError(
+            f"{root}: holds class tars, and folders of other classes, {unpacked[0]} the first of {len(unpacked):,}; "
+            "unpack the tars into such folders, too, or move the folders away"
+        )
+    images = [name for name in spread(folders) if holds_images(root / name)]
+    if images and not all(WNID.fullmatch(name.removesuffix(".tar")) for name in tars):
+        raise InputError(
+            f"{root}: holds tars, such as {printed(tars[0])}, and folders of images that are in none of them, such as "
+            f"{printed(images[0])}; move the ones or the others away"
+        )
+    return images
 
 
 def _compressed(folder: Path, inside: Contents) -> list[str]:
@@ -88,96 +132,75 @@ def _compressed(folder: Path, inside: Contents) -> list[str]:
     return [*(packed[stem] for stem in left), *(name for name in inside.files if name.endswith(_ARCHIVES))]
 
 
-def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:
-    """Return the folders of images beside tars. Raises InputError if they may be what is to be read."""
-    folders = [name for name in folders if f"{name}.tar" not in tars]
-    unpacked = [name for name in folders if WNID.fullmatch(name)]
-    if unpacked:
-        raise InputError(
-            f"{root}: holds class tars, and folders of other classes, {unpacked[0]} the first of {len(unpacked):,}; "
-            "unpack the tars into such folders, too, or move the folders away"
-        )
-    images = [name for name in spread(folders) if holds_images(root / name)]
-    if images and not all(WNID.fullmatch(name.removesuffix(".tar")) for name in tars):
-        raise InputError(
-            f"{root}: holds tars, such as {printed(tars[0])}, and folders of images that are in none of them, such as "
-            f"{printed(images[0])}; move the ones or the others away"
-        )
-    return images
-
-
-def _begins_with_images(path: Path) -> bool:
-    """Look at a tar's first members. Raises InputError if they are a WebDataset shard's."""
-    with path.open("rb") as file:
-        members = _first_members(file, 0)
-        if members is None:
-            return True  # to be listed, and so named as damaged, rather than passed over
-        names = [PurePosixPath(member.name) for member in members]
-        keys = Counter(name.parent / name.name.split(".")[0] for name in names)
-        if any(name.suffix in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names):
-            raise InputError(f"{path}: is a WebDataset shard, with labels beside its images, and no class tar")
-        for member in members:
-            file.seek(member.offset_data)
-            if _is_tar(member.name) or is_image(file):
-                return True
-    return False
-
-
-def _is_tar(name: str) -> bool:
-    return name.endswith(".tar") or _PACKED.fullmatch(name) is not None
-
-
-def _first_members(file: IO[bytes], start: int) -> list[tarfile.TarInfo] | None:
-    """Return the first few regular files of a tar, or None if it cannot be read."""
-    members: list[tarfile.TarInfo] = []
-    file.seek(start)
-    try:
-        with open_tar(file) as tar:
-            while len(members) < _FIRST_MEMBERS and (member := tar.next()) is not None:
-                if member.isreg() and not is_junk_path(member.name):
-                    members.append(member)
-    except (tarfile.TarError, OSError):
-        return None
-    return members
-
-
-def image_tars(found: FoundTars, passed: Passed, walk: Walk) -> list[ImageTar]:
-    """Find the tars of images: files, or members of files that hold tars; and count what is ignored."""
+def image_tars(root: Path, files: Sequence[str], passed: Passed, walk: Walk) -> list[ImageTar]:
+    """Return the tars of images, files or members of files, as `named`; and count what is ignored."""
     tars: list[ImageTar] = []
-    walk.begin("class tars", "files", len(found.tars))
-    for name in found.tars:
-        path = found.root / name
+    walk.begin("class tars", "files", len(files))
+    for name in files:
+        whole = Tar.of(root / name)
         walk.advance(1)
         names = PurePosixPath(name.removesuffix(".tar")).parts
-        with path.open("rb") as file:
-            whole = ImageTar(names=names, file=name, start=0, length=path.stat().st_size)
-            tars += _inner_tars(path, file, whole, passed, walk)
-    return tars
+        tar = ImageTar(path=whole.path, length=whole.length, name=whole.name, names=names, file=name)
+        tars += _inner_tars(tar, passed, walk)
+    return named(root, tars)
 
 
-def _inner_tars(path: Path, file: IO[bytes], tar: ImageTar, passed: Passed, walk: Walk) -> Iterator[ImageTar]:
+def _inner_tars(tar: ImageTar, passed: Passed, walk: Walk) -> Iterator[ImageTar]:
     """Yield the tars that a tar holds, at any depth, or the tar itself if it holds none."""
     is_inner_class = tar.start and WNID.fullmatch(tar.names[-1])  # not looked at: 21,841 times eight headers
-    members = None if is_inner_class else _first_members(file, tar.start)
+    members = None if is_inner_class else first_members(tar, _FIRST_MEMBERS)
     if not any(_is_tar(member.name) for member in members or ()):
         yield tar
         return
     if len(tar.names) > _DEEPEST:
-        raise InputError(f"{path}: holds tars in tars, more than {_DEEPEST} deep; unpack it")
-    name = f"{tar.names[-1]}.tar"
-    entries = list_tar(path, file, name, passed, tar.start, tar.length, lambda _, found: walk.advance(0, found))
-    for inner, start, length in entries:
-        inner_name = PurePosixPath(inner.decode("utf-8", "surrogateescape"))
-        if inner_name.suffix != ".tar":
-            file.seek(start)
-            head = file.read(min(length, HEAD_BYTES))
-            said = what_instead(head, path, str(inner_name)) if is_compressed(head) else None
-            raise InputError(
-                f"{path}: {inner_name} {said}"
-                if said
-                else f"{path}: holds tars and {inner_name}, which is none; take it out"
-            )
-        names = (*tar.names, *folder_names(os.fsencode(inner_name.with_suffix(""))))
-        yield from _inner_tars(
-            path, file, ImageTar(names=names, file=tar.file, start=start, length=length), passed, walk
+        raise InputError(f"{tar.path}: holds tars in tars, more than {_DEEPEST} deep; unpack it")
+    for name, start, length in list_tar(tar, passed, lambda _, found: walk.advance(0, found)):
+        path = PurePosixPath(name.decode("utf-8", "surrogateescape"))
+        if path.suffix != ".tar":
+            raise _no_inner_tar(tar, path, start, length)
+        names = (*tar.names, *folder_names(os.fsencode(path.with_suffix(""))))
+        inner = replace(tar, start=start, length=length, name=f"{names[-1]}.tar", names=names)
+        yield from _inner_tars(inner, passed, walk)
+
+
+def _no_inner_tar(tar: ImageTar, member: PurePosixPath, start: int, length: int) -> InputError:
+    with tar.path.open("rb") as file:
+        file.seek(start)
+        head = file.read(min(length, HEAD_BYTES))
+    said = what_instead(head, tar.path, str(member)) if is_compressed(head) else None
+    other = f"holds tars and {member}, which is none; take it out"
+    return InputError(f"{tar.path}: {member} {said}" if said else f"{tar.path}: {other}")
+
+
+def named(root: Path, tars: Sequence[ImageTar]) -> list[ImageTar]:
+    """Return tars with the classes and splits that their names say.
+
+    A tar is a class if others beside it have other names that are neither splits' nor numbered parts', or if it is
+    called by a WNID. Raises InputError if one is no split and others are.
+    """
+    said = split_of_paths(str(root), {tar.names for tar in tars})
+    own = {tar.names for tar in tars if len(tar.names) - 1 in said[tar.names][1]}  # the tar's own name says no split
+    stems = {names[-1] for names in own}
+    classes = set() if len(stems) == 1 or are_parts(stems) else stems
+    above: dict[str, set[str]] = defaultdict(set)
+    for names in own:
+        if len(names) > 1 and not said[names][0]:
+            above[names[-1]].add(names[-2])
+    twice = next((stem for stem, parents in above.items() if len(parents) > 1 and not are_parts(parents)), None)
+    if twice is not None:
+        raise InputError(
+            f"{root}: {twice}.tar is in {' and in '.join(sorted(above[twice]))}, which may be splits; call these train "
+            "and val, or unpack them"
         )
+    found = []
+    for tar in tars:
+        stem, split = tar.names[-1], said[tar.names][0]
+        is_class = tar.names in own and (stem in classes or WNID.fullmatch(stem))
+        found.append(replace(tar, wnid=stem if is_class else None, split=split))
+    if len({tar.split is None for tar in found}) > 1:
+        other = next("/".join(tar.names) for tar in found if tar.split is None)
+        raise InputError(
+            f"{root}: {other}.tar is neither training nor validation, as tars beside it are by their names; rename it, "
+            "to train_2.tar for instance, or move it away"
+        )
+    return found

@@ -17,18 +17,43 @@ from typing import IO
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.listing import Entry
+from alexnet.tools.convert.sources.first_bytes import HEAD_BYTES, what_instead
 from alexnet.tools.convert.sources.folders import is_junk
-from alexnet.tools.convert.sources.not_a_tar import HEAD_BYTES, what_instead
-from alexnet.tools.convert.tar_headers import open_tar
+from alexnet.tools.convert.sources.names import Names, shown
+from alexnet.tools.convert.sources.tar_headers import open_tar
 
 OnEntries = Callable[[int, int], None]
 """Told of bytes passed and entries found, a few hundred entries at a time: a call for each would cost 2%."""
 
 _BLOCK = 512
-_END_MARK = bytes(_BLOCK)
 _TELL_ENTRIES = 256
 _MOST_LINKS = 40  # symbolic links in a row that Linux follows
 _CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tar:
+    """Say where a tar lies: in which file, from which byte, how long; `name`: what errors call one inside another."""
+
+    path: Path
+    start: int = 0
+    length: int
+    name: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Tar":
+        """Return the tar that is a file."""
+        return cls(path=path, length=path.stat().st_size, name=path.name)
+
+    @property
+    def end(self) -> int:
+        """Return the byte behind the last."""
+        return self.start + self.length
+
+    @property
+    def where(self) -> str:
+        """Name the tar for people, and the one that it is in."""
+        return f"{self.path}: {self.name}" if self.start else f"{self.path}"
 
 
 @dataclass(kw_only=True)
@@ -42,39 +67,47 @@ class Passed:
     replaced: int = 0
     nowhere: list[str] = field(default_factory=list)
 
-    def notes(self) -> tuple[str, ...]:
-        """Say where a picture may be missed."""
-        one, many = "link in a tar leads", "links in tars lead"
+    def notes(self) -> list[str]:
+        """Say where an image may be missed."""
+        nowhere = naming("link in a tar leads", "links in tars lead", " to no file in it", self.nowhere)
         replaced = f"replaced by later entries of the same name, as in unpacking: {self.replaced:,}"
-        notes = (naming(one, many, " to no file in it", self.nowhere), replaced if self.replaced else "")
-        return tuple(note for note in notes if note)
+        return [nowhere] * bool(nowhere) + [replaced] * bool(self.replaced)
 
 
-def list_tar(
-    path: Path,
-    file: IO[bytes],
-    name: str,
-    passed: Passed,
-    start: int = 0,
-    length: int | None = None,
-    on_entries: OnEntries = lambda *_: None,
-) -> list[Entry]:
-    """List the files of the tar that begins at `start` in an open file; `name` is what errors call it.
+def list_tar(tar: Tar, passed: Passed, on_entries: OnEntries = lambda *_: None) -> list[Entry]:
+    """List the files of a tar.
 
     A link to a file of the same tar is that file under another name. Other links, devices, folders and junk such as
     `.DS_Store` are counted only. A second tar after the end mark is read on. `on_entries` is told how far it is.
     Raises InputError if the tar is damaged or cut short, also where it was cut between two members: the end mark tells.
     """
-    end = path.stat().st_size if length is None else start + length
     found = _Unpacked()
-    try:
-        for member in _members(path, file, name, start, end, on_entries):
-            if member.issparse() and not is_junk_path(member.name):
-                raise InputError(f"{path}: {member.name} is stored sparse; pack {name} again without --sparse")
-            found.add(member)
-    except (tarfile.TarError, OSError) as error:
-        raise _no_tar(path, file, name, start, end, f"cannot be read as a tar ({error})") from None
-    return found.entries(name, passed)
+    with tar.path.open("rb") as file:
+        try:
+            for member in _members(tar, file, on_entries):
+                if member.issparse() and not is_junk_path(member.name):
+                    raise InputError(
+                        f"{tar.path}: {member.name} is stored sparse; pack {tar.name} again without --sparse"
+                    )
+                found.add(member)
+        except (tarfile.TarError, OSError) as error:
+            raise _no_tar(tar, file, f"cannot be read as a tar ({error})") from None
+    return found.entries(tar.name, passed)
+
+
+def first_members(tar: Tar, count: int) -> list[tarfile.TarInfo] | None:
+    """Return the first few regular files of a tar, or None if it cannot be read."""
+    members: list[tarfile.TarInfo] = []
+    with tar.path.open("rb") as file:
+        file.seek(tar.start)
+        try:
+            headers = open_tar(file)
+            while len(members) < count and (member := headers.next()) is not None:
+                if member.isreg() and not is_junk_path(member.name):
+                    members.append(member)
+        except (tarfile.TarError, OSError):
+            return None
+    return members
 
 
 class _Unpacked:
@@ -119,7 +152,7 @@ class _Unpacked:
         junk = sum(self._files.pop(place, None) is not None for place in self._junk)
         passed.ignored += junk + self._replaced + self._others + len(self._nowhere)
         passed.replaced += self._replaced
-        passed.nowhere += [f"{tar}: {name.decode('utf-8', 'backslashreplace')!r}" for name in self._nowhere]
+        passed.nowhere += [f"{tar}: {shown(name)!r}" for name in self._nowhere]
         return list(self._files.values())
 
     def _put(self, place: bytes, entry: Entry) -> None:
@@ -129,66 +162,61 @@ class _Unpacked:
             self._links.pop(place, None)
 
 
-def _members(
-    path: Path, file: IO[bytes], name: str, start: int, end: int, on_entries: OnEntries
-) -> Iterator[tarfile.TarInfo]:
+def _members(tar: Tar, file: IO[bytes], on_entries: OnEntries) -> Iterator[tarfile.TarInfo]:
     """Yield the members of a tar, and of tars that follow it, as their headers are read, and tell of them."""
-    told, entries = start, 0
-    at: int | None = start
+    told, entries = tar.start, 0
+    at: int | None = tar.start
     while at is not None:
         file.seek(at)
-        with open_tar(file) as tar:
-            while (member := tar.next()) is not None and tar.offset <= end:
-                yield member
-                entries += 1
-                if entries == _TELL_ENTRIES:
-                    on_entries(tar.offset - told, entries)
-                    told, entries = tar.offset, 0
-            at = _next_tar(path, file, name, start, tar.offset, end)
-    on_entries(end - told, entries)
+        headers = open_tar(file)
+        while (member := headers.next()) is not None and headers.offset <= tar.end:
+            yield member
+            entries += 1
+            if entries == _TELL_ENTRIES:
+                on_entries(headers.offset - told, entries)
+                told, entries = headers.offset, 0
+        at = _next_tar(tar, file, headers.offset)
+    on_entries(tar.end - told, entries)
 
 
-def _next_tar(path: Path, file: IO[bytes], name: str, start: int, at: int, end: int) -> int | None:
+def _next_tar(tar: Tar, file: IO[bytes], at: int) -> int | None:
     """Return where another tar begins after the end mark at `at`; None if only zeros follow it.
 
     `cat one.tar other.tar` gives such files. Raises InputError if there is no end mark, or something else follows it.
     """
     file.seek(at)
-    if at + _BLOCK > end or file.read(_BLOCK) != _END_MARK:
-        raise _no_tar(path, file, name, start, end, f"is damaged or was cut short (no end mark at byte {at:,})")
+    if at + _BLOCK > tar.end or file.read(_BLOCK) != bytes(_BLOCK):
+        raise _no_tar(tar, file, f"is damaged or was cut short (no end mark at byte {at:,})")
     here = at + _BLOCK
-    while data := file.read(min(_CHUNK_BYTES, end - here)):
+    while data := file.read(min(_CHUNK_BYTES, tar.end - here)):
         rest = data.lstrip(b"\0")
+        here += len(data) - len(rest)
         if rest:
-            here += len(data) - len(rest)
             break
-        here += len(data)
-    if here >= end:
+    if here >= tar.end:
         return None
     file.seek(here)
     try:
         tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError):
-        mend = "pack it again"
-        if path.name == name:
-            quoted = shlex.quote(str(path))
-            mend = f"if the download is whole, cut that off: truncate -s {here} {quoted}"
+        cut = f"if the download is whole, cut that off: truncate -s {here} {shlex.quote(str(tar.path))}"
         raise InputError(
-            f"{path}: {name} goes on at byte {here:,}, after its end, with something that is no tar; {mend}"
+            f"{tar.path}: {tar.name} goes on at byte {here:,}, after its end, with something that is no tar; "
+            f"{'pack it again' if tar.start else cut}"
         ) from None
     return here
 
 
-def _no_tar(path: Path, file: IO[bytes], name: str, start: int, end: int, what: str) -> InputError:
+def _no_tar(tar: Tar, file: IO[bytes], what: str) -> InputError:
     """Return the refusal of a file that is no whole tar; `what` is said where its first bytes tell nothing."""
-    file.seek(start)
-    head = file.read(min(HEAD_BYTES, end - start))
-    said = what_instead(head, path, None if start == 0 else name) or f"{what}; download it again"
-    return InputError(f"{path}: {said}" if start == 0 and name == path.name else f"{path}: {name} {said}")
+    file.seek(tar.start)
+    head = file.read(min(HEAD_BYTES, tar.length))
+    said = what_instead(head, tar.path, tar.name if tar.start else None) or f"{what}; download it again"
+    return InputError(f"{tar.where} {said}" if tar.start else f"{tar.path}: {said}")
 
 
 @lru_cache(maxsize=1 << 10)  # members lie side by side
-def folder_names(folder: bytes) -> tuple[str, ...]:
+def folder_names(folder: bytes) -> Names:
     """Return the names in a folder's path, the outermost first."""
     names = _place(folder).decode("utf-8", "surrogateescape").split("/")
     return tuple(name for name in names if name.strip("."))  # . and .. are no names

@@ -1,7 +1,7 @@
 """Choose the folders that hold training and validation images, each with one sub-folder a class; or refuse to guess.
 
-A split that is taken for a class trains a network on its own test pictures, and nothing says so. So where names or the
-shape of a tree leave it open, the answer is a refusal that shows the command for either reading.
+Where names or the shape of a tree leave open what is a split and what a class, the refusal shows the command for either
+reading.
 """
 
 import re
@@ -13,16 +13,13 @@ from pathlib import Path
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import naming
+from alexnet.tools.convert.sources.first_bytes import is_image, spread
 from alexnet.tools.convert.sources.folders import Contents, contents, folders_in
-from alexnet.tools.convert.sources.labels import ANNOTATIONS, WORD_FILES, printed
-from alexnet.tools.convert.sources.sniff import is_image, spread
-from alexnet.tools.convert.sources.split_names import split_names, split_word
+from alexnet.tools.convert.sources.names import NO_CLASS, printed, split_names, split_word
+from alexnet.tools.convert.sources.tables import ANNOTATIONS, WORD_FILES
 
 _FIRST = ("train", "val", "valid", "validation", "test")  # of several names for one split, the one that is taken
-NO_CLASS = re.compile("(jpeg)?images?|imgs?|annotations?|labels?|masks?", re.IGNORECASE)
-"""Names of what lies beside or above classes."""
 _FILES_A_CLASS = 3
-_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +29,10 @@ class SplitFolders:
     train: tuple[Path, ...]
     val: tuple[Path, ...] = ()
     others: tuple[str, ...] = ()
+
+    def classes(self) -> list[str]:
+        """Return the names of the training folders, sorted."""
+        return sorted({name for folder in self.train for name in contents(folder).folders})
 
     def notes(self) -> list[str]:
         """Say what is read and what is not."""
@@ -113,6 +114,29 @@ def _unwrapped(folder: Path) -> Path:
     return folder
 
 
+def chosen_splits(root: Path, train: Sequence[str], val: Sequence[str]) -> SplitFolders:
+    """Take the folders that the user names, as paths from `root`, for those that hold the class folders.
+
+    Raises InputError for one that is not below `root`, has no class folders or is named twice.
+    """
+    if not train:
+        raise InputError(f"--val {val[0]}: say where the training images are, too, such as --train train")
+    options = [("--train", name) for name in train] + [("--val", name) for name in val]
+    folders = [root / name for _, name in options]
+    for (option, name), folder in zip(options, folders, strict=True):
+        if not folder.is_dir():
+            raise InputError(f"{option} {name}: there is no folder {folder}; give it as a path from {root}")
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise InputError(f"{option} {name}: lies outside of {root}; give a SOURCE that holds all folders")
+        if not contents(folder).folders:
+            raise InputError(f"{option} {name}: holds no class folders; sort its images into one folder a class")
+        others = (other for other in folders if other is not folder)
+        if inside := next((other for other in others if other.resolve().is_relative_to(folder.resolve())), None):
+            raise InputError(f"{option} {name}: {inside} lies inside it and would be read twice; give folders apart")
+    folders = [root / folder.resolve().relative_to(root.resolve()) for folder in folders]
+    return SplitFolders(train=tuple(folders[: len(train)]), val=tuple(folders[len(train) :]))
+
+
 def command(root: Path, train: Sequence[str], val: Sequence[str] = ()) -> str:
     """Return the command that says which folders are which."""
     options = [("--train", name) for name in train] + [("--val", name) for name in val]
@@ -164,16 +188,15 @@ def _repeated(root: Path, inside: dict[str, Contents]) -> str:
     """Find folders without images of their own whose sub-folders have the same names: those are the classes."""
     if any(holds_images(root / name, depth=0) for name in inside):
         return ""
-    names = list(inside)
-    while len({tuple(found.folders) for found in inside.values()}) == 1 == len(inside[names[0]].folders):  # `images`
-        names = [f"{name}/{found.folders[0]}" for name, found in inside.items()]
-        inside = {name: contents(root / name) for name in names}
-        if any(found.files for found in inside.values()):
+    while len({found.folders for found in inside.values()}) == 1 == len(next(iter(inside.values())).folders):
+        inside = {path: contents(root / path) for path in (f"{k}/{found.folders[0]}" for k, found in inside.items())}
+        if any(found.files for found in inside.values()):  # each class holds one folder, such as `images`
             return ""
     times = Counter(below for found in inside.values() for below in found.folders)
     again = sorted(below for below, n in times.items() if n > 1)
     if len([below for below in again if any(holds_images(root / name / below, depth=0) for name in inside)]) < 2:
         return ""
+    names = list(inside)
     return (
         f"{root}: its folders ({_names(names)}) hold no images of their own and sub-folders of the same names "
         f"({_names(again)}); if they are splits: {command(root, names[:1], names[1:2])}"
@@ -205,6 +228,6 @@ def holds_images(folder: Path, depth: int = 3) -> bool:
     return depth > 0 and any(holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
 
 
-def _names(names: Iterable[str]) -> str:
+def _names(names: Iterable[str], most: int = 5) -> str:
     every = [printed(name) for name in names]
-    return ", ".join(every[:_SHOWN]) + (", ..." if len(every) > _SHOWN else "")
+    return ", ".join(every[:most]) + (", ..." if len(every) > most else "")

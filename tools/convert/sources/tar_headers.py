@@ -5,8 +5,14 @@ header, and collects the map of a sparse file, which nobody wants here. Here siz
 """
 
 import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
+from alexnet.shards.errors import InputError
+from alexnet.tools.convert.sources.first_bytes import unpacked
+
+_BLOCK, _EXTENDED_AT = 512, 504  # of a sparse file's map: its last byte but some says whether another follows
 _EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -14,11 +20,36 @@ _EXTENSIONS = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-_BLOCK, _EXTENDED_AT = 512, 504  # of a sparse file's map: its last byte but some says whether another follows
 _MOST_EXTENSION_BYTES = 1 << 20
 _MOST_IN_A_ROW = 8  # a long name, a long link, a global pax header, one of a file's own: 4 are usual at most
 _MOST_NAME_BYTES, _MOST_FOLDERS = 4096, 64  # Linux has no longer paths
 _MOST_BYTES = 1 << 62
+_MOST_UNPACKED = 1 << 30  # of an archive: CIFAR-10 has 180 MB, the devkit 3; zeros are unpacked at 3 s a gigabyte
+
+
+def open_tar(file: IO[bytes]) -> tarfile.TarFile:
+    """Open the tar that begins at a file's position. Raises TarError, also while its members are read."""
+    return _Headers(fileobj=file, mode="r", encoding="utf-8")  # whatever the locale
+
+
+def files_in(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[tuple[str, bytes]]:
+    """Yield last name and bytes of the regular files in a tar, gzipped or not, whose last name is wanted, in its order.
+
+    Raises InputError if the archive is damaged, or one of them has more than `most` bytes.
+    """
+    with unpacked(path) as file:
+        try:
+            tar = open_tar(file)
+            while (member := tar.next()) is not None:
+                name = PurePosixPath(member.name).name
+                is_wanted = member.isreg() and wanted(name)
+                if (is_wanted and member.size > most) or tar.offset > _MOST_UNPACKED:
+                    raise tarfile.ReadError(f"{name} ends at byte {tar.offset:,}, far beyond where it should")
+                data = tar.extractfile(member) if is_wanted else None
+                if data is not None:
+                    yield name, data.read()
+        except tarfile.TarError as error:
+            raise InputError(f"{path}: cannot be read as a tar ({error}); download it again") from None
 
 
 class _Header(tarfile.TarInfo):
@@ -26,7 +57,7 @@ class _Header(tarfile.TarInfo):
 
     sparse: Any
 
-    def _proc_member(self, tar: "_Tar") -> tarfile.TarInfo:  # tarfile's own place for this
+    def _proc_member(self, tar: "_Headers") -> tarfile.TarInfo:  # tarfile's own place for this
         if self.type in _EXTENSIONS:
             tar.in_a_row += 1
             tar.global_bytes += self.size if self.type == tarfile.XGLTYPE else 0
@@ -44,7 +75,7 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"the name at byte {found.offset:,} is longer, or deeper, than a file's can be")
         return found
 
-    def _proc_sparse(self, tar: "_Tar") -> Self:
+    def _proc_sparse(self, tar: "_Headers") -> Self:
         (_, more, size), file = self._sparse_structs, tar.fileobj  # type: ignore[attr-defined]
         while more:
             block = file.read(_BLOCK)
@@ -60,7 +91,7 @@ class _Header(tarfile.TarInfo):
     _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
 
 
-class _Tar(tarfile.TarFile):
+class _Headers(tarfile.TarFile):
     """A tar of which no more is kept than the header that is read."""
 
     tarinfo = _Header
@@ -75,11 +106,6 @@ class _Tar(tarfile.TarFile):
             raise
         except Exception as error:  # a mangled header raises ValueError, IndexError, UnicodeError and more
             raise tarfile.ReadError(f"{type(error).__name__}: {error}") from None
-
-
-def open_tar(file: IO[bytes]) -> tarfile.TarFile:
-    """Open the tar that begins at a file's position. Raises TarError, also while its members are read."""
-    return _Tar(fileobj=file, mode="r", encoding="utf-8")  # whatever the locale
 
 
 def _check_size(header: tarfile.TarInfo) -> None:
