@@ -1,0 +1,223 @@
+"""The stages of the data path on a CPU, each as something that can be run and counted: limits, parts, and the stream.
+
+Each is made in a process of its own, and loads only what it measures with: reading and libjpeg-turbo need no torch.
+"""
+
+import contextlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, partial
+from importlib import import_module
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline.settings import Output
+from alexnet.shards.manifest import Split
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.bench.conditions import cached_share
+from alexnet.tools.bench.stage import CannotRunError, Stage, Work
+
+_BLOCK_BYTES = 4 << 20
+_MOST_BYTES = 2 << 30  # of shards that are read: more would push the other rows' data out of the system's cache
+_MOST_COLD_BYTES = 512 << 20  # they are read twice a round, and a slow disk must have answered in time
+_COPY_BYTES = 256 << 20
+_STILL_CACHED = 0.05
+_HELD_BYTES = 256 << 20  # of JPEGs that decoders without a reader are given, from memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a row of the data path works on. `threads`: of decoders, or worker processes where a loader has those."""
+
+    data: str
+    split: Split
+    batch_images: int
+    threads: int
+
+    @cached_property
+    def reader(self) -> SplitReader:
+        """Open the images."""
+        return SplitReader(Path(self.data), self.split)
+
+    @property
+    def size_px(self) -> int:
+        """Return the side of the images."""
+        return self.reader.manifest.size_px
+
+    @property
+    def crop_px(self) -> int:
+        """Return the side of the crops."""
+        return min(AugmentSettings().crop_px, self.size_px)
+
+    @property
+    def mean(self) -> npt.NDArray[np.float32]:
+        """Return the channels' mean: float32 (3,), 0-255."""
+        return np.asarray(self.reader.manifest.colour.mean, np.float32)
+
+
+def storage(*, cold: bool, **task: Any) -> Stage:
+    """Read shards from front to back with one thread; before each cold pass, have the system forget them.
+
+    After a cold round they are read in again, for the other rows: so the next one must not go on where it ended.
+    """
+    reader = Task(**task).reader
+    sums = accumulate((shard.bytes for shard in reader.shards), initial=0)
+    most = _MOST_COLD_BYTES if cold else _MOST_BYTES
+    files = [reader.root / shard.file for shard, before in zip(reader.shards, sums, strict=False) if before < most]
+    image_bytes = reader.jpeg_bytes() / len(reader)
+
+    def once() -> Work:
+        scratch = memoryview(bytearray(_BLOCK_BYTES))
+        for path in files:
+            with path.open("rb", buffering=0) as file:
+                while count := file.readinto(scratch):
+                    yield count / image_bytes
+
+    def restore() -> None:
+        sum(once())
+
+    whole = sum(path.stat().st_size for path in files) / 1e6
+    words = f"1 thread, blocks of 4 MiB, {len(files)} of {len(reader.shards)} shards, {whole:,.0f} MB"
+    if not cold:
+        restore()
+        return Stage(work=once, settings=words)
+    words += "; the host of a virtual machine may still have cached them"
+    forget = partial(_forget, files)
+    return Stage(work=once, settings=words, before_pass=forget, after_round=restore, starts_over=True)
+
+
+def _forget(files: list[Path]) -> None:
+    """Have the system drop files from its cache. Raises CannotRunError if it does not, or does not say."""
+    for path in files:
+        with path.open("rb") as file:
+            with contextlib.suppress(OSError):  # a file system that is read-only has nothing to write
+                os.fsync(file.fileno())  # what is not yet written cannot be dropped
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    still = cached_share(files)
+    if still is None:
+        raise CannotRunError("this system does not say what is cached, or only to who may write the shards")
+    if still > _STILL_CACHED:
+        raise CannotRunError(f"the system keeps {still:.0%} of the shards in its cache when told to forget them")
+
+
+def memory_copy(*, threads: int) -> Stage:
+    """Copy blocks of memory to others, with a thread each."""
+    source, target = (np.ones((threads, _COPY_BYTES // threads), np.uint8) for _ in range(2))
+    pool = ThreadPoolExecutor(threads)
+
+    def work() -> Work:
+        while True:
+            list(pool.map(np.copyto, target, source))
+            yield source.nbytes
+
+    return Stage(work=work, settings=f"{threads} threads, {_COPY_BYTES >> 20} MiB; bytes are counted once")
+
+
+def read(**task: Any) -> Stage:
+    """Read one image after another through the reader, in the stream's order."""
+    given = Task(**task)
+
+    def work() -> Work:
+        order = np.random.default_rng(0)
+        while True:
+            ids = order.permutation(len(given.reader))
+            for first in range(0, len(ids), given.batch_images):
+                yield len([given.reader.jpeg(n) for n in ids[first : first + given.batch_images].tolist()])
+
+    return Stage(work=work, settings="1 thread, shuffled")
+
+
+def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
+    """Decode JPEGs that lie in memory into one buffer, again and again, by libjpeg-turbo: the host decoder by itself.
+
+    `part`: "whole"; "crop"; or "last-pixel" of it: all that lies above is read bit by bit, but not made into pixels.
+    """
+    from alexnet.pipeline.host import Decoder, Ring, available
+
+    if reason := available():
+        raise CannotRunError(reason)
+    given = Task(**task)
+    n, size_px = given.batch_images, given.size_px
+    side = {"whole": size_px, "crop": given.crop_px, "last-pixel": 1}[part]
+    places, inset = size_px - (given.crop_px if part == "last-pixel" else side) + 1, given.crop_px - 1
+    jpegs = _held_jpegs(given.reader, n)
+    shape = (n, side, side, 3) if output == "uint8" else (n, 3, side, side)
+    out = Ring(4 * n * 3 * side**2, keep=1).take(shape, np.uint8 if output == "uint8" else np.float32)
+    decoder, rng = Decoder(given.threads), np.random.default_rng(0)
+    to_float = {"mean": np.full((n, 3), 120.0, np.float32), "scale": np.ones(3, np.float32), "planar": True}
+
+    def work() -> Work:
+        while True:
+            for first in range(0, len(jpegs) - n + 1, n):
+                bad = decoder.decode(
+                    jpegs[first : first + n],
+                    crop_yx=rng.integers(0, places, (n, 2), np.int32) + np.int32(inset * (part == "last-pixel")),
+                    mirror=rng.random(n) < (0.5 if part == "crop" else 0.0),
+                    size=(size_px, size_px),
+                    crop_px=side,
+                    out=out,
+                    kind=output,
+                    **(to_float if output != "uint8" else {"mean": None, "scale": None, "planar": False}),
+                )
+                if bad:
+                    raise CannotRunError(f"an image cannot be decoded: {bad[0][1]}")
+                yield n
+
+    words = f"{given.threads} threads, {len(jpegs):,} JPEGs in memory, one buffer that is used again"
+    return Stage(work=work, settings=words)
+
+
+def _held_jpegs(reader: SplitReader, at_least: int) -> list[npt.NDArray[np.uint8]]:
+    """Read a random part of a split into memory: whole if it is small, and repeated if it is smaller than a batch."""
+    jpegs: list[npt.NDArray[np.uint8]] = []
+    held = 0
+    for sample_id in np.random.default_rng(0).permutation(len(reader)).tolist():
+        jpegs.append(reader.jpeg(sample_id))
+        held += len(jpegs[-1])
+        if held > _HELD_BYTES:
+            break
+    return jpegs * -(-at_least // len(jpegs))
+
+
+def stream(
+    *, output: str, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
+    read_ahead_batches: int = 8, **task: Any,
+) -> Stage:  # fmt: skip
+    """Iterate the stream, epoch after epoch, letting go of each batch."""
+    import_module("alexnet.pipeline.running")  # torch: it comes with the first batch otherwise, as if a batch's memory
+    given = Task(**task)
+    images = ImageStream(
+        Path(given.data) / given.split,
+        batch_images=given.batch_images,
+        rank=0,
+        ranks=1,
+        augment=augment,
+        augmentation=AugmentSettings(crop_px=given.crop_px),
+        device=device,
+        threads=given.threads,
+        output=output,
+        settings=StreamSettings(decode=decode, depth=depth, read_ahead_batches=read_ahead_batches),
+    )
+
+    def work() -> Work:
+        with closing(images):
+            while True:
+                for _, labels in images:
+                    if device == "cuda":
+                        labels.sum().item()  # the GPU has passed the batch
+                    yield len(labels)
+
+    words = f"{images.describe()[-1]}; depth {depth}"
+    stage = Stage(work=work, settings=words, ready_batches=depth + 3)
+    if device == "cpu":
+        return stage
+    from alexnet.tools.bench.gpu_stages import watched
+
+    return watched(stage)
