@@ -72,7 +72,6 @@ gpu-check: $(VENV)/.installed-dev
 # them. docs/measurements is written at the end, when all runs are whole and of data that may be quoted.
 MEASURED := build/measured
 LOADERS := webdataset,torch,dali,ffcv,spdl
-REPEATED := jpeg-window,jpeg-full,stream-uint8,stream-float32,dali-plain
 PICTURES := $(or $(SOURCE),build/bench-source)
 ABSENT := from importlib.util import find_spec as f; print(*(p for p in ("ffcv", "spdl", "simplejpeg") if not f(p)))
 
@@ -86,11 +85,9 @@ measure: $(VENV)/.installed-peers
 	@rm -rf $(MEASURED) && mkdir -p $(MEASURED)/measurements
 	@$(BIN)/alexnet-bench dataloader $(DATA) --seconds 1 --compare $(LOADERS) --json $(MEASURED)/measurements/dataloader.json
 	@$(BIN)/python -m alexnet.tools.bench.measurements $(MEASURED) >/dev/null  # data too few to be quoted: told now
-	@$(BIN)/alexnet-bench model --seconds 1 --layers --json $(MEASURED)/measurements/model.json
+	@$(BIN)/alexnet-bench model --seconds 1 --json $(MEASURED)/measurements/model.json
 	@$(BIN)/alexnet-bench train $(DATA) --scaling 1,2 --json $(MEASURED)/measurements/train.json
 	@$(BIN)/alexnet-bench prep $(PICTURES) --images 1600 --rounds 5 --json $(MEASURED)/measurements/prep.json
-	@for run in 1 2 3 4; do $(BIN)/alexnet-bench dataloader $(DATA) --rows $(REPEATED) --seconds 0.5 \
-	  --json $(MEASURED)/measurements/repeat-$$run.json || exit; done
 	@$(BIN)/python -m alexnet.tools.bench.measurements $(MEASURED)
 	@cp $(MEASURED)/measurements/*.json docs/measurements
 	@$(MAKE) measurements-page
@@ -99,7 +96,12 @@ measurements-page: $(VENV)/.installed
 	@$(BIN)/python -m alexnet.tools.bench.measurements
 
 ratios: $(VENV)/.installed
-	@$(BIN)/python -m alexnet.tools.bench.ratios $(if $(DATA),--data $(DATA)) $(if $(SOURCE),--source $(SOURCE))
+	@test -n "$(SOURCE)" || $(BIN)/alexnet-prep synth build/bench-source --layout official --classes 100 --images 2000
+	@failed=0; \
+	$(BIN)/alexnet-bench dataloader $(DATA) --rows guarded --seconds 1 --check || failed=1; \
+	$(BIN)/alexnet-bench model --batch 64 --check || failed=1; \
+	$(BIN)/alexnet-bench prep $(PICTURES) --images 1200 --workers 1 --check || failed=1; \
+	exit $$failed
 
 # What crashes is left in build/fuzz; add it to tests/fuzz/found, which the tests replay. The corpus is kept for the next run.
 fuzz: $(VENV)/.installed

@@ -1,7 +1,7 @@
-"""Which data are measured when none are given: a drawn set that no cache holds, or the bundled images, and why.
+"""Which data are measured when none are given: a synthetic set that no cache holds, or the bundled images, and why.
 
-The set is drawn once by `alexnet-prep synth` into a cache folder, and found there again. ALEXNET_BENCH_IMAGES changes
-how many images it has.
+The set is made once by `alexnet-prep synth` in a cache folder, and found there again. ALEXNET_BENCH_IMAGES changes how
+many images it has.
 """
 
 import os
@@ -16,34 +16,37 @@ from alexnet.tools.console import find_data, tell
 IMAGES, CLASSES, SEED = 50_000, 1_000, 2012
 _VARIABLE = "ALEXNET_BENCH_IMAGES"
 _IMAGE_BYTES = 25_000  # with its share of the index and of validation images
-_CORE_IMAGES_PER_S = 800  # drawn and encoded, roughly: for a word of warning
-_ROOM = 2.0  # times what it takes: a disk that this fills is not to be filled
+_CORE_IMAGES_PER_S = 800  # made and encoded, roughly: for a word of warning
+_SPARE = 2.0  # times what it takes: a disk that this fills is not to be filled
 
 
 def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
-    """Return the data set to measure on, and why, in words; draw it if it is not there. Raises InputError.
+    """Return the data set to measure on, and why, in words; make it if it is not there. Raises InputError.
 
     What is given, or named by ALEXNET_DATA, is taken as it is; `quick` takes the bundled images.
     """
+    found, why = find_data(given)
     if given is not None or os.environ.get("ALEXNET_DATA"):
-        return find_data(given)
-    bundled, why = find_data(None)
+        return found, why
     if quick:
-        return bundled, f"{why}; --quick draws none"
-    images = _wanted_images()
-    folder = cache_folder() / f"bench-{SEED}-{images}"
+        return found, f"{why}; --quick makes none"
+    text = os.environ.get(_VARIABLE) or str(IMAGES)
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InputError(f"{_VARIABLE}={text}: must be a whole number of at least 1")
+    images = int(text)
+    folder, why = cache_folder() / f"bench-{SEED}-{images}", f"made by `alexnet-prep synth` with seed {SEED}"
     if _is_complete(folder):
-        return folder, f"drawn by `alexnet-prep synth` with seed {SEED}, found in the cache"
-    if short := _no_room(folder.parent, images):
-        return bundled, f"the bundled images, as {short}"
-    cores = usable_cores()
+        return folder, f"{why}, found in the cache"
+    if short := _no_space(folder.parent, images):
+        return found, f"the bundled images, as {short}"
+    minutes = images / _CORE_IMAGES_PER_S / usable_cores() / 60
     tell(
-        f"no DATA was given: drawing {images:,} images into {folder}, once; about {images * _IMAGE_BYTES / 1e9:.1f} GB "
-        f"and {images / _CORE_IMAGES_PER_S / cores / 60:.1f} minutes (--quick takes the bundled 100 images instead)",
+        f"no DATA was given: making {images:,} images in {folder}, once; about {images * _IMAGE_BYTES / 1e9:.1f} GB "
+        f"and {minutes:.1f} minutes (--quick takes the bundled 100 images instead)",
         err=True,
     )
-    _draw(folder, images)
-    return folder, f"drawn by `alexnet-prep synth` with seed {SEED}"
+    _make(folder, images)
+    return folder, why
 
 
 def cache_folder() -> Path:
@@ -53,14 +56,7 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "alexnet"
     except RuntimeError:
-        raise InputError("this user has no home folder to draw images into: give DATA, or set XDG_CACHE_HOME") from None
-
-
-def _wanted_images() -> int:
-    text = os.environ.get(_VARIABLE) or str(IMAGES)
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise InputError(f"{_VARIABLE}={text}: must be a whole number of at least 1")
-    return int(text)
+        raise InputError("this user has no home folder to make images in: give DATA, or set XDG_CACHE_HOME") from None
 
 
 def _is_complete(folder: Path) -> bool:
@@ -72,18 +68,18 @@ def _is_complete(folder: Path) -> bool:
     return True
 
 
-def _no_room(parent: Path, images: int) -> str:
-    """Say why there is no room for the set; empty if there is."""
+def _no_space(parent: Path, images: int) -> str:
+    """Say why there is no disk space for the set; empty if there is."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(parent).free
     except OSError as error:
         return f"{parent} cannot be written ({error.strerror})"
-    needed = _ROOM * images * _IMAGE_BYTES
+    needed = _SPARE * images * _IMAGE_BYTES
     return f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are wanted" if free < needed else ""
 
 
-def _draw(folder: Path, images: int) -> None:
+def _make(folder: Path, images: int) -> None:
     from alexnet.tools.synth.run import run_synth
 
     run_synth(

@@ -1,12 +1,15 @@
 """The command line of `alexnet-bench`; what it runs is loaded when it runs."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from alexnet.tools.bench.names import SECONDS, Finite, numbers
 from alexnet.tools.bench.net_commands import model, train
 from alexnet.tools.console import Programs, one_line_errors
+
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(cls=Programs)
@@ -38,30 +41,21 @@ main.add_command(train)
 @click.option(
     "--compare", default="", help="Other loaders, of webdataset,torch,dali,ffcv,spdl,nvimagecodec,torchvision."
 )
-@click.option("--need", help="Images/s the trainer takes, for the verdict; or the JSON of `alexnet-bench model`.")
 @click.option("--tune", "tune_seconds", type=Finite(min=0), default=0.0, help="Seconds to search options for.")
 @click.option("--check", is_flag=True, help="Exit code 1 if a guarded ratio fails.")
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
-)
-@click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a page of charts.")
+@click.option("--json", "json_file", type=FILE, help="Write the figures here, too.")
+@click.option("--html", "html_file", type=FILE, help="Write a page of charts.")
 @one_line_errors
 def dataloader(
     data: Path | None,
-    split: str,
-    batch_images: int,
-    threads: int | None,
-    device: str | None,
     rounds: int | None,
     seconds: float | None,
     quick: bool,
     rows: str,
-    compare: str,
-    need: str | None,
-    tune_seconds: float,
     check: bool,
     json_file: Path | None,
     html_file: Path | None,
+    **options: Any,
 ) -> None:
     """Images per second of the data path on DATA, beside its limits and beside other loaders.
 
@@ -71,52 +65,31 @@ def dataloader(
     rows and JSON. Ctrl-C writes what was measured until then.
     """
     from alexnet.tools.bench.bench_data import bench_data
-    from alexnet.tools.bench.loader.dataloader import DataloaderBench, run_dataloader
-    from alexnet.tools.bench.loader.need import read_need
-    from alexnet.tools.bench.loader.rows import known_peers
+    from alexnet.tools.bench.dataloader import measure_dataloader
+    from alexnet.tools.bench.measure import Timing
+    from alexnet.tools.bench.output import run
 
-    peers, needed = known_peers(compare), read_need(need) if need else None
     folder, why = bench_data(data, quick=quick)
-    settings = DataloaderBench(
-        data=folder,
-        why=why,
-        split="train" if split == "train" else "val",
-        batch_images=batch_images,
-        threads=threads,
-        device=device,
-        rounds=rounds or (3 if quick else 5),
-        seconds=seconds or (0.5 if quick else 2.0),
-        quick=quick,
-        rows=tuple(name.strip() for name in rows.split(",") if name.strip()),
-        peers=peers,
-        need=needed,
-        tune_seconds=tune_seconds,
-        check=check,
-    )
-    run_dataloader(settings, json_file, html_file)
+    timing = Timing(rounds=rounds or (3 if quick else 5), seconds=seconds or (0.5 if quick else 2.0))
+    names = tuple(name.strip() for name in rows.split(",") if name.strip())
+    options |= {"data": folder, "why": why, "timing": timing, "quick": quick, "rows": names}
+    run(lambda say: measure_dataloader(say, **options), json_file, html_file, check=check)
 
 
 @main.command()
-@click.argument("a", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("b", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("a", type=FILE)
+@click.argument("b", type=FILE)
 @click.option("--max-slowdown", type=Finite(0, 0.99), default=0.05, show_default=True, help="That is let pass.")
-@click.option(
-    "--run-to-run",
-    type=Finite(0, 0.5),
-    default=0.02,
-    show_default=True,
-    help="Deviation of equal runs beyond that of their rounds.",
-)
 @one_line_errors
-def diff(a: Path, b: Path, max_slowdown: float, run_to_run: float) -> None:
+def diff(a: Path, b: Path, max_slowdown: float) -> None:
     """Compare two files that --json of one command wrote; exit code 1 if B is really slower.
 
-    A row counts as slower if it is by more than the slowdown that is let pass and the spread of both runs' rounds, and
-    of equal runs, leaves no doubt. Where others used the machine, rates are compared by CPU time.
+    A row is slower if its median fell by more than the slowdown that is let pass and the 5% that equal runs differ by,
+    and its best round does not reach the other's worst. Where others used the machine, rates are compared by CPU time.
     """
     from alexnet.tools.bench.diff import run_diff
 
-    run_diff(a, b, max_slowdown, run_to_run)
+    run_diff(a, b, max_slowdown)
 
 
 @main.command()

@@ -17,7 +17,7 @@ from alexnet.tools.bench.conditions import conditions_before, describe_data
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
 from alexnet.tools.bench.loader_stages import Task
 from alexnet.tools.bench.measure import Case, Timing, measure_rows
-from alexnet.tools.bench.report import Data, Ratio, Report, Row, Stage, ratio_of
+from alexnet.tools.bench.report import Clock, Data, Options, Ratio, Report, Row, Stage, ratio_of
 
 _THREADS_SHARE = 0.95
 """Of a gain by the number of threads, 1.9 for two; by CPU time, as a stream of one thread reads on another core."""
@@ -135,7 +135,8 @@ def verdict_of(rows: dict[str, Row], data: Data) -> str:
 def _bound(stream: Row, rows: dict[str, Row]) -> str:
     limit = next(iter(stream.shares), "")
     disturbed = any(row.disturbed for row in (stream, rows.get(limit, stream)))
-    rate = stream.rate("cpu" if stream.disturbed else "wall")
+    clock: Clock = "cpu" if stream.disturbed else "wall"
+    rate = stream.rate(clock)
     share = stream.shares[limit].get("cpu" if disturbed else "wall", stream.shares[limit]["wall"]) if limit else 0.0
     if stream.name == "stream-cuda":
         of_limit = f", {share:.0%} of what nvJPEG alone does with whole images" if limit else ""
@@ -148,7 +149,7 @@ def _bound(stream: Row, rows: dict[str, Row]) -> str:
         )
     if not limit:
         return f"The full pipeline makes {rate:,.0f} images/s; its limit was not measured."
-    read = f"; reading could feed {rows['read'].wall.median / rate:,.0f} times that" if "read" in rows else ""
+    read = f"; reading could feed {rows['read'].rate(clock) / rate:,.0f} times that" if "read" in rows else ""
     made = f"{rate:,.0f} images/s, {share:.0%} of what libjpeg-turbo alone does with the same crops on the same cores"
     if share < _DECODING_IS_MOST:
         return f"What lies around decoding bounds this pipeline: {made}{read}. Larger batches have less of it."
@@ -178,13 +179,13 @@ def candidates_of(task: Task, cores: int, device: str) -> list[Case]:
     (default,) = cases_of(task, cores, "cpu", names=("stream-float32",))
     decoders = ("host", "split=0.75", "split=0.5") if device == "cuda" else ("dali",)
     n = task.threads
-    changes = [("device", device), ("depth", 4), *(("decode", d) for d in decoders)]
+    changes: list[tuple[str, str | int]] = [("device", device), ("depth", 4), *(("decode", d) for d in decoders)]
     changes += [("threads", m) for m in (n + 1, n - 1, 2 * n) if m > 0 and m != n]
     changes += [("read_ahead_batches", 0), ("depth", 1), ("read_ahead_batches", 32)]
     found = []
     for name, value in dict.fromkeys(changes):
         title = "the default" if name == "device" else f"--set stream.{name}={value}"
-        options = default.options | {"device": device, name: value}
+        options: Options = default.options | {"device": device, name: value}
         found.append(Case(name=title, title=title, group="row", make=default.make, options=options, cores=cores))
     return found
 

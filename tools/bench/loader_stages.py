@@ -5,9 +5,11 @@ Each is made in a process of its own, and loads only what it measures with: read
 
 import contextlib
 import os
+import queue
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
 from itertools import accumulate
@@ -29,6 +31,7 @@ _MOST_BYTES = 2 << 30  # of shards that are read: more would push the other rows
 _MOST_COLD_BYTES = 512 << 20  # they are read twice a round, and a slow disk must have answered in time
 _COPY_BYTES = 256 << 20
 _STILL_CACHED = 0.05
+_STEPS_AHEAD = 2  # of the trainer beside a stream
 _HELD_BYTES = 256 << 20  # of JPEGs that decoders without a reader are given, from memory
 
 
@@ -187,7 +190,7 @@ def _held_jpegs(reader: SplitReader, at_least: int) -> list[npt.NDArray[np.uint8
 
 
 def stream(
-    *, output: str, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
+    *, output: Output, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
     read_ahead_batches: int = 8, **task: Any,
 ) -> Stage:  # fmt: skip
     """Iterate the stream, epoch after epoch, letting go of each batch."""
@@ -221,3 +224,31 @@ def stream(
     from alexnet.tools.bench.gpu_stages import watched
 
     return watched(stage)
+
+
+def stream_beside_trainer(*, trainer_threads: int, **options: Any) -> Stage:
+    """Iterate the stream while a network trains on the other cores, in a thread of this process.
+
+    Over the stream alone this is what feeding a trainer costs the stream. CPU time holds the trainer's.
+    """
+    networks: Any = import_module("alexnet.tools.bench.networks")
+    alone = stream(**options)
+    network = networks.Task(arch="alexnet-2012", precision="auto", batch_images=32, threads=trainer_threads)
+    training = networks.Training(network)
+    wanted: queue.Queue[None] = queue.Queue(_STEPS_AHEAD)
+
+    def train() -> None:
+        while True:
+            wanted.get()
+            training.steps(1)
+            wanted.task_done()
+
+    def work() -> Work:
+        for done in alone.work():
+            if not wanted.full():
+                wanted.put(None)
+            yield done
+
+    threading.Thread(target=train, daemon=True).start()
+    words = f"{alone.settings}; {network.title} trains on {trainer_threads} threads in this process"
+    return replace(alone, work=work, after_round=wanted.join, settings=words)

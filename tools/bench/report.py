@@ -5,7 +5,6 @@ Schema of them.
 """
 
 import math
-import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ import msgspec
 
 from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import read_json
-from alexnet.tools.console import StoppedError
 from alexnet.tools.machine import Machine
 
 SCHEMA = 3
@@ -256,20 +254,6 @@ def share_of(row: Row, limit: Row) -> dict[Clock, float]:
     """Return how much of a limit a row reaches, by each clock that says something of both."""
     by_cpu = {"cpu": row.cpu.median / limit.cpu.median} if row.cpu and limit.cpu else {}
     return {"wall": row.wall.median / limit.wall.median, **by_cpu}  # type: ignore[dict-item]
-
-
-def refuse_unwritable(file: Path | None, option: str) -> None:
-    """Refuse before the work what could not be written after it. Raises InputError."""
-    if file is not None and not os.access(file if file.exists() else file.absolute().parent, os.W_OK):
-        raise InputError(f"{option} {file}: cannot be written; give a file in a folder that exists")
-
-
-def write_file(file: Path, content: bytes) -> None:
-    """Write a file of figures. Raises StoppedError if it cannot be: on a full disk, say."""
-    try:
-        file.write_bytes(content)
-    except OSError as error:
-        raise StoppedError(f"{file}: cannot be written ({reason_of(error)}); the figures above are complete") from None
 
 
 def to_json(report: Report) -> bytes:

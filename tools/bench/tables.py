@@ -27,13 +27,25 @@ class Table(NamedTuple):
 def tables_of(report: Report) -> list[Table]:
     """Return the rows, where a row's time goes, and the ratios: those tables that have rows, without empty columns."""
     figures = tuple(dict.fromkeys(name for row in report.rows for name in row.figures))
-    heads = ("row", "images/s", "min-max", "by CPU time", "cores busy", *figures, "of its limit", "peak MB", "")
+    heads = (
+        "row",
+        "images/s",
+        "min-max",
+        "by CPU time",
+        "cores busy",
+        *(name.replace("_", " ") for name in figures),
+        "of its limit",
+        "peak MB",
+        "",
+    )
     stages = [(s.name, f"{s.cpu_us:,.0f} ± {s.plus_minus_us:,.0f}", f"{s.share:.0%}", s.how) for s in report.stages]
+    rows = (_row(row, report.conditions, figures) for row in report.rows)
+    ratio_heads = ("ratio, round by round", "by wall time", "by CPU time", "at least", "")
     tables = [
-        _table("rows", heads, (_row(row, report.conditions, figures) for row in report.rows)),
+        _table("rows", heads, rows),
         _table("CPU time of the float32 stream", ("stage", "us an image", "share", "measured as"), stages),
-        _table("ratios", ("ratio, round by round", "by wall time", "by CPU time", "at least", ""), map(_ratio, report.ratios)),
-    ]  # fmt: skip
+        _table("ratios", ratio_heads, map(_ratio, report.ratios)),
+    ]
     return [table for table in tables if table.rows]
 
 
@@ -46,8 +58,8 @@ def lines_before(report: Report) -> list[str]:
         f"GPU: {gpu.name}, driver {gpu.driver}" if gpu else c.machine.gpu_why,
         f"load: {c.load_before:.2f} before, {c.load_after:.2f} after; others before: {c.foreign_before:.0%}",
         "versions: " + ", ".join(f"{name} {number}" for name, number in c.machine.versions.items()),
-        f"{c.device}, {c.threads} threads on {c.cores} cores; {c.rounds} interleaved rounds of {c.seconds:g} s, each row "
-        "in a process of its own",
+        f"{c.device}, {c.threads} threads on {c.cores} cores; {c.rounds} interleaved rounds of {c.seconds:g} s, each "
+        "row in a process of its own",
     ]
     if (d := c.data) is None:
         return lines

@@ -10,7 +10,6 @@ import pytest
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.guards import missed
-from alexnet.tools.bench.measured_sections import model_section
 from alexnet.tools.bench.measuring.rounds import Measured
 from alexnet.tools.bench.measuring.row import Row
 from alexnet.tools.bench.names import numbers, words
@@ -135,9 +134,6 @@ def test_the_best_way_of_each_layer_adds_up(capsys: pytest.CaptureFixture[str]) 
     assert row["share_of_limit"] == {"arithmetic": None, "layers": None, "best_kernels": pytest.approx(0.5)}
     print_model(report)
     assert "conv1: fast" in capsys.readouterr().out
-    section = "\n".join(model_section(report))
-    assert "| conv1 | fast | 300.00 | slow 500.00 |" in section
-    assert "50%" in section
 
 
 def test_the_page_has_a_bar_a_row_and_fetches_nothing() -> None:

@@ -1,0 +1,313 @@
+"""The rows of the data path, what is made of their figures, and how two runs compare."""
+
+import dataclasses
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markupsafe import escape
+
+from alexnet.pipeline.decoders.jpeg_engine import JpegEngine
+from alexnet.shards.errors import InputError
+from alexnet.tools.bench import bench_data as bench_data_module
+from alexnet.tools.bench import dataloader, gpu_stages
+from alexnet.tools.bench.bench_data import bench_data
+from alexnet.tools.bench.dataloader import candidates_of, ratios_of, recommendation, stages_of, tune, verdict_of
+from alexnet.tools.bench.diff import changes, run_diff
+from alexnet.tools.bench.loader_rows import BASELINES, cases_of
+from alexnet.tools.bench.loader_stages import Task, storage
+from alexnet.tools.bench.measure import Measured
+from alexnet.tools.bench.measurements import page_of as measurements_page
+from alexnet.tools.bench.page import page_of
+from alexnet.tools.bench.report import Report, Row, read_report, to_json
+from alexnet.tools.bench.stage import CannotRunError
+from alexnet.tools.bench.tables import print_report
+from alexnet.tools.console import StoppedError
+from tests.bench_reports import CONDITIONS, DATA, report_of, row_of, rows_of
+
+DOCS = Path(__file__).parents[3] / "docs"
+TASK = Task(data="/data", split="train", batch_images=128, threads=2)
+RATES: dict[str, float] = {  # images/s of two busy cores
+    "storage-cached": 100_000,
+    "jpeg-full": 6_250,
+    "jpeg-window": 8_000,
+    "jpeg-entropy": 16_000,
+    "jpeg-float32": 6_400,
+    "read": 50_000,
+    "stream-uint8": 7_200,
+    "stream-float32": 5_000,
+    "stream-dali-float32": 4_000,
+    "stream-1-thread": 2_500,
+    "stream-beside-trainer-here": 2_300,
+    "dali-plain": 4_000,
+}
+
+
+def rows(rates: dict[str, float] = RATES, device: str = "cpu", **how: Any) -> dict[str, Row]:
+    return rows_of(cases_of(TASK, 2, device), rates, **how)
+
+
+def without(name: str) -> dict[str, float]:
+    return {key: rate for key, rate in RATES.items() if key != name}
+
+
+def test_rows_are_known_by_name_or_refused() -> None:
+    compare = ",".join(BASELINES)
+    cases = cases_of(Task(data="/data", split="train", batch_images=1, threads=8), 4, "cuda", compare=compare)
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert all(not case.limit or case.limit in names for case in cases)
+    assert {case.cores for case in cases} == {1, 2, 4}, "threads beyond the cores keep none busy"
+    assert {case.name for case in cases if case.on_gpu} >= {"nvjpeg", "to-device", "stream-cuda", "nvimagecodec"}
+    assert {"stream-1-thread", "stream-2-threads", "stream-4-threads", "stream-beside-trainer-here"} <= set(names)
+
+    def chosen(**how: Any) -> set[str]:
+        return {case.name for case in cases_of(TASK, 2, "cpu", **how)}
+
+    spdl = {"spdl", "spdl-simplejpeg"}
+    assert chosen(names=("read",), compare="spdl") == {"read", *spdl}
+    assert chosen(names=("read", "spdl"), compare="spdl") == {"read", "spdl"}
+    assert chosen(quick=True) < chosen()
+    assert chosen(names=("guarded",)) == {
+        "jpeg-window", "dali-plain", "stream-uint8", "stream-float32", "stream-dali-float32", "stream-1-thread",
+        "stream-beside-trainer-here",
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"--rows reed: must be of .*read"):
+        chosen(names=("reed",))
+    with pytest.raises(InputError, match="--compare pytorch: must be of webdataset, torch, dali, ffcv, spdl, "):
+        chosen(compare="torch,pytorch")
+
+
+def test_guarded_ratios_that_hold_and_that_fail() -> None:
+    ratios = {f"{ratio.row}/{ratio.over}": ratio for ratio in ratios_of(rows(), 2)}
+    assert {name: ratio.holds for name, ratio in ratios.items()} == {
+        "stream-uint8/dali-plain": True,
+        "stream-float32/dali-plain": False,
+        "stream-dali-float32/dali-plain": True,
+        "stream-uint8/jpeg-window": True,
+        "stream-float32/jpeg-window": False,
+        "stream-float32/stream-1-thread": True,
+        "stream-beside-trainer-here/stream-1-thread": True,
+    }
+    assert ratios["stream-float32/stream-1-thread"].at_least == pytest.approx(1.9)
+    assert ratios["stream-float32/stream-1-thread"].by == "cpu"
+    disturbed = ratios_of(rows(foreign=0.6, wall=0.4), 2)
+    assert [ratio.by for ratio in disturbed] == ["cpu"] * 6 + ["wall"]
+    assert ratios_of(rows({"read": 1}), 2) == ()
+
+
+def test_cpu_time_does_not_see_what_others_do() -> None:
+    for alone, crowded in zip(rows().values(), rows(foreign=0.6, wall=0.4).values(), strict=True):
+        assert crowded.disturbed
+        assert crowded.cpu == alone.cpu
+        assert crowded.wall.median == pytest.approx(0.4 * alone.wall.median)
+
+
+def test_stages_are_differences_and_sum_up_to_the_stream() -> None:
+    stages = {stage.name: stage for stage in stages_of(rows())}
+    costs = [20, 125, 125, 62.5, 400 - 312.5 - 20]
+    assert [stage.cpu_us for stage in stages.values()] == pytest.approx(costs)
+    assert sum(stage.share for stage in stages.values()) == pytest.approx(1)
+    assert stages_of(rows(without("jpeg-entropy"))) == ()
+
+
+def test_the_verdict_names_what_bounds() -> None:
+    cases: list[tuple[dict[str, float], str]] = [
+        (RATES, "Decoding on the CPU bounds this pipeline: 5,000 images/s, 62%"),
+        (RATES | {"storage-cold": 900.0}, "Storage bounds"),
+        (RATES | {"stream-float32": 3_000.0}, "What lies around decoding bounds this pipeline: 3,000 images/s, 38%"),
+        (without("jpeg-window"), "its limit was not measured"),
+        ({"read": 50_000}, "No verdict"),
+    ]
+    for rates, words in cases:
+        assert words in verdict_of(rows(rates), DATA)
+    assert "do not quote" in verdict_of(rows(), replace(DATA, repeated=True))
+    assert "judge by the column for CPU time" in verdict_of(rows(foreign=0.6, wall=0.4), DATA)
+    on_gpu = rows({"nvjpeg": 20_000, "stream-cuda": 15_000}, device="cuda", foreign=0.2)
+    assert verdict_of(on_gpu, DATA).startswith(
+        "The pipeline to the GPU makes 15,000 images/s, 75% of what nvJPEG alone does with whole images."
+    )
+    assert on_gpu["stream-cuda"].cpu is None, "CPU time says nothing of a GPU"
+
+
+def test_page_and_table_show_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    report = report_of(rows(), ratios=ratios_of(rows(), 2), stages=stages_of(rows()))
+    page = page_of(report)
+    assert page == page_of(report)
+    print_report(report)
+    table = capsys.readouterr().out
+    for row in report.rows:
+        assert escape(row.title) in page
+        assert row.title in table
+    for words in ("FAILS by wall time", "62% / 62% of jpeg-window", "entropy decoding", "Fast."):
+        assert words in page
+        assert words in table
+    assert "src=" not in page
+    assert page.count("<circle") == 2 * 3 * 10, "two charts, three rounds, ten rows that are no parts"
+    assert "<svg" in page_of(report_of({}))
+
+
+def test_a_search_recommends_only_what_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = candidates_of(TASK, 2, "cpu")
+    same = [row_of(case, 1_000.0) for case in cases]
+    assert recommendation(same) == "use the defaults: no candidate was 3% faster"
+    faster = [*same[:2], row_of(cases[2], 1_200.0), *same[3:]]
+    assert recommendation(faster) == f"use {cases[2].title}: +20% over the default, median of 3 rounds"
+    once = [*same[:2], row_of(cases[2], 1_200.0, factors=(1, 0.8, 0.8)), *same[3:]]
+    assert recommendation(once).startswith("use the defaults"), "one round of three"
+    assert "tuning failed" in recommendation(same[1:])
+    monkeypatch.setattr(dataloader, "measure_rows", lambda *_: Measured((), (), False))
+    lines, complete = tune(TASK, 2, "cpu", 10.0, print)
+    assert (lines, complete) == (("tuning was interrupted: no options are recommended",), False)
+
+
+def test_cold_storage_starts_over(ci_100: Path) -> None:
+    """After a round the shards are read in again: to go on in the middle would be to read them from the cache."""
+    task = {"data": str(ci_100), "split": "train", "batch_images": 16, "threads": 1}
+    assert storage(cold=True, **task).starts_over
+    assert not storage(cold=False, **task).starts_over
+
+
+def test_an_engine_that_is_not_there_gets_no_figure(ci_100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = JpegEngine(engines=0, cores_per_engine=0, utilisation_percent=None, nvjpeg="no engine here", nvml="")
+    monkeypatch.setattr(gpu_stages, "query_jpeg_engine", lambda: none)
+    task = {"data": str(ci_100), "split": "train", "batch_images": 16, "threads": 1}
+    with pytest.raises(CannotRunError, match="no engine here"):
+        gpu_stages.nvjpeg(by="engine", **task)
+    assert "no engine here" in gpu_stages.nvjpeg(by="kernels", **task).settings
+
+
+def written(folder: Path, report: Report, name: str = "b.json") -> Path:
+    (folder / name).write_bytes(to_json(report))
+    return folder / name
+
+
+def test_diff_finds_a_real_slowdown_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = written(tmp_path, report_of(rows()), "a.json")
+    b = written(tmp_path, report_of(rows(RATES | {"stream-float32": 4_000})))
+    with pytest.raises(StoppedError, match=r"slower by more than 5% .*: stream to float32 -20\.0%"):
+        run_diff(a, b, 0.05)
+    run_diff(a, b, 0.3)
+    run_diff(b, a, 0.05)
+    run_diff(a, written(tmp_path, report_of(rows(RATES | {"jpeg-full": 3_000}))), 0.05)
+    assert "slower, not counted" in capsys.readouterr().out, "a slower limit does not blame the pipeline"
+    crowded = report_of(rows(foreign=0.6, wall=0.4))
+    run_diff(a, written(tmp_path, crowded), 0.05)
+    assert "by cpu time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("within", [0.01, 0.03])
+def test_equal_runs_seldom_differ_and_a_slowdown_of_a_fifth_is_seen(within: float) -> None:
+    """Ten rows whose rounds spread by `within`, and whose runs differ by 2% besides, as measured."""
+    rng, cases = np.random.default_rng(1), cases_of(TASK, 2, "cpu", names=tuple(RATES))
+
+    def run(slower: float = 1.0) -> Report:
+        factors = [slower * np.exp(rng.normal(0, 0.02) + rng.normal(0, within, 5)) for _ in cases]
+        return report_of({c.name: row_of(c, 1_000, factors=f) for c, f in zip(cases, factors, strict=True)})
+
+    runs = [run() for _ in range(100)]
+    cried = sum(any(c.slower for c in changes(a, b, 0.05, "wall")) for a, b in zip(runs[1:], runs, strict=False))
+    assert cried <= 5
+    found = [c.slower for report in runs for c in changes(report, run(0.8), 0.05, "wall")]
+    assert np.mean(found) > 0.9
+
+
+def test_diff_refuses_what_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = written(tmp_path, report_of(rows()), "a.json")
+    other = replace(CONDITIONS, data=replace(DATA, manifest="1" * 64))
+    for b, words in (
+        (report_of(rows(), conditions=other), "other data"),
+        (report_of(rows(), command="model"), "compare two of one command"),
+        (report_of(rows({"read": 1}), conditions=CONDITIONS), None),
+        (report_of({}), "has no row with 3 rounds in common"),
+    ):
+        if words:
+            with pytest.raises(InputError, match=words):
+                run_diff(a, written(tmp_path, b), 0.05)
+    machine = dataclasses.replace(CONDITIONS.machine, versions={"torch": "3"})
+    run_diff(a, written(tmp_path, report_of(rows(), conditions=replace(CONDITIONS, threads=1, machine=machine))), 0.05)
+    told = capsys.readouterr().out
+    assert "differs: threads: 2 and 1" in told
+    assert "differs: torch: 2 and 3" in told
+
+
+def test_the_page_of_measurements_is_up_to_date() -> None:
+    assert (DOCS / "measurements.md").read_text() == measurements_page(DOCS), "run `make measurements-page`"
+    for file in (DOCS / "measurements").glob("*.json"):
+        assert read_report(file).failed() == []
+        run_diff(file, file, 0.05)
+
+
+def test_a_page_quotes_whole_runs_of_enough_data_only(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no JSON files"):
+        measurements_page(tmp_path)
+    folder = tmp_path / "measurements"
+    folder.mkdir()
+    written(folder, report_of(rows()))
+    page = measurements_page(tmp_path)
+    assert "| stream to float32 | 5,000 | 4,950-5,050 | 5,000 | 2.00 | 62% / 62% of jpeg-window | 500 |" in page
+    assert "Not yet measured: no file here is of a run on a GPU" in page
+    small = replace(CONDITIONS, data=replace(DATA, repeated=True))
+    for wrong, words in (({"complete": False}, "was interrupted"), ({"conditions": small}, "from the CPU's cache")):
+        written(folder, report_of(rows(), **wrong))
+        with pytest.raises(InputError, match=words):
+            measurements_page(tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("ALEXNET_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("ALEXNET_BENCH_IMAGES", "12")
+    return tmp_path / "alexnet"
+
+
+def test_a_set_is_made_once_and_found_again(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, why = bench_data(None, quick=False)
+    assert folder.parent == cache
+    assert why == "made by `alexnet-prep synth` with seed 2012"
+    assert "making 12 images" in capfd.readouterr().err
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    again, why = bench_data(None, quick=False)
+    assert (again, why) == (folder, "made by `alexnet-prep synth` with seed 2012, found in the cache")
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_given_is_taken(cache: Path, ci_100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench_data(ci_100, quick=False) == (ci_100, "given")
+    quick, why = bench_data(None, quick=True)
+    assert quick.name == "ci-100"
+    assert "--quick makes none" in why
+    monkeypatch.setenv("ALEXNET_DATA", str(ci_100))
+    assert bench_data(None, quick=False) == (ci_100, "from ALEXNET_DATA")
+    assert not cache.exists()
+
+
+def test_where_no_set_can_be_made_the_bundled_images_serve(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_data_module, "_IMAGE_BYTES", 10**15)
+    folder, why = bench_data(None, quick=False)
+    assert folder.name == "ci-100"
+    assert "GB free, and" in why
+    cache.rmdir()
+    cache.write_text("")
+    folder, why = bench_data(None, quick=False)
+    assert folder.name == "ci-100"
+    assert "cannot be written" in why
+
+
+def test_what_is_wrong_with_the_environment_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALEXNET_BENCH_IMAGES", "many")
+    with pytest.raises(InputError, match="ALEXNET_BENCH_IMAGES=many: must be a whole number"):
+        bench_data(None, quick=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setenv("ALEXNET_BENCH_IMAGES", "12")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
+        bench_data(None, quick=False)

@@ -1,1 +1,0 @@
-"""The data path beside its limits and beside other loaders."""
