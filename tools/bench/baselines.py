@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.reader import SplitReader
+from alexnet.tools.bench.gpu_watch import watched
 from alexnet.tools.bench.loader_stages import Task
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 
@@ -391,11 +392,7 @@ def _stage(
             yield len(images)
 
     stage = Stage(work=work, settings=words, ready_batches=ready, versions=versions)
-    if not on_gpu:
-        return stage
-    from alexnet.tools.bench.gpu_stages import watched
-
-    return watched(stage)
+    return watched(stage) if on_gpu else stage
 
 
 def _check(images: Any, labels: int, task: Task) -> None:

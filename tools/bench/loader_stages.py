@@ -24,6 +24,7 @@ from alexnet.pipeline.settings import Output
 from alexnet.shards.manifest import Split
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.conditions import cached_share
+from alexnet.tools.bench.gpu_watch import watched
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 
 _BLOCK_BYTES = 4 << 20
@@ -219,11 +220,7 @@ def stream(
 
     words = f"{images.describe()[-1]}; depth {depth}"
     stage = Stage(work=work, settings=words, ready_batches=depth + 3)
-    if device == "cpu":
-        return stage
-    from alexnet.tools.bench.gpu_stages import watched
-
-    return watched(stage)
+    return stage if device == "cpu" else watched(stage)
 
 
 def stream_beside_trainer(*, trainer_threads: int, **options: Any) -> Stage:
