@@ -1,6 +1,5 @@
 """Training on a GPU: one fp32 step as on the CPU, the same units dropped, and bf16 steps that learn."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from alexnet.model.evaluate import Evaluation
 from alexnet.model.layers import HashDropout, StepClock
 from alexnet.model.metrics import Metrics
 from alexnet.model.placement import Placement
-from alexnet.tools.run.assembly import build_trainer
-from alexnet.tools.run.settings import RunSettings, load_recipe, with_setting
-from alexnet.tools.run.streams import Streams
+from alexnet.tools.run.assembly import Streams, build_trainer
+from alexnet.tools.run.settings import RunSettings, load_recipe
+from alexnet.tools.settings import with_settings
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,8 +76,7 @@ class Losses:
 
 
 def small_recipe(steps: int) -> RunSettings:
-    settings = with_setting(load_recipe("small"), "train.steps", steps)
-    return dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=CLASSES))
+    return with_settings(load_recipe("small"), [("train.steps", steps)]).with_classes(CLASSES)
 
 
 def placement_on(device: str, *, bf16: bool) -> Placement:
@@ -114,7 +112,7 @@ class Watched(Losses):
 
 def test_nothing_between_logging_steps_waits_for_the_gpu() -> None:
     placement = placement_on("cuda", bf16=True)
-    trainer = build_trainer(with_setting(small_recipe(40), "train.checkpoint_every", 1000), placement, 1000)
+    trainer = build_trainer(with_settings(small_recipe(40), [("train.checkpoint_every", 1000)]), placement, 1000)
     source, watched = OneBatch(placement.device), Watched()
     source.batches = 40
     try:
@@ -129,7 +127,7 @@ def test_a_captured_graph_trains_as_the_steps_do(bf16: bool) -> None:
     """Dropout is on: a graph that did not draw new masks would have other losses from the second step on."""
     outcomes = []
     for capture in (False, True):
-        settings = with_setting(small_recipe(8), "train.capture", capture)
+        settings = with_settings(small_recipe(8), [("train.capture", capture)])
         placement = placement_on("cuda", bf16=bf16)
         source, losses = OneBatch(placement.device), Losses()
         source.batches = 8
@@ -157,7 +155,7 @@ def test_bf16_steps_from_the_stream_learn(ci_100: Path, capture: bool) -> None:
     """Captured, too, while the stream's threads allocate memory for the batches to come."""
     pytest.importorskip("nvidia.dali")
     placement = placement_on("cuda", bf16=True)
-    settings = with_setting(small_recipe(100), "train.capture", capture)
+    settings = with_settings(small_recipe(100), [("train.capture", capture)])
     streams = Streams(ci_100, settings, placement)
     losses = Losses()
     trainer = build_trainer(settings, placement, steps_per_epoch=len(streams.train))

@@ -153,7 +153,7 @@ def scalars(file: Path) -> dict[str, dict[int, float]]:
 def test_tensorboard_without_its_package_names_the_extra(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alexnet.tools.run.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("alexnet.tools.run.sinks.find_spec", lambda name: None)
     printed = run(tiny, *LENET, "--tensorboard", "--out", tmp_path / "run", code=2)
     assert printed == "Error: --tensorboard: tensorboardX is not installed; pip install 'alexnet[tensorboard]'\n"
     assert not (tmp_path / "run").exists()

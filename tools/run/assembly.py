@@ -1,24 +1,26 @@
-"""Put a run's parts together: where it computes, and a trainer that is ready to train there."""
+"""Put a run's parts together: where it computes, its batches, and a trainer that is ready to train there."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from alexnet.model.batches import BatchSource
 from alexnet.model.initialise import initialise
 from alexnet.model.networks.build import build_network
 from alexnet.model.networks.network import Network
 from alexnet.model.networks.settings import drawing_of
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Worker, choose_placement
-from alexnet.model.ranks import OneProcess, Ranks
+from alexnet.model.ranks import OneProcess, Processes, Ranks, cores_each
 from alexnet.model.schedule import Schedule
 from alexnet.model.trainer import Trainer
 from alexnet.model.warm_start import take_weights
+from alexnet.pipeline import ImageStream
 from alexnet.shards.errors import InputError
-from alexnet.tools.run.fitting import check_layout
-from alexnet.tools.run.options import TrainOptions
-from alexnet.tools.run.settings import RunSettings
+from alexnet.shards.manifest import Manifest, Split
+from alexnet.tools.run.settings import RunSettings, TrainOptions, check_layout
 from alexnet.tools.use.trained import newest_in
 
 
@@ -42,11 +44,6 @@ def place(options: TrainOptions, settings: RunSettings, worker: Worker | None) -
     return placement
 
 
-def total_steps(settings: RunSettings, steps_per_epoch: int) -> int:
-    """Return the length of a run in steps."""
-    return settings.train.steps or settings.train.epochs * steps_per_epoch
-
-
 def build_trainer(
     settings: RunSettings,
     placement: Placement,
@@ -65,7 +62,7 @@ def build_trainer(
         prepare(net)
     net = net.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ranks.divide(net)
-    steps = total_steps(settings, steps_per_epoch)
+    steps = settings.total_steps(steps_per_epoch)
     schedule = Schedule(settings.schedule, settings.optim.lr, steps)
     first_layer = next(iter(net.weighted().values()))
     optim = MomentumSGD(net, settings.optim, [module for module in first_layer if module is not None])
@@ -76,3 +73,73 @@ def start_from(file: Path, settings: RunSettings, description: dict[str, dict[st
     """Take initial values from a file, or a run; add to `description` what the run says of them."""
     taken = take_weights(net, newest_in(file)[0], settings.init.up_to)
     description["start"] = {"layers": ", ".join(taken.layers), "sha256": taken.sha256}
+
+
+class Streams:
+    """Make the run's batch sources: training, validation, and training images as evaluation sees them.
+
+    Every process decodes its own share of each global batch, whatever it holds of the network. Where several hold it
+    together, their streams yield crops as they are, and the crops are gathered before they are normalized.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        settings: RunSettings,
+        placement: Placement,
+        ranks: Ranks | None = None,
+        local_ranks: int = 1,
+    ) -> None:
+        self._data, self._settings, self._placement = data, settings, placement
+        self._ranks, self._local_ranks = ranks or OneProcess(), local_ranks
+        self._gathers = placement.layout.group_ranks > 1
+        self._first = self._stream("train", augment=True)
+        self.train = self._source(self._first)
+        self.validation = self.validation_of(settings.train.views)
+
+    def validation_of(self, views: Literal[1, 10]) -> BatchSource:
+        """Return the validation images, so many views of each."""
+        return self._source(self._stream("val", augment=False, views=views))
+
+    def train_as_evaluated(self) -> BatchSource:
+        """Return the training images without augmentation, each once."""
+        return self._source(self._stream("train", augment=False))
+
+    def describe(self, manifest: Manifest) -> str:
+        """Say how much data there is."""
+        return (
+            f"{len(manifest.classes):,} classes, {self.train.images:,} training and {self.validation.images:,} "
+            f"validation images of {manifest.size_px} px"
+        )
+
+    def lines(self) -> list[str]:
+        """Say what the training stream yields and how."""
+        return self._first.describe()
+
+    def close(self) -> None:
+        """Stop the threads of training and validation."""
+        self.train.close()
+        self.validation.close()
+
+    def _source(self, stream: ImageStream) -> BatchSource:
+        return self._ranks.gathered(stream) if self._gathers and isinstance(self._ranks, Processes) else stream
+
+    def _stream(self, split: Split, *, augment: bool, views: Literal[1, 10] = 1) -> ImageStream:
+        """Make a stream. With ten views its batches have a tenth of the images, hence as many pixels."""
+        layout, stream = self._placement.layout, self._settings.stream
+        shared = cores_each(self._local_ranks) if self._local_ranks > 1 else None
+        return ImageStream(
+            self._data / split,
+            batch_images=max(layout.ranks, -(-self._settings.train.batch_images // views)),
+            seed=self._settings.train.seed,
+            rank=layout.rank,
+            ranks=layout.ranks,
+            augment=augment,
+            augmentation=self._settings.augment,
+            device=str(self._placement.device),
+            threads=stream.threads or shared,
+            output="uint8" if self._gathers and not layout.owt else "float32",
+            channels_last=True,
+            views=views,
+            settings=stream,
+        )

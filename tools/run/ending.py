@@ -1,6 +1,11 @@
-"""How a training run ends when it does not end well: a line that says why, what is kept, and what to do."""
+"""How a training run ends before it is done: it was told to stop, or it cannot go on.
+
+Either way it ends in a line that says why, what is kept, and what to do.
+"""
 
 import errno
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +17,52 @@ from alexnet.model.memory import MemoryNeed, capacity, is_out_of_memory, memory_
 from alexnet.model.ranks import is_lost_process
 from alexnet.model.stopping import StopRequestedError
 from alexnet.model.trainer import Trainer
-from alexnet.tools.console import StoppedError
+from alexnet.tools.console import StoppedError, handling, stop_signals
 from alexnet.tools.run.settings import RunSettings
 from alexnet.tools.start import INTERRUPTED
+
+STOPPING = "stopping after this step, with a checkpoint; once more to stop at once, without one"
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_STORAGE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENODEV, errno.ENOTCONN),
+)
+_NOT_DETERMINISTIC = "does not have a deterministic implementation"  # as PyTorch says it
+_AGAIN = "and give the same command again"
+
+
+class StopSignal:
+    """Remember whether a signal to stop came, or whoever read the output left.
+
+    `alone`: at the second one, stop at once. One of several processes leaves that to whoever started it, for Ctrl-C in
+    a terminal reaches it twice: from the terminal and from there. So does the end of a terminal, from it and the shell.
+    """
+
+    def __init__(self, *, alone: bool) -> None:
+        self._alone = alone
+        self._heard = False
+
+    def __call__(self) -> bool:
+        """Say whether to stop."""
+        return self._heard
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals over; they can only be taken over in the main thread."""
+        here = threading.current_thread() is threading.main_thread()
+        with handling((*stop_signals(), signal.SIGPIPE) if here else (), self._hear):
+            yield
+
+    def _hear(self, number: int, _: object) -> None:
+        again = self._heard
+        self._heard = True  # first: the line may meet the reader's end, which is a signal of its own
+        if not self._alone or number == signal.SIGPIPE:
+            return
+        if not again:
+            click.echo(STOPPING, err=True)
+        elif number != signal.SIGHUP:
+            raise KeyboardInterrupt
 
 
 class LostProcessError(StoppedError):
@@ -43,76 +91,59 @@ def ending_in_words(trainer: Trainer, settings: RunSettings) -> Iterator[None]:
     130: stopped, and the same command continues. 1: it went wrong.
     """
     try:
-        with lost_process_in_words():  # which may meet a checkpoint, too
-            yield
+        yield
     except (KeyboardInterrupt, StopRequestedError) as error:
         if trainer.ranks.layout.rank == 0:
             saved = "saved" if isinstance(error, StopRequestedError) else "not saved"
             click.echo(f"interrupted after step {trainer.step:,}, {saved}; the same command continues")
         raise SystemExit(INTERRUPTED) from None
-    except DivergedError as error:
-        raise StoppedError(f"{error}; {_kept(trainer)}; {_MEND}") from None
-    except CheckpointError as error:
-        raise StoppedError(f"{error}; make room {_AGAIN}") from None
-    except OSError as error:
-        if error.errno not in (*_NO_ROOM, *_NO_STORAGE):
+    except Exception as error:
+        line = "" if is_lost_process(error) else _line_of(error, trainer, settings)
+        if not line:
             raise
-        raise StoppedError(f"{_of_storage(error)}; {_kept(trainer)}; {_mend(error)} {_AGAIN}") from None
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise StoppedError(out_of_memory(trainer, settings)) from None
-        if _NOT_DETERMINISTIC in str(error):
-            operation = str(error).partition(_NOT_DETERMINISTIC)[0].strip()
-            raise StoppedError(f"train.deterministic=true: {operation} has no such kernel here; leave it out") from None
-        raise
+        raise StoppedError(line) from None
 
 
-# Of records and results; checkpoints say it themselves.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_STORAGE = (
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENODEV, errno.ENOTCONN),
-)
-_NOT_DETERMINISTIC = "does not have a deterministic implementation"  # as PyTorch says it
-_AGAIN = "and give the same command again"
-_MEND = "lower optim.lr or set schedule.warmup_steps, with another --out"
+def _line_of(error: Exception, trainer: Trainer, settings: RunSettings) -> str:
+    """Say why a run ended, what is kept and what to do; '' of an error that is not expected."""
+    kept = "there is no checkpoint from before it"
+    if trainer.saved_step is not None:
+        kept = f"the last good checkpoint is that of step {trainer.saved_step:,}"
+    if isinstance(error, DivergedError):
+        return f"{error}; {kept}; lower optim.lr or set schedule.warmup_steps, with another --out"
+    if isinstance(error, CheckpointError):
+        return f"{error}; make room {_AGAIN}"
+    if isinstance(error, OSError) and error.errno in (*_NO_SPACE, *_NO_STORAGE):  # of records and results
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        return f"{what}; {kept}; {'make room' if error.errno in _NO_SPACE else 'mend that'} {_AGAIN}"
+    if is_out_of_memory(error):
+        return _out_of_memory(trainer, settings)
+    operation, not_deterministic, _ = str(error).partition(_NOT_DETERMINISTIC)
+    if isinstance(error, RuntimeError) and not_deterministic:
+        return f"train.deterministic=true: {operation.strip()} has no such kernel here; leave it out"
+    return ""
 
 
-def _of_storage(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-
-
-def _mend(error: OSError) -> str:
-    return "make room" if error.errno in _NO_ROOM else "mend that"
-
-
-def _kept(trainer: Trainer) -> str:
-    """Say which checkpoint the run can go on from."""
-    if trainer.saved_step is None:
-        return "there is no checkpoint from before it"
-    return f"the last good checkpoint is that of step {trainer.saved_step:,}"
-
-
-def out_of_memory(trainer: Trainer, settings: RunSettings) -> str:
+def _out_of_memory(trainer: Trainer, settings: RunSettings) -> str:
     """Say that memory ran out, and name a batch size that fits."""
     placement = trainer.placement
     need = memory_need(settings.net, placement, settings.augment.crop_px)
-    room, now = capacity(placement.device), settings.train.batch_images
+    there, now = capacity(placement.device), settings.train.batch_images
     said = f"out of memory on {placement.device} with train.batch_images={now}"
     parts = placement.layout.ranks if placement.layout.owt else placement.layout.groups
-    fits = batch_that_fits(need, room, now, parts)
+    fits = batch_that_fits(need, there, now, parts)
     if fits < placement.layout.ranks:
-        return f"{said}; {room / 1e9:.1f} GB are too few for this network and a single image"
+        return f"{said}; {there / 1e9:.1f} GB are too few for this network and a single image"
     return (
-        f"{said}; {fits} should fit the {room / 1e9:.1f} GB that there are: --set train.batch_images={fits}, with "
+        f"{said}; {fits} should fit the {there / 1e9:.1f} GB that there are: --set train.batch_images={fits}, with "
         "another --out"
     )
 
 
-def batch_that_fits(need: MemoryNeed, room: int, now: int, groups: int) -> int:
+def batch_that_fits(need: MemoryNeed, memory_bytes: int, now: int, groups: int) -> int:
     """Return a power of two, at most half of the batch that did not fit; 0 if not an image fits.
 
     The estimate alone would not do: memory ran out, whatever it says of the batch that was tried.
     """
-    most = min(need.images_in(room) * groups, now // 2)
+    most = min(need.images_in(memory_bytes) * groups, now // 2)
     return 1 << (most.bit_length() - 1) if most else 0

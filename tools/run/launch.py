@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing import get_context
 from typing import Any
 
@@ -20,9 +20,8 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import starting_workers
-from alexnet.tools.console import StoppedError, guard_output, output_is_lost, stop_signals
-from alexnet.tools.run.ending import LostProcessError, lost_process_in_words
-from alexnet.tools.run.stopping import STOPPING
+from alexnet.tools.console import MISTAKE, StoppedError, guard_output, handling, output_is_lost, stop_signals
+from alexnet.tools.run.ending import STOPPING, LostProcessError
 from alexnet.tools.start import INTERRUPTED, end_when_interrupted
 
 GRACE_SECONDS = 8
@@ -32,7 +31,6 @@ _AFTER_THE_FIRST_SECONDS = 1.0
 """What a process waits that fails: where another was lost, all fail, and the one that was lost is to be named."""
 
 _HERE = "127.0.0.1"
-_MISTAKE = 2
 _CONTINUE = "the same command continues from the last checkpoint"
 
 
@@ -49,19 +47,20 @@ def launch(work: Callable[[], None], processes: int) -> None:
         with starting_workers():  # they import for seconds, and Ctrl-C in a terminal is for them, too
             workers = start_processes(_worker, arguments, nprocs=processes, join=False, start_method="spawn")
             assert workers is not None  # with join=False there is always a context
-            heard = passing.enter_context(_passing_signals_to(workers))
+            passed_on = _SignalsPassedOn(workers)
+            passing.enter_context(handling(stop_signals(), passed_on.hear))
         try:
             while not workers.join(grace_period=GRACE_SECONDS):
                 pass
-            _told(endings)
+            _raise_told(endings)
         except ProcessExitedException as error:
             if error.signal_name is None:  # one that was killed is named, not those that missed it
-                _told(endings)
-            if heard or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
+                _raise_told(endings)
+            if passed_on.heard or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
                 raise SystemExit(INTERRUPTED) from None
             raise StoppedError(f"rank {error.error_index} {_how(error)}; {_CONTINUE}") from None
         except ProcessRaisedException as error:
-            _told(endings)
+            _raise_told(endings)
             click.echo(str(error).strip(), err=True)
             raise StoppedError(f"rank {error.error_index} failed as shown above; {_CONTINUE}") from None
 
@@ -75,13 +74,34 @@ def _how(error: ProcessExitedException) -> str:
     return f"{process} was ended by {error.signal_name}{memory}"
 
 
-def _told(endings: Any) -> None:
-    """Raise the error of the first process that said why it ended, if it is to be said."""
+def _raise_told(endings: Any) -> None:
+    """Raise the error of the first process that said why it ended, if one did; without a line, leave in silence."""
     if not endings.empty():
         code, line = endings.get()
         if not line:
             raise SystemExit(code) from None
-        raise (InputError(line) if code == _MISTAKE else StoppedError(line)) from None
+        raise (InputError(line) if code == MISTAKE else StoppedError(line)) from None
+
+
+class _SignalsPassedOn:
+    """Pass the first signal to stop on, and wait; at the second, kill.
+
+    The end of a terminal is told twice, by it and by the shell, and kills nothing.
+    """
+
+    def __init__(self, workers: ProcessContext) -> None:
+        self._workers, self.heard = workers, False
+
+    def hear(self, number: int, _: object) -> None:
+        """Handle a signal."""
+        again, self.heard = self.heard, True
+        if again and number == signal.SIGHUP:
+            return
+        if not again:
+            click.echo(STOPPING, err=True)
+        for process in self._workers.processes:
+            if process.is_alive():
+                process.kill() if again else process.terminate()
 
 
 def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endings: Any) -> None:
@@ -94,20 +114,15 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
     os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
     try:
-        with lost_process_in_words():
-            work()
+        work()
         if output_is_lost():
             endings.put((1, "standard output could not be written; the run itself is complete"))
-    except InputError as error:
-        endings.put((_MISTAKE, str(error)))
-        sys.exit(_MISTAKE)
-    except LostProcessError as error:  # one that was killed is to be named instead
-        time.sleep(_AFTER_THE_FIRST_SECONDS)
-        endings.put((1, str(error)))
-        sys.exit(1)
-    except StoppedError as error:
-        endings.put((1, str(error)))
-        sys.exit(1)
+    except (InputError, StoppedError) as error:
+        if isinstance(error, LostProcessError):  # one that was killed is to be named instead
+            time.sleep(_AFTER_THE_FIRST_SECONDS)
+        code = MISTAKE if isinstance(error, InputError) else 1
+        endings.put((code, str(error)))
+        sys.exit(code)
     except SystemExit as end:
         if end.code == 1:  # whoever read the output has left
             endings.put((1, ""))
@@ -117,29 +132,3 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
     except Exception:
         time.sleep(_AFTER_THE_FIRST_SECONDS)
         raise
-
-
-@contextmanager
-def _passing_signals_to(workers: ProcessContext) -> Iterator[list[int]]:
-    """Pass the first signal to stop on, and wait; at the second, kill. Yields the list of those that came.
-
-    The end of a terminal is told twice, by it and by the shell, and kills nothing.
-    """
-    heard: list[int] = []
-
-    def hear(number: int, _: object) -> None:
-        if heard and number == signal.SIGHUP:
-            return
-        if not heard:
-            click.echo(STOPPING, err=True)
-        heard.append(number)
-        for process in workers.processes:
-            if process.is_alive():
-                process.kill() if len(heard) > 1 else process.terminate()
-
-    before = {number: signal.signal(number, hear) for number in stop_signals()}
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import click
 
-from alexnet.model.memory import MemoryNeed, held_parameters, memory_need
+from alexnet.model.memory import held_parameters, memory_need
 from alexnet.model.networks.figures import figures
 from alexnet.model.networks.settings import drawing_of
 from alexnet.model.placement import Placement
 from alexnet.model.traffic import describe_layout
 from alexnet.shards.manifest import Manifest
 from alexnet.tools.console import tell
-from alexnet.tools.run.assembly import total_steps
+from alexnet.tools.run.assembly import Streams
 from alexnet.tools.run.settings import RunSettings
-from alexnet.tools.run.streams import Streams
 
 
 def describe_run(settings: RunSettings, streams: Streams, placement: Placement) -> list[str]:
@@ -28,7 +27,7 @@ def describe_run(settings: RunSettings, streams: Streams, placement: Placement) 
         crop_px=settings.augment.crop_px,
         parameters=held_parameters(settings.net, placement.layout),
     )
-    steps = total_steps(settings, len(streams.train))
+    steps = settings.total_steps(len(streams.train))
     return [
         *streams.lines(),
         f"device: {placement.why}",
@@ -46,15 +45,14 @@ def dry_run(data: Path, settings: RunSettings, placement: Placement, manifest: M
     tell(f"data: {data}; {streams.describe(manifest)}")
     for line in describe_run(settings, streams, placement):
         click.echo(line)
-    need = memory_need(settings.net, placement, settings.augment.crop_px)
-    click.echo(f"memory: {_describe_memory(need, settings, placement)}")
+    click.echo(f"memory: {_describe_memory(settings, placement)}")
     click.echo(f"plan: {_describe_plan(settings, streams, manifest)}")
     click.echo("dry run: nothing was started or written")
 
 
 def _describe_plan(settings: RunSettings, streams: Streams, manifest: Manifest) -> str:
     an_epoch = len(streams.train)
-    steps = total_steps(settings, an_epoch)
+    steps = settings.total_steps(an_epoch)
     images = steps * settings.train.batch_images
     shards = len(manifest.shards_of("train"))
     final = f", {settings.train.final_views} views at the end" if settings.train.final_views > 1 else ""
@@ -66,7 +64,8 @@ def _describe_plan(settings: RunSettings, streams: Streams, manifest: Manifest) 
     )
 
 
-def _describe_memory(need: MemoryNeed, settings: RunSettings, placement: Placement) -> str:
+def _describe_memory(settings: RunSettings, placement: Placement) -> str:
+    need = memory_need(settings.net, placement, settings.augment.crop_px)
     images = len(placement.layout.convolved(settings.train.batch_images))
     each = " in each process" if placement.layout.ranks > 1 else ""
     return (

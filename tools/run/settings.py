@@ -1,25 +1,67 @@
-"""The settings of a run: one frozen dataclass a component, filled by a recipe, changed by `--set key=value`.
+"""What a run is asked to do: the options of `alexnet-train`, its settings, and whether they go together.
 
-Everything a user can get wrong in one key fails here, before any work, in one line that names the key, the value and
-what is allowed. What does not go together is refused in `fitting`, once all keys are known.
+Everything a user can get wrong fails here, before any work, in one line that names the key, the value and what is
+allowed: a single key in `alexnet.tools.settings`, what does not go together once all keys are known.
 """
 
 import dataclasses
-import json
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+import msgspec
+import torch
+
+from alexnet import __version__
+from alexnet.model.full_layers import divided_layers
 from alexnet.model.initialise import InitSettings
-from alexnet.model.networks.settings import NetSettings
+from alexnet.model.networks.drawing import Drawing
+from alexnet.model.networks.settings import NetSettings, drawing_of
+from alexnet.model.networks.trace import weighted_names
 from alexnet.model.optim import OptimSettings
+from alexnet.model.placement import Layout, Parallel, Placement
 from alexnet.model.schedule import ScheduleSettings
 from alexnet.model.trainer import TrainSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.settings import StreamSettings
-from alexnet.shards.errors import InputError, nearest
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Manifest
 from alexnet.tools.run.recipes import recipe_assignments
+from alexnet.tools.settings import assigned, with_settings
+
+_STREAM_CHANNELS = 3
+_SEEDS = 2**32  # what dropout's hash takes of a seed
+_DATA_OF_SIZE = {28: "MNIST", 32: "CIFAR-10"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Hold the command line of `alexnet-train` as given; None where an option was left out.
+
+    `settings`: by key, of options that are settings under a shorter name. `assignments`: of `--set`.
+    """
+
+    data: Path | None
+    recipe: str
+    settings: Mapping[str, Any]
+    assignments: tuple[str, ...]
+    device: str | None
+    gpus: int | None
+    parallel: Parallel
+    init: Path | None
+    out: Path | None
+    overwrite: bool
+    resume: bool
+    tensorboard: bool
+    dry_run: bool
+
+    def folder(self, data: Path, seed: int) -> Path:
+        """Return where the run goes: where it was told to, or a place named after data, recipe, network and seed."""
+        arch = self.settings.get("net.arch", self.recipe)
+        name = self.recipe if arch == self.recipe else f"{self.recipe}-{arch}"
+        return self.out or Path("runs") / f"{data.absolute().name}-{name}-seed{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +78,16 @@ class RunSettings:
 
     def as_json(self) -> dict[str, Any]:
         """Return every setting as plain values, equal to what is read back from a file."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return plain
+
+    def with_classes(self, classes: int) -> "RunSettings":
+        """Return the settings with the network's outputs, which follow from the data."""
+        return dataclasses.replace(self, net=dataclasses.replace(self.net, classes=classes))
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the length of the run in steps."""
+        return self.train.steps or self.train.epochs * steps_per_epoch
 
 
 def load_recipe(name: str) -> RunSettings:
@@ -45,81 +95,86 @@ def load_recipe(name: str) -> RunSettings:
     return with_settings(RunSettings(), recipe_assignments(name))
 
 
-def with_overrides(settings: RunSettings, assignments: tuple[str, ...]) -> RunSettings:
-    """Apply `key=value` assignments in order. Raises InputError for a malformed or unknown one."""
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--set {assignment}: must read key=value, such as optim.lr=0.02")
-        settings = with_setting(settings, key.strip(), value.strip())
-    return settings
-
-
-def with_settings(settings: RunSettings, assignments: Iterable[tuple[str, Any]]) -> RunSettings:
-    """Return the settings with several keys changed, in order."""
-    for key, value in assignments:
-        settings = with_setting(settings, key, value)
-    return settings
-
-
-def with_setting(settings: RunSettings, key: str, value: Any) -> RunSettings:
-    """Return the settings with one key changed; text is converted to the key's type."""
-    section, _, name = key.partition(".")
-    component: Any = getattr(settings, section, None)
-    if name not in getattr(component, "__dataclass_fields__", {}):
-        known = [f"{s}.{n}" for s, values in settings.as_json().items() for n in values]
-        raise InputError(f"{key}: no such setting{nearest(key, known, at_least=0.0)} The keys are {', '.join(known)}")
-    if key == "net.classes":
+def with_overrides(settings: RunSettings, assignments: Iterable[str]) -> RunSettings:
+    """Apply `key=value` assignments in order. Raises InputError for a malformed, unknown or forbidden one."""
+    changes = [assigned(assignment) for assignment in assignments]
+    if any(key == "net.classes" for key, _ in changes):
         raise InputError("net.classes: follows from the data set's manifest and cannot be set")
-    wanted = get_type_hints(type(component))[name]
-    changed: Any = dataclasses.replace(component, **{name: _converted(key, value, wanted)})
-    return dataclasses.replace(settings, **{section: changed})
+    return with_settings(settings, changes)
 
 
-def _converted(key: str, value: Any, wanted: Any) -> Any:
-    """Convert text (or a TOML value) to a setting's type."""
-    if get_origin(wanted) is Literal:
-        choices = {str(choice): choice for choice in get_args(wanted)}
-        if str(value) in choices:
-            return choices[str(value)]
-        raise InputError(f"{key}={value}: must be one of {', '.join(choices)}{nearest(str(value), list(choices))}")
-    if get_origin(wanted) is tuple:
-        items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-        if not isinstance(items, list):
-            raise InputError(f"{key}={value}: must be whole numbers with commas between them")
-        return tuple(_converted(key, item, get_args(wanted)[0]) for item in items)
-    return _SCALARS[wanted](key, value)
+def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
+    """Merge recipe, options and `--set` into the settings of a run. Raises InputError if they do not go together."""
+    settings = with_settings(load_recipe(options.recipe), options.settings.items())
+    settings = with_overrides(settings, options.assignments)
+    check_fit(settings, manifest)
+    return settings.with_classes(len(manifest.classes))
 
 
-def _flag(key: str, value: Any) -> bool:
-    flag = {"true": True, "false": False}.get(str(value).lower())
-    if flag is None:
-        raise InputError(f"{key}={value}: must be true or false")
-    return flag
+def identity(settings: RunSettings, manifest: Manifest, placement: Placement) -> dict[str, object]:
+    """Describe a run fully: equal descriptions, equal runs (on machines whose arithmetic is equal)."""
+    return {
+        **settings.as_json(),
+        "data": {"manifest": manifest.digest()},
+        "placement": {"device": placement.device.type, "bf16": placement.bf16},
+        "versions": {"alexnet": __version__, "torch": torch.__version__, "dali": version("nvidia-dali-cuda130")},
+    }
 
 
-def _whole(key: str, value: Any) -> int:
+def check_fit(settings: RunSettings, manifest: Manifest) -> None:
+    """Raise InputError if settings contradict each other, the network or the data."""
+    drawing = drawing_of(settings.net)
+    channels, seed, schedule = settings.net.input_channels, settings.train.seed, settings.schedule
+    if channels not in (1, _STREAM_CHANNELS):
+        raise InputError(f"net.channels={channels}: must be 3, or 1 for the mean of the colours; the stream yields RGB")
+    settings.init.check(drawing.name, weighted_names(drawing))
+    _check_data(settings, drawing, manifest)
+    if not 0 <= seed < _SEEDS:
+        raise InputError(f"train.seed={seed}: must be at least 0 and below {_SEEDS}")
+    if settings.train.deterministic and settings.stream.decode == "auto":
+        raise InputError(
+            "stream.decode=auto: settles on what is fastest, which may differ from run to run, so not with "
+            "train.deterministic=true; --decode default does not"
+        )
+    if schedule.drop_epochs and schedule.kind != "steps":
+        raise InputError(
+            f"schedule.drop_epochs={','.join(map(str, schedule.drop_epochs))}: says nothing to schedule.kind="
+            f"{schedule.kind}; set that to steps, or leave drop_epochs out"
+        )
+
+
+def check_layout(settings: RunSettings, layout: Layout) -> None:
+    """Raise InputError if the settings do not suit so many processes."""
+    if settings.train.batch_images < layout.ranks:
+        raise InputError(
+            f"train.batch_images={settings.train.batch_images}: must be at least {layout.ranks}, one for each process"
+        )
+    if layout.owt:
+        divided_layers(settings.net, layout.ranks)
+    if layout.ranks > 1 and settings.stream.on_error == "skip":
+        raise InputError(
+            "stream.on_error=skip: works with --gpus 1 only, as several processes must agree on what is in a batch; "
+            "--set stream.on_error=stop"
+        )
+
+
+def _check_data(settings: RunSettings, drawing: Drawing, manifest: Manifest) -> None:
+    """Look at the size of the stored images first: where it is wrong, the crop's is, too, and is not the reason."""
+    if drawing.shards_px and manifest.size_px not in drawing.shards_px:
+        px = drawing.shards_px[0]
+        raise InputError(
+            f"net.arch={drawing.name}: takes images stored at {drawing.sizes()}, these shards hold {manifest.size_px} "
+            f"px; `alexnet-prep shard SOURCE --size {px}` makes them, SOURCE being {_DATA_OF_SIZE[px]} or other images"
+        )
     try:
-        if isinstance(value, bool | float):
-            raise ValueError
-        return int(value)
-    except (ValueError, TypeError):
-        raise InputError(f"{key}={value}: must be a whole number") from None
-
-
-def _number(key: str, value: Any) -> float:
-    try:
-        if isinstance(value, bool) or not math.isfinite(float(value)):
-            raise ValueError
-        return float(value)
-    except (ValueError, TypeError):
-        raise InputError(f"{key}={value}: must be a number") from None
-
-
-def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{key}={value}: must be text")
-    return value
-
-
-_SCALARS: dict[Any, Any] = {bool: _flag, int: _whole, float: _number, str: _text}
+        drawing.check_px(settings.augment.crop_px)
+    except InputError:
+        raise InputError(
+            f"augment.crop_px={settings.augment.crop_px}: {drawing.name} takes {drawing.sizes()}; "
+            f"--set augment.crop_px={drawing.input_px[0]}"
+        ) from None
+    if settings.schedule.kind == "plateau" and not manifest.counts["val"].written:
+        raise InputError(
+            "schedule.kind=plateau: the data set has no validation images to tell when to lower the rate; "
+            "--set schedule.kind=linear-tail does without"
+        )

@@ -1,27 +1,47 @@
-"""Where a run's records go: a file for machines, a progress bar or plain lines for people."""
+"""Where a run's records go: a file for machines, a progress bar or plain lines for people, TensorBoard."""
 
 import json
 import math
+from collections import deque
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alexnet.model.evaluate import Evaluation
-from alexnet.model.metrics import Sink
 from alexnet.model.trainer import Trainer
+from alexnet.shards.errors import InputError
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings
-from alexnet.tools.run.stuck import StuckLoss
-from alexnet.tools.run.tensorboard import TensorBoard
 
 _PLAIN_EVERY_STEPS = 20
+_NOT_SCALARS = ("step", "seconds")
+
+_NEAR = 0.03
+"""Relative: labels of a batch of 20 differ from their mean frequencies by enough to move the loss by 2%."""
+_LEAST_STEPS, _MOST_STEPS = 100, 5000
+"""On ImageNet a thousand steps and more may pass at guessing before the loss falls; a whole small run may have 150."""
+_CAUSES = (
+    "a learning rate too low, or so high that the rectifiers died; initial values made for another size of data set "
+    "(recipe small) or another scale of pixels (augment.scale); labels that do not belong to their images"
+)
 
 
-class OpenSink(Sink, Protocol):
-    """A sink of this run."""
+class RunSink:
+    """Take a run's records. Each kind overrides what it wants to hear; see `model.metrics.Sink`."""
+
+    def step(self, step: int) -> None:
+        """Hear that a step is done, logged or not."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Take the record of a logged step."""
+
+    def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
+        """Take an epoch's validation."""
 
     def close(self) -> None:
         """Write what is left; may be called again."""
@@ -29,7 +49,7 @@ class OpenSink(Sink, Protocol):
 
 def open_sinks(
     folder: RunFolder | None, settings: RunSettings, trainer: Trainer, *, tensorboard: bool
-) -> list[OpenSink]:
+) -> list[RunSink]:
     """Open the sinks of a run. `folder`: None in processes that neither write nor speak."""
     if folder is None:
         return []
@@ -40,24 +60,15 @@ def open_sinks(
         total_steps=trainer.total_steps,
         say=terminal.say,
     )
-    sinks: list[OpenSink] = [JsonLines(folder.metrics), terminal, stuck]
+    sinks = [JsonLines(folder.metrics), terminal, stuck]
     return [*sinks, TensorBoard(folder.path / "tensorboard", trainer.step + 1)] if tensorboard else sinks
 
 
-def close_all(sinks: list[OpenSink]) -> None:
-    """Close them."""
-    for sink in sinks:
-        sink.close()
-
-
-class JsonLines:
+class JsonLines(RunSink):
     """Append each record to a file as one line of JSON."""
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", buffering=1)
-
-    def step(self, step: int) -> None:
-        """Nothing to write for a step that is not logged."""
+        self._file = path.open("a", buffering=1)
 
     def record(self, record: dict[str, Any]) -> None:
         """Write a training record."""
@@ -67,14 +78,14 @@ class JsonLines:
         """Write a validation."""
         loss = evaluation.loss if math.isfinite(evaluation.loss) else None  # JSON has no other number
         fields = {"val_loss": loss, "val_top1": evaluation.top1, "val_top5": evaluation.top5}
-        self._file.write(json.dumps({"step": step, "epoch": epoch, **fields, "val_images": evaluation.images}) + "\n")
+        self.record({"step": step, "epoch": epoch, **fields, "val_images": evaluation.images})
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-class Terminal:
+class Terminal(RunSink):
     """Show a progress bar with a record's figures and the time left, where there is a terminal; else plain lines."""
 
     def __init__(self, total_steps: int, first_step: int) -> None:
@@ -118,3 +129,74 @@ class Terminal:
             self._console.print(line, highlight=False, soft_wrap=True)
         else:
             click.echo(line)
+
+
+class StuckLoss(RunSink):
+    """Say once, and only once, that the loss stays near ln(classes), with the usual causes.
+
+    Looks at the records of the newest fifth of the run, of 100 to 5,000 steps, after the warm-up: the means of both
+    halves must be within 3% of ln(classes), so that a loss that falls through it is not meant.
+    """
+
+    def __init__(self, *, classes: int, warmup_steps: int, total_steps: int, say: Callable[[str], None]) -> None:
+        self._guessing, self._after, self._say = math.log(classes), warmup_steps, say
+        self._window = min(_MOST_STEPS, max(_LEAST_STEPS, total_steps // 5))
+        self._losses: deque[tuple[int, float]] = deque()
+        self._said = classes < 2  # of one class there is nothing to guess
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Look at the losses up to this one."""
+        step = record["step"]
+        if self._said or step <= self._after:
+            return
+        self._losses.append((step, record["loss"]))
+        if step - self._losses[0][0] + 1 < self._window:
+            return
+        if self._is_near():
+            self._said = True
+            self._say(
+                f"note: the loss has stayed near ln({math.exp(self._guessing):,.0f}) = {self._guessing:.2f}, where "
+                f"guessing is, for {self._window:,} steps; usual causes: {_CAUSES}"
+            )
+        while step - self._losses[0][0] + 1 >= self._window:
+            self._losses.popleft()
+
+    def _is_near(self) -> bool:
+        losses = [loss for _, loss in self._losses]
+        half = len(losses) // 2
+        means = (sum(losses[:half]) / half, sum(losses[half:]) / (len(losses) - half))
+        return all(abs(mean - self._guessing) <= _NEAR * self._guessing for mean in means)
+
+
+def check_tensorboard() -> None:
+    """Raise InputError unless what writes event files is installed."""
+    if find_spec("tensorboardX") is None:
+        raise InputError("--tensorboard: tensorboardX is not installed; pip install 'alexnet[tensorboard]'")
+
+
+class TensorBoard(RunSink):
+    """Write each record's figures as scalars under `train/` and `validation/`.
+
+    `first_step`: of this process. What an interrupted one wrote from there on is hidden.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        # Named by time alone, the file of a run resumed within a second would take the place of the one before.
+        self._writer = SummaryWriter(str(folder), purge_step=first_step, filename_suffix=f".step-{first_step}")
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Write a training record."""
+        for name, value in record.items():
+            if name not in _NOT_SCALARS:
+                self._writer.add_scalar(f"train/{name}", value, record["step"])
+
+    def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
+        """Write a validation."""
+        for name in ("loss", "top1", "top5"):
+            self._writer.add_scalar(f"validation/{name}", getattr(evaluation, name), step)
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        self._writer.close()

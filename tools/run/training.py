@@ -16,7 +16,6 @@ from alexnet.model.memory import memory_in_use
 from alexnet.model.metrics import Metrics
 from alexnet.model.placement import Placement, worker_of_environment
 from alexnet.model.ranks import Ranks, started
-from alexnet.model.stopping import Stop
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
@@ -24,24 +23,20 @@ from alexnet.tools.console import find_data, tell
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.output_folder import locked
 from alexnet.tools.pages.run import report_after
-from alexnet.tools.run.assembly import build_trainer, place, start_from
-from alexnet.tools.run.ending import ending_in_words
+from alexnet.tools.run.assembly import Streams, build_trainer, place, start_from
+from alexnet.tools.run.ending import StopSignal, ending_in_words, lost_process_in_words
 from alexnet.tools.run.launch import launch
-from alexnet.tools.run.options import TrainOptions
 from alexnet.tools.run.plan import describe_run, dry_run
-from alexnet.tools.run.resolved import folder_of, identity, resolve
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.saving import Saving
-from alexnet.tools.run.settings import RunSettings
-from alexnet.tools.run.sinks import OpenSink, close_all, open_sinks
-from alexnet.tools.run.stopping import StopSignal
-from alexnet.tools.run.streams import Streams
-from alexnet.tools.run.tensorboard import check_tensorboard
+from alexnet.tools.run.settings import RunSettings, TrainOptions, identity, resolve
+from alexnet.tools.run.sinks import RunSink, check_tensorboard, open_sinks
 from alexnet.tools.use.data_record import keep_data_record
 
 T = TypeVar("T")
 
 
+@lost_process_in_words()
 def run_training(options: TrainOptions) -> None:
     """Run `alexnet-train` from its options to the finished run folder: here, or in as many processes as it takes."""
     if options.tensorboard:
@@ -62,7 +57,7 @@ def run_training(options: TrainOptions) -> None:
     local_ranks = worker.local_ranks if worker else 1
     with ExitStack() as held:
         with started(placement, local_ranks) as ranks:
-            out = folder_of(options, data, settings)
+            out = options.folder(data, settings.train.seed)
             check = _in_first(ranks, lambda: held.enter_context(locked(out, "alexnet-train")))
             streams = Streams(data, settings, placement, ranks, local_ranks)
             start: dict[str, dict[str, str]] = {}
@@ -117,8 +112,8 @@ def _claimed(
     return folder
 
 
-def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[OpenSink]) -> None:
-    """Train to the end. `folder`: None in all processes but the first, which alone writes and speaks."""
+def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[RunSink]) -> None:
+    """Train to the end, evaluate what is left to, and finish the run. `folder`: None in all processes but the first."""
     metrics = Metrics(list(sinks), memory_in_use(trainer.placement.device))
     stop = StopSignal(alone=trainer.ranks.layout.ranks == 1)
     started_at, first_step = time.perf_counter(), trainer.step
@@ -127,42 +122,47 @@ def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving:
             with saving:
                 validation = trainer.train(streams.train, streams.validation, metrics, saving.save, stop)
         finally:
-            close_all(sinks)
+            for sink in sinks:
+                sink.close()
             streams.close()
         seconds = time.perf_counter() - started_at
-        _finish(folder, trainer, streams, validation, metrics, seconds, trainer.step - first_step, stop)
+        evaluations = {"validation": validation, **_last_evaluations(trainer, streams, stop)}
+        if folder:
+            _finish(folder, trainer, evaluations, metrics, seconds, trainer.step - first_step)
+
+
+def _last_evaluations(trainer: Trainer, streams: Streams, stop: StopSignal) -> dict[str, Evaluation]:
+    """Evaluate as the settings want it at the end: over more views, over the training images."""
+    settings, sources = trainer.settings, {}
+    if settings.final_views > settings.views:
+        sources["final_validation"] = streams.validation_of(settings.final_views)
+    if settings.train_accuracy:
+        sources["training"] = streams.train_as_evaluated()
+    return {
+        name: evaluate(trainer.net, source, trainer.placement, trainer.ranks, stop) for name, source in sources.items()
+    }
 
 
 def _finish(
-    folder: RunFolder | None,
+    folder: RunFolder,
     trainer: Trainer,
-    streams: Streams,
-    validation: Evaluation,
+    evaluations: dict[str, Evaluation],
     metrics: Metrics,
     seconds: float,
     steps: int,
-    stop: Stop,
 ) -> None:
-    """Evaluate what is left to evaluate, say how it went, and mark the run as finished. `steps`: of this process."""
-    evaluations = {"validation": validation}
-    settings, ranks = trainer.settings, trainer.ranks
-    if settings.final_views > settings.views:
-        final = streams.validation_of(settings.final_views)
-        evaluations["final_validation"] = evaluate(trainer.net, final, trainer.placement, ranks, stop)
-    if settings.train_accuracy:
-        on_train = streams.train_as_evaluated()
-        evaluations["training"] = evaluate(trainer.net, on_train, trainer.placement, ranks, stop)
-    if not folder:
-        return
+    """Say how it went, and mark the run as finished. `steps`: of this process."""
     speed = metrics.training_images / metrics.training_seconds if metrics.training_seconds else 0.0
     pace = f"{speed:,.1f} images/s in training" if speed else "none of them here: what was left was to evaluate"
     earlier = f" after {trainer.step - steps:,} of an earlier call" if steps < trainer.step else ""
     click.echo(f"{steps:,} steps{earlier} in {seconds:.0f} s, {pace}")
-    evaluations = {name: evaluation for name, evaluation in evaluations.items() if evaluation.of}
+    result: dict[str, Any] = {"steps": trainer.step, "images_per_s": speed}
     for name, evaluation in evaluations.items():
-        click.echo(f"{_SAID[name]}: {evaluation}")
-    result = {name: dataclasses.asdict(evaluation) for name, evaluation in evaluations.items() if evaluation.images}
-    folder.finish({"steps": trainer.step, "images_per_s": speed, **result})
+        if evaluation.of:
+            click.echo(f"{_SAID[name]}: {evaluation}")
+        if evaluation.images:
+            result[name] = dataclasses.asdict(evaluation)
+    folder.finish(result)
 
 
 _SAID = {

@@ -7,8 +7,7 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, SplitCounts, read_manifest
-from alexnet.tools.run.fitting import check_fit
-from alexnet.tools.run.settings import load_recipe, with_overrides
+from alexnet.tools.run.settings import check_fit, load_recipe, with_overrides
 
 
 def stored_at(manifest: Manifest, size_px: int) -> Manifest:

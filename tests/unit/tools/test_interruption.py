@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from alexnet.tools.console import interruptible
-from alexnet.tools.run.stopping import STOPPING, StopSignal
+from alexnet.tools.run.ending import STOPPING, StopSignal
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

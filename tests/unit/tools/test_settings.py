@@ -5,7 +5,8 @@ import json
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.run.settings import RunSettings, load_recipe, with_overrides, with_setting
+from alexnet.tools.run.settings import RunSettings, load_recipe, with_overrides
+from alexnet.tools.settings import with_settings
 
 
 def test_settings_are_converted_to_their_type() -> None:
@@ -50,7 +51,7 @@ def test_settings_are_converted_to_their_type() -> None:
         ("optim.bias_decay=yes", r"optim\.bias_decay=yes: must be true or false"),
         ("schedule.drop_epochs=5,3", r"schedule\.drop_epochs=5,3: must be numbers from 1 on"),
         ("schedule.drop_epochs=0", r"schedule\.drop_epochs=0: must be numbers from 1 on"),
-        ("schedule.drop_epochs=x", r"schedule\.drop_epochs=x: must be a whole number"),
+        ("schedule.drop_epochs=x", r"schedule\.drop_epochs=x: must be whole numbers with commas"),
         ("train.views=5", r"train\.views=5: must be one of 1, 10"),
         ("schedule.warmup_steps=-1", r"schedule\.warmup_steps=-1: must not be negative"),
         ("schedule.kind=cosin", r"schedule\.kind=cosin: .*; did you mean cosine\?"),
@@ -77,11 +78,11 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(assignment: str, message:
         ("net.arch", 5, r"net\.arch=5: must be text"),
         ("net.pooling", 5, r"net\.pooling=5: must be one of drawn, disjoint"),
         ("schedule.drop_epochs", 5, r"schedule\.drop_epochs=5: must be whole numbers with commas"),
-        ("schedule.drop_epochs", [1.5], r"schedule\.drop_epochs=1\.5: must be a whole number"),
+        ("schedule.drop_epochs", [1.5], r"schedule\.drop_epochs=\[1\.5\]: must be whole numbers"),
         ("optim", {"lr": 1}, "optim: no such setting"),
     ],
 )
 def test_a_value_of_another_type_is_refused(key: str, value: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        with_setting(RunSettings(), key, value)
+        with_settings(RunSettings(), [(key, value)])
     assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alexnet.model.metrics import is_logged
-from alexnet.tools.run.stuck import StuckLoss
+from alexnet.tools.run.sinks import StuckLoss
 
 
 def said_of(losses: Iterable[float], *, classes: int = 10, warmup_steps: int = 0, total_steps: int = 500) -> list[int]:

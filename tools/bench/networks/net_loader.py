@@ -6,7 +6,7 @@ from typing import Any
 from alexnet.tools.bench.measuring.stages_seam import NetStageSettings, Stage, Work
 from alexnet.tools.bench.networks.net_run import placement_of, run_settings
 from alexnet.tools.bench.networks.trainer_steps import synchronise
-from alexnet.tools.run.streams import Streams
+from alexnet.tools.run.assembly import Streams
 
 
 def loader(options: dict[str, Any], settings: NetStageSettings) -> Stage:

@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import time
@@ -25,11 +24,10 @@ from alexnet.shards.manifest import read_manifest
 from alexnet.tools.bench.measuring.stages_seam import NetStageSettings
 from alexnet.tools.bench.networks.trainer_steps import Batch, SteppedTrainer, synchronise
 from alexnet.tools.host_memory import keep_freed_memory
-from alexnet.tools.run.assembly import build_trainer
-from alexnet.tools.run.fitting import check_fit
+from alexnet.tools.run.assembly import Streams, build_trainer
 from alexnet.tools.run.recipes import recipe_for
-from alexnet.tools.run.settings import RunSettings, load_recipe, with_settings
-from alexnet.tools.run.streams import Streams
+from alexnet.tools.run.settings import RunSettings, check_fit, load_recipe
+from alexnet.tools.settings import with_settings
 
 _STEPS_PER_EPOCH = 10_000  # as ImageNet's at batch 128; what a schedule makes of it changes no speed
 _NEVER = 1 << 40  # steps: a run that ended would validate, on a source without end
@@ -91,10 +89,10 @@ def run_settings(options: dict[str, Any], settings: NetStageSettings) -> RunSett
         ),
     )
     if settings.data is None:
-        return dataclasses.replace(run, net=dataclasses.replace(run.net, classes=options["classes"]))
+        return run.with_classes(options["classes"])
     manifest = read_manifest(settings.data)
     check_fit(run, manifest)
-    return dataclasses.replace(run, net=dataclasses.replace(run.net, classes=len(manifest.classes)))
+    return run.with_classes(len(manifest.classes))
 
 
 def placement_of(options: dict[str, Any], settings: NetStageSettings, run: RunSettings) -> Placement:
