@@ -5,7 +5,7 @@ its shards. It is memory-mapped: opening it costs milliseconds whatever its leng
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import IO
@@ -29,15 +29,6 @@ OFFICIAL_CLASSES_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182
 
 _VAL_IMAGES, _VAL_IMAGES_PER_CLASS = 50_000, 50
 _BLOCK_ROWS = 1 << 15  # 800 kB: stays in a core's cache while it is checked
-
-
-def rows_of(shard: int, samples: Sequence[tuple[int, int, int, int]]) -> IndexRows:
-    """Build one shard's rows from (offset, length, label, place) of each sample."""
-    rows = np.zeros(len(samples), INDEX_DTYPE)
-    for field, column in zip(("offset", "length", "label", "place"), zip(*samples, strict=True), strict=False):
-        rows[field] = column
-    rows["shard"] = shard
-    return rows
 
 
 def write_index(path: Path, parts: Iterable[IndexRows]) -> None:

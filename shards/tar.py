@@ -22,29 +22,57 @@ _LABEL = re.compile(rb"0|[1-9][0-9]{0,8}")
 _LABEL_BYTES = 16  # more than any label has: a longer one is cut, and is wrong either way
 
 
+@dataclass(frozen=True, slots=True)
+class TarSample:
+    """Hold one pair of members: where KEY.jpg and KEY.cls have their data in the tar, and what KEY.cls holds.
+
+    `place`, `label`: the numbers that KEY begins with and KEY.cls is; None where they are not as the format has them.
+    """
+
+    key: str
+    place: int | None
+    offset: int
+    length: int
+    label_offset: int
+    label_length: int
+    label_text: bytes
+    label: int | None
+
+
+def dali_line(sample: TarSample) -> str:
+    """Return a sample's line in the index file that DALI's `fn.readers.webdataset` wants beside a tar."""
+    jpeg, label = f"jpg {sample.offset} {sample.length}", f"cls {sample.label_offset} {sample.label_length}"
+    return f"{jpeg} {sample.key}.jpg {label} {sample.key}.cls\n"
+
+
 class TarWriter:
-    """Write USTAR members, hashing as they go: the sha256 of a tar costs no second read."""
+    """Write samples as USTAR members, hashing as they go: the sha256 of a tar costs no second read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self.offset = 0
+        self.bytes = 0
         self.sha256 = hashlib.sha256()
 
-    def add(self, name: str, data: bytes) -> tuple[int, int]:
-        """Append a member with fixed metadata; return the offset and length of its data."""
-        offset = self.offset + BLOCKSIZE  # the header is one block
-        self._write(member_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % BLOCKSIZE))
-        return offset, len(data)
+    def add(self, key: str, place: int, label: int, jpeg: bytes) -> TarSample:
+        """Append KEY.jpg and KEY.cls with fixed metadata."""
+        text = b"%d" % label
+        jpeg_at, label_at = self._add_member(f"{key}.jpg", jpeg), self._add_member(f"{key}.cls", text)
+        return TarSample(key, place, jpeg_at, len(jpeg), label_at, len(text), text, label)
 
     def finish(self) -> None:
         """Append the two empty blocks that end a tar, and fill its last record."""
-        end = self.offset + _END_BYTES
-        self._write(bytes(end + -end % RECORDSIZE - self.offset))
+        self._write(bytes(_END_BYTES + -(self.bytes + _END_BYTES) % RECORDSIZE))
+
+    def _add_member(self, name: str, data: bytes) -> int:
+        """Append a member; return where its data begin."""
+        begin = self.bytes + BLOCKSIZE  # the header is one block
+        self._write(member_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % BLOCKSIZE))
+        return begin
 
     def _write(self, data: bytes) -> None:
         self.sha256.update(data)
         self._file.write(data)
-        self.offset += len(data)
+        self.bytes += len(data)
 
 
 def _template() -> bytes:
@@ -68,28 +96,6 @@ def member_header(name: bytes, size: int) -> bytes:
     block[124:135] = b"%011o" % size
     block[148:154] = b"%06o" % (_TEMPLATE_SUM + sum(name) + sum(block[124:135]))
     return bytes(block)
-
-
-def dali_line(key: str, offset: int, length: int, label_offset: int, label_length: int) -> str:
-    """Return a sample's line in the index file that DALI's `fn.readers.webdataset` wants beside a tar."""
-    return f"jpg {offset} {length} {key}.jpg cls {label_offset} {label_length} {key}.cls"
-
-
-@dataclass(frozen=True, slots=True)
-class TarSample:
-    """Hold one pair of members: where KEY.jpg and KEY.cls have their data, and what KEY.cls holds.
-
-    `place`, `label`: the numbers that KEY begins with and KEY.cls is; None where they are not as the format has them.
-    """
-
-    key: str
-    place: int | None
-    offset: int
-    length: int
-    label_offset: int
-    label_length: int
-    label_text: bytes
-    label: int | None
 
 
 class TarFaultError(Exception):

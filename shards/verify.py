@@ -6,7 +6,6 @@ theirs. Nothing is written and nothing is mended.
 """
 
 import itertools
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +29,6 @@ T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
 """Told of bytes that are done, and of all that there are."""
 
-_TAR = re.compile(f"(?:{'|'.join(SPLITS)})/[0-9]{{6,9}}\\.tar")
 _SHARED_DIGITS = 32  # two unrelated sha256 agree in 4 of 64 digits; in 32 with a probability of 1e-21
 _MAX_EXTRA = 100
 _MEAN_TOLERANCE = 1e-4  # float32 rounds a pixel of the mean image by less than 1e-5
@@ -71,7 +69,8 @@ def verify(
     started = time.perf_counter()
     checks = _Checks(root, on_progress)
     checks.hash_files()
-    checks.check_shards(decode, workers)
+    if checks.manifest:
+        checks.check_shards(checks.manifest, decode, workers)
     checks.judge_files()
     if checks.manifest:
         checks.check_manifest(checks.manifest)
@@ -144,9 +143,10 @@ class _Checks:
         return readable
 
     def hash_files(self) -> None:
-        """Hash all files but the tars, which are read when they are checked."""
+        """Hash all files but the tars that are read when they are checked: without a manifest, none are."""
+        shards = {shard.file for shard in self.manifest.shards} if self.manifest else ()
         for name in self._names:
-            if not _TAR.fullmatch(name) and (sha256 := self._read(name, sha256_of)):
+            if name not in shards and (sha256 := self._read(name, sha256_of)):
                 self._note_hash(name, sha256, (self.root / name).stat().st_size)
                 self._on_progress(self.report.bytes, self._total_bytes)
 
@@ -155,19 +155,21 @@ class _Checks:
         self.report.files += 1
         self.report.bytes += size
 
-    def check_shards(self, decode: Decoder | None, workers: int) -> None:
+    def check_shards(self, manifest: Manifest, decode: Decoder | None, workers: int) -> None:
         """Check all tars with what belongs to each, and add up what they hold. Raises InputError if a worker dies."""
         report, before = self.report, self.report.bytes
-        with Pool(
-            check_shard, workers, on_counts=lambda counts: self._on_progress(before + counts[0], self._total_bytes)
-        ) as pool:
+
+        def tell(counts: list[int]) -> None:
+            self._on_progress(before + counts[0], self._total_bytes)
+
+        with Pool(check_shard, workers, on_counts=tell) as pool:
             try:
-                for shard in pool.results(self._tasks(decode), in_order=True):
+                for shard in pool.results(self._tasks(manifest, decode), in_order=True):
                     self.findings.merge(shard.findings)
                     if shard.sha256:
-                        self._note_hash(shard.file, shard.sha256, shard.bytes)
+                        self._note_hash(shard.record.file, shard.sha256, shard.bytes)
                     report.shards += 1
-                    report.images[shard.split] += shard.images
+                    report.images[shard.record.split] += shard.images
                     report.decoded += shard.decoded
                     if shard.colour:
                         self._colour.merge(shard.colour)
@@ -177,29 +179,14 @@ class _Checks:
                 mend = "if memory was short, give fewer --workers"
                 raise InputError(f"workers={workers}: {reason}; {mend}") from None
 
-    def _tasks(self, decode: Decoder | None) -> Iterator[ShardTask]:
-        """Make a task of each tar; without a manifest a tar is held against its DALI index file alone."""
-        tars = {name for name in self._names if _TAR.fullmatch(name)}
-        if not (manifest := self.manifest):
-            for split in SPLITS:
-                for number in sorted(int(Path(tar).stem) for tar in tars if tar.startswith(f"{split}/")):
-                    yield ShardTask(root=self.root, split=split, number=number)
-            return
-        first_row, classes, stored = 0, len(manifest.classes), manifest.stored
+    def _tasks(self, manifest: Manifest, decode: Decoder | None) -> Iterator[ShardTask]:
+        first_row, classes, stored, readable = 0, len(manifest.classes), manifest.stored, set(self._names)
         for split in SPLITS:
-            for number, shard in enumerate(manifest.shards_of(split)):
-                if shard.file in tars:
-                    yield ShardTask(
-                        root=self.root,
-                        split=split,
-                        number=number,
-                        first_row=first_row if self.index else None,
-                        images=shard.images,
-                        classes=classes,
-                        stored=stored,
-                        decode=decode,
-                    )
-                first_row += shard.images
+            for number, record in enumerate(manifest.shards_of(split)):
+                if record.file in readable:
+                    row = first_row if self.index else None
+                    yield ShardTask(self.root, record, number, row, classes, stored, decode)
+                first_row += record.images
 
     def judge_files(self) -> None:
         """Compare each file with the manifest's record and SHA256SUMS's line, and note which of the three was altered.

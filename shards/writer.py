@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, put_on_disk, replace, sha256_of
-from alexnet.shards.index import IndexRows, rows_of
+from alexnet.shards.index import INDEX_DTYPE, IndexRows
 from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split, read_manifest, shard_file
 from alexnet.shards.tar import TarWriter, dali_line
 
@@ -42,31 +44,18 @@ def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]
     `publish_shard` gives it its name; what must be safe before that (sums, rejects) is written in between.
     """
     path = root / shard_file(split, number)
-    partial = partial_of(path)
-    places: list[tuple[int, int, int, int]] = []
-    dali_lines: list[str] = []
-    with partial.open("wb") as file:
+    with partial_of(path).open("wb") as file:
         tar = TarWriter(file)
-        for sample in samples:
-            key = sample.key
-            jpeg = tar.add(f"{key}.jpg", sample.jpeg)
-            label = tar.add(f"{key}.cls", str(sample.label).encode())
-            places.append((jpeg[0], jpeg[1], sample.label, sample.place))
-            dali_lines.append(dali_line(key, *jpeg, *label))
+        written = [tar.add(sample.key, sample.place, sample.label, sample.jpeg) for sample in samples]
         tar.finish()
-        file.flush()
-        os.fsync(file.fileno())
     dali_index = path.with_suffix(".idx")
-    dali_index.write_text("\n".join([f"v1.2 {len(places)}", *dali_lines]) + "\n")
-    put_on_disk(dali_index)
-    record = ShardRecord(
-        split=split,
-        file=shard_file(split, number),
-        images=len(places),
-        bytes=tar.offset,
-        sha256=tar.sha256.hexdigest(),
-    )
-    return record, rows_of(number, places)
+    dali_index.write_text("".join([f"v1.2 {len(written)}\n", *map(dali_line, written)]))
+    for file_to_keep in (partial_of(path), dali_index):
+        put_on_disk(file_to_keep)
+    rows = np.array([(s.offset, s.length, number, s.label, s.place) for s in written], INDEX_DTYPE)
+    sha256 = tar.sha256.hexdigest()
+    name = shard_file(split, number)
+    return ShardRecord(split=split, file=name, images=len(written), bytes=tar.bytes, sha256=sha256), rows
 
 
 def publish_shard(root: Path, record: ShardRecord) -> None:

@@ -140,7 +140,7 @@ FORGERIES: dict[str, tuple[Forge, str, str]] = {
     ),
     "dali count": (edit_lines("val/000000.idx", lambda t: ["v1.2 99\n", *t[1:]]), "val/000000.idx", "must be 'v1.2 7'"),
     "dali short": (edit_lines("val/000000.idx", lambda t: t[:-1]), "val/000000.idx", "line 8 is ''"),
-    "dali long": (edit_lines("val/000000.idx", lambda t: [*t, t[-1]]), "val/000000.idx", "does not end after"),
+    "dali long": (edit_lines("val/000000.idx", lambda t: [*t, t[-1]]), "val/000000.idx", "must be ''"),
     "reject gone": (edit_lines("rejected.jsonl", lambda t: t[1:]), "rejected.jsonl", "lists 2 train images"),
     "reject elsewhere": (
         edit_lines("rejected.jsonl", lambda t: [t[0], t[0], t[2]]),
