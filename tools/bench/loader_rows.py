@@ -46,7 +46,7 @@ def _limit(name: str, title: str, make: str, group: Group = "limit", **options: 
 
 
 def _baseline(name: str, title: str, make: str, **options: Any) -> _Row:
-    return _Row(name, title, f"baselines:{make}", "jpeg-full", options, "baseline")
+    return _Row(name, title, make, "jpeg-full", options, "baseline")
 
 
 _ROWS = (
@@ -68,7 +68,7 @@ _ROWS = (
     _stream("dali-float32", 'float32, decode="dali"', decode="dali"),
     _Row("validation", "validation: centre crops, float32", "loader_stages:stream", "jpeg-window",
          {"output": "float32", "augment": False}),
-    _Row("dali-plain", "plain DALI graph to float32", "baselines:dali", "jpeg-full"),
+    _Row("dali-plain", "plain DALI graph to float32", "own_decoders:dali", "jpeg-full"),
 )  # fmt: skip
 _GPU_ROWS = (
     _limit("nvjpeg", "nvJPEG, whole images", "gpu_stages:nvjpeg", by="both"),
@@ -78,28 +78,32 @@ _GPU_ROWS = (
     _stream("cuda", "float32 on the GPU", "nvjpeg", device="cuda"),
     _stream("cuda-bfloat16", "bfloat16 on the GPU", "nvjpeg", output="bfloat16", device="cuda"),
     _stream("cuda-host", "float32 on the GPU, decoded on the host", device="cuda", decode="host"),
-    _Row("dali-plain-cuda", "plain DALI graph to float32 on the GPU", "baselines:dali", "nvjpeg", {"device": "cuda"}),
+    _Row(
+        "dali-plain-cuda", "plain DALI graph to float32 on the GPU", "own_decoders:dali", "nvjpeg", {"device": "cuda"}
+    ),
 )
 BASELINES = {
     "webdataset": (
-        _baseline("webdataset-pil", "WebDataset, PIL", "webdataset", decoder="pil"),
-        _baseline("webdataset-simplejpeg", "WebDataset, simplejpeg", "webdataset", decoder="simplejpeg"),
+        _baseline("webdataset-pil", "WebDataset, PIL", "baselines:webdataset", decoder="pil"),
+        _baseline("webdataset-simplejpeg", "WebDataset, simplejpeg", "baselines:webdataset", decoder="simplejpeg"),
     ),
     "torch": (
-        _baseline("torch-pil", "torch DataLoader, PIL", "torch_loader", decoder="pil"),
-        _baseline("torch-simplejpeg", "torch DataLoader, simplejpeg", "torch_loader", decoder="simplejpeg"),
+        _baseline("torch-pil", "torch DataLoader, PIL", "baselines:torch_loader", decoder="pil"),
+        _baseline("torch-simplejpeg", "torch DataLoader, simplejpeg", "baselines:torch_loader", decoder="simplejpeg"),
     ),
-    "dali": (_baseline("dali", "DALI, crops decoded only", "dali", crops_early=True),),
+    "dali": (_baseline("dali", "DALI, crops decoded only", "own_decoders:dali", crops_early=True),),
     "ffcv": (
-        _baseline("ffcv-jpeg", "FFCV, JPEG", "ffcv", stored="jpg"),
-        _baseline("ffcv-raw", "FFCV, raw pixels", "ffcv", stored="raw"),
+        _baseline("ffcv-jpeg", "FFCV, JPEG", "own_decoders:ffcv", stored="jpg"),
+        _baseline("ffcv-raw", "FFCV, raw pixels", "own_decoders:ffcv", stored="raw"),
     ),
     "spdl": (
-        _baseline("spdl", "SPDL, its own decoder", "spdl", decoder="spdl"),
-        _baseline("spdl-simplejpeg", "SPDL, simplejpeg", "spdl", decoder="simplejpeg"),
+        _baseline("spdl", "SPDL, its own decoder", "baselines:spdl", decoder="spdl"),
+        _baseline("spdl-simplejpeg", "SPDL, simplejpeg", "baselines:spdl", decoder="simplejpeg"),
     ),
-    "nvimagecodec": (_baseline("nvimagecodec", "nvImageCodec", "batch_decoder", library="nvimagecodec"),),
-    "torchvision": (_baseline("torchvision", "torchvision, decode_jpeg", "batch_decoder", library="torchvision"),),
+    "nvimagecodec": (_baseline("nvimagecodec", "nvImageCodec", "own_decoders:on_gpu", library="nvimagecodec"),),
+    "torchvision": (
+        _baseline("torchvision", "torchvision, decode_jpeg", "own_decoders:on_gpu", library="torchvision"),
+    ),
 }
 
 
