@@ -25,7 +25,7 @@ help:
 	@echo "make test-all   the same with the slow tests (an hour)"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what a GPU makes here: its tests, then data path, networks, training beside their limits: runs/gpu-check (DATA=; 10 minutes)"
-	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else drawn; a quarter of an hour)"
+	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else made; a quarter of an hour)"
 	@echo "make ratios     the ratios that must not fall, exit code 1 if one does (DATA=, SOURCE=; 4 minutes)"
 	@echo "make fuzz       damaged JPEGs through the host decoder under sanitizers (FUZZ_SECONDS=1200; clang's fuzzer, else gcc)"
 	@echo "make ci-100     make the bundled data set anew (needs scikit-image, in an environment of its own)"
@@ -68,7 +68,7 @@ gpu-check: $(VENV)/.installed-dev
 	for what in "dataloader $(DATA)" model "train $(DATA)"; do \
 	  timeout 150 $(BIN)/alexnet-bench $$what --quick --json runs/gpu-check/$${what%% *}.json || failed=1; done; test -z "$$failed"
 
-# Nothing else should run meanwhile. What DATA and SOURCE are not given is drawn. One file a run; the page is made of
+# Nothing else should run meanwhile. What DATA and SOURCE are not given is made. One file a run; the page is made of
 # them. docs/measurements is written at the end, when all runs are whole and of data that may be quoted.
 MEASURED := build/measured
 LOADERS := webdataset,torch,dali,ffcv,spdl
