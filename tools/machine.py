@@ -1,8 +1,7 @@
 """What the machine is: the processor, its memory, the GPU that CUDA calls 0, and the versions of what computes on it.
 
-Figures mean nothing without this, so every command that measures can ask for it. Nothing is measured here, and
-importing this module loads neither torch nor DALI. A machine without a GPU is described like any other, with the
-reason why there is none.
+Figures mean nothing without this, so every command that measures can ask for it. Importing this module loads neither
+torch nor DALI. A machine without a GPU is described like any other, with the reason why there is none.
 """
 
 import os
@@ -52,18 +51,6 @@ class Machine:
     gpu_why: str
     versions: dict[str, str]
 
-    def lines(self) -> list[str]:
-        """Return the description as lines for people."""
-        cpu = f"CPU: {self.cpu}, {self.cores} cores, {self.memory_bytes / 2**30:.0f} GiB; {self.system}"
-        gpu = self.gpu_why
-        if self.gpu:
-            more = f" (the first of {self.gpu.gpus})" if self.gpu.gpus > 1 else ""
-            gpu = (
-                f"GPU: {self.gpu.name}{more}, {self.gpu.memory_bytes / 2**30:.0f} GiB, compute capability "
-                f"{self.gpu.compute_capability}, driver {self.gpu.driver}"
-            )
-        return [gpu, cpu, "versions: " + ", ".join(f"{name} {number}" for name, number in self.versions.items())]
-
 
 def describe_machine() -> Machine:
     """Describe the machine that this process runs on. Loads torch, and starts CUDA if there is a GPU."""
@@ -85,10 +72,15 @@ def _gpu() -> tuple[Gpu | None, str]:
     if not torch.cuda.is_available():
         return None, _why_no_gpu(torch.version.cuda)
     properties = torch.cuda.get_device_properties(0)
+    try:
+        with nvml_gpu():
+            driver = str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError as error:
+        driver = f"unknown ({error})"
     gpu = Gpu(
         name=properties.name,
         memory_bytes=properties.total_memory,
-        driver=_driver(),
+        driver=driver,
         compute_capability=f"{properties.major}.{properties.minor}",
         gpus=torch.cuda.device_count(),
     )
@@ -105,14 +97,6 @@ def _why_no_gpu(torch_cuda: str | None) -> str:
     return f"no GPU for PyTorch: the driver sees {name}, but this PyTorch {reason}"
 
 
-def _driver() -> str:
-    try:
-        with nvml_gpu():
-            return str(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError as error:
-        return f"unknown ({error})"
-
-
 def _cpu_model() -> str:
     """Read the processor's name, which Linux tells on x86 only; elsewhere it is the architecture's."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -125,17 +109,15 @@ def _versions() -> dict[str, str]:
     import torch
 
     cudnn = torch.backends.cudnn.version()
-    found = {
+    versions = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "CUDA of torch": torch.version.cuda or "none",
         "cuDNN": str(cudnn) if cudnn else "none",
     }
-    return found | {name: _package_version(package) for name, package in _PACKAGES.items()}
-
-
-def _package_version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+    for name, package in _PACKAGES.items():
+        try:
+            versions[name] = version(package)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions

@@ -6,10 +6,11 @@ All three say the same: how much of how much, how fast, how long it will still t
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -39,83 +40,70 @@ class Amount:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """Say how fast work goes, per second, and how many seconds are left; None where it is not known."""
-
-    per_second: float | None
-    seconds_left: float | None
-
-
-class Stopwatch:
-    """Measure the pace of each stage, from the first amount that is told of it on."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._stage: str | None = None
-        self._from_seconds, self._from_done = 0.0, 0
-
-    def pace(self, amount: Amount) -> Pace:
-        """Return the mean pace of the stage so far."""
-        if amount.stage != self._stage:
-            self._stage, self._from_seconds, self._from_done = amount.stage, self._clock(), amount.done
-        seconds, done = self._clock() - self._from_seconds, amount.done - self._from_done
-        if seconds <= 0 or done <= 0:
-            return Pace(per_second=None, seconds_left=None)
-        left = None if amount.total is None else (amount.total - amount.done) * seconds / done
-        return Pace(per_second=done / seconds, seconds_left=left)
-
-
-class ProgressView(Protocol):
-    """Show amounts as they are told; `close` leaves the screen clean."""
-
-    def update(self, amount: Amount) -> None:
-        """Show how far the work is, if it is time to."""
-
-    def close(self) -> None:
-        """Show the last amount where that is of use, and take away what moves."""
-
-
 @contextmanager
-def progress(*, as_json: bool, stream: TextIO | None = None) -> Iterator[ProgressView]:
+def progress(*, as_json: bool, stream: TextIO | None = None) -> Iterator["ProgressView"]:
     """Show progress while a block runs, on standard output or another stream, and clean up however the block ends."""
     out = stream or sys.stdout
-    view: ProgressView = JsonEvents(out) if as_json else Bar(out) if _can_move(out) else PlainLines(out)
+    console = Console(file=out)  # a terminal that cannot write over its lines, as an editor's or a CI's, gets lines
+    moves = out.isatty() and console.is_terminal and not console.is_dumb_terminal
+    view = JsonEvents(out) if as_json else Bar(out) if moves else PlainLines(out)
     try:
         yield view
     finally:
         view.close()
 
 
-def _can_move(stream: TextIO) -> bool:
-    """Say whether a stream is a terminal, and one that can write over its lines: an editor's or a CI's often cannot."""
-    console = Console(file=stream)
-    return stream.isatty() and console.is_terminal and not console.is_dumb_terminal
-
-
-class Bar:
-    """A bar with a line beside it; it appears with the first amount and leaves nothing behind."""
+class ProgressView(ABC):
+    """Show amounts as they are told, with the mean pace of each stage from the first amount that is told of it on."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        columns = (BarColumn(_BAR_WIDTH), TextColumn("{task.description}"))
-        console = Console(file=stream)
+        self._stream, self._clock = stream, clock
+        self._stage: str | None = None
+        self._from_seconds, self._from_done = 0.0, 0
+
+    def update(self, amount: Amount) -> None:
+        """Show how far the work is, if it is time to."""
+        begins = amount.stage != self._stage
+        if begins:
+            self._stage, self._from_seconds, self._from_done = amount.stage, self._clock(), amount.done
+        self._show(amount, begins)
+
+    def pace(self, amount: Amount) -> tuple[float | None, float | None]:
+        """Return how fast the stage goes, per second, and how many seconds are left; None where it is not known."""
+        seconds, done = self._clock() - self._from_seconds, amount.done - self._from_done
+        if seconds <= 0 or done <= 0:
+            return None, None
+        return done / seconds, None if amount.total is None else (amount.total - amount.done) * seconds / done
+
+    @abstractmethod
+    def _show(self, amount: Amount, begins: bool) -> None:
+        """Show an amount, with which a stage may begin."""
+
+    def close(self) -> None:  # noqa: B027 (of lines, there is nothing to take away)
+        """Show the last amount where that is of use, and take away what moves."""
+
+
+class Bar(ProgressView):
+    """A bar with a line beside it; it appears with the first amount and leaves nothing behind."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
         self._bars = Bars(
-            *columns,
-            console=console,
+            BarColumn(_BAR_WIDTH),
+            TextColumn("{task.description}"),
+            console=Console(file=stream),
             transient=True,
             refresh_per_second=_BARS_A_SECOND,
             redirect_stdout=False,  # nothing is printed meanwhile, and what goes elsewhere must stay there
             redirect_stderr=False,
         )
         self._task: TaskID | None = None
-        self._stopwatch = Stopwatch(clock)
 
-    def update(self, amount: Amount) -> None:
-        """Move the bar."""
+    def _show(self, amount: Amount, begins: bool) -> None:
         if self._task is None:
             self._task = self._bars.add_task("")
             self._bars.start()
-        line = sentence(amount, self._stopwatch.pace(amount))
+        line = sentence(amount, *self.pace(amount))
         self._bars.update(self._task, completed=amount.done, total=amount.total, description=line)
 
     def close(self) -> None:
@@ -124,51 +112,37 @@ class Bar:
             self._bars.stop()
 
 
-class PlainLines:
+class PlainLines(ProgressView):
     """A line every 30 seconds, for logs."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
-        self._stopwatch = Stopwatch(clock)
+        super().__init__(stream, clock)
         self._due = clock() + PLAIN_SECONDS
 
-    def update(self, amount: Amount) -> None:
-        """Print a line if one is due."""
-        pace = self._stopwatch.pace(amount)
+    def _show(self, amount: Amount, begins: bool) -> None:
         if self._clock() >= self._due:
             self._due = self._clock() + PLAIN_SECONDS
-            click.echo(sentence(amount, pace), file=self._stream)
-
-    def close(self) -> None:
-        """Leave it at that: what came of the work is said by whoever did it."""
+            click.echo(sentence(amount, *self.pace(amount)), file=self._stream)
 
 
-class JsonEvents:
+class JsonEvents(ProgressView):
     """An event a second and at the beginning and end of each stage, one line each, for machines."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
-        self._stopwatch = Stopwatch(clock)
-        self._due = 0.0
-        self._stage: str | None = None
-        self._unsaid: Amount | None = None
+    _due = 0.0
+    _unsaid: tuple[Amount, float | None, float | None] | None = None
 
-    def update(self, amount: Amount) -> None:
-        """Print an event if one is due."""
-        begun = amount.stage != self._stage
-        if begun:
+    def _show(self, amount: Amount, begins: bool) -> None:
+        if begins:
             self.close()
-        self._stage, self._unsaid = amount.stage, amount
-        if begun or self._clock() >= self._due:
+        self._unsaid = amount, *self.pace(amount)
+        if begins or self._clock() >= self._due:
             self.close()
 
     def close(self) -> None:
         """Print the last amount, if it has not been."""
-        if self._unsaid is None:
-            return
-        say(self._stream, **event(self._unsaid, self._stopwatch.pace(self._unsaid)))
-        self._unsaid = None
-        self._due = self._clock() + EVENT_SECONDS
+        if self._unsaid is not None:
+            say(self._stream, **event(*self._unsaid))
+            self._unsaid, self._due = None, self._clock() + EVENT_SECONDS
 
 
 def say(stream: TextIO | None = None, **fields: Any) -> None:
@@ -176,7 +150,7 @@ def say(stream: TextIO | None = None, **fields: Any) -> None:
     click.echo(json.dumps(fields), file=stream)
 
 
-def event(amount: Amount, pace: Pace) -> dict[str, Any]:
+def event(amount: Amount, per_second: float | None, seconds_left: float | None) -> dict[str, Any]:
     """Return what a machine is told."""
     return {
         "event": amount.event,
@@ -185,20 +159,20 @@ def event(amount: Amount, pace: Pace) -> dict[str, Any]:
         "total": amount.total,
         "unit": amount.unit,
         **amount.counts,
-        f"{amount.unit}_per_s": None if pace.per_second is None else round(pace.per_second, 1),
-        "seconds_left": None if pace.seconds_left is None else round(pace.seconds_left),
+        f"{amount.unit}_per_s": None if per_second is None else round(per_second, 1),
+        "seconds_left": None if seconds_left is None else round(seconds_left),
     }
 
 
-def sentence(amount: Amount, pace: Pace) -> str:
+def sentence(amount: Amount, per_second: float | None, seconds_left: float | None) -> str:
     """Return what people are told, in one line."""
     what = f"{amount.event} {amount.stage}: " if amount.stage else ""
     parts = [what + _share(amount)]
-    if pace.per_second is not None:
-        parts.append(f"{_quantity(pace.per_second, amount.unit)}/s")
+    if per_second is not None:
+        parts.append(f"{_quantity(per_second, amount.unit)}/s")
     parts += [f"{count:,} {name}" for name, count in amount.counts.items()]
-    if pace.seconds_left is not None:
-        parts.append(f"{_duration(pace.seconds_left)} left")
+    if seconds_left is not None:
+        parts.append(f"{_duration(seconds_left)} left")
     return ", ".join(parts)
 
 

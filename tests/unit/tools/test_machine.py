@@ -11,7 +11,7 @@ import pytest
 from alexnet.pipeline.decoders import jpeg_engine
 from alexnet.pipeline.decoders.jpeg_engine import query_jpeg_engine
 from alexnet.tools import machine
-from alexnet.tools.machine import Gpu, describe_machine
+from alexnet.tools.machine import describe_machine
 
 
 @pytest.fixture
@@ -34,20 +34,7 @@ def test_a_machine_without_a_gpu_is_described_with_the_reason() -> None:
     assert described.memory_bytes > 2**28
     assert described.cpu
     assert {"python", "torch", "CUDA of torch", "DALI", "alexnet"} <= described.versions.keys()
-    assert described.lines()[0] == described.gpu_why
     json.dumps(asdict(described))
-
-
-def test_a_gpu_is_described_in_one_line() -> None:
-    gpu = Gpu(name="NVIDIA X", memory_bytes=2**34, driver="600.1", compute_capability="9.0", gpus=2)
-    described = machine.Machine(
-        system="Linux", cpu="Y", cores=2, memory_bytes=2**33, gpu=gpu, gpu_why="", versions={"python": "3.11"}
-    )
-    assert described.lines() == [
-        "GPU: NVIDIA X (the first of 2), 16 GiB, compute capability 9.0, driver 600.1",
-        "CPU: Y, 2 cores, 8 GiB; Linux",
-        "versions: python 3.11",
-    ]
 
 
 @pytest.mark.usefixtures("without_gpu")
