@@ -39,12 +39,8 @@ def told(view_of: Callable[[io.StringIO, Clock], JsonEvents | PlainLines], momen
 
 def test_the_pace_counts_from_the_first_amount_of_a_stage() -> None:
     """40 were done before it looked; the next stage begins anew, and does not know its total."""
-    moments = [
-        (0.0, images(40)),
-        (2.0, images(60)),
-        (3.0, images(7, stage="next")),
-        (4.0, images(9, None, stage="next")),
-    ]
+    first = [(0.0, images(40)), (2.0, images(60))]
+    then = [(3.0, images(7, stage="next")), (4.0, images(9, None, stage="next"))]
     events = [json.loads(line) for line in told(JsonEvents, first + then).splitlines()]
     assert [(e["images_per_s"], e["seconds_left"]) for e in events] == [(None, None), (10, 4), (None, None), (2, None)]
 
