@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from alexnet.model.weights_file import in_utf8
+from alexnet.model.weights import in_utf8
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import CHECKSUMS_NAME, as_typed, of_type, read_bytes, read_checksums, sha256_of
 

@@ -1,6 +1,7 @@
 """Count how often the network is right."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,19 @@ from torch import Tensor, nn
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.placement import Placement
-from alexnet.model.ranks import OneProcess, Ranks
-from alexnet.model.stopping import Stop, StopRequestedError, nobody_asks
+from alexnet.model.ranks import Ranks
+
+Stop = Callable[[], bool]
+"""Say whether to stop; asked often, so it must be cheap."""
+
+
+class StopRequestedError(Exception):
+    """Say that work was left because it was asked to be, at a point from which a checkpoint goes on."""
+
+
+def nobody_asks() -> bool:
+    """Go on."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +60,7 @@ def evaluate(
     The source yields images, (n, 3, px, px), or views of them, (n, views, 3, px, px). `stop`: asked before each batch;
     once it says yes in one process, all raise StopRequestedError.
     """
-    ranks = ranks or OneProcess()
+    ranks = ranks or Ranks()
     totals = torch.zeros(4, dtype=torch.float64, device=placement.device)
     views, was_training = 1, net.training
     net.eval()

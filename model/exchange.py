@@ -1,4 +1,4 @@
-"""How towers see each other. A few places in a network need all towers' values; this is what they call.
+"""All-gather between towers: a few places in a network need all towers' values; this is what they call.
 
 Two ways, one contract: towers that live in one process, and towers that live one in a process each. What goes over the
 wire has the type that the next layer computes in, and the memory format that it reads.
@@ -19,28 +19,28 @@ from torch.distributed._functional_collectives import all_to_all_single_autograd
 class Exchange(Protocol):
     """Join values along dimension 1, in tower order."""
 
-    def hidden(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_gather(self, parts: list[Tensor]) -> list[Tensor]:
         """Return, for each local tower, the values of all towers."""
 
-    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_rows(self, parts: list[Tensor]) -> list[Tensor]:
         """Return, for each local tower, the maps of all images that the fully connected layers are to see."""
 
-    def logits(self, parts: list[Tensor]) -> Tensor:
+    def all_scores(self, parts: list[Tensor]) -> Tensor:
         """Return the class scores of all towers: (n, classes)."""
 
 
 class SameDevice:
     """Join towers that live in one process on one device: every tower reads the same concatenation."""
 
-    def hidden(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_gather(self, parts: list[Tensor]) -> list[Tensor]:
         """Concatenate once and share."""
         return [torch.cat([as_computed(part) for part in parts], dim=1)] * len(parts)
 
-    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_rows(self, parts: list[Tensor]) -> list[Tensor]:
         """All are here."""
         return parts
 
-    def logits(self, parts: list[Tensor]) -> Tensor:
+    def all_scores(self, parts: list[Tensor]) -> Tensor:
         """Concatenate the towers' classes."""
         return torch.cat(parts, dim=1)
 
@@ -55,7 +55,7 @@ class AcrossRanks:
         self._group, self._classes = group, tuple(classes)
         self._rank, self._ranks = dist.get_rank(group), dist.get_world_size(group)
 
-    def hidden(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_gather(self, parts: list[Tensor]) -> list[Tensor]:
         """Gather; backwards, each tower receives the sum of what all towers make of its values."""
         (own,) = parts
         own = as_computed(own)
@@ -64,15 +64,15 @@ class AcrossRanks:
         towers = of_all(own.movedim(1, -1) if channels_last else own, [len(own)] * self._ranks, self._group)
         return [torch.cat([tower.movedim(-1, 1) if channels_last else tower for tower in towers], dim=1)]
 
-    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_rows(self, parts: list[Tensor]) -> list[Tensor]:
         """Every tower has seen every image."""
         return parts
 
-    def logits(self, parts: list[Tensor]) -> Tensor:
+    def all_scores(self, parts: list[Tensor]) -> Tensor:
         """Gather; backwards, each tower takes the gradient of its own classes.
 
-        Every rank computes the same loss from the same scores. Summing its gradient over ranks, as `hidden` does, would
-        make it as many times too large as there are ranks.
+        Every rank computes the same loss from the same scores. Summing its gradient over ranks, as `all_gather` does,
+        would make it as many times too large as there are ranks.
         """
         (own,) = parts
         scores = of_all(own.detach().t(), self._classes, self._group)  # a class a row: towers may have other numbers
@@ -87,7 +87,7 @@ class AcrossBatch(SameDevice):
     def __init__(self, group: dist.ProcessGroup) -> None:
         self._group = group
 
-    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_rows(self, parts: list[Tensor]) -> list[Tensor]:
         """Gather; backwards, each part receives the sum of what all ranks make of its values.
 
         Towers that have met read one and the same tensor, which travels once.

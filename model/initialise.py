@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from alexnet.model.lenet_layers import SubsampleSum, TableConv2d
+from alexnet.model.layers import SubsampleSum, TableConv2d
 from alexnet.model.networks.network import Network
 from alexnet.shards.errors import InputError, nearest
 

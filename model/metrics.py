@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from alexnet.model.batches import BatchSource
-from alexnet.model.divergence import DivergedError
 from alexnet.model.evaluate import Evaluation
-from alexnet.model.memory import resident_bytes
+from alexnet.model.needs import resident_bytes
+from alexnet.model.optim import DivergedError
 
 EVERY_STEP_UNTIL = 20
 """Each of the first 20 steps is logged, then every 20th: reading a loss makes the CPU wait for the device."""

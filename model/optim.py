@@ -6,12 +6,13 @@ The learning rate lives inside the velocity. PyTorch keeps a buffer b with v = -
 to lr1 the paper's rule reads b <- 0.9 (lr0 / lr1) b + g: one step with a scaled momentum, at no cost.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from alexnet.shards.errors import InputError
 
@@ -124,3 +125,27 @@ class MomentumSGD:
                 self._sgd.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(buffers[name])
         for group in self._sgd.param_groups:
             group["lr"] = rates[str(group["kind"])]
+
+
+_PIECE = 1 << 16
+
+
+def norm_of(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the Euclidean norm of all values together; does not wait for the device.
+
+    In pieces of 65,536 values: on a CPU PyTorch adds up squares from end to end in fp32, and the norm of as many values
+    as fc6 has, 37.7 million, comes out 2.6e-3 too small; so, within 2e-7, at 1.3 times the cost.
+    """
+    return get_total_norm([piece for tensor in tensors for piece in tensor.detach().flatten().split(_PIECE)])
+
+
+class DivergedError(Exception):
+    """Say what is no longer finite, after which step (counted from 1), and with which learning rate."""
+
+    def __init__(self, what: str, step: int, rate: float) -> None:
+        super().__init__(f"{what} at step {step:,}, learning rate {rate:g}")
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Say whether every value is finite; waits for the device. One pass, without a temporary copy of any tensor."""
+    return bool(get_total_norm([tensor.detach() for tensor in tensors]).isfinite())

@@ -6,7 +6,7 @@ Whoever trains, evaluates or saves asks here and need not know how many processe
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,109 +15,72 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet.model.batches import BatchSource
+from alexnet.model.batches import BatchSource, CropSource, GatheredBatches, GatheredLabels
 from alexnet.model.exchange import AcrossBatch, AcrossRanks, Exchange, SameDevice
-from alexnet.model.full_layers import divide, whole_full_parameters
-from alexnet.model.gathered import GatheredBatches, GatheredLabels, WindowSource
+from alexnet.model.networks.architecture import class_range
 from alexnet.model.networks.network import Network
-from alexnet.model.networks.settings import NetSettings, drawing_of
-from alexnet.model.networks.trace import class_range
-from alexnet.model.norms import norm_of
+from alexnet.model.networks.settings import NetSettings, architecture_of
+from alexnet.model.optim import norm_of
+from alexnet.model.owt import divide, whole_full_parameters
 from alexnet.model.placement import Layout, Placement
 from alexnet.shards.processes import usable_cores
 
 Forward = Callable[[Tensor], Tensor]
 
 
-class Ranks(Protocol):
-    """Join the processes of a run. Each method is called by all of them, in the same order."""
+class Ranks:
+    """Join the processes of a run; of one process as it stands here, of several as `Processes` has it.
 
-    layout: Layout
+    Each method is called by all of them, in the same order.
+    """
+
+    layout = Layout()
 
     def exchange(self, settings: NetSettings) -> Exchange:
         """Return how this process's towers reach the others of its group."""
+        return SameDevice()
 
     def divide(self, net: Network) -> None:
         """Leave of a network that was built whole, in place, what this process holds; before an optimizer takes it."""
 
     def forward(self, net: Network) -> Forward:
         """Return the forward pass to train with: after its backward, gradients are the mean over groups."""
-
-    def weight(self, images: int, of: int) -> float:
-        """Return what the mean loss of a group's images, out of `of` in all, weighs in that mean."""
-
-    def total(self, sums: Tensor) -> Tensor:
-        """Add up each group's sums."""
-
-    def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Return the norm of the whole network's tensors, of which these, by parameter name, are held here."""
-
-    def any(self, flag: bool) -> bool:
-        """Say whether any process's flag is up."""
-
-    def of_first(self, value: Any) -> Any:
-        """Return the value that the first process has."""
-
-    def as_stored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a checkpoint's tensors with what is a part of a whole tensor marked as such."""
-
-    def group_for_a_thread(self) -> dist.ProcessGroup | None:
-        """Return a group of all, on the CPU, that nothing else uses; None if there is one process."""
-
-    def wait(self) -> None:
-        """Wait until all are here."""
-
-
-class OneProcess:
-    """A run of one process."""
-
-    layout = Layout()
-
-    def exchange(self, settings: NetSettings) -> Exchange:
-        """Every tower is here."""
-        return SameDevice()
-
-    def divide(self, net: Network) -> None:
-        """Everything is here."""
-
-    def forward(self, net: Network) -> Forward:
-        """Return the network's own."""
         return net
 
     def weight(self, images: int, of: int) -> float:
-        """Return 1: it is the mean."""
+        """Return what the mean loss of a group's images, out of `of` in all, weighs in that mean."""
         return 1.0
 
     def total(self, sums: Tensor) -> Tensor:
-        """There is one group."""
+        """All-reduce: add up each group's sums."""
         return sums
 
     def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Everything is here."""
+        """Return the norm of the whole network's tensors, of which these, by parameter name, are held here."""
         return norm_of(tensors.values())
 
     def any(self, flag: bool) -> bool:
-        """There is one flag."""
+        """All-reduce: say whether any process's flag is up."""
         return flag
 
     def of_first(self, value: Any) -> Any:
-        """Return the value: no other process has one."""
+        """Broadcast: return the value that the first process has."""
         return value
 
     def as_stored(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Everything is here."""
+        """Return a checkpoint's tensors with what is a part of a whole tensor marked as such."""
         return tensors
 
     def group_for_a_thread(self) -> dist.ProcessGroup | None:
-        """There is none."""
+        """Return a group of all, on the CPU, that nothing else uses; None if there is one process."""
         return None
 
     def wait(self) -> None:
-        """Nobody to wait for."""
+        """Barrier: wait for all ranks."""
 
 
-class Processes:
-    """A run of several processes. PyTorch's process groups do the work.
+class Processes(Ranks):
+    """A run of several processes, joined by PyTorch's process groups.
 
     Networks cross devices over NCCL; flags, names and checkpoints are small or rare and go over gloo, from the CPU.
     """
@@ -137,7 +100,7 @@ class Processes:
             return SameDevice()
         if self.layout.owt:
             return AcrossBatch(self._group)
-        towers = drawing_of(settings).towers
+        towers = architecture_of(settings).towers
         return AcrossRanks(self._group, [len(class_range(settings.classes, towers, t)) for t in range(towers)])
 
     def divide(self, net: Network) -> None:
@@ -220,10 +183,10 @@ class Processes:
         return group
 
     def wait(self) -> None:
-        """Agree on nothing, together."""
+        """Barrier: wait for all ranks."""
         self.any(False)
 
-    def gathered(self, source: WindowSource) -> BatchSource:
+    def gathered(self, source: CropSource) -> BatchSource:
         """Return a source that yields what a group computes of each batch; every member decodes its own share."""
         if self.layout.owt:
             return GatheredLabels(source, self._group)
@@ -238,13 +201,13 @@ def _sum(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Fut
 
 
 @contextmanager
-def started(placement: Placement, local_ranks: int) -> Iterator[OneProcess | Processes]:
+def started(placement: Placement, local_ranks: int) -> Iterator[Ranks]:
     """Join the run's other processes, if there are any, as torchrun's environment says; leave them at the end.
 
     On a CPU the machine's cores are shared out, unless OMP_NUM_THREADS says otherwise.
     """
     if placement.layout.ranks == 1:
-        yield OneProcess()
+        yield Ranks()
         return
     if placement.device.type == "cuda":
         torch.cuda.set_device(placement.device)

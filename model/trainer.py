@@ -21,15 +21,13 @@ from torch import Tensor
 from alexnet.model.batches import BatchSource
 from alexnet.model.capture import CapturedStep, ForwardBackward
 from alexnet.model.checkpoint import Checkpoint
-from alexnet.model.divergence import DivergedError, all_finite
-from alexnet.model.evaluate import Evaluation, evaluate
+from alexnet.model.evaluate import Evaluation, Stop, StopRequestedError, evaluate, nobody_asks
 from alexnet.model.metrics import Measured, Metrics, is_logged
 from alexnet.model.networks.network import Network
-from alexnet.model.optim import MomentumSGD
+from alexnet.model.optim import DivergedError, MomentumSGD, all_finite
 from alexnet.model.placement import Placement, Precision
-from alexnet.model.ranks import OneProcess, Ranks
+from alexnet.model.ranks import Ranks
 from alexnet.model.schedule import Schedule, ScheduleState
-from alexnet.model.stopping import Stop, StopRequestedError, nobody_asks
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type
 
@@ -98,7 +96,7 @@ class Trainer:
     ) -> None:
         self.net, self.optim, self.schedule = net, optim, schedule
         self.placement, self.settings, self.total_steps = placement, settings, total_steps
-        self.ranks = ranks or OneProcess()
+        self.ranks = ranks or Ranks()
         self.step = 0
         self.epoch = 0
         self.rate = schedule.rate(0)

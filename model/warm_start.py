@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from alexnet.model.checkpoint import PROGRESS, load_checkpoint
-from alexnet.model.networks.build import build_network
-from alexnet.model.networks.network import Network
-from alexnet.model.weights_file import digest, read_weights
+from alexnet.model.networks.network import Network, build_network
+from alexnet.model.weights import digest, read_weights
 from alexnet.shards.errors import InputError
 
 PREFIX = "net."

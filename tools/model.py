@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from alexnet.model.networks.catalogue import DRAWINGS, drawing_named
+from alexnet.model.networks.others import ARCHITECTURES
+from alexnet.model.networks.settings import architecture_named
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import read_manifest
@@ -36,8 +37,8 @@ def main() -> None:
     """  # noqa: D301 (click wants the character)
 
 
-@main.command(help=f"Show the layers of ARCH, one of {', '.join(DRAWINGS)}.")
-@click.argument("arch", type=name_of(DRAWINGS))
+@main.command(help=f"Show the layers of ARCH, one of {', '.join(ARCHITECTURES)}.")
+@click.argument("arch", type=name_of(ARCHITECTURES))
 @click.option("--classes", type=click.IntRange(min=1), help="[default: 1000; networks for small images: 10]")
 @click.option("--channels", type=click.IntRange(min=1), help="Of the image.  [default: what ARCH was made for]")
 @click.option("--size", "px", type=click.IntRange(min=1), help="Side of the image, px.  [default: the usual one]")
@@ -55,10 +56,10 @@ def show(
     batch_images: int | None,
 ) -> None:
     """Print a table of layers and the totals, and one of processes where a layout is asked for."""
-    drawing = drawing_named(arch)
-    channels, px = channels or drawing.channels, px or drawing.input_px[0]
-    classes = classes or (10 if drawing.shards_px else 1000)
-    show_layers(drawing, px=px, channels=channels, classes=classes)
+    architecture = architecture_named(arch)
+    channels, px = channels or architecture.channels, px or architecture.input_px[0]
+    classes = classes or (10 if architecture.shards_px else 1000)
+    show_layers(architecture, px=px, channels=channels, classes=classes)
     if gpus is None:
         if parallel or batch_images:
             raise click.UsageError("--parallel and --batch-images describe a layout: give --gpus as well")

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from alexnet.model.networks.catalogue import DRAWINGS
+from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.pipeline.lighting import Lighting
 from alexnet.tools.console import Program, name_of, one_line_errors
 from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
@@ -28,7 +28,7 @@ def setting(option: str, key: str, **attributes: Any) -> Callable[[Callable[...,
     type=name_of(recipe_names()),
     help=f"Settings of the run: {', '.join(recipe_names())}.  [default: --arch's, else {DEFAULT_RECIPE}]",
 )
-@setting("--arch", "net.arch", type=name_of(DRAWINGS), help=f"Network: {', '.join(DRAWINGS)}.{_BY_RECIPE}")
+@setting("--arch", "net.arch", type=name_of(ARCHITECTURES), help=f"Network: {', '.join(ARCHITECTURES)}.{_BY_RECIPE}")
 @setting("--epochs", "train.epochs", type=int, help=f"Passes over the data.{_BY_RECIPE}")
 @setting("--steps", "train.steps", type=int, help="Stop after so many steps, whatever the epochs say.")
 @setting(

@@ -8,13 +8,13 @@ Source: the paper's figure 2 and sections 3 and 4; `layers-145.cfg`, `layers-146
 `layers-145-half.cfg` of the authors' code, released in 2025.
 """
 
-from alexnet.model.networks.drawing import (
+from alexnet.model.networks.architecture import (
+    ALL_GATHER,
     DROP,
     FLATTEN,
-    MEET,
     RELU,
+    Architecture,
     Conv,
-    Drawing,
     Full,
     Layer,
     NormAcrossMaps,
@@ -30,18 +30,18 @@ _PAPERS_NORM = NormAcrossMaps(size=5, alpha=1e-4)
 _SOURCES_NORM = NormAcrossMaps(size=5, alpha=1e-4 / 5)  # `scale=0.0001`, which the code divides by the size
 
 _THREE_MORE: tuple[Layer, ...] = (
-    MEET,
+    ALL_GATHER,
     Conv("conv3", 192, window=3, padding=1), RELU,
     Conv("conv4", 192, window=3, padding=1), RELU,
     Conv("conv5", 128, window=3, padding=1), RELU, _POOL,
 )  # fmt: skip
 
 _FULLY_CONNECTED: tuple[Layer, ...] = (
-    MEET, FLATTEN,
+    ALL_GATHER, FLATTEN,
     Full("fc6", 2048), RELU, DROP,
-    MEET,
+    ALL_GATHER,
     Full("fc7", 2048), RELU, DROP,
-    MEET,
+    ALL_GATHER,
     Full("fc8"),
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ _PAPERS_CONVOLUTIONS: tuple[Layer, ...] = (
     *_THREE_MORE,
 )  # fmt: skip
 
-PAPER = Drawing(
+PAPER = Architecture(
     name="alexnet-2012",
     about="Krizhevsky, Sutskever and Hinton, NIPS 2012: the text of the paper",
     towers=2,
@@ -60,7 +60,7 @@ PAPER = Drawing(
     layers=(*_PAPERS_CONVOLUTIONS, *_FULLY_CONNECTED),
 )
 
-SOURCE = Drawing(
+SOURCE = Architecture(
     name="alexnet-2012-source",
     about="the same network as the authors' code ran it, layers-145.cfg",
     towers=2,
@@ -76,21 +76,21 @@ SOURCE = Drawing(
 
 # Section 6 has "an extra sixth convolutional layer over the last pooling layer". Window, widths and what it reads are
 # those of layers-146-2012-2011.cfg, whose logged 38.99/16.62 is the paper's 39.0/16.6.
-CONV6 = Drawing(
+CONV6 = Architecture(
     name="alexnet-2012-conv6",
     about="the paper's network with a sixth convolution on the last pooling layer (section 6)",
     towers=2,
     input_px=(224,),
     layers=(
         *_PAPERS_CONVOLUTIONS,
-        MEET,
+        ALL_GATHER,
         Conv("conv6", 128, window=3, padding=1), RELU,
         *_FULLY_CONNECTED,
     ),
 )  # fmt: skip
 
 # Section 3.2's comparison: half of the maps, but conv5 and the fully connected layers whole.
-ONE_TOWER = Drawing(
+ONE_TOWER = Architecture(
     name="alexnet-2012-one-tower",
     about="half of the paper's maps on one GPU, layers-145-half.cfg: what section 3.2 compares the two towers with",
     input_px=(224,),

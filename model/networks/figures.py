@@ -7,8 +7,7 @@ product of a weight with a value, in the forward pass of one image; biases, pool
 from dataclasses import dataclass
 from math import prod
 
-from alexnet.model.networks.drawing import Conv, Drawing, Full, Meet, Shape, Weighted
-from alexnet.model.networks.trace import Placed, trace
+from alexnet.model.networks.architecture import AllGather, Architecture, Conv, Full, Placed, Shape, Weighted, trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +30,16 @@ class LayerFigures:
         return prod(self.output)
 
 
-def figures(drawing: Drawing, *, px: int, channels: int, classes: int) -> tuple[LayerFigures, ...]:
+def figures(architecture: Architecture, *, px: int, channels: int, classes: int) -> tuple[LayerFigures, ...]:
     """Return the figures of every weighted layer. Raises InputError if the network does not take this size."""
-    towers = [trace(drawing, px=px, channels=channels, classes=classes, tower=t) for t in range(drawing.towers)]
+    towers = [
+        trace(architecture, px=px, channels=channels, classes=classes, tower=t) for t in range(architecture.towers)
+    ]
     rows: list[LayerFigures] = []
     met = False
     for same_place in zip(*towers, strict=True):
         layer = same_place[0].layer
-        met = met or isinstance(layer, Meet)
+        met = met or isinstance(layer, AllGather)
         if isinstance(layer, Weighted):
             reads = "image" if not rows else "both" if met else "own" if len(towers) > 1 else ""
             rows.append(_row(layer, same_place, reads))

@@ -1,16 +1,24 @@
-"""What a recipe may settle about a network: which one, for how many classes, and the experiments on it.
+"""The names of the networks, and what a recipe may settle: which one, for how many classes, and experiments on it.
 
-The experiments are the paper's own comparisons. Each is an edit of the drawing, and an edit that would change nothing
-is refused: a run that claims to be without normalisation must have had some to lose.
+The experiments are the paper's own comparisons. Each is an edit of the architecture, and an edit that would change
+nothing is refused: a run that claims to be without normalisation must have had some to lose.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from alexnet.model.networks.catalogue import drawing_named
-from alexnet.model.networks.drawing import Activation, Drawing, Drop, NormAcrossMaps, NormInMap, Pool
-from alexnet.shards.errors import InputError
+from alexnet.model.networks.architecture import Activation, Architecture, Drop, NormAcrossMaps, NormInMap, Pool
+from alexnet.model.networks.others import ARCHITECTURES
+from alexnet.shards.errors import InputError, nearest
+
+
+def architecture_named(name: str) -> Architecture:
+    """Return a network's architecture. Raises InputError, with the nearest name, if there is none."""
+    if name not in ARCHITECTURES:
+        raise InputError(f"net.arch={name}: must be one of {', '.join(ARCHITECTURES)}{nearest(name, ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
 
 PAPERS_DROPOUT = 0.5
 _MOST_CLASSES = 1 << 31  # labels are int32
@@ -36,7 +44,7 @@ class NetSettings:
     pooling: Literal["drawn", "disjoint"] = "drawn"
 
     def __post_init__(self) -> None:
-        drawing_named(self.arch)
+        architecture_named(self.arch)
         if not 1 <= self.classes < _MOST_CLASSES:
             raise InputError(f"net.classes={self.classes}: must be at least 1, and below {_MOST_CLASSES:,}")
         if not 0 <= self.channels <= _MOST_CHANNELS:
@@ -48,17 +56,17 @@ class NetSettings:
     @property
     def input_channels(self) -> int:
         """Return the channels of the input."""
-        return self.channels or drawing_named(self.arch).channels
+        return self.channels or architecture_named(self.arch).channels
 
 
-def drawing_of(settings: NetSettings) -> Drawing:
-    """Return the network's drawing with the experiments done to it. Raises InputError for one that changes nothing."""
-    drawing = drawing_named(settings.arch)
-    layers = drawing.layers
+def architecture_of(settings: NetSettings) -> Architecture:
+    """Return a network with the experiments done to it. Raises InputError for one that changes nothing."""
+    architecture = architecture_named(settings.arch)
+    layers = architecture.layers
     if settings.activation != "drawn":
         function = Activation(settings.activation)
         layers = tuple(function if isinstance(layer, Activation) else layer for layer in layers)
-        _refuse_without_effect(layers != drawing.layers, settings, "activation", "has no other")
+        _refuse_without_effect(layers != architecture.layers, settings, "activation", "has no other")
     if settings.response_norm == "off":
         normalised, layers = layers, tuple(x for x in layers if not isinstance(x, NormAcrossMaps | NormInMap))
         _refuse_without_effect(layers != normalised, settings, "response_norm", "has none")
@@ -67,7 +75,7 @@ def drawing_of(settings: NetSettings) -> Drawing:
         _refuse_without_effect(layers != overlapping, settings, "pooling", "has no pooling windows that overlap")
     if settings.dropout != PAPERS_DROPOUT:
         _refuse_without_effect(any(isinstance(x, Drop) for x in layers), settings, "dropout", "has none")
-    return dataclasses.replace(drawing, layers=layers)
+    return dataclasses.replace(architecture, layers=layers)
 
 
 def _apart(pool: Pool) -> Pool:

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from alexnet.model.weights_file import Weights, write_state_dict
+from alexnet.model.weights import Weights, write_state_dict
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from alexnet import __version__
-from alexnet.model.networks.catalogue import DRAWINGS
+from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.tools.model import main as model
 
 
@@ -27,7 +27,7 @@ def test_show_prints_the_papers_network_in_plain_columns() -> None:
     assert len({len(line) for line in lines[3:]}) == 1, "numbers end in one column"
 
 
-@pytest.mark.parametrize("arch", DRAWINGS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_show_knows_every_network(arch: str) -> None:
     assert show(arch).startswith(f"{arch}: ")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from alexnet.model.determinism import make_deterministic
-from alexnet.model.stopping import StopRequestedError
+from alexnet.model.evaluate import StopRequestedError
+from alexnet.model.placement import make_deterministic
 from alexnet.model.trainer import Trainer
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings

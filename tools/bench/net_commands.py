@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alexnet.model.networks.catalogue import DRAWINGS
+from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.tools.bench.names import SECONDS, numbers, words
 from alexnet.tools.console import name_of, one_line_errors
 from alexnet.tools.run.recipes import recipe_names
@@ -14,7 +14,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.option("--arch", default="alexnet-2012", show_default=True, help=f"Of {', '.join(DRAWINGS)}.")
+@click.option("--arch", default="alexnet-2012", show_default=True, help=f"Of {', '.join(ARCHITECTURES)}.")
 @click.option("--precision", default="", help="Of fp32,bf16.  [default: both; fp32 on a CPU without bf16]")
 @click.option("--batch", default="", help="Images in a batch.  [default: 64 on a CPU, 128,512,1024 on a GPU]")
 @click.option("--gpus", default="", help="Processes, a device each.  [default: 1; 1,2 on a CPU, for two towers]")
@@ -56,7 +56,7 @@ def model(
     from alexnet.tools.bench.networks.model import ModelBench, run_model
 
     bench = ModelBench(
-        archs=words("--arch", arch, DRAWINGS),
+        archs=words("--arch", arch, ARCHITECTURES),
         precisions=words("--precision", precision, ("fp32", "bf16")) if precision else (),
         batches=numbers("--batch", batch) if batch else (),
         gpus=numbers("--gpus", gpus) if gpus else (),
@@ -74,7 +74,7 @@ def model(
 
 @click.command()
 @click.argument("data", required=False, type=click.Path(path_type=Path))
-@click.option("--arch", type=name_of(DRAWINGS), default="alexnet-2012", help=f"One of {', '.join(DRAWINGS)}.")
+@click.option("--arch", type=name_of(ARCHITECTURES), default="alexnet-2012", help=f"One of {', '.join(ARCHITECTURES)}.")
 @click.option("--recipe", type=name_of(recipe_names()), help="Settings of the run.  [default: the network's]")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="[default: bf16; fp32 on a CPU without bf16]")
 @click.option("--batch", "batch_images", type=click.IntRange(min=1), help="[default: 64 on a CPU, 128 on a GPU]")

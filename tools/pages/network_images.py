@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from alexnet.model.networks.drawing import Conv
+from alexnet.model.networks.architecture import Conv
 from alexnet.model.networks.network import Network
 from alexnet.pipeline.augment import centre
 from alexnet.shards.reader import SplitReader

@@ -9,7 +9,7 @@ from typing import Any
 
 from alexnet.model.networks.alexnet_2012 import PAPER
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.settings import drawing_of
+from alexnet.model.networks.settings import architecture_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
@@ -55,8 +55,8 @@ def page(run: Path, data: Path | None = None) -> str:
     """Return the page as HTML; the same run folder gives the same text."""
     records = read_records(run)
     net, px = records.kept.net, records.kept.augment.crop_px
-    drawing = drawing_of(net)
-    rows = figures(drawing, px=px, channels=net.input_channels, classes=net.classes)
+    architecture = architecture_of(net)
+    rows = figures(architecture, px=px, channels=net.input_channels, classes=net.classes)
     trained, missing = _weights(run)
     kernels, images = list[tuple[str, str]](), list[Judged]()
     if trained is not None:
@@ -71,7 +71,7 @@ def page(run: Path, data: Path | None = None) -> str:
         "run.html",
         title=f"{records.name}: run",
         records=records,
-        about=f"{net.arch}: {drawing.about}.{state}",
+        about=f"{net.arch}: {architecture.about}.{state}",
         tiles=_tiles(records, steps, parameters, share),
         curves=(("Learning", *_learning(records)), ("Feeding", *_feeding(records))),
         kernels=kernels,
@@ -105,7 +105,7 @@ def _tiles(records: Records, steps: int, parameters: int, share: float) -> list[
 
 
 def _learning(records: Records) -> tuple[str, list[tuple[str, list[tuple[str, str]], str]]]:
-    """Return what is said of loss and error, and their charts: title, curves, drawing."""
+    """Return what is said of loss and error, and their charts: title, curves, architecture."""
     if not len(records.steps):
         return "", []
     classes = records.kept.net.classes

@@ -8,12 +8,11 @@ import torch
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.initialise import initialise
-from alexnet.model.networks.build import build_network
-from alexnet.model.networks.network import Network
-from alexnet.model.networks.settings import drawing_of
+from alexnet.model.networks.network import Network, build_network
+from alexnet.model.networks.settings import architecture_of
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Worker, choose_placement
-from alexnet.model.ranks import OneProcess, Processes, Ranks, cores_each
+from alexnet.model.ranks import Processes, Ranks, cores_each
 from alexnet.model.schedule import Schedule
 from alexnet.model.trainer import Trainer
 from alexnet.model.warm_start import take_weights
@@ -35,7 +34,7 @@ def place(options: TrainOptions, settings: RunSettings, worker: Worker | None) -
         worker.ranks if worker else 1 if options.gpus is None else options.gpus,
         settings.train.precision,
         parallel=options.parallel,
-        towers=drawing_of(settings.net).towers,
+        towers=architecture_of(settings.net).towers,
         rank=worker.rank if worker else 0,
         local_rank=worker.local_rank if worker else 0,
         local_ranks=worker.local_ranks if worker else None,
@@ -55,7 +54,7 @@ def build_trainer(
 
     `prepare`: given the network with its drawn values, before ranks divide its layers.
     """
-    ranks = ranks or OneProcess()
+    ranks = ranks or Ranks()
     net = build_network(settings.net, placement.layout.towers, ranks.exchange(settings.net))
     initialise(net, settings.init, settings.train.seed)
     if prepare:
@@ -91,7 +90,7 @@ class Streams:
         local_ranks: int = 1,
     ) -> None:
         self._data, self._settings, self._placement = data, settings, placement
-        self._ranks, self._local_ranks = ranks or OneProcess(), local_ranks
+        self._ranks, self._local_ranks = ranks or Ranks(), local_ranks
         self._gathers = placement.layout.group_ranks > 1
         self._first = self._stream("train", augment=True)
         self.train = self._source(self._first)

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import click
 
 from alexnet.model.checkpoint import CheckpointError
-from alexnet.model.divergence import DivergedError
-from alexnet.model.memory import MemoryNeed, capacity, is_out_of_memory, memory_need
+from alexnet.model.evaluate import StopRequestedError
+from alexnet.model.needs import MemoryNeed, capacity, is_out_of_memory, memory_need
+from alexnet.model.optim import DivergedError
 from alexnet.model.ranks import is_lost_process
-from alexnet.model.stopping import StopRequestedError
 from alexnet.model.trainer import Trainer
 from alexnet.tools.console import StoppedError, handling, stop_signals
 from alexnet.tools.run.settings import RunSettings

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import click
 
-from alexnet.model.memory import held_parameters, memory_need
+from alexnet.model.needs import describe_layout, held_parameters, memory_need
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.settings import drawing_of
+from alexnet.model.networks.settings import architecture_of
 from alexnet.model.placement import Placement
-from alexnet.model.traffic import describe_layout
 from alexnet.shards.manifest import Manifest
 from alexnet.tools.console import tell
 from alexnet.tools.run.assembly import Streams
@@ -17,9 +16,9 @@ from alexnet.tools.run.settings import RunSettings
 
 def describe_run(settings: RunSettings, streams: Streams, placement: Placement) -> list[str]:
     """Return what is about to run: the stream, the device, who holds what, the network and the number of steps."""
-    drawing = drawing_of(settings.net)
-    px, channels, classes = drawing.input_px[0], settings.net.input_channels, settings.net.classes
-    parameters = sum(row.parameters for row in figures(drawing, px=px, channels=channels, classes=classes))
+    architecture = architecture_of(settings.net)
+    px, channels, classes = architecture.input_px[0], settings.net.input_channels, settings.net.classes
+    parameters = sum(row.parameters for row in figures(architecture, px=px, channels=channels, classes=classes))
     layout = describe_layout(
         settings.net,
         placement,

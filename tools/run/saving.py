@@ -15,9 +15,9 @@ import torch
 from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import PROGRESS, Checkpoint, candidates, damaged, load_checkpoint, read_progress, shapes
 from alexnet.model.checkpoint_writer import CheckpointWriter
-from alexnet.model.divergence import DivergedError
+from alexnet.model.evaluate import StopRequestedError
+from alexnet.model.optim import DivergedError
 from alexnet.model.ranks import Ranks
-from alexnet.model.stopping import StopRequestedError
 from alexnet.model.trainer import Progress, Trainer
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type

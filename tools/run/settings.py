@@ -15,12 +15,11 @@ import msgspec
 import torch
 
 from alexnet import __version__
-from alexnet.model.full_layers import divided_layers
 from alexnet.model.initialise import InitSettings
-from alexnet.model.networks.drawing import Drawing
-from alexnet.model.networks.settings import NetSettings, drawing_of
-from alexnet.model.networks.trace import weighted_names
+from alexnet.model.networks.architecture import Architecture, weighted_names
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.optim import OptimSettings
+from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Parallel, Placement
 from alexnet.model.schedule import ScheduleSettings
 from alexnet.model.trainer import TrainSettings
@@ -123,12 +122,12 @@ def identity(settings: RunSettings, manifest: Manifest, placement: Placement) ->
 
 def check_fit(settings: RunSettings, manifest: Manifest) -> None:
     """Raise InputError if settings contradict each other, the network or the data."""
-    drawing = drawing_of(settings.net)
+    architecture = architecture_of(settings.net)
     channels, seed, schedule = settings.net.input_channels, settings.train.seed, settings.schedule
     if channels not in (1, _STREAM_CHANNELS):
         raise InputError(f"net.channels={channels}: must be 3, or 1 for the mean of the colours; the stream yields RGB")
-    settings.init.check(drawing.name, weighted_names(drawing))
-    _check_data(settings, drawing, manifest)
+    settings.init.check(architecture.name, weighted_names(architecture))
+    _check_data(settings, architecture, manifest)
     if not 0 <= seed < _SEEDS:
         raise InputError(f"train.seed={seed}: must be at least 0 and below {_SEEDS}")
     if settings.train.deterministic and settings.stream.decode == "auto":
@@ -158,20 +157,21 @@ def check_layout(settings: RunSettings, layout: Layout) -> None:
         )
 
 
-def _check_data(settings: RunSettings, drawing: Drawing, manifest: Manifest) -> None:
+def _check_data(settings: RunSettings, architecture: Architecture, manifest: Manifest) -> None:
     """Look at the size of the stored images first: where it is wrong, the crop's is, too, and is not the reason."""
-    if drawing.shards_px and manifest.size_px not in drawing.shards_px:
-        px = drawing.shards_px[0]
+    if architecture.shards_px and manifest.size_px not in architecture.shards_px:
+        px = architecture.shards_px[0]
         raise InputError(
-            f"net.arch={drawing.name}: takes images stored at {drawing.sizes()}, these shards hold {manifest.size_px} "
-            f"px; `alexnet-prep shard SOURCE --size {px}` makes them, SOURCE being {_DATA_OF_SIZE[px]} or other images"
+            f"net.arch={architecture.name}: takes images stored at {architecture.sizes()}, these shards hold "
+            f"{manifest.size_px} px; `alexnet-prep shard SOURCE --size {px}` makes them, SOURCE being "
+            f"{_DATA_OF_SIZE[px]} or other images"
         )
     try:
-        drawing.check_px(settings.augment.crop_px)
+        architecture.check_px(settings.augment.crop_px)
     except InputError:
         raise InputError(
-            f"augment.crop_px={settings.augment.crop_px}: {drawing.name} takes {drawing.sizes()}; "
-            f"--set augment.crop_px={drawing.input_px[0]}"
+            f"augment.crop_px={settings.augment.crop_px}: {architecture.name} takes {architecture.sizes()}; "
+            f"--set augment.crop_px={architecture.input_px[0]}"
         ) from None
     if settings.schedule.kind == "plateau" and not manifest.counts["val"].written:
         raise InputError(

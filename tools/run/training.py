@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from alexnet.model.determinism import make_deterministic
 from alexnet.model.evaluate import Evaluation, evaluate
-from alexnet.model.memory import memory_in_use
 from alexnet.model.metrics import Metrics
-from alexnet.model.placement import Placement, worker_of_environment
+from alexnet.model.needs import memory_in_use
+from alexnet.model.placement import Placement, make_deterministic, worker_of_environment
 from alexnet.model.ranks import Ranks, started
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError

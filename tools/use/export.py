@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
-from alexnet.model.networks.alexnet_owt import OWT
-from alexnet.model.networks.drawing import Drop
-from alexnet.model.networks.settings import drawing_of
-from alexnet.model.weights_file import Weights, write_safetensors, write_state_dict
+from alexnet.model.networks.architecture import Drop
+from alexnet.model.networks.others import OWT
+from alexnet.model.networks.settings import architecture_of
+from alexnet.model.weights import Weights, write_safetensors, write_state_dict
 from alexnet.shards.errors import InputError
 from alexnet.tools.console import interruptible
 from alexnet.tools.use.trained import Trained
@@ -60,7 +60,7 @@ def _check_torchvision(trained: Trained) -> None:
         raise InputError(f"--to torchvision: torchvision has {OWT.name} only, {trained.path} is {net.arch}; {mend}")
     if net.input_channels != _CHANNELS:
         raise InputError(f"--to torchvision: takes 3 channels, {trained.path} has {net.input_channels}; {mend}")
-    drawn = [layer for layer in drawing_of(net).layers if not isinstance(layer, Drop)]
+    drawn = [layer for layer in architecture_of(net).layers if not isinstance(layer, Drop)]
     if drawn != [layer for layer in OWT.layers if not isinstance(layer, Drop)]:
         raise InputError(
             f"--to torchvision: {trained.path} was trained with net.activation={net.activation}, net.pooling="

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alexnet.model.networks.drawing import Drawing
+from alexnet.model.networks.architecture import Architecture
 from alexnet.model.networks.figures import LayerFigures, figures
 from alexnet.shards.errors import InputError, one_line
 
@@ -23,12 +23,12 @@ _PROCESSES = ("process", "holds", "convolves images", "parameters")
 _BETWEEN = 3  # spaces between two columns of the table with rules
 
 
-def show_layers(drawing: Drawing, *, px: int, channels: int, classes: int) -> None:
+def show_layers(architecture: Architecture, *, px: int, channels: int, classes: int) -> None:
     """Print a table of a network's layers, and the totals."""
-    rows = figures(drawing, px=px, channels=channels, classes=classes)
+    rows = figures(architecture, px=px, channels=channels, classes=classes)
     totals = (sum(r.parameters for r in rows), sum(r.neurons for r in rows), sum(r.multiply_adds for r in rows))
-    click.echo(f"{drawing.name}: {drawing.about}")
-    click.echo(f"images: {px}x{px}, channels: {channels}; takes {drawing.sizes()}")
+    click.echo(f"{architecture.name}: {architecture.about}")
+    click.echo(f"images: {px}x{px}, channels: {channels}; takes {architecture.sizes()}")
     cells = [*map(_layer, rows), ("total", "", "", "", *(f"{total:,}" for total in totals))]
     print_table(_LAYERS, cells, numbers_from=3, total=True)
 
@@ -43,14 +43,13 @@ def show_layout(settings: "NetSettings", px: int, *, gpus: int, parallel: "Paral
     """Print a row a process, and what a process sends in a training step in bf16."""
     import torch
 
-    from alexnet.model.memory import held_parameters
-    from alexnet.model.networks.settings import drawing_of
+    from alexnet.model.needs import describe_layout, held_parameters
+    from alexnet.model.networks.settings import architecture_of
     from alexnet.model.placement import choose_placement
-    from alexnet.model.traffic import describe_layout
 
     if batch_images < gpus:
         raise InputError(f"--batch-images {batch_images}: must be at least {gpus}, one for each process")
-    towers, rows = drawing_of(settings).towers, []
+    towers, rows = architecture_of(settings).towers, []
     for rank in range(gpus):  # as on a machine with a GPU for each
         placement = choose_placement("cpu", gpus, "bf16", parallel=parallel, towers=towers, rank=rank)
         placement = dataclasses.replace(placement, device=torch.device("cuda"))
@@ -65,7 +64,7 @@ def show_layout(settings: "NetSettings", px: int, *, gpus: int, parallel: "Paral
 
 
 def _holds(settings: "NetSettings", placement: "Placement", towers: int) -> str:
-    from alexnet.model.full_layers import divided_layers
+    from alexnet.model.owt import divided_layers
 
     layout = placement.layout
     if layout.owt:

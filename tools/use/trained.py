@@ -17,13 +17,12 @@ from msgspec import Meta
 from torch import Tensor
 
 from alexnet.model.checkpoint import candidates, load_checkpoint, read_progress, shapes
-from alexnet.model.divergence import all_finite
-from alexnet.model.networks.build import build_network
-from alexnet.model.networks.network import Network
-from alexnet.model.networks.settings import NetSettings, drawing_of
+from alexnet.model.networks.network import Network, build_network
+from alexnet.model.networks.settings import NetSettings, architecture_of
+from alexnet.model.optim import all_finite
 from alexnet.model.placement import Precision
 from alexnet.model.warm_start import PREFIX, network_tensors
-from alexnet.model.weights_file import Weights, read_weights
+from alexnet.model.weights import Weights, read_weights
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.finish import Finish, finish_of
 from alexnet.shards.errors import InputError
@@ -200,7 +199,7 @@ def _check_together(path: Path, net: NetSettings, augment: AugmentSettings, data
         raise InputError(f"{path}: net.channels={net.channels}: must be 3, or 1 for the mean of the colours")
     try:
         augment.check(data.size_px)
-        drawing_of(net).check_px(augment.crop_px)
+        architecture_of(net).check_px(augment.crop_px)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.networks.build import build_network, parameter_count
+from alexnet.model.networks.network import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings
 
 # What torchvision 0.26's alexnet() has, in its order.

@@ -3,30 +3,30 @@
 import pytest
 import torch
 
-from alexnet.model.networks.build import build_network, parameter_count
-from alexnet.model.networks.catalogue import DRAWINGS
-from alexnet.model.networks.drawing import RELU, TANH, NormAcrossMaps, NormInMap, Pool
+from alexnet.model.networks.architecture import RELU, TANH, NormAcrossMaps, NormInMap, Pool
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.settings import NetSettings, drawing_of
+from alexnet.model.networks.network import build_network, parameter_count
+from alexnet.model.networks.others import ARCHITECTURES
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError
 
 
 def test_nothing_changes_unless_asked_for() -> None:
-    for name, drawing in DRAWINGS.items():
-        assert drawing_of(NetSettings(arch=name)) == drawing
+    for name, drawing in ARCHITECTURES.items():
+        assert architecture_of(NetSettings(arch=name)) == drawing
 
 
 def test_tanh_takes_the_place_of_every_rectifier() -> None:
-    drawn = drawing_of(NetSettings(arch="cuda-convnet-cifar", activation="tanh")).layers
-    original = DRAWINGS["cuda-convnet-cifar"].layers
+    drawn = architecture_of(NetSettings(arch="cuda-convnet-cifar", activation="tanh")).layers
+    original = ARCHITECTURES["cuda-convnet-cifar"].layers
     assert [TANH if layer == RELU else layer for layer in original] == list(drawn)
     assert drawn.count(TANH) == 3
 
 
 @pytest.mark.parametrize(("arch", "layers"), [("alexnet-2012", 2), ("alexnet-2012-source", 3)])
 def test_without_response_normalisation(arch: str, layers: int) -> None:
-    original = DRAWINGS[arch].layers
-    drawn = drawing_of(NetSettings(arch=arch, response_norm="off")).layers
+    original = ARCHITECTURES[arch].layers
+    drawn = architecture_of(NetSettings(arch=arch, response_norm="off")).layers
     assert [layer for layer in original if not isinstance(layer, NormAcrossMaps | NormInMap)] == list(drawn)
     assert len(original) - len(drawn) == layers
 
@@ -34,10 +34,10 @@ def test_without_response_normalisation(arch: str, layers: int) -> None:
 @pytest.mark.parametrize("arch", ["alexnet-2012", "alexnet-owt", "cuda-convnet-cifar"])
 def test_windows_that_do_not_overlap_give_maps_of_the_same_size(arch: str) -> None:
     """Section 3.4: "which produces output of equivalent dimensions"."""
-    apart = drawing_of(NetSettings(arch=arch, pooling="disjoint"))
+    apart = architecture_of(NetSettings(arch=arch, pooling="disjoint"))
     assert all(layer.window == layer.stride == 2 for layer in apart.layers if isinstance(layer, Pool))
     px = apart.input_px[0]
-    assert figures(apart, px=px, channels=3, classes=10) == figures(DRAWINGS[arch], px=px, channels=3, classes=10)
+    assert figures(apart, px=px, channels=3, classes=10) == figures(ARCHITECTURES[arch], px=px, channels=3, classes=10)
     with torch.device("meta"):
         net = build_network(NetSettings(arch=arch, classes=10, pooling="disjoint"))
     assert net(torch.zeros(1, 3, px, px, device="meta")).shape == (1, 10)
@@ -63,7 +63,7 @@ def test_without_dropout_training_is_evaluation() -> None:
 )
 def test_an_experiment_that_changes_nothing_is_refused(settings: NetSettings, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        drawing_of(settings)
+        architecture_of(settings)
 
 
 def test_an_unknown_network_is_named_with_the_nearest() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from alexnet.model.gathered import GatheredBatches
+from alexnet.model.batches import GatheredBatches
 from alexnet.model.placement import Layout
 from alexnet.pipeline import AugmentSettings, ImageStream
 
@@ -19,7 +19,7 @@ def test_each_batch_has_its_own_epochs_plan_and_finish(
     data_set: Path, monkeypatch: pytest.MonkeyPatch, batch_images: int
 ) -> None:
     """Also where an epoch has a single step, after which the stream stands in the next."""
-    monkeypatch.setattr("alexnet.model.gathered.of_all", lambda rows, sizes, group: [rows])  # one rank alone
+    monkeypatch.setattr("alexnet.model.batches.of_all", lambda rows, sizes, group: [rows])  # one rank alone
     options: dict[str, Any] = {"rank": 0, "ranks": 1, "threads": 1, "augmentation": AUGMENTATION}
     whole = ImageStream(data_set / "train", batch_images=batch_images, **options)
     crops = ImageStream(data_set / "train", batch_images=batch_images, output="uint8", **options)

@@ -12,16 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
-from alexnet.model.full_layers import divided_layers
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.memory import held_parameters
-from alexnet.model.networks.build import build_network
+from alexnet.model.needs import held_parameters, traffic
+from alexnet.model.networks.network import TowerNetwork, build_network
 from alexnet.model.networks.settings import NetSettings
-from alexnet.model.networks.towers import TowerNetwork
 from alexnet.model.optim import MomentumSGD, OptimSettings
+from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Placement, choose_placement
-from alexnet.model.ranks import OneProcess, Processes, Ranks, started
-from alexnet.model.traffic import traffic
+from alexnet.model.ranks import Processes, Ranks, started
 from alexnet.shards.errors import InputError
 from alexnet.tools.host_memory import keep_freed_memory
 
@@ -47,7 +45,7 @@ def train(settings: NetSettings, placed: Placement, ranks: Ranks, rate: float = 
     ranks.divide(net)
     forward, optim = ranks.forward(net), MomentumSGD(net, OptimSettings(lr=rate))
     generator = torch.Generator().manual_seed(1)
-    rows, convolved, px = placed.layout.group_part(BATCH), placed.layout.convolved(BATCH), net.drawing.input_px[0]
+    rows, convolved, px = placed.layout.group_part(BATCH), placed.layout.convolved(BATCH), net.architecture.input_px[0]
     losses, gradients = [], {}
     for step in range(steps):
         images = torch.randn(BATCH, 3, px, px, generator=generator).contiguous(memory_format=torch.channels_last)
@@ -121,7 +119,7 @@ def one_thread() -> Any:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_pair_equals_one_process_to_the_bit(two: list[Record], bf16: bool) -> None:
     """Losses, gradients and weights over five steps with dropout, at one thread a tower."""
-    expected = train(NET, placement(Layout(), bf16=bf16), OneProcess())
+    expected = train(NET, placement(Layout(), bf16=bf16), Ranks())
     pair = [rank[f"pair bf16={bf16}"] for rank in two]
     assert len(set(expected["losses"])) == STEPS
     for kind in ("gradients", "weights"):
@@ -137,13 +135,13 @@ def test_a_pair_equals_one_process_to_the_bit(two: list[Record], bf16: bool) -> 
 @pytest.mark.slow
 def test_a_pair_is_close_at_any_number_of_threads(two: list[Record]) -> None:
     """More threads cut sums elsewhere; after five steps that is far below the 1e-3 that would matter."""
-    expected = train(NET, placement(Layout()), OneProcess())
+    expected = train(NET, placement(Layout()), Ranks())
     torch.testing.assert_close(two[0]["pair bf16=False"]["losses"], expected["losses"], rtol=1e-3, atol=0)
 
 
 def test_replicas_equal_one_process_with_parts_of_uneven_size(two: list[Record]) -> None:
     """One image here, two there, weighted by their number: sums in another order, so equal to rounding only."""
-    expected = train(SMALL, placement(Layout()), OneProcess())
+    expected = train(SMALL, placement(Layout()), Ranks())
     for rank in two:
         torch.testing.assert_close(rank["data"]["losses"], expected["losses"], rtol=1e-5, atol=0)
         for name, weights in rank["data"]["weights"].items():
@@ -158,7 +156,7 @@ def test_one_weird_trick_equals_one_process(two: list[Record], settings: NetSett
 
     Of the two towers the last layer, 4 and 3 classes, is left whole: its gradients must not count twice.
     """
-    expected = train(settings, placement(Layout()), OneProcess(), RATE[settings.arch], 2)
+    expected = train(settings, placement(Layout()), Ranks(), RATE[settings.arch], 2)
     ranks = [rank[f"owt {settings.arch}"] for rank in two]
     for number, rank in enumerate(ranks):
         torch.testing.assert_close(rank["losses"], expected["losses"], rtol=1e-5, atol=0)
@@ -247,6 +245,6 @@ def test_bytes_of_one_weird_trick(ranks: int) -> None:
 
 def test_one_process_starts_nothing() -> None:
     with started(placement(Layout()), 1) as ranks:
-        assert isinstance(ranks, OneProcess)
+        assert isinstance(ranks, Ranks)
         assert isinstance(build_network(NET, ranks.layout.towers, ranks.exchange(NET)), TowerNetwork)
     assert not torch.distributed.is_initialized()

@@ -12,12 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alexnet.model.networks.build import build_network, parameter_count
-from alexnet.model.networks.catalogue import DRAWINGS
+from alexnet.model.networks.architecture import trace
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.network import Network
+from alexnet.model.networks.network import Network, build_network, parameter_count
+from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.model.networks.settings import NetSettings
-from alexnet.model.networks.trace import trace
 from alexnet.shards.errors import InputError
 
 Table = list[tuple[str, tuple[int, ...], int]]
@@ -89,7 +88,7 @@ _TOTALS = {
 
 
 def classes_of(arch: str) -> int:
-    return 10 if DRAWINGS[arch].shards_px else 1000
+    return 10 if ARCHITECTURES[arch].shards_px else 1000
 
 
 def network(arch: str) -> Network:
@@ -98,12 +97,12 @@ def network(arch: str) -> Network:
 
 
 def test_every_network_has_a_table() -> None:
-    assert set(_TABLES) == set(DRAWINGS) == set(_TOTALS)
+    assert set(_TABLES) == set(ARCHITECTURES) == set(_TOTALS)
 
 
-@pytest.mark.parametrize("arch", DRAWINGS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_figures(arch: str) -> None:
-    drawing = DRAWINGS[arch]
+    drawing = ARCHITECTURES[arch]
     rows = figures(drawing, px=drawing.input_px[0], channels=drawing.channels, classes=classes_of(arch))
     assert [(row.name, row.output, row.parameters) for row in rows] == _TABLES[arch]
     totals = [sum(getattr(row, field) for row in rows) for field in ("parameters", "neurons", "multiply_adds")]
@@ -111,16 +110,16 @@ def test_figures(arch: str) -> None:
 
 
 def test_multiply_adds_of_the_papers_layers() -> None:
-    rows = figures(DRAWINGS["alexnet-2012"], px=224, channels=3, classes=1000)
+    rows = figures(ARCHITECTURES["alexnet-2012"], px=224, channels=3, classes=1000)
     millions = [round(row.multiply_adds / 1e6, 2) for row in rows]
     assert millions == [105.42, 223.95, 149.52, 112.14, 74.76, 37.75, 16.78, 4.10]
     assert [row.reads for row in rows] == ["image", "own", "both", "own", "own", "both", "both", "both"]
 
 
-@pytest.mark.parametrize("arch", DRAWINGS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_outputs_and_parameters_of_the_modules(arch: str) -> None:
     net = network(arch)
-    drawing = net.drawing
+    drawing = net.architecture
     shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     for name, modules in net.weighted().items():
@@ -141,9 +140,9 @@ def test_outputs_and_parameters_of_the_modules(arch: str) -> None:
     assert parameter_count(net) == sum(counts.values()) == _TOTALS[arch][0]
 
 
-@pytest.mark.parametrize("arch", DRAWINGS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_each_layer_of_a_tower_has_a_name_of_its_own(arch: str) -> None:
-    drawing = DRAWINGS[arch]
+    drawing = ARCHITECTURES[arch]
     names = [place.name for place in trace(drawing, px=drawing.input_px[0], channels=3, classes=10)]
     alone = [name for name in names if not name.startswith("meet")]
     assert len(set(alone)) == len(alone)
@@ -155,7 +154,7 @@ def test_each_layer_of_a_tower_has_a_name_of_its_own(arch: str) -> None:
 def test_images_of_another_size_are_refused(arch: str, px: int) -> None:
     net = network(arch)
     with pytest.raises(InputError, match=rf"images of {px} px: {arch} takes ") as error:
-        net(torch.zeros(1, net.drawing.channels, px, px, device="meta"))
+        net(torch.zeros(1, net.architecture.channels, px, px, device="meta"))
     assert "\n" not in str(error.value)
 
 
@@ -176,6 +175,6 @@ def test_a_network_of_one_channel_reads_the_mean_of_the_colours(arch: str) -> No
 def test_any_number_of_classes(arch: str, classes: int) -> None:
     with torch.device("meta"):
         net = build_network(NetSettings(arch=arch, classes=classes))
-    px = net.drawing.input_px[0]
+    px = net.architecture.input_px[0]
     assert net(torch.zeros(1, 3, px, px, device="meta")).shape == (1, classes)
-    assert math.prod(figures(net.drawing, px=px, channels=3, classes=classes)[-1].output) == classes
+    assert math.prod(figures(net.architecture, px=px, channels=3, classes=classes)[-1].output) == classes

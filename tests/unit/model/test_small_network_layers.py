@@ -8,13 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alexnet.model.layers import SameMapNorm, StepClock
-from alexnet.model.lenet_layers import CentreIn, ScaledTanh, SubsampleSum, TableConv2d
-from alexnet.model.networks.cuda_convnet import CIFAR
-from alexnet.model.networks.drawing import Conv
-from alexnet.model.networks.lenet_5 import C3_READS, LENET_5
-from alexnet.model.networks.modules import module_of
-from alexnet.model.networks.trace import trace
+from alexnet.model.layers import CentreIn, SameMapNorm, ScaledTanh, StepClock, SubsampleSum, TableConv2d
+from alexnet.model.networks.architecture import Conv, trace
+from alexnet.model.networks.network import module_of
+from alexnet.model.networks.others import C3_READS, CIFAR, LENET_5
 
 
 def random(*shape: int) -> Tensor:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from alexnet.model.weights_file import Weights, read_weights, write_safetensors, write_state_dict
+from alexnet.model.weights import Weights, read_weights, write_safetensors, write_state_dict
 from alexnet.shards.errors import InputError
 
 MOST_MB = 500

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from alexnet.model.exchange import Exchange
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.networks.build import build_network
+from alexnet.model.networks.architecture import class_range
+from alexnet.model.networks.network import TowerNetwork, build_network
 from alexnet.model.networks.settings import NetSettings
-from alexnet.model.networks.towers import TowerNetwork
-from alexnet.model.networks.trace import class_range
 
 
 def towers_of(
@@ -88,13 +87,13 @@ class MailboxEnd:
     def __init__(self, mailbox: Mailbox, tower: int) -> None:
         self.mailbox, self.tower = mailbox, tower
 
-    def hidden(self, parts: list[Tensor]) -> list[Tensor]:
-        return [self.logits(parts)]
+    def all_gather(self, parts: list[Tensor]) -> list[Tensor]:
+        return [self.all_scores(parts)]
 
-    def rows(self, parts: list[Tensor]) -> list[Tensor]:
+    def all_rows(self, parts: list[Tensor]) -> list[Tensor]:
         return parts
 
-    def logits(self, parts: list[Tensor]) -> Tensor:
+    def all_scores(self, parts: list[Tensor]) -> Tensor:
         self.mailbox.parts[self.tower] = parts[0]
         self.mailbox.barrier.wait()
         joined = torch.cat([part for part in self.mailbox.parts if part is not None], dim=1)

@@ -14,12 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet.model.checkpoint import Checkpoint
-from alexnet.model.divergence import DivergedError
-from alexnet.model.evaluate import Evaluation, evaluate
+from alexnet.model.evaluate import Evaluation, StopRequestedError, evaluate, nobody_asks
 from alexnet.model.metrics import Metrics
-from alexnet.model.norms import norm_of
+from alexnet.model.optim import DivergedError, norm_of
 from alexnet.model.placement import Placement
-from alexnet.model.stopping import StopRequestedError, nobody_asks
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.assembly import build_trainer
 from alexnet.tools.run.settings import load_recipe, with_overrides

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from alexnet.model.layers import HashDropout
 from alexnet.model.metrics import Metrics
-from alexnet.model.networks.network import Network
-from alexnet.model.networks.towers import TowerNetwork
+from alexnet.model.networks.network import Network, TowerNetwork
 from alexnet.model.placement import Placement
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.assembly import build_trainer

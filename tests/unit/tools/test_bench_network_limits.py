@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.model.networks.build import build_network, parameter_count
+from alexnet.model.networks.network import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings
 from alexnet.tools.bench.networks.layer_kernels import UPDATE, SpaceToDepth, layers
 from alexnet.tools.bench.networks.naive import naive_network

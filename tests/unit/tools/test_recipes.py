@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from alexnet.model.networks.catalogue import DRAWINGS
-from alexnet.model.networks.settings import drawing_of
-from alexnet.model.networks.trace import weighted_names
+from alexnet.model.networks.architecture import weighted_names
+from alexnet.model.networks.others import ARCHITECTURES
+from alexnet.model.networks.settings import architecture_of
 from alexnet.tools.run.recipes import recipe_for, recipe_names
 from alexnet.tools.run.settings import RunSettings, load_recipe
 
@@ -36,14 +36,14 @@ def test_the_paper_recipe_says_what_the_paper_says() -> None:
 def test_every_recipe_fits_its_network(name: str) -> None:
     s = load_recipe(name)
     assert isinstance(s, RunSettings)
-    drawing = drawing_of(s.net)
+    drawing = architecture_of(s.net)
     drawing.check_px(s.augment.crop_px)
     s.init.check(drawing.name, weighted_names(drawing))
     if drawing.shards_px:
         assert s.augment.crop_px in drawing.shards_px
 
 
-@pytest.mark.parametrize("arch", DRAWINGS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_network_has_a_recipe(arch: str) -> None:
     assert load_recipe(recipe_for(arch)).net.arch == arch
 

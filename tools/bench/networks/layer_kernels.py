@@ -16,11 +16,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.model.layers import StepClock
-from alexnet.model.networks.build import build_network
-from alexnet.model.networks.drawing import Conv, Drawing, Flatten, Full, Layer, Meet, NormAcrossMaps, Weighted
-from alexnet.model.networks.modules import module_of
-from alexnet.model.networks.settings import NetSettings, drawing_of
-from alexnet.model.networks.trace import Placed, trace
+from alexnet.model.networks.architecture import (
+    AllGather,
+    Architecture,
+    Conv,
+    Flatten,
+    Full,
+    Layer,
+    NormAcrossMaps,
+    Placed,
+    Weighted,
+    trace,
+)
+from alexnet.model.networks.network import build_network, module_of
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.tools.bench.measuring.stages_seam import Stage, Work
 from alexnet.tools.bench.networks.trainer_steps import synchronise
 
@@ -100,17 +109,17 @@ def layers(device: torch.device, options: dict[str, Any]) -> Stage:
 
 def ways_of(settings: NetSettings, images: int, device: torch.device, dtype: torch.dtype) -> dict[str, list[Way]]:
     """Return the ways to compute each layer of a batch, by the layer's name."""
-    drawing = drawing_of(settings)
+    drawing = architecture_of(settings)
     px, channels = drawing.input_px[0], settings.input_channels
     placed = trace(drawing, px=px, channels=channels, classes=settings.classes)
     found: dict[str, list[Way]] = {}
     shared = True  # towers read the same values: the image, or what they gathered
     for place in placed:
-        if not isinstance(place.layer, Meet | Flatten):
+        if not isinstance(place.layer, AllGather | Flatten):
             first = place.number == (1 if isinstance(place.layer, Weighted) else 0)
             make = _Maker(drawing, images, device, dtype, needs_gradient=not first)
             found[place.name] = [way for way in make.ways(place, shared=shared, first=first) if way]
-        shared = isinstance(place.layer, Meet) or (shared and not isinstance(place.layer, Weighted))
+        shared = isinstance(place.layer, AllGather) or (shared and not isinstance(place.layer, Weighted))
     return found
 
 
@@ -118,7 +127,7 @@ class _Maker:
     """Make the ways of one layer."""
 
     def __init__(
-        self, drawing: Drawing, images: int, device: torch.device, dtype: torch.dtype, *, needs_gradient: bool
+        self, drawing: Architecture, images: int, device: torch.device, dtype: torch.dtype, *, needs_gradient: bool
     ) -> None:
         self._drawing, self._images, self._device, self._dtype = drawing, images, device, dtype
         self._needs_gradient = needs_gradient

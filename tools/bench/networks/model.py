@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet.model.networks.settings import NetSettings, drawing_of
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.placement import choose_placement, cpu_has_bf16
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import usable_cores
@@ -96,7 +96,7 @@ def default_precisions(device: str) -> tuple[str, ...]:
 
 def default_gpus(device: str, threads: int, bench: ModelBench) -> tuple[int, ...]:
     """Return how many processes: one, and on a CPU with two cores or more also two, if every network has two towers."""
-    towers = {drawing_of(NetSettings(arch=arch)).towers for arch in bench.archs}
+    towers = {architecture_of(NetSettings(arch=arch)).towers for arch in bench.archs}
     return (1, 2) if device == "cpu" and threads > 1 and towers == {2} else (1,)
 
 
@@ -104,7 +104,7 @@ def refuse_layout(archs: tuple[str, ...], gpus: int, parallel: tuple[str, ...], 
     """Raise InputError for what cannot be: before anything is measured."""
     for arch in archs:
         for how in parallel:
-            towers = drawing_of(NetSettings(arch=arch)).towers
+            towers = architecture_of(NetSettings(arch=arch)).towers
             choose_placement(device, gpus, "auto", parallel=how, towers=towers)  # type: ignore[arg-type]
     if batch < gpus:
         raise InputError(f"--batch {batch}: must be at least {gpus}, one image for each process")

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from alexnet.model.networks.catalogue import drawing_named
+from alexnet.model.networks.settings import architecture_named
 from alexnet.tools.bench.measuring.row import Row
 
 NAIVE_ARCH = "alexnet-2012"
@@ -18,7 +18,7 @@ def network_options(
     arch: str, precision: str, batch_images: int, gpus: int = 1, parallel: str = "towers"
 ) -> dict[str, Any]:
     """Return the options of a row that trains a network; made-up batches have as many classes as its data set."""
-    drawing = drawing_named(arch)
+    drawing = architecture_named(arch)
     classes = _SMALL_CLASSES if drawing.input_px[0] < _SMALL_PX else _CLASSES
     return {
         "arch": arch,

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from alexnet.model.metrics import EVERY_STEP_UNTIL
-from alexnet.model.networks.drawing import Meet
-from alexnet.model.networks.settings import drawing_of
-from alexnet.model.networks.trace import class_range, trace
+from alexnet.model.networks.architecture import AllGather, class_range, trace
+from alexnet.model.networks.settings import architecture_of
 from alexnet.model.placement import Placement, choose_placement
-from alexnet.model.ranks import OneProcess, Processes, started
+from alexnet.model.ranks import Ranks, started
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.bench.measuring.stages_seam import NetStageSettings
 from alexnet.tools.bench.networks.trainer_steps import Batch, SteppedTrainer, synchronise
@@ -103,7 +102,7 @@ def placement_of(options: dict[str, Any], settings: NetStageSettings, run: RunSe
         gpus,
         run.train.precision,
         parallel=options["parallel"],
-        towers=drawing_of(run.net).towers,
+        towers=architecture_of(run.net).towers,
         rank=rank if gpus > 1 else 0,
         local_rank=rank if gpus > 1 else 0,
         local_ranks=gpus if gpus > 1 else None,
@@ -127,7 +126,7 @@ def _endless(streams: Streams) -> Iterator[Batch]:
         yield from streams.train
 
 
-def exchanges(run: RunSettings, placement: Placement, ranks: OneProcess | Processes) -> Callable[[], None] | None:
+def exchanges(run: RunSettings, placement: Placement, ranks: Ranks) -> Callable[[], None] | None:
     """Return what a step communicates, on values that are there already; None for one process, and for `owt`.
 
     Between towers: what they gather at every meeting, its gradient, and the scores. Between replicas: the sum of the
@@ -151,14 +150,14 @@ def exchanges(run: RunSettings, placement: Placement, ranks: OneProcess | Proces
     return all_of_it
 
 
-def _between_towers(run: RunSettings, placement: Placement, ranks: OneProcess | Processes) -> Callable[[], None]:
-    drawing, exchange = drawing_of(run.net), ranks.exchange(run.net)
+def _between_towers(run: RunSettings, placement: Placement, ranks: Ranks) -> Callable[[], None]:
+    drawing, exchange = architecture_of(run.net), ranks.exchange(run.net)
     rows, kind = len(placement.layout.group_part(run.train.batch_images)), placement.device.type
     dtype = torch.bfloat16 if placement.bf16 else torch.float32
     placed = trace(drawing, px=run.augment.crop_px, channels=run.net.input_channels, classes=run.net.classes, tower=0)
     values: list[Tensor] = []
     for place in placed:
-        if isinstance(place.layer, Meet):
+        if isinstance(place.layer, AllGather):
             value = torch.zeros(rows, *place.reads, dtype=dtype, device=kind)
             values.append(value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value)
     scored = len(class_range(run.net.classes, drawing.towers, (placement.layout.towers or (0,))[0]))
@@ -166,20 +165,20 @@ def _between_towers(run: RunSettings, placement: Placement, ranks: OneProcess | 
 
     def gather() -> None:
         for value in values:
-            (gathered,) = exchange.hidden([value.detach().requires_grad_()])
+            (gathered,) = exchange.all_gather([value.detach().requires_grad_()])
             gathered.backward(torch.zeros_like(gathered))
-        exchange.logits([scores])
+        exchange.all_scores([scores])
 
     return gather
 
 
-def _summed(ranks: OneProcess | Processes, gradients: Tensor) -> None:
+def _summed(ranks: Ranks, gradients: Tensor) -> None:
     ranks.total(gradients)
 
 
 def _parameters_held(run: RunSettings, tower: int | None) -> int:
     """Count the parameters of one tower, or of the network."""
-    from alexnet.model.networks.build import build_network, parameter_count
+    from alexnet.model.networks.network import build_network, parameter_count
 
     with torch.device("meta"):
         return parameter_count(build_network(run.net, None if tower is None else (tower,)))

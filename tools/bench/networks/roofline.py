@@ -9,9 +9,9 @@ So both are limits that no implementation with these operations beats, not goals
 from dataclasses import dataclass
 from math import prod
 
+from alexnet.model.networks.architecture import trace
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.settings import NetSettings, drawing_of
-from alexnet.model.networks.trace import trace
+from alexnet.model.networks.settings import NetSettings, architecture_of
 
 _UPDATE_BYTES = 5 * 4  # of a parameter: weight, gradient and momentum read, weight and momentum written, in float32
 _FORWARD, _BACKWARD = 2, 4  # operations of a multiply-add; backward has two products, one without an input gradient
@@ -36,7 +36,7 @@ def step_work(settings: NetSettings, batch_images: int, value_bytes: int) -> lis
     Forward reads input and weights and writes the output; backward reads the output's gradient twice, weights and input
     once, and writes the gradients of weights and input. The first layer needs no gradient of its input.
     """
-    drawing, px = drawing_of(settings), drawing_of(settings).input_px[0]
+    drawing, px = architecture_of(settings), architecture_of(settings).input_px[0]
     rows = figures(drawing, px=px, channels=settings.input_channels, classes=settings.classes)
     towers = [
         {place.name: prod(place.reads) for place in trace(

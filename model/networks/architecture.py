@@ -1,10 +1,12 @@
-"""The vocabulary networks are drawn in: a list of layers, read from top to bottom as a paper's figure is.
+"""The vocabulary that networks are written in, and what each layer reads and gives.
 
-A list describes one tower; widths are a tower's own (48 where the paper has 48 on each GPU). Where it says `MEET`, the
-next layer reads the values of all towers; everywhere else a tower reads only its own. A layer knows what shape it
-turns its input into, (maps, height, width) or (units,), and nothing else: this is data, without torch.
+A network is a list of layers, read from top to bottom as a paper's figure is. The list describes one tower; widths are
+a tower's own (48 where the paper has 48 on each GPU). Where it says `ALL_GATHER`, the next layer reads the values of
+all towers; everywhere else a tower reads only its own. A layer knows what shape it turns its input into, (maps, height,
+width) or (units,), and nothing else: this is data, without torch.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -161,7 +163,7 @@ class Flatten(Layer):
 
 
 @dataclass(frozen=True)
-class Meet(Layer):
+class AllGather(Layer):
     """Let the next layer read all of `towers` towers."""
 
     towers: int = 2
@@ -172,11 +174,11 @@ class Meet(Layer):
 
 
 RELU, TANH, SCALED_TANH = Activation("relu"), Activation("tanh"), Activation("scaled-tanh")
-DROP, FLATTEN, MEET = Drop(), Flatten(), Meet()
+DROP, FLATTEN, ALL_GATHER = Drop(), Flatten(), AllGather()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
+class Architecture:
     """Hold one network: its layers and the images it is for.
 
     `about`: who, when, where it is described. `input_px`: sizes it takes, the usual one first. `least_px`: if not 0, it
@@ -202,3 +204,59 @@ class Drawing:
         fits = px >= self.least_px if self.least_px else px in self.input_px
         if not fits:
             raise InputError(f"images of {px} px: {self.name} takes {self.sizes()}")
+
+
+_KINDS: dict[type[Layer], str] = {
+    Activation: "act",
+    Pool: "pool",
+    PoolTo: "pool_to",
+    NormAcrossMaps: "norm",
+    NormInMap: "norm_in_map",
+    PadEnd: "pad",
+    PadTo: "pad",
+    Drop: "drop",
+    Flatten: "flat",
+    AllGather: "meet",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Hold a layer in its place.
+
+    `number`: how many weighted layers there are up to and including this one. `name`: its own, or its kind and that
+    number (`pool2` follows the second weighted layer). `reads`, `gives`: shapes of one tower's input and output.
+    """
+
+    name: str
+    layer: Layer
+    number: int
+    reads: Shape
+    gives: Shape
+
+
+def class_range(classes: int, towers: int, tower: int) -> range:
+    """Return the classes that a tower computes: as equal parts as can be, the first ones the larger."""
+    part = -(-classes // towers)
+    return range(min(tower * part, classes), min((tower + 1) * part, classes))
+
+
+def trace(architecture: Architecture, *, px: int, channels: int, classes: int, tower: int = 0) -> tuple[Placed, ...]:
+    """Place every layer of one tower. Raises InputError if the network does not take images of this size."""
+    architecture.check_px(px)
+    shape: Shape = (channels, px, px)
+    number = 0
+    placed = []
+    for layer in architecture.layers:
+        number += isinstance(layer, Weighted)
+        if isinstance(layer, Full) and not layer.units:
+            layer = dataclasses.replace(layer, units=len(class_range(classes, architecture.towers, tower)))
+        name = layer.name if isinstance(layer, Weighted) else f"{_KINDS[type(layer)]}{number}"
+        placed.append(Placed(name=name, layer=layer, number=number, reads=shape, gives=layer.after(shape)))
+        shape = placed[-1].gives
+    return tuple(placed)
+
+
+def weighted_names(architecture: Architecture) -> list[str]:
+    """Return the names of the layers with parameters, in order."""
+    return [layer.name for layer in architecture.layers if isinstance(layer, Weighted)]

@@ -13,10 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alexnet.model.exchange import AcrossRanks
-from alexnet.model.networks.drawing import Drawing, Full
+from alexnet.model.networks.architecture import Architecture, Full, class_range
 from alexnet.model.networks.network import Network
-from alexnet.model.networks.settings import NetSettings, drawing_of
-from alexnet.model.networks.trace import class_range
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError
 
 
@@ -26,9 +25,9 @@ def divided_layers(settings: NetSettings, ranks: int) -> list[str]:
     A layer is divided in equal parts or not at all; only the last, of a few classes, may be left whole: every rank has
     it then.
     """
-    drawing = drawing_of(settings)
-    layers = [layer for layer in drawing.layers if isinstance(layer, Full)]
-    units = {layer.name: _units(layer, drawing, settings.classes) for layer in layers}
+    architecture = architecture_of(settings)
+    layers = [layer for layer in architecture.layers if isinstance(layer, Full)]
+    units = {layer.name: _units(layer, architecture, settings.classes) for layer in layers}
     uneven = [name for name, parts in units.items() if any(part % ranks for part in parts)]
     hidden = [name for name in list(units)[:-1] if name in uneven]
     if hidden or len(uneven) == len(units):
@@ -38,11 +37,11 @@ def divided_layers(settings: NetSettings, ranks: int) -> list[str]:
     return [name for name in units if name not in uneven]
 
 
-def _units(layer: Full, drawing: Drawing, classes: int) -> list[int]:
+def _units(layer: Full, architecture: Architecture, classes: int) -> list[int]:
     """Return the units of a layer in each tower."""
     if layer.units:
-        return [layer.units] * drawing.towers
-    return [len(class_range(classes, drawing.towers, tower)) for tower in range(drawing.towers)]
+        return [layer.units] * architecture.towers
+    return [len(class_range(classes, architecture.towers, tower)) for tower in range(architecture.towers)]
 
 
 @torch.no_grad()
@@ -84,8 +83,8 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
 def _hidden(join: AcrossRanks) -> Hook:
-    return lambda _module, _values, units: join.hidden([units])[0]
+    return lambda _module, _values, units: join.all_gather([units])[0]
 
 
 def _scores(join: AcrossRanks) -> Hook:
-    return lambda _module, _values, units: join.logits([units])
+    return lambda _module, _values, units: join.all_scores([units])
