@@ -1,11 +1,11 @@
 """What is done to each image: where it is cut, whether it is mirrored, how its colours are shifted.
 
-Every draw is an integer hash of (seed, epoch, sample id), so it does not matter who computes it, when, or together
-with which other images. One setting departs from that, because the original did: `crop_per="32-images"` cuts and
-mirrors 32 consecutive images of an epoch's order alike, so there the position counts and not the image. Positions run
-over the global batches, hence ranks agree all the same.
+Every augmentation parameter is an integer hash of (seed, epoch, sample id), so it does not matter who computes it,
+when, or together with which other images. One setting departs from that, because the original did:
+`crop_per="32-images"` cuts and mirrors 32 consecutive images of an epoch's order alike, so there the position counts
+and not the image. Positions run over the global batches, hence ranks agree all the same.
 
-What happens to a pixel afterwards (mean, scale) is settled here, too, and computed in `finish.py`.
+What happens to a pixel afterwards (mean, scale) is settled here, too, and computed in `normalize.py`.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.pipeline.kinds import check_kinds
 from alexnet.pipeline.lighting import Lighting, channel_noise, colour_offsets, lighting_axes
+from alexnet.pipeline.settings import check_kinds
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of
@@ -33,7 +33,7 @@ _HASHES_PER_SAMPLE = 2
 class AugmentSettings:
     """Settle the augmentation of a training stream, and the scale of its pixels.
 
-    `crop_px`: side of the window. `crop_per`: draw window and mirror for each `image`, or, like the 2012 code, once for
+    `crop_px`: side of the crop. `crop_per`: draw crop and mirror for each `image`, or, like the 2012 code, once for
     `32-images` that follow each other. `mirror`: flip half of the images. `lighting`: whose principal axes the colours
     are shifted along (see `lighting.py`). `lighting_std`: standard deviation of the three coefficients.
     `lighting_division`: divide training pixels, when mean and lighting are in, by 1 + lighting_std, as the 2012 code
@@ -58,12 +58,12 @@ class AugmentSettings:
         return self.lighting_epochs == 0 or epoch < self.lighting_epochs
 
     def check(self, size_px: int) -> None:
-        """Raise InputError unless the values are known, go together, and the window fits the stored images."""
+        """Raise InputError unless the values are known, go together, and the crop fits the stored images."""
         check_kinds(self)
         if not 1 <= self.crop_px <= size_px:
             raise InputError(
                 f"crop_px={self.crop_px}: must be between 1 and the shards' {size_px}; "
-                f"rebuild them with `alexnet-prep shard --size {max(self.crop_px, 1)}` for larger windows"
+                f"rebuild them with `alexnet-prep shard --size {max(self.crop_px, 1)}` for larger crops"
             )
         if not 0 <= self.lighting_std <= 10:
             raise InputError(f"lighting_std={self.lighting_std}: must be between 0 and 10; the paper uses 0.1")
@@ -77,13 +77,16 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
-    """Hold the augmentation of some images, one row an image.
+class BatchPlan:
+    """Hold what some images of an epoch are and what becomes of them, one row an image: a batch or a rank's part.
 
-    `crop_yx`: int32 (n, 2), the window's top left corner. `mirror`: bool (n,). `colour_offset`: float32 (n, 3), RGB,
-    what is added to every pixel on the 0-255 scale.
+    `sample_ids`: int64 (n,). `positions`: int64 (n,), places in the epoch's order. `crop_yx`: int32 (n, 2), the crop's
+    top left corner. `mirror`: bool (n,). `colour_offset`: float32 (n, 3), RGB, what is added to every pixel on the
+    0-255 scale.
     """
 
+    sample_ids: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
     crop_yx: npt.NDArray[np.int32]
     mirror: npt.NDArray[np.bool_]
     colour_offset: npt.NDArray[np.float32]
@@ -96,49 +99,68 @@ def draw(
     seed: int,
     epoch: int,
     sample_ids: npt.NDArray[np.int64],
-    positions: npt.NDArray[np.int64] | None = None,
-) -> Draws:
-    """Draw the augmentation of samples in an epoch.
-
-    `positions`: int64 (n,), where the samples stand in the epoch's order; needed where crops are shared.
-    """
+    positions: npt.NDArray[np.int64],
+) -> BatchPlan:
+    """Draw the augmentation parameters of samples that stand at some positions of an epoch's order."""
     key = key_of(Purpose.AUGMENTATION, seed, epoch)
     if settings.crop_per == "image":
         geometry = hashes(key, sample_ids * _HASHES_PER_SAMPLE)
-    elif positions is None:
-        raise ValueError("crop_per='32-images' needs the positions of the samples in the epoch's order")
     else:
         geometry = hashes(key_of(Purpose.SHARED_CROP, seed, epoch), positions // IMAGES_PER_SHARED_CROP)
     places = size_px - settings.crop_px + 1
-    crop_yx = np.stack([_below(geometry, 0, places), _below(geometry, 24, places)], axis=1)
-    mirror = (geometry >> np.uint64(63)).astype(np.bool_) if settings.mirror else np.zeros(len(sample_ids), np.bool_)
     light = hashes(key, sample_ids * _HASHES_PER_SAMPLE + 1)
     axes = lighting_axes(settings.lighting if settings.lit(epoch) else "off", colour)
-    return Draws(crop_yx=crop_yx, mirror=mirror, colour_offset=colour_offsets(axes, settings.lighting_std, light))
+    return BatchPlan(
+        sample_ids=sample_ids,
+        positions=positions,
+        crop_yx=np.stack([_below(geometry, 0, places), _below(geometry, 24, places)], axis=1),
+        mirror=(geometry >> np.uint64(63)).astype(np.bool_) & settings.mirror,
+        colour_offset=colour_offsets(axes, settings.lighting_std, light),
+    )
 
 
-def centre(settings: AugmentSettings, size_px: int, images: int) -> Draws:
-    """Return the draws of evaluation: the centre window, no mirror, no lighting."""
-    corner = (size_px - settings.crop_px) // 2
-    return Draws(
-        crop_yx=np.full((images, 2), corner, np.int32),
+def centre(
+    settings: AugmentSettings, size_px: int, sample_ids: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]
+) -> BatchPlan:
+    """Return what evaluation does to samples: the centre crop, no mirror, no lighting."""
+    images = len(sample_ids)
+    return BatchPlan(
+        sample_ids=sample_ids,
+        positions=positions,
+        crop_yx=np.full((images, 2), centre_corner(size_px, settings.crop_px), np.int32),
         mirror=np.zeros(images, np.bool_),
         colour_offset=np.zeros((images, 3), np.float32),
     )
 
 
+def centre_corner(size_px: int, crop_px: int) -> int:
+    """Return where the centre crop begins, vertically and horizontally."""
+    return (size_px - crop_px) // 2
+
+
+def ten_views(size_px: int, crop_px: int) -> list[tuple[int, int, bool]]:
+    """Return the ten views of the paper's evaluation (section 4.1) as (y, x, mirror).
+
+    Top left, top right, bottom left, bottom right and the centre crop, then the mirror images of these in that order.
+    The network's ten softmax outputs are averaged. An image is decoded once; its views are cut from the whole of it.
+    """
+    far, middle = size_px - crop_px, centre_corner(size_px, crop_px)
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
+    return [(y, x, mirror) for mirror in (False, True) for y, x in corners]
+
+
 def augmented(
-    pixels: npt.NDArray[np.uint8], draws: Draws, row: int, settings: AugmentSettings
+    pixels: npt.NDArray[np.uint8], plan: BatchPlan, row: int, settings: AugmentSettings
 ) -> npt.NDArray[np.float32]:
-    """Apply one row of draws to a decoded image, for people to look at; the stream's decoder does this on its own.
+    """Do what one row of a plan says to a decoded image, for people to look at; the stream's decoder does it itself.
 
     `pixels`: uint8 (size, size, 3). Returns float32 (crop, crop, 3) on the 0-255 scale, before the mean is subtracted;
     lighting takes some values beyond 0 and 255.
     """
-    y, x = draws.crop_yx[row].tolist()
-    window = pixels[y : y + settings.crop_px, x : x + settings.crop_px]
-    mirrored: npt.NDArray[np.uint8] = window[:, ::-1] if draws.mirror[row] else window
-    shifted: npt.NDArray[np.float32] = mirrored.astype(np.float32) + draws.colour_offset[row]
+    y, x = plan.crop_yx[row].tolist()
+    crop = pixels[y : y + settings.crop_px, x : x + settings.crop_px]
+    mirrored: npt.NDArray[np.uint8] = crop[:, ::-1] if plan.mirror[row] else crop
+    shifted: npt.NDArray[np.float32] = mirrored.astype(np.float32) + plan.colour_offset[row]
     return shifted
 
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.decoders.choice import Decode
-from alexnet.pipeline.kinds import shown, whole
-from alexnet.pipeline.plan import PlanSettings
+from alexnet.pipeline.decode import decode_name
+from alexnet.pipeline.plan import Planner
+from alexnet.pipeline.settings import shown, whole
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
 
@@ -69,24 +68,23 @@ class Cursor:
         return epoch, step
 
 
-def identity(
-    settings: PlanSettings, augment: AugmentSettings, reader: SplitReader, views: int, decode: Decode
-) -> dict[str, Any]:
+def identity(planner: Planner, reader: SplitReader, *, ten_views: bool, dali_share: float) -> dict[str, Any]:
     """Return what a stream is: streams of one identity yield the same batches.
 
     Ranks are not part of it, nor threads: they change nothing.
     """
-    digest = hashlib.sha256(repr(sorted(asdict(augment).items())).encode()).hexdigest()[:16]
+    settings = planner.settings
+    digest = hashlib.sha256(repr(sorted(asdict(planner.augment).items())).encode()).hexdigest()[:16]
     return {
         "seed": settings.seed,
         "batch_images": settings.batch_images,
-        "order": settings.locality.name if settings.shuffle else "ids",
+        "order": settings.order_name,
         "augment": digest if settings.augment else f"off {digest}",
-        "views": views,
+        "views": 10 if ten_views else 1,
         "drop_last": settings.drop_last,
         "split": reader.split,
         "manifest": reader.manifest.digest()[:16],
-        "decode": decode.name,
+        "decode": decode_name(dali_share),
     }
 
 

@@ -1,17 +1,29 @@
-"""The plan of a batch: which samples, and what happens to each. No image is read to make one."""
+"""The order of an epoch and the plan of a batch: which samples, and what happens to each. No image is read to make one.
+
+All are pure functions of the settings and (epoch, step). Two kinds of shuffle say how far apart on storage neighbours
+in the order may lie:
+
+- `global` is one permutation of all samples: any image may follow any other, which wants memory or an NVMe disk.
+- `blocks` permutes the shards, takes them in windows of K and permutes the samples inside each window. So each shard is
+  needed in one window only: a reader that holds K shards reads every shard once, front to back, from a network or a
+  spinning disk. With K at least the number of shards, there is one window and the order *is* the global one: both sort
+  the same hashes.
+"""
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.pipeline.augment import AugmentSettings, Draws, centre, draw
-from alexnet.pipeline.locality import LocalitySettings, Window, shards_in_order_of_use, windowed_order, windows
+from alexnet.pipeline.augment import AugmentSettings, BatchPlan, centre, draw
+from alexnet.pipeline.normalize import Finish, finish_of
+from alexnet.pipeline.settings import Order
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
+from alexnet.shards.hashing import Purpose, hashes, key_of, permutation
 from alexnet.shards.order import (
     batch_range,
     epoch_order,
@@ -25,23 +37,13 @@ _KEPT_ORDERS = 2  # 10 MB each for ImageNet; reading ahead looks into the next e
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchPlan(Draws):
-    """Hold a global batch or one rank's part of it, row by row: samples, where they stand, and their draws.
-
-    `sample_ids`: int64 (n,). `positions`: int64 (n,), places in the epoch's order, consecutive.
-    """
-
-    sample_ids: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
 class PlanSettings:
     """Settle what a stream yields, apart from how fast.
 
-    `batch_images`: the global batch, over all ranks. `shuffle`, `augment`: off for evaluation. `drop_last`: leave out
-    the partial batch at an epoch's end. `locality`: how far a shuffle reaches; without a shuffle the order is that of
-    the ids.
+    `batch_images`: the global batch, over all ranks. `ranks`: the world size. `shuffle`, `augment`: off for evaluation;
+    without a shuffle the order is that of the ids. `drop_last`: leave out the partial batch at an epoch's end.
+    `order`: the kind of shuffle. `window_shards`: K, how many shards `blocks` mixes at a time: 16 shards of 1,000
+    images of 22 kB are 360 MB, to be held twice by a reader that reads ahead.
     """
 
     batch_images: int
@@ -51,7 +53,8 @@ class PlanSettings:
     shuffle: bool = True
     augment: bool = True
     drop_last: bool = True
-    locality: LocalitySettings = field(default_factory=LocalitySettings)
+    order: Order = "global"
+    window_shards: int = 16
 
     def __post_init__(self) -> None:
         if self.batch_images < 1:
@@ -59,12 +62,57 @@ class PlanSettings:
         if not 0 <= self.rank < self.ranks:
             raise InputError(f"rank={self.rank}: must be between 0 and ranks-1={self.ranks - 1}")
 
+    @property
+    def order_name(self) -> str:
+        """Say which order this is: settings with one name give one order."""
+        if not self.shuffle:
+            return "ids"
+        return self.order if self.order == "global" else f"blocks of {self.window_shards} shards"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Hold a stretch of an epoch's order and all that is read for it.
+
+    `positions`: in the epoch's order. `shards`: int64 (k,), needed there and nowhere else in the epoch.
+    """
+
+    positions: range
+    shards: npt.NDArray[np.int64]
+
+
+def windows(shard_images: Sequence[int], window_shards: int, seed: int, epoch: int) -> tuple[Window, ...]:
+    """Cut an epoch of the order `blocks` into its windows; `shard_images`: samples of each shard, by id."""
+    sizes = np.asarray(shard_images, np.int64)
+    order = permutation(len(sizes), key_of(Purpose.SHARD_ORDER, seed, epoch))
+    ends = np.concatenate([[0], np.cumsum(sizes[order])]).tolist()
+    firsts = range(0, len(order), window_shards)
+    lasts = [min(first + window_shards, len(order)) for first in firsts]
+    return tuple(
+        Window(positions=range(ends[first], ends[last]), shards=order[first:last])
+        for first, last in zip(firsts, lasts, strict=True)
+    )
+
+
+def windowed_order(shard_images: Sequence[int], window_shards: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return the permutation of all sample ids that `blocks` gives: int64 (images,)."""
+    ends = np.cumsum(np.asarray(shard_images, np.int64))
+    starts = ends - shard_images
+    hashed = hashes(key_of(Purpose.EPOCH_ORDER, seed, epoch), np.arange(sum(shard_images), dtype=np.uint64))
+    order = np.empty(len(hashed), np.int64)
+    for window in windows(shard_images, window_shards, seed, epoch):
+        of_shards = [np.arange(starts[s], ends[s]) for s in window.shards]
+        ids = np.concatenate([*of_shards, np.empty(0, np.int64)])
+        # No two hashes are equal, so every correct sort gives this order.
+        order[window.positions.start : window.positions.stop] = ids[np.argsort(hashed[ids])]
+    return order
+
 
 class Planner:
     """Answer what batch `step` of `epoch` is made of, for any step, in any order, from any thread.
 
-    `images`: samples of the split. `shard_images`: how many of them each shard holds, in the order of the ids; needed
-    for `blocks` and for everything that speaks of shards.
+    `shard_images`: how many samples each shard of the split holds, in the order of the ids. `mean_image`: of the data
+    set, float32 (size, size, 3); needed where the settings subtract it.
     """
 
     def __init__(
@@ -73,35 +121,30 @@ class Planner:
         augment: AugmentSettings,
         colour: ColourStatistics,
         size_px: int,
-        images: int,
-        shard_images: Sequence[int] | None = None,
+        shard_images: Sequence[int],
+        mean_image: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        if settings.drop_last and settings.batch_images > images:
+        self.images = sum(shard_images)
+        if settings.drop_last and settings.batch_images > self.images:
             raise InputError(
-                f"batch_images={settings.batch_images}: the data set has only {images} images, so no full batch; "
-                f"give at most {images}"
+                f"batch_images={settings.batch_images}: the data set has only {self.images} images, so no full batch; "
+                f"give at most {self.images}"
             )
-        if shard_images is None and settings.locality.order == "blocks":
-            raise ValueError("order='blocks' needs shard_images")
-        if shard_images is not None and sum(shard_images) != images:
-            raise ValueError(f"the shards hold {sum(shard_images)} images, not {images}")
         augment.check(size_px)
-        self.settings = settings
-        self._augment, self._colour, self._size_px, self._images = augment, colour, size_px, images
-        self._shard_images = None if shard_images is None else tuple(shard_images)
+        self.settings, self.augment = settings, augment
+        self._colour, self._size_px, self._mean_image = colour, size_px, mean_image
+        self._shard_images = tuple(shard_images)
         # Not a cached method: it would keep a stream that nobody uses any more alive until the next collection.
-        self._orders = functools.lru_cache(_KEPT_ORDERS)(
-            functools.partial(_order, settings, images, self._shard_images)
-        )
+        self._orders = functools.lru_cache(_KEPT_ORDERS)(functools.partial(_order, settings, self._shard_images))
 
     def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
-        made_from = self._augment, self._colour, self._size_px, self._images, self._shard_images
-        return type(self), (self.settings, *made_from)
+        made_from = self._colour, self._size_px, self._shard_images, self._mean_image
+        return type(self), (self.settings, self.augment, *made_from)
 
     @property
     def steps(self) -> int:
         """Count an epoch's steps; all ranks take the same number."""
-        return steps_per_epoch(self._images, self.settings.batch_images, self.settings.drop_last)
+        return steps_per_epoch(self.images, self.settings.batch_images, self.settings.drop_last)
 
     def plan(self, epoch: int, step: int) -> BatchPlan:
         """Return this rank's part of a global batch; it may be empty."""
@@ -116,43 +159,46 @@ class Planner:
         """Return the whole global batch: the parts of all ranks, one after the other."""
         return self._plan(epoch, self._batch(epoch, step))
 
+    def normalization(self, epoch: int) -> Finish:
+        """Return mean and scale of an epoch: the division that makes up for lighting ends with it."""
+        training = self.settings.augment
+        return finish_of(self.augment, self._colour, self._mean_image, training=training, epoch=epoch)
+
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the ids in the order of an epoch: int64 (images,), read-only."""
         return self._orders(epoch)
 
-    def shards_needed(self, epoch: int, positions: range) -> npt.NDArray[np.int64]:
-        """Return the shards that a stretch of an epoch's order needs, in the order of first use: int64 (k,)."""
-        ids = self.order(epoch)[positions.start : positions.stop]
-        return shards_in_order_of_use(ids, self._sizes())
-
     def windows(self, epoch: int) -> tuple[Window, ...]:
         """Cut an epoch into stretches whose shards are needed nowhere else in it; without a shuffle, shard by shard."""
-        sizes, s = self._sizes(), self.settings
+        sizes, s = self._shard_images, self.settings
+        if s.shuffle and s.order == "blocks":
+            return windows(sizes, s.window_shards, s.seed, epoch)
         if s.shuffle:
-            return windows(s.locality, sizes, s.seed, epoch)
+            return (Window(positions=range(self.images), shards=np.arange(len(sizes))),)
         ends = np.cumsum(sizes).tolist()
         return tuple(
             Window(positions=range(end - size, end), shards=np.array([shard]))
             for shard, (size, end) in enumerate(zip(sizes, ends, strict=True))
         )
 
-    def shuffle_score(self, labels: npt.NDArray[np.integer], epoch: int = 0, window: int = 256) -> tuple[float, float]:
-        """Return how many classes `window` consecutive images of an epoch hold, and what a perfect shuffle would give.
-
-        `labels`: (images,), by id.
-        """
-        return shuffle_score(labels[self.order(epoch)], window)
-
-    def pairs_met_again(self, epoch: int = 0) -> tuple[float, float]:
-        """Return how many pairs of a global batch meet again in one of the next epoch, and what chance would give."""
-        return pairs_met_again(self.order(epoch), self.order(epoch + 1), self.settings.batch_images)
+    def describe_order(self, labels: npt.NDArray[np.integer], epoch: int) -> str:
+        """Say in one line how well an epoch's order mixes the classes; `labels`: (images,), by id."""
+        window, s = min(256, len(labels)), self.settings
+        classes, ideal = shuffle_score(labels[self.order(epoch)], window)
+        name = s.order_name if s.shuffle else "of the ids"
+        line = f"order {name}: {classes:.1f} classes in {window} consecutive images, {ideal:.1f} if perfectly shuffled"
+        if s.shuffle and s.order == "blocks":
+            met, chance = pairs_met_again(self.order(epoch), self.order(epoch + 1), s.batch_images)
+            line += f"; {met:,.1f} pairs of a batch meet again in the next epoch, {chance:,.1f} by chance"
+        return line
 
     def _batch(self, epoch: int, step: int) -> range:
+        """Return the positions that a global batch covers."""
         if epoch < 0:
             raise InputError(f"epoch={epoch}: epochs count from 0")
         if not 0 <= step < self.steps:
             raise InputError(f"step={step}: an epoch has steps 0 to {self.steps - 1}")
-        return batch_range(self._images, self.settings.batch_images, step)
+        return batch_range(self.images, self.settings.batch_images, step)
 
     def _part(self, epoch: int, step: int) -> range:
         """Return the positions that this rank's part of a global batch covers."""
@@ -165,45 +211,18 @@ class Planner:
         # A copy: a plan that is kept must not keep the order of its epoch.
         ids = self.order(epoch)[part.start : part.stop].copy()
         if self.settings.augment:
-            draws = draw(self._augment, self._colour, self._size_px, self.settings.seed, epoch, ids, positions)
-        else:
-            draws = centre(self._augment, self._size_px, len(ids))
-        return BatchPlan(
-            sample_ids=ids,
-            positions=positions,
-            crop_yx=draws.crop_yx,
-            mirror=draws.mirror,
-            colour_offset=draws.colour_offset,
-        )
-
-    def _sizes(self) -> tuple[int, ...]:
-        if self._shard_images is None:
-            raise ValueError("a planner that is to speak of shards needs shard_images")
-        return self._shard_images
+            return draw(self.augment, self._colour, self._size_px, self.settings.seed, epoch, ids, positions)
+        return centre(self.augment, self._size_px, ids, positions)
 
 
-def _order(
-    settings: PlanSettings, images: int, shard_images: tuple[int, ...] | None, epoch: int
-) -> npt.NDArray[np.int64]:
+def _order(settings: PlanSettings, shard_images: tuple[int, ...], epoch: int) -> npt.NDArray[np.int64]:
     """Compute an epoch's order: 0.12 s for ImageNet."""
+    images = sum(shard_images)
     if not settings.shuffle:
         order = np.arange(images)
-    elif settings.locality.order == "blocks" and shard_images is not None:
-        order = windowed_order(settings.locality, shard_images, settings.seed, epoch)
+    elif settings.order == "blocks":
+        order = windowed_order(shard_images, settings.window_shards, settings.seed, epoch)
     else:
         order = epoch_order(images, settings.seed, epoch)
     order.flags.writeable = False
     return order
-
-
-def describe_order(planner: Planner, labels: npt.NDArray[np.integer], epoch: int) -> str:
-    """Say in one line how well an epoch's order mixes the classes; `labels`: (images,), by id."""
-    window = min(256, len(labels))
-    classes, ideal = planner.shuffle_score(labels, epoch, window)
-    shuffled = planner.settings.shuffle
-    name = planner.settings.locality.name if shuffled else "of the ids"
-    line = f"order {name}: {classes:.1f} classes in {window} consecutive images, {ideal:.1f} if perfectly shuffled"
-    if shuffled and planner.settings.locality.order == "blocks":
-        met, chance = planner.pairs_met_again(epoch)
-        line += f"; {met:,.1f} pairs of a batch meet again in the next epoch, {chance:,.1f} by chance"
-    return line

@@ -1,14 +1,27 @@
-"""How a stream runs: everything about it that is neither the batch nor the augmentation."""
+"""How a stream runs (`StreamSettings`), and the checks of what users give: each refusal is one line."""
 
+import operator
+import os
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
 
-from alexnet.pipeline.kinds import check_kinds
-from alexnet.pipeline.locality import LocalitySettings, Order
-from alexnet.shards.errors import InputError
+import numpy as np
+
+from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.manifest import SPLITS
+from alexnet.shards.processes import usable_cores
+
+if TYPE_CHECKING:
+    import torch
 
 Output = Literal["uint8", "float32", "float16", "bfloat16"]
 OnError = Literal["stop", "skip"]
+Order = Literal["global", "blocks"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +29,8 @@ class StreamSettings:
     """Settle where images come from and how they are decoded.
 
     `order`: `global` shuffles everything with everything, `blocks` inside windows of `window_shards`, for storage that
-    wants to be read from front to back. `decode`: `default`, `auto`, `gpu`, `dali`, `host` or `split=SHARE`, see
-    `decoders/choice.py`. `threads`: of the decoder, 0 for one a core, under torchrun of the process's share.
+    wants to be read from front to back. `decode`: `default`, `gpu`, `dali`, `host` or `split=SHARE`, see `decode.py`.
+    `threads`: of the decoder, 0 for one a core, under torchrun of the process's share.
     `depth`: finished batches kept waiting. `read_ahead_batches`: how far ahead storage is told what is wanted, 0 for
     not at all. `on_error`: at a sample that cannot be used, `stop`, or `skip` it: its batch is then one image smaller,
     and the stream's meter counts it.
@@ -33,12 +46,108 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        _ = self.locality  # checks its two fields
-        for name, least in (("threads", 0), ("depth", 1), ("read_ahead_batches", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
+        for name, least in (("window_shards", 1), ("threads", 0), ("depth", 1), ("read_ahead_batches", 0)):
+            whole(name, getattr(self, name), least)
 
-    @property
-    def locality(self) -> LocalitySettings:
-        """Return the two fields that say how far a shuffle reaches."""
-        return LocalitySettings(order=self.order, window_shards=self.window_shards)
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """Return a whole number as Python's own: NumPy's overflow in a hash and do not go into JSON."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    try:
+        number = operator.index(int(value) if is_whole else value)
+    except TypeError:
+        raise refusal(name, value, "a whole number") from None
+    if least is not None and number < least:
+        raise InputError(f"{name}={number}: must be at least {least}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False; a text is neither, as any text would be true: `"False"` as well."""
+    if isinstance(value, int | np.generic) and value in (0, 1):
+        return bool(value)
+    raise refusal(name, value, "True or False")
+
+
+def choice(name: str, value: Any, allowed: Sequence[T]) -> T:
+    """Return the one of the allowed values that was given."""
+    if value in allowed:
+        return allowed[allowed.index(value)]
+    raise refusal(name, value, f"one of {', '.join(map(str, allowed))}")
+
+
+def settings_of(name: str, given: T | None, kind: type[T]) -> T:
+    """Return the settings that were given, or else the defaults."""
+    if given is None or isinstance(given, kind):
+        return given or kind()
+    raise refusal(name, given, f"{kind.__name__}(...)")
+
+
+def check_kinds(settings: object) -> None:
+    """Check that the fields of a dataclass hold what they are declared to: numbers, flags, text or a choice."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if allowed := get_args(kind):
+            choice(name, value, allowed)
+        elif kind is int:
+            whole(name, value)
+        elif kind is bool:
+            flag(name, value)
+        elif not isinstance(value, Real if kind is float else kind):
+            raise refusal(name, value, "a number" if kind is float else "text")
+
+
+def refusal(name: str, value: object, wanted: str) -> InputError:
+    """Return the error that names what was given and what is wanted, to be raised."""
+    return InputError(f"{name}={shown(value)}: must be {wanted}")
+
+
+def shown(value: object) -> str:
+    """Return anything as a short text of one line."""
+    return one_line(reprlib.repr(value))
+
+
+def split_of(given: str | bytes | os.PathLike[str]) -> tuple[Path, Literal["train", "val"]]:
+    """Take the path of a split apart into data set and split."""
+    try:
+        path = Path(os.fsdecode(given))
+    except TypeError:
+        raise refusal("path", given, "a split of a data set, such as DIR/train") from None
+    for split in SPLITS:
+        if path.name == split:
+            return path.parent, split
+    raise InputError(f"{path}: give a split of a data set, such as {path / 'train'} or {path / 'val'}")
+
+
+def rank_of(rank: int | None, ranks: int | None) -> tuple[int, int]:
+    """Return rank and world size, by default torchrun's; one without the other would give ranks the same part."""
+    part = _torchruns("RANK") if rank is None else whole("rank", rank)
+    parts = _torchruns("WORLD_SIZE") if ranks is None else whole("ranks", ranks, 1)
+    if (part is None and parts not in (None, 1)) or (parts is None and part not in (None, 0)):
+        raise InputError(
+            f"rank={part}, ranks={parts}: give both, as torchrun does with RANK and WORLD_SIZE in the environment"
+        )
+    return part or 0, 1 if parts is None else parts
+
+
+def threads_of(threads: int | None) -> int:
+    """Return how many threads decode: by default one a core of this process's share, if torchrun started several."""
+    return whole("threads", threads or max(1, usable_cores() // (_torchruns("LOCAL_WORLD_SIZE") or 1)), 1)
+
+
+def device_id_of(device: "str | torch.device") -> int | None:
+    """Return the number of a GPU, None for the CPU."""
+    kind, _, number = str(device).partition(":")
+    if kind == "cpu":
+        return None
+    if kind == "cuda" and (number.isdecimal() or not number):
+        return int(number or 0)
+    raise refusal("device", device, "cpu, cuda or cuda:N")
+
+
+def _torchruns(name: str) -> int | None:
+    """Return a number that torchrun puts into the environment of its processes."""
+    text = os.environ.get(name)
+    if text is not None and not text.isdecimal():
+        raise InputError(f"{name}={text!r} in the environment: must be a number, as torchrun sets it; unset it")
+    return None if text is None else int(text)

@@ -11,38 +11,35 @@ import copy
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from alexnet.pipeline.arguments import (
-    decode_of,
-    device_id,
-    known_output,
-    known_views,
-    pixels_of,
-    plan_of,
-    planner_of,
+from alexnet.pipeline.augment import AugmentSettings, BatchPlan, describe_lighting
+from alexnet.pipeline.cursor import Cursor, check_state, identity
+from alexnet.pipeline.decode import DecodeSettings, dali_share, decode_name, describe_decoding
+from alexnet.pipeline.meter import StreamMeter
+from alexnet.pipeline.plan import Planner, PlanSettings
+from alexnet.pipeline.settings import (
+    Output,
+    StreamSettings,
+    choice,
+    device_id_of,
+    flag,
+    rank_of,
+    refusal,
     settings_of,
     split_of,
     threads_of,
+    whole,
 )
-from alexnet.pipeline.augment import AugmentSettings, describe_lighting
-from alexnet.pipeline.blueprint import Blueprint
-from alexnet.pipeline.cursor import Cursor, check_state, identity
-from alexnet.pipeline.decoders.choice import Decode
-from alexnet.pipeline.decoders.describe import describe_decoding
-from alexnet.pipeline.encoded import image_means
-from alexnet.pipeline.kinds import flag, refusal, whole
-from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.plan import BatchPlan, describe_order
-from alexnet.pipeline.settings import Output, StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
 
 if TYPE_CHECKING:  # torch and DALI are loaded with the first batch, not with this module
     import torch
 
-    from alexnet.pipeline.decoders.finish_pass import FinishPass
-    from alexnet.pipeline.feed import Feed
+    from alexnet.pipeline.batch import Batch
+    from alexnet.pipeline.normalize_torch import FinishPass
+    from alexnet.pipeline.prefetch import Prefetcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +60,13 @@ class ImageStream:
 
     `path`: a split of a data set, such as `DIR/train`. `batch_images`: the global batch over all `ranks`; this stream
     yields the part of `rank` (defaults: torchrun's environment, else 0 of 1). `augment`: False yields the centre
-    window of every image, in the order of the ids. `augmentation`: what augmenting means, and the scale of pixels.
+    crop of every image, in the order of the ids. `augmentation`: what augmenting means, and the scale of pixels.
     `shuffle`: default, with augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda`, `cuda:N`.
     `threads`: decoder threads, default one a core, under torchrun of the process's share. `output`: `uint8` yields cut
-    and mirrored pixels as they are, for `finish_pass` to finish elsewhere. `views`: 10 yields the paper's ten views of
-    each image, without augmentation. `settings`: how it runs. Raises InputError for data or settings that cannot work.
+    and mirrored pixels as they are, for `finish_pass` to normalize elsewhere. `views`: 10 yields the paper's ten views
+    of each image, without augmentation. `settings`: how it runs.
+
+    Raises InputError for data or settings that cannot work.
     """
 
     def __init__(
@@ -90,46 +89,27 @@ class ImageStream:
         settings: StreamSettings | None = None,
     ) -> None:
         self.settings = settings_of("settings", settings, StreamSettings)
-        self._augment = settings_of("augmentation", augmentation, AugmentSettings)
+        augmentation = settings_of("augmentation", augmentation, AugmentSettings)
         self._reader = SplitReader(*split_of(path))
-        plan = plan_of(
-            batch_images=batch_images,
-            seed=seed,
-            rank=rank,
-            ranks=ranks,
-            augment=augment,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            locality=self.settings.locality,
-        )
-        self._planner = planner_of(self._reader, self._augment, plan)
-        self._blueprint = Blueprint(
-            reader=self._reader,
-            planner=self._planner,
-            finish=pixels_of(self._reader, self._augment, training=plan.augment),
-            settings=self.settings,
-            crop_px=self._augment.crop_px,
-            views=known_views(views, self._reader, self._augment, augment=plan.augment),
-            device_id=device_id(device),
+        plan = _plan_settings(self.settings, batch_images, seed, rank_of(rank, ranks), augment, shuffle, drop_last)
+        self._planner = _planner_of(self._reader, plan, augmentation)
+        self._decoding = DecodeSettings(
+            dali_share=dali_share(self.settings.decode, device_id_of(device)),
+            device_id=device_id_of(device),
             threads=threads_of(threads or self.settings.threads),
-            output=known_output(output),
+            depth=self.settings.depth,
+            max_images=-(-plan.batch_images // plan.ranks),
+            size_px=self._reader.manifest.size_px,
+            crop_px=augmentation.crop_px,
+            ten_views=_asks_for_views(views, augment=plan.augment),
+            output=choice("output", output, get_args(Output)),
             channels_last=flag("channels_last", channels_last),
+            mean_image=self._planner.normalization(0).mean_image,
         )
-        self._unlit = self._after_lighting()
-        self._decode = decode_of(self.settings.decode, self._blueprint)
-        self._views = views
         self._cursor = Cursor(self._planner.steps)
-        self._feed: Feed | None = None
-        self._feed_of = self._blueprint
-        self._feed_at = 0  # the batch that the feed hands over next, counted over all epochs
+        self._prefetcher: Prefetcher | None = None
+        self._prefetched = 0  # the batch that the prefetcher hands over next, counted over all epochs
         self.meter = StreamMeter()
-
-    def _after_lighting(self) -> Blueprint:
-        """Return how batches are made where lighting has ended: the division that makes up for it ends, too."""
-        if not (self._planner.settings.augment and self._augment.lighting_division):
-            return self._blueprint
-        finish = pixels_of(self._reader, self._augment, training=True, epoch=self._augment.lighting_epochs)
-        return replace(self._blueprint, finish=finish)
 
     def __len__(self) -> int:
         """Count the steps of an epoch."""
@@ -148,7 +128,7 @@ class ImageStream:
         for _ in self._cursor.epoch():
             batch = self._next_batch()
             self._cursor.advance()
-            yield batch
+            yield batch.images, batch.labels
 
     def plan(self, epoch: int, step: int) -> BatchPlan:
         """Return what this rank's batch is made of, without reading an image."""
@@ -180,7 +160,7 @@ class ImageStream:
         After an epoch's last step it stands at the first of the next one.
         """
         epoch, step = self._cursor.place
-        return {"epoch": epoch, "step": step, **self._identity(self._decode)}
+        return {"epoch": epoch, "step": step, **self._identity(self._decoding.dali_share)}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken, decoding every image as it was decoded there.
@@ -189,33 +169,38 @@ class ImageStream:
         """
         if not isinstance(state, Mapping):
             raise refusal("state", state, "what the state() of a stream returned")
-        decode = self._decode
-        if self.settings.decode in ("default", "auto"):  # left open: what the state's stream settled on holds
-            decode = decode_of(str(state.get("decode", "auto")), self._blueprint)
-        check_state(state, self._identity(decode))
+        share, theirs = self._decoding.dali_share, state.get("decode")
+        if isinstance(theirs, str) and theirs == "auto":  # of an earlier version, before anything was decoded
+            state = {**state, "decode": decode_name(share)}
+        elif isinstance(theirs, str) and self.settings.decode == "default":  # left open: what the state says holds
+            share = dali_share(theirs, self._decoding.device_id)
+        check_state(state, self._identity(share))
         place = self._cursor.place_of(state.get("epoch"), state.get("step"))
-        if decode != self._decode:
+        if share != self._decoding.dali_share:
             self.close()
-            self._decode = decode
+            self._decoding = replace(self._decoding, dali_share=share)
         self.seek(*place)
 
     def finish_pass(self, output: Output = "float32") -> "FinishPass":
-        """Return what turns this stream's uint8 windows into finished tensors, on the stream's device.
+        """Return what turns this stream's uint8 crops into normalized tensors, on the stream's device.
 
-        For those who gather the crops of several ranks first: `finish_pass(windows, means)` takes uint8 (n, H, W, 3)
+        For those who gather the crops of several ranks first: `finish_pass(crops, means)` takes uint8 (n, H, W, 3)
         and float32 (n, 3), the means of `means_of(plan)`. It is that of the epoch where the stream stands.
         """
-        from alexnet.pipeline.decoders.finish_pass import FinishPass
+        from alexnet.pipeline.normalize_torch import FinishPass, device_of
 
-        finish, device = self._blueprint_here.finish, self._blueprint.decoder_settings().device
-        return FinishPass(finish, known_output(output), channels_last=self._blueprint.channels_last, device=device)
+        output, d = choice("output", output, get_args(Output)), self._decoding
+        normalization = self._planner.normalization(self._cursor.epoch_number)
+        return FinishPass(normalization, output, channels_last=d.channels_last, device=device_of(d.device_id))
 
     def means_of(self, plan: BatchPlan) -> "torch.Tensor":
         """Return what `finish_pass` subtracts from each image of a plan: float32 (n, 3), lighting included."""
         import torch
 
-        means = torch.from_numpy(image_means(self._blueprint.finish, plan.colour_offset))
-        device = self._blueprint.decoder_settings().device
+        from alexnet.pipeline.normalize_torch import device_of
+
+        device = device_of(self._decoding.device_id)
+        means = torch.from_numpy(self._planner.normalization(0).means(plan.colour_offset))
         # From memory that is not pinned, the copy would have the CPU wait for the GPU.
         return (means.pin_memory() if device.type == "cuda" else means).to(device, non_blocking=True)
 
@@ -225,24 +210,25 @@ class ImageStream:
         lines = [
             f"{self.images:,} images in {shards:,} shard{'s' * (shards != 1)}, {len(self):,} steps of {s.batch_images} "
             f"an epoch; rank {s.rank} of {s.ranks}",
-            describe_order(self._planner, self._reader.labels, self._cursor.epoch_number),
+            self._planner.describe_order(self._reader.labels, self._cursor.epoch_number),
         ]
         if s.augment:
-            lines.append(describe_lighting(self._augment, self._reader.manifest.colour))
-        return [*lines, describe_decoding(self._decode, self._blueprint.device_id, self._blueprint.threads)]
+            lines.append(describe_lighting(self._planner.augment, self._reader.manifest.colour))
+        return [*lines, describe_decoding(self._decoding)]
 
     def close(self) -> None:
         """Stop threads and decoder. The stream can be iterated again."""
-        feed, self._feed = self._feed, None  # forgotten first: Ctrl-C may interrupt the wait for its threads
-        if feed is not None:
-            if feed.process != os.getpid():
+        # Forgotten first: Ctrl-C may interrupt the wait for its threads.
+        prefetcher, self._prefetcher = self._prefetcher, None
+        if prefetcher is not None:
+            if prefetcher.process != os.getpid():
                 return  # a forked child, where a thread that did not come along may have held the reader's lock
-            feed.close()
+            prefetcher.close()
         self._reader.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made from, here or in another process: it goes on from the same place, by itself."""
-        if self._feed is not None:
+        if self._prefetcher is not None:
             raise InputError(
                 "this stream was started, and its threads cannot be copied or pickled; close() it first, or pass on "
                 "its state() and resume there"
@@ -255,43 +241,77 @@ class ImageStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _identity(self, decode: Decode) -> dict[str, Any]:
-        return identity(self._planner.settings, self._augment, self._reader, self._views, decode)
+    def _identity(self, share: float) -> dict[str, Any]:
+        return identity(self._planner, self._reader, ten_views=self._decoding.ten_views, dali_share=share)
 
-    def _next_batch(self) -> "tuple[torch.Tensor, torch.Tensor]":
+    def _next_batch(self) -> "Batch":
         try:
-            delivery = self._running_feed().next_batch(self.meter)
-            self._feed_at += 1
+            batch = self._running().next_batch(self.meter)
+            self._prefetched += 1
         except BaseException:
             self.close()  # its thread is gone: who iterates again gets a new one, and the error again
             raise
-        return delivery.images, delivery.labels
+        return batch
 
-    def _running_feed(self) -> "Feed":
-        """Return the feed, restarted if it does not stand where this stream stands.
+    def _running(self) -> "Prefetcher":
+        """Return the prefetcher, restarted if it does not stand where this stream stands.
 
         It runs on from epoch to epoch, so that the next one's first batches are ready when it begins.
         """
         try:
-            from alexnet.pipeline.running import refuse_in_a_worker, resolve, start_feed
+            from alexnet.pipeline.prefetch import Prefetcher
         except ModuleNotFoundError as error:
             raise InputError(f"{error.name} is not installed: decoding needs torch") from None
 
-        refuse_in_a_worker()
-        if self._feed is not None and self._feed.process != os.getpid():
+        if self._prefetcher is not None and self._prefetcher.process != os.getpid():
             raise RuntimeError(
-                f"this stream was started in process {self._feed.process}, and its threads did not come along with the "
-                f"fork; make a new stream in process {os.getpid()}, or close() this one before the fork"
+                f"this stream was started in process {self._prefetcher.process}, and its threads did not come along "
+                f"with the fork; make a new stream in process {os.getpid()}, or close() this one before the fork"
             )
-        here, blueprint = self._cursor.index, self._blueprint_here
-        if self._feed is None or self._feed_at != here or self._feed_of is not blueprint:
+        here = self._cursor.index
+        if self._prefetcher is None or self._prefetched != here:
             self.close()
-            self._decode = resolve(self._decode, blueprint)
-            self._feed, self._feed_of = start_feed(self._decode, blueprint, here), blueprint
-            self._feed_at = here
-        return self._feed
+            self._prefetcher = Prefetcher(self._reader, self._planner, self._decoding, self.settings, here)
+            self._prefetched = here
+        return self._prefetcher
 
-    @property
-    def _blueprint_here(self) -> Blueprint:
-        """Return what a feed is made from in the epoch where the stream stands."""
-        return self._blueprint if self._augment.lit(self._cursor.epoch_number) else self._unlit
+
+def _plan_settings(
+    settings: StreamSettings,
+    batch_images: int,
+    seed: int,
+    rank_and_ranks: tuple[int, int],
+    augment: bool,
+    shuffle: bool | None,
+    drop_last: bool | None,
+) -> PlanSettings:
+    """Settle what a stream yields; what is not given follows from what is."""
+    augment = flag("augment", augment)
+    shuffled = augment if shuffle is None else flag("shuffle", shuffle)
+    return PlanSettings(
+        batch_images=whole("batch_images", batch_images),
+        seed=whole("seed", seed),
+        rank=rank_and_ranks[0],
+        ranks=rank_and_ranks[1],
+        shuffle=shuffled,
+        augment=augment,
+        drop_last=shuffled if drop_last is None else flag("drop_last", drop_last),
+        order=settings.order,
+        window_shards=settings.window_shards,
+    )
+
+
+def _planner_of(reader: SplitReader, plan: PlanSettings, augmentation: AugmentSettings) -> Planner:
+    manifest = reader.manifest
+    mean_image = reader.mean_image() if augmentation.mean == "image" else None
+    shard_images = [shard.images for shard in reader.shards]
+    return Planner(plan, augmentation, manifest.colour, manifest.size_px, shard_images, mean_image)
+
+
+def _asks_for_views(views: int, *, augment: bool) -> bool:
+    """Say whether the ten views are asked for, instead of one crop."""
+    if views not in (1, 10):
+        raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
+    if views == 10 and augment:
+        raise InputError("views=10: is for evaluation; give augment=False as well")
+    return views == 10

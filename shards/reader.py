@@ -72,9 +72,9 @@ class SplitReader:
 
     def jpeg(self, sample_id: int) -> npt.NDArray[np.uint8]:
         """Read a sample's JPEG bytes: uint8 (length,). Raises SampleError if they cannot be had."""
-        row = self._rows[sample_id]
-        data = np.empty(int(row["length"]), np.uint8)
-        self._read(sample_id, int(row["shard"]), int(row["offset"]), data)
+        offset, length, shard, *_ = self._rows[sample_id].tolist()
+        data = np.empty(length, np.uint8)
+        self._read(sample_id, shard, offset, data)
         return data
 
     def key(self, sample_id: int) -> str:
@@ -124,13 +124,14 @@ class SplitReader:
             self._files.clear()
 
     def _read(self, sample_id: int, shard: int, offset: int, into: npt.NDArray[np.uint8]) -> None:
-        path = self.root / self.shards[shard].file
         try:
             file = self.file(shard)
             count = os.preadv(file.descriptor, [into.data], offset)
         except OSError as error:
+            path = self.root / self.shards[shard].file
             raise SampleError(sample_id, f"{path}: sample {sample_id}: {error.strerror or error}") from None
         if count != len(into):
+            path = self.root / self.shards[shard].file
             raise SampleError(
                 sample_id,
                 f"{path}: sample {sample_id}: the tar ends at byte {offset + count:,}, inside it: it was cut short "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pynvml
 
-from alexnet.pipeline.decoders.jpeg_engine import nvml_gpu
+from alexnet.pipeline.jpeg_engine import nvml_gpu
 from alexnet.shards.processes import usable_cores
 
 _PACKAGES = {

@@ -47,7 +47,7 @@ def setting(option: str, key: str, **attributes: Any) -> Callable[[Callable[...,
     help="What several devices divide: towers (2 a network, then replicas), data (replicas only), or owt "
     "(images in convolutions, units in fully connected layers).",
 )
-@setting("--decode", "stream.decode", help=f"Who decodes: default, auto, gpu, dali, host or split=SHARE.{_BY_RECIPE}")
+@setting("--decode", "stream.decode", help=f"Who decodes: default, gpu, dali, host or split=SHARE.{_BY_RECIPE}")
 @setting(
     "--lighting",
     "augment.lighting",

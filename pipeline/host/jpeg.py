@@ -32,12 +32,13 @@ class HopelessError(DecodeError):
 
 
 class JpegHeader(NamedTuple):
-    """Hold what a JPEG's header says of the image."""
+    """Hold what a JPEG's headers say of the image. `bytes`: of the headers, up to the first scan's codes."""
 
     width_px: int
     height_px: int
     components: int
     progressive: bool
+    bytes: int
 
 
 def read_header(jpeg: Jpeg) -> JpegHeader:
@@ -57,11 +58,11 @@ def read_header(jpeg: Jpeg) -> JpegHeader:
         if marker == _SCAN:
             if header is None:
                 raise DecodeError("its headers are damaged: they have no frame that can be decoded")
-            return header
+            return header._replace(bytes=end)
         if marker in _FRAMES:
             if header is not None:
                 raise DecodeError("its headers are damaged: they have more than one frame")
-            header = _frame(marker, bytes(data[place + 4 : end]))
+            header = _frame(marker, data[place + 4 : end].tobytes())
         place = end
     raise DecodeError("its headers were cut short")
 
@@ -75,7 +76,7 @@ def _frame(marker: int, frame: bytes) -> JpegHeader:
     height_px, width_px = frame[1] << 8 | frame[2], frame[3] << 8 | frame[4]
     if not height_px or not width_px:
         raise DecodeError("its frame header is damaged: it says that there are no pixels")
-    return JpegHeader(width_px, height_px, components=frame[5], progressive=marker == _PROGRESSIVE)
+    return JpegHeader(width_px, height_px, components=frame[5], progressive=marker == _PROGRESSIVE, bytes=0)
 
 
 def decode_rows(

@@ -123,7 +123,7 @@ def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: O
             assert (apart == 0).float().mean().item() > 0.99
 
 
-@pytest.mark.parametrize("decode", ["gpu", "host", "split=0.5", "auto"])
+@pytest.mark.parametrize("decode", ["gpu", "host", "split=0.5"])
 def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
     options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1, "output": "uint8"}
     with (

@@ -348,8 +348,8 @@ def test_deterministic_runs_are_equal_and_refuse_what_is_not(tiny: Path, tmp_pat
     one, two = ([(r["step"], r.get("loss"), r.get("val_loss")) for r in records(tmp_path / n)] for n in ("one", "two"))
     assert one == two
     assert json.loads((tmp_path / "one" / "settings.json").read_text())["train"]["deterministic"] is True
-    printed = run(tiny, *LENET, "--deterministic", "--decode", "auto", "--out", tmp_path / "three", code=2)
-    assert "stream.decode=auto: settles on what is fastest" in printed
+    printed = run(tiny, *LENET, "--decode", "auto", "--out", tmp_path / "three", code=2)
+    assert "decode='auto': went by speed" in printed
 
 
 def test_deterministic_settings_leave_a_users_own_choice() -> None:

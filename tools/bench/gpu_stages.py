@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from alexnet.pipeline.decoders.jpeg_engine import query_jpeg_engine
+from alexnet.pipeline.jpeg_engine import query_jpeg_engine
 from alexnet.tools.bench.gpu_watch import watched
 from alexnet.tools.bench.loader_stages import Task
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work

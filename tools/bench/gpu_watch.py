@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pynvml
 
-from alexnet.pipeline.decoders.jpeg_engine import nvml_gpu
+from alexnet.pipeline.jpeg_engine import nvml_gpu
 from alexnet.tools.bench.stage import Stage, Work
 
 _LOOK_SECONDS = 0.05

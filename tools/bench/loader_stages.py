@@ -195,7 +195,7 @@ def stream(
     read_ahead_batches: int = 8, **task: Any,
 ) -> Stage:  # fmt: skip
     """Iterate the stream, epoch after epoch, letting go of each batch."""
-    import_module("alexnet.pipeline.running")  # torch: it comes with the first batch otherwise, as if a batch's memory
+    import_module("alexnet.pipeline.prefetch")  # torch: it comes with the first batch otherwise, as if a batch's memory
     given = Task(**task)
     images = ImageStream(
         Path(given.data) / given.split,

@@ -256,11 +256,12 @@ def _stored_image(reader: SplitReader, sample_id: int, settings: AugmentSettings
 
 
 def _crop(manifest: Manifest, sample_id: int, pixels: Pixels, settings: AugmentSettings, epoch: int) -> Crop:
-    draws = draw(settings, manifest.colour, manifest.size_px, SEED, epoch, np.array([sample_id], np.int64))
-    y, x = draws.crop_yx[0].tolist()
-    seen = np.clip(np.rint(augmented(pixels, draws, 0, settings)), 0, 255).astype(np.uint8)
-    light = ", ".join(f"{v:+.1f}" for v in draws.colour_offset[0].tolist())
-    return Crop(x=x, y=y, mirror=bool(draws.mirror[0]), light=light, pixels=seen)
+    ids = np.array([sample_id], np.int64)
+    plan = draw(settings, manifest.colour, manifest.size_px, SEED, epoch, ids, positions=ids)
+    y, x = plan.crop_yx[0].tolist()
+    seen = np.clip(np.rint(augmented(pixels, plan, 0, settings)), 0, 255).astype(np.uint8)
+    light = ", ".join(f"{v:+.1f}" for v in plan.colour_offset[0].tolist())
+    return Crop(x=x, y=y, mirror=bool(plan.mirror[0]), light=light, pixels=seen)
 
 
 def _look_at(reader: SplitReader) -> tuple[npt.NDArray[np.int64], Pixels]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alexnet.model.networks.architecture import Conv
 from alexnet.model.networks.network import Network
-from alexnet.pipeline.augment import centre
+from alexnet.pipeline.augment import centre_corner
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.pages.render import image_uri
 from alexnet.tools.stored_jpeg import rgb_and_quality
@@ -50,8 +50,8 @@ def judged(predictor: Predictor, data: Path) -> list[Judged]:
     ids = chosen(reader.labels, IMAGES)
     squares = [rgb_and_quality(reader.jpeg(sample_id).tobytes())[0] for sample_id in ids]
     guesses = predictor.guesses(squares) if squares else []
-    y, x = centre(trained.augment, trained.data.size_px, 1).crop_yx[0].tolist()
     side = trained.augment.crop_px
+    y = x = centre_corner(trained.data.size_px, side)
     return [
         Judged(
             label=int(reader.labels[sample_id]),

@@ -130,11 +130,6 @@ def check_fit(settings: RunSettings, manifest: Manifest) -> None:
     _check_data(settings, architecture, manifest)
     if not 0 <= seed < _SEEDS:
         raise InputError(f"train.seed={seed}: must be at least 0 and below {_SEEDS}")
-    if settings.train.deterministic and settings.stream.decode == "auto":
-        raise InputError(
-            "stream.decode=auto: settles on what is fastest, which may differ from run to run, so not with "
-            "train.deterministic=true; --decode default does not"
-        )
     if schedule.drop_epochs and schedule.kind != "steps":
         raise InputError(
             f"schedule.drop_epochs={','.join(map(str, schedule.drop_epochs))}: says nothing to schedule.kind="

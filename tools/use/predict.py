@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from alexnet.model.placement import choose_placement
-from alexnet.pipeline.augment import centre
-from alexnet.pipeline.finish import finished
+from alexnet.pipeline.augment import centre_corner
+from alexnet.pipeline.normalize import finished
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import orientation
 from alexnet.tools.stored_jpeg import rgb_and_quality
@@ -71,12 +71,10 @@ class Predictor:
     def guesses(self, squares: Sequence[Square], most: int = 5) -> list[list[Guess]]:
         """Return the most probable classes of stored squares, uint8 (size, size, 3), the most probable first."""
         trained = self.trained
-        crop_px, draws = trained.augment.crop_px, centre(trained.augment, trained.data.size_px, len(squares))
-        crops = [
-            square[y : y + crop_px, x : x + crop_px]
-            for square, (y, x) in zip(squares, draws.crop_yx.tolist(), strict=True)
-        ]
-        images = finished(np.stack(crops), draws.colour_offset, self._finish)
+        crop_px = trained.augment.crop_px
+        first = centre_corner(trained.data.size_px, crop_px)
+        crops = np.stack([square[first : first + crop_px, first : first + crop_px] for square in squares])
+        images = finished(crops, np.zeros((len(crops), 3), np.float32), self._finish)
         batch = torch.from_numpy(images).to(self._placement.device).movedim(-1, 1)
         with self._placement.autocast():
             scores = self.net(batch)

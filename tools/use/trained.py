@@ -24,7 +24,7 @@ from alexnet.model.placement import Precision
 from alexnet.model.warm_start import PREFIX, network_tensors
 from alexnet.model.weights import Weights, read_weights
 from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.finish import Finish, finish_of
+from alexnet.pipeline.normalize import Finish, finish_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type, read_json
 from alexnet.shards.manifest import MEAN_IMAGE_NAME

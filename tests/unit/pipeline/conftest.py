@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.locality import LocalitySettings
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.shards.colour import ColourStatistics
 
@@ -34,15 +33,14 @@ def shard_images() -> tuple[int, ...]:
 
 @pytest.fixture(scope="session")
 def make_planner() -> MakePlanner:
-    """Return `planner(**settings)`: keywords of PlanSettings, LocalitySettings and AugmentSettings, mixed."""
+    """Return `planner(**settings)`: keywords of PlanSettings and AugmentSettings, mixed."""
 
     def make(**options: object) -> Planner:
         def pick(settings: type) -> dict[str, object]:
             return {name: options[name] for name in settings.__dataclass_fields__ if name in options}  # type: ignore[attr-defined]
 
-        locality = LocalitySettings(**{"window_shards": 3, **pick(LocalitySettings)})  # type: ignore[arg-type]
-        plan = PlanSettings(**{"batch_images": 64, "seed": 5, **pick(PlanSettings), "locality": locality})  # type: ignore[arg-type]
+        plan = PlanSettings(**{"batch_images": 64, "seed": 5, "window_shards": 3, **pick(PlanSettings)})  # type: ignore[arg-type]
         augment = AugmentSettings(**pick(AugmentSettings))  # type: ignore[arg-type]
-        return Planner(plan, augment, COLOUR, SIZE_PX, sum(SHARD_IMAGES), SHARD_IMAGES)
+        return Planner(plan, augment, COLOUR, SIZE_PX, SHARD_IMAGES)
 
     return make

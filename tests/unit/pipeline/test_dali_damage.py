@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from alexnet.pipeline import ImageStream, StreamSettings
-from alexnet.pipeline.decoders.dali import header_damage
+from alexnet.pipeline.dali import HeaderCheck
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
 from tests.unit.pipeline.photographs import ENCODINGS, claiming, photograph
@@ -25,30 +25,30 @@ def as_array(jpeg: bytes) -> npt.NDArray[np.uint8]:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_whole_headers_pass(encoding: str) -> None:
-    assert header_damage(as_array(photograph(1, encoding=encoding)), 256) == ""
+    assert HeaderCheck(256).damage(as_array(photograph(1, encoding=encoding))) == ""
 
 
 def test_long_headers_pass() -> None:
     jpeg = photograph(1)
     comment = b"\xff\xfe\x40\x00" + bytes(0x3FFE)
-    assert header_damage(as_array(jpeg[:2] + comment + jpeg[2:]), 256) == ""
+    assert HeaderCheck(256).damage(as_array(jpeg[:2] + comment + jpeg[2:])) == ""
 
 
 @pytest.mark.parametrize("what", HARD)
 def test_damaged_headers_do_not_pass(what: str) -> None:
-    assert bool(header_damage(as_array(HARD[what][0]), 256)) is (what not in FOR_DALI)
+    assert bool(HeaderCheck(256).damage(as_array(HARD[what][0]))) is (what not in FOR_DALI)
 
 
 def test_every_cut_of_the_headers_is_found() -> None:
     jpeg = photograph(1)
     scan = jpeg.index(b"\xff\xda")
     for end in range(scan + 4):
-        assert header_damage(as_array(jpeg[:end]), 256)
+        assert HeaderCheck(256).damage(as_array(jpeg[:end]))
 
 
 def test_another_size_is_named() -> None:
-    assert header_damage(as_array(claiming(photograph(1), 255, 256)), 256) == (
-        "is 255 pixels wide and 256 high, not 256 and 256"
+    assert HeaderCheck(256).damage(as_array(claiming(photograph(1), 255, 256))) == (
+        "cannot be decoded: is 255 pixels wide and 256 high, not 256 and 256"
     )
 
 

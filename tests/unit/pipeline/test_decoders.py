@@ -13,12 +13,10 @@ from PIL import Image
 from torch._dynamo.exc import TorchDynamoException
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
-from alexnet.pipeline.augment import AugmentSettings as Augment
-from alexnet.pipeline.decoders.choice import Decode, on_dali
-from alexnet.pipeline.decoders.finish_pass import _Fused
-from alexnet.pipeline.finish import finish_of, finished
-from alexnet.pipeline.plan import BatchPlan
-from alexnet.pipeline.views import ten_views
+from alexnet.pipeline.augment import BatchPlan, ten_views
+from alexnet.pipeline.decode import dali_share, decode_name, on_dali
+from alexnet.pipeline.normalize import finish_of, finished
+from alexnet.pipeline.normalize_torch import _Fused
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
 
@@ -54,7 +52,7 @@ def windows_of(stream: ImageStream, plan: BatchPlan, crop_px: int = 224) -> npt.
     return np.stack(windows)
 
 
-def reference(stream: ImageStream, augment: Augment, ci_100: Path) -> npt.NDArray[np.float32]:
+def reference(stream: ImageStream, augment: AugmentSettings, ci_100: Path) -> npt.NDArray[np.float32]:
     plan = stream.plan(0, 0)
     reader = SplitReader(ci_100, "train")
     finish = finish_of(augment, reader.manifest.colour, reader.mean_image(), training=True)
@@ -110,12 +108,11 @@ def test_ten_views_are_cut_from_each_image(make: MakeStream, ci_100: Path, decod
     stream = make(decode, augment=False, views=10, batch_images=7)
     images = first_batch(stream)
     assert images.shape == (7, 10, 3, 224, 224)
-    views = ten_views(256, 224)
     reader = SplitReader(ci_100, "train")
     finish = finish_of(AugmentSettings(), reader.manifest.colour, training=False)
     for row in range(7):
         pixels = np.asarray(Image.open(io.BytesIO(stream.sample(row).jpeg)))
-        for v, ((y, x), mirror) in enumerate(zip(views.crop_yx, views.mirror, strict=True)):
+        for v, (y, x, mirror) in enumerate(ten_views(256, 224)):
             window = pixels[y : y + 224, x : x + 224]
             expected = finished((window[:, ::-1] if mirror else window)[None], np.zeros((1, 3), np.float32), finish)
             assert np.array_equal(images[row, v].permute(1, 2, 0).numpy(), expected[0])
@@ -164,7 +161,7 @@ def test_the_share_of_dali_is_a_hash_of_the_id() -> None:
 
 @pytest.mark.parametrize("text", ["", "cpu", "split", "split=", "split=2", "split=-1", "split=x", "nvjpeg"])
 def test_an_unknown_decoder_is_refused(make: MakeStream, text: str) -> None:
-    with pytest.raises(InputError, match=f"^decode='{text}': must be default, auto, gpu, dali, host, or split=SHARE"):
+    with pytest.raises(InputError, match=f"^decode='{text}': must be default, gpu, dali, host, or split=SHARE"):
         make(text)
 
 
@@ -173,33 +170,39 @@ def test_a_gpu_decoder_on_a_cpu_is_refused(make: MakeStream) -> None:
         make("gpu")
 
 
-def test_names_of_decoders_come_back(make: MakeStream) -> None:
-    for name in ("auto", "dali", "host", "split=0.6"):
-        decode = Decode.from_name(name)
-        assert decode is not None
-        assert decode.name == name
+def test_names_of_decoders_come_back() -> None:
+    for name in ("dali", "host", "split=0.6"):
+        assert decode_name(dali_share(name, None)) == name
 
 
-def test_auto_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_built(
+def test_the_default_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_built(
     make: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert make("default").state()["decode"] == make("auto").state()["decode"] == "host"
-    monkeypatch.setattr("alexnet.pipeline.arguments.available", lambda: "the host decoder was not built; install gcc")
-    assert make("default").state()["decode"] == make("auto").state()["decode"] == "dali"
+    assert make("default").state()["decode"] == "host"
+    monkeypatch.setattr("alexnet.pipeline.decode.available", lambda: "the host decoder was not built; install gcc")
+    assert make("default").state()["decode"] == "dali"
     for named in ("host", "split=0.5"):
         with pytest.raises(InputError, match="the host decoder was not built; install gcc; or use decode='dali'"):
             make(named)
 
 
-@pytest.mark.parametrize("decode", ["default", "auto"])
-def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeStream, decode: str) -> None:
+def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeStream) -> None:
     state = make("split=0.3").state()
-    left_open = make(decode)
+    left_open = make("default")
     left_open.resume(state)
     assert left_open.state() == state
     assert torch.equal(first_batch(left_open), first_batch(make("split=0.3")))
     with pytest.raises(InputError, match=r"^decode: the state to resume from has 'split=0.3', this stream 'host'"):
         make("host").resume(state)
+
+
+def test_what_went_by_speed_is_no_more(make: MakeStream) -> None:
+    """A state that says so was taken by an earlier version, before anything was decoded."""
+    with pytest.raises(InputError, match=r"^decode='auto': went by speed, .*; use decode='default'"):
+        make("auto")
+    stream = make("default")
+    stream.resume({**stream.state(), "decode": "auto", "step": 2})
+    assert stream.state() == {**make("default").state(), "step": 2}
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,7 @@ def test_what_cannot_be_is_refused_at_once(make: MakeStream, options: dict[str, 
 def test_processes_that_torchrun_started_share_the_cores(
     make: MakeStream, ci_100: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alexnet.pipeline.arguments.usable_cores", lambda: 12)
+    monkeypatch.setattr("alexnet.pipeline.settings.usable_cores", lambda: 12)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert "host decoder, 3 threads" in make("host", threads=None).describe()[-1]
     assert "host decoder, 7 threads" in make("host", threads=7).describe()[-1]

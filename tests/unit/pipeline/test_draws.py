@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from alexnet.pipeline.augment import AugmentSettings, Draws, draw
+from alexnet.pipeline.augment import AugmentSettings, BatchPlan, draw
 from alexnet.pipeline.lighting import Lighting
 from alexnet.shards.colour import ColourStatistics
 
@@ -40,7 +40,7 @@ AXES = {
 }
 
 
-def columns(draws: Draws, lighting: Lighting = "measured") -> Columns:
+def columns(draws: BatchPlan, lighting: Lighting = "measured") -> Columns:
     """Return the six draws of each image; the coefficients are recovered by projecting on the axes."""
     coefficients = draws.colour_offset.astype(np.float64) @ np.linalg.inv(AXES[lighting]) / DEVIATIONS[lighting]
     named = {f"light {k}": coefficients[:, k] for k in range(3)}
@@ -87,7 +87,7 @@ def test_windows_and_mirrors_are_uniform_together(drawn: Callable[..., Columns])
 
 @pytest.mark.parametrize("crop_px", [1, 200, 227, 255])
 def test_other_windows_are_uniform_too(colour: ColourStatistics, crop_px: int) -> None:
-    draws = draw(AugmentSettings(crop_px=crop_px), colour, 256, 1, 0, IDS)
+    draws = draw(AugmentSettings(crop_px=crop_px), colour, 256, 1, 0, IDS, IDS)
     for axis in range(2):
         counts = np.bincount(draws.crop_yx[:, axis])
         assert len(counts) == 257 - crop_px
@@ -98,7 +98,7 @@ def test_other_windows_are_uniform_too(colour: ColourStatistics, crop_px: int) -
 @pytest.mark.parametrize("lighting", ["measured", "krizhevsky", "torch"])
 def test_lighting_coefficients_are_normal(colour: ColourStatistics, lighting: Lighting, lighting_std: float) -> None:
     settings = AugmentSettings(lighting=lighting, lighting_std=lighting_std)
-    d = columns(draw(settings, colour, 256, 1, 0, IDS), lighting)
+    d = columns(draw(settings, colour, 256, 1, 0, IDS, IDS), lighting)
     for k in range(3):
         assert stats.kstest(d[f"light {k}"], "norm", args=(0.0, lighting_std)).pvalue > P_MIN
         # Kolmogorov and Smirnov look at the middle; the variance looks at the tails.
@@ -134,7 +134,7 @@ def test_epochs_and_seeds_are_independent(drawn: Callable[..., Columns], seed: i
 
 def test_one_image_is_drawn_well_over_its_epochs(colour: ColourStatistics) -> None:
     """The other direction: one image, 4,000 epochs, as training sees it."""
-    epochs = [draw(AugmentSettings(), colour, 256, 3, epoch, IDS[77:78]) for epoch in range(4000)]
+    epochs = [draw(AugmentSettings(), colour, 256, 3, epoch, IDS[77:78], IDS[77:78]) for epoch in range(4000)]
     crops = np.concatenate([d.crop_yx for d in epochs])
     for axis in range(2):
         assert stats.chisquare(np.bincount(crops[:, axis], minlength=33)).pvalue > P_MIN
@@ -150,7 +150,7 @@ def test_p_values_of_many_seeds_are_uniform(colour: ColourStatistics) -> None:
     """Draws that are more even than chance allows would pass every test above, and fail this one."""
     offsets, mirrors, lights = [], [], []
     for seed in range(300):
-        d = columns(draw(AugmentSettings(), colour, 256, seed, 0, IDS[:3300]))
+        d = columns(draw(AugmentSettings(), colour, 256, seed, 0, IDS[:3300], IDS[:3300]))
         offsets.append(stats.chisquare(np.bincount(d["y"].astype(np.int64), minlength=33)).pvalue)
         mirrors.append(float(d["mirror"].sum()))
         lights.append(stats.kstest(d["light 0"], "norm", args=(0.0, 0.1)).pvalue)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from alexnet.pipeline.locality import LocalitySettings, shards_in_order_of_use, windowed_order, windows
-from alexnet.pipeline.plan import Planner
+from alexnet.pipeline import StreamSettings
+from alexnet.pipeline.plan import Planner, PlanSettings, windowed_order, windows
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, key_of
-from alexnet.shards.order import epoch_order
+from alexnet.shards.order import epoch_order, pairs_met_again, shuffle_score
 
 MakePlanner = Callable[..., Planner]
 
@@ -23,11 +23,7 @@ P_MIN = 1e-4
 
 many = settings(max_examples=150, derandomize=True, deadline=None, database=None)
 shard_sizes = st.lists(st.integers(0, 40), min_size=0, max_size=30)
-localities = st.builds(LocalitySettings, order=st.sampled_from(["global", "blocks"]), window_shards=st.integers(1, 35))
-
-
-def blocks(window_shards: int) -> LocalitySettings:
-    return LocalitySettings(order="blocks", window_shards=window_shards)
+widths = st.integers(1, 35)
 
 
 def shard_of(sizes: list[int]) -> list[int]:
@@ -55,29 +51,20 @@ def plain_blocks(sizes: list[int], k: int, seed: int, epoch: int) -> list[int]:
 
 
 @many
-@given(shard_sizes, localities, st.integers(0, 2**63), st.integers(0, 1000))
-def test_every_order_holds_every_sample_once(
-    sizes: list[int], locality: LocalitySettings, seed: int, epoch: int
-) -> None:
-    order = windowed_order(locality, sizes, seed, epoch)
+@given(shard_sizes, widths, st.integers(0, 2**63), st.integers(0, 1000))
+def test_blocks_are_what_their_description_says(sizes: list[int], k: int, seed: int, epoch: int) -> None:
+    order = windowed_order(sizes, k, seed, epoch)
     assert order.dtype == np.int64
+    assert order.tolist() == plain_blocks(sizes, k, seed, epoch)
     assert sorted(order.tolist()) == list(range(sum(sizes)))
 
 
 @many
-@given(shard_sizes, st.integers(1, 35), st.integers(0, 2**63), st.integers(0, 1000))
-def test_blocks_are_what_their_description_says(sizes: list[int], k: int, seed: int, epoch: int) -> None:
-    assert windowed_order(blocks(k), sizes, seed, epoch).tolist() == plain_blocks(sizes, k, seed, epoch)
-
-
-@many
-@given(shard_sizes, localities, st.integers(0, 2**63), st.integers(0, 1000))
-def test_a_reader_of_windows_reads_each_shard_once(
-    sizes: list[int], locality: LocalitySettings, seed: int, epoch: int
-) -> None:
-    order, belongs = windowed_order(locality, sizes, seed, epoch), shard_of(sizes)
+@given(shard_sizes, widths, st.integers(0, 2**63), st.integers(0, 1000))
+def test_a_reader_of_windows_reads_each_shard_once(sizes: list[int], k: int, seed: int, epoch: int) -> None:
+    order, belongs = windowed_order(sizes, k, seed, epoch), shard_of(sizes)
     at, read = 0, []
-    cut = windows(locality, sizes, seed, epoch)
+    cut = windows(sizes, k, seed, epoch)
     for window in cut:
         assert window.positions.start == at, "windows follow each other without a gap"
         at = window.positions.stop
@@ -86,30 +73,16 @@ def test_a_reader_of_windows_reads_each_shard_once(
         assert {belongs[i] for i in order[window.positions.start : window.positions.stop].tolist()} <= held
     assert at == len(order)
     assert sorted(read) == list(range(len(sizes)))
-    if locality.order == "blocks":
-        assert all(len(window.shards) == locality.window_shards for window in cut[:-1])
-        assert all(1 <= len(window.shards) <= locality.window_shards for window in cut)
+    assert all(len(window.shards) == k for window in cut[:-1])
+    assert all(1 <= len(window.shards) <= k for window in cut)
 
 
 @many
 @given(shard_sizes, st.integers(0, 2**63), st.integers(0, 1000))
 def test_one_window_of_everything_is_the_global_order(sizes: list[int], seed: int, epoch: int) -> None:
     whole = epoch_order(sum(sizes), seed, epoch).tolist()
-    assert windowed_order(blocks(max(len(sizes), 1)), sizes, seed, epoch).tolist() == whole
-    assert windowed_order(LocalitySettings(), sizes, seed, epoch).tolist() == whole
-
-
-@many
-@given(shard_sizes, localities, st.integers(0, 100), st.data())
-def test_the_shards_of_a_stretch_come_in_the_order_of_first_use(
-    sizes: list[int], locality: LocalitySettings, epoch: int, data: st.DataObject
-) -> None:
-    order, belongs = windowed_order(locality, sizes, 3, epoch), shard_of(sizes)
-    start = data.draw(st.integers(0, len(order)))
-    stop = data.draw(st.integers(start, len(order)))
-    needed = shards_in_order_of_use(order[start:stop], sizes)
-    assert needed.dtype == np.int64
-    assert needed.tolist() == list(dict.fromkeys(belongs[i] for i in order[start:stop].tolist()))
+    assert sorted(whole) == list(range(sum(sizes)))
+    assert windowed_order(sizes, max(len(sizes), 1), seed, epoch).tolist() == whole
 
 
 @pytest.mark.parametrize("kind", [{"order": "global"}, {"order": "blocks"}, {"shuffle": False}])
@@ -119,13 +92,11 @@ def test_a_planner_says_what_to_read_ahead(
     planner, belongs = make_planner(**kind), np.array(shard_of(list(shard_images)))
     for epoch in (0, 1):
         order = planner.order(epoch)
-        for positions in (range(0), range(300, 420), range(len(order))):
-            used = belongs[order[positions.start : positions.stop]].tolist()
-            assert planner.shards_needed(epoch, positions).tolist() == list(dict.fromkeys(used))
         read = [shard for window in planner.windows(epoch) for shard in window.shards.tolist()]
         assert sorted(read) == list(range(len(shard_images)))
         for window in planner.windows(epoch):
-            assert set(planner.shards_needed(epoch, window.positions)) <= set(window.shards)
+            used = belongs[order[window.positions.start : window.positions.stop]]
+            assert set(used.tolist()) <= set(window.shards.tolist())
 
 
 def test_evaluation_reads_shard_after_shard(make_planner: MakePlanner, shard_images: tuple[int, ...]) -> None:
@@ -140,19 +111,19 @@ def test_known_orders_never_change() -> None:
 
     assert digest(epoch_order(1000, 0, 0)) == "9d52a2ec4cc7b106"
     assert digest(epoch_order(1_281_167, 2012, 89)) == "74123d0cc778cd50"
-    assert digest(windowed_order(blocks(16), [1000] * 1281 + [167], 2012, 89)) == "9f03ef20b38386f9"
-    assert windowed_order(blocks(2), [3, 1, 4], 2012, 89).tolist() == [5, 4, 0, 6, 1, 2, 7, 3]
+    assert digest(windowed_order([1000] * 1281 + [167], 16, 2012, 89)) == "9f03ef20b38386f9"
+    assert windowed_order([3, 1, 4], 2, 2012, 89).tolist() == [5, 4, 0, 6, 1, 2, 7, 3]
 
 
 def test_shards_and_samples_are_permuted_anew_by_epoch_and_seed() -> None:
     sizes = [5] * 40
     cuts = {
-        (seed, epoch): np.concatenate([window.shards for window in windows(blocks(1), sizes, seed, epoch)]).tolist()
+        (seed, epoch): np.concatenate([window.shards for window in windows(sizes, 1, seed, epoch)]).tolist()
         for seed in range(3)
         for epoch in range(3)
     }
     assert len({tuple(order) for order in cuts.values()}) == 9
-    inside = {tuple(windowed_order(blocks(1), [40], seed, epoch)) for seed in range(3) for epoch in range(3)}
+    inside = {tuple(windowed_order([40], 1, seed, epoch)) for seed in range(3) for epoch in range(3)}
     assert len(inside) == 9
 
 
@@ -160,7 +131,7 @@ def test_shards_and_samples_are_permuted_anew_by_epoch_and_seed() -> None:
 def test_each_sample_comes_anywhere_with_equal_probability(k: int) -> None:
     """2,000 epochs of ten shards of 12 images: one image's place is uniform on 0..119, and a class mixes with all."""
     sizes, epochs = [12] * 10, 2000
-    orders = np.stack([windowed_order(blocks(k), sizes, 1, epoch) for epoch in range(epochs)])
+    orders = np.stack([windowed_order(sizes, k, 1, epoch) for epoch in range(epochs)])
     places = np.argsort(orders, axis=1)
     for sample in (0, 61):
         assert stats.chisquare(np.bincount(places[:, sample], minlength=120)).pvalue > P_MIN
@@ -170,31 +141,33 @@ def test_each_sample_comes_anywhere_with_equal_probability(k: int) -> None:
 
 def test_windows_group_shards_anew_each_epoch() -> None:
     """Two given shards of ten meet in a window of two with probability 1/9."""
-    cuts = [windows(blocks(2), [1] * 10, 4, epoch) for epoch in range(3000)]
+    cuts = [windows([1] * 10, 2, 4, epoch) for epoch in range(3000)]
     meets = sum({2, 7} == set(window.shards.tolist()) for cut in cuts for window in cut)
     assert stats.binomtest(meets, 3000, 1 / 9).pvalue > P_MIN
 
 
-def test_a_sorted_set_mixes_better_the_wider_the_window(make_planner: MakePlanner) -> None:
-    labels: npt.NDArray[np.int64] = np.arange(1003) // 20
-    scores = [make_planner(order="blocks", window_shards=k).shuffle_score(labels, 0, 50)[0] for k in (1, 2, 4, 8)]
-    assert scores == sorted(scores)
-    assert scores[-1] == make_planner(order="global").shuffle_score(labels, 0, 50)[0]
+def test_the_mixing_of_orders(make_planner: MakePlanner) -> None:
+    def scores(labels: npt.NDArray[np.int64], **kind: object) -> tuple[float, float]:
+        return shuffle_score(labels[make_planner(**kind).order(0)], 50)
 
-
-def test_a_shuffled_set_mixes_as_well_in_blocks(make_planner: MakePlanner) -> None:
-    labels = np.random.default_rng(0).permutation(1003) % 100
+    in_classes: npt.NDArray[np.int64] = np.arange(1003) // 20
+    by_width = [scores(in_classes, order="blocks", window_shards=k)[0] for k in (1, 2, 4, 8)]
+    assert by_width == sorted(by_width), "a set in the order of its classes mixes better the wider the window"
+    assert by_width[-1] == scores(in_classes, order="global")[0]
+    assert scores(in_classes, shuffle=False)[0] == pytest.approx(3.5, abs=0.5)
+    shuffled = np.random.default_rng(0).permutation(1003) % 100
     for k in (1, 3):
-        score, ideal = make_planner(order="blocks", window_shards=k).shuffle_score(labels, 0, 50)
+        score, ideal = scores(shuffled, order="blocks", window_shards=k)
         assert score == pytest.approx(ideal, rel=0.05)  # 20 windows of about 39 +- 2.5 classes: 1.4% standard error
 
 
 def test_narrow_windows_keep_images_together(make_planner: MakePlanner) -> None:
-    met = [make_planner(order="blocks", window_shards=k, batch_images=25).pairs_met_again() for k in (1, 2, 4, 8)]
+    planners = [make_planner(order="blocks", window_shards=k) for k in (1, 2, 4, 8)]
+    met = [pairs_met_again(planner.order(0), planner.order(1), 25) for planner in [*planners, make_planner()]]
     assert len({chance for _, chance in met}) == 1
     assert [pairs for pairs, _ in met] == sorted((pairs for pairs, _ in met), reverse=True)
     assert met[0][0] > 3 * met[-1][0]
-    assert met[-1] == make_planner(batch_images=25).pairs_met_again()
+    assert met[-1] == met[-2]
     assert met[-1][0] == pytest.approx(met[-1][1], rel=0.25)  # 40 batches of 7.1 pairs: 6% standard error
 
 
@@ -202,14 +175,16 @@ def test_narrow_windows_keep_images_together(make_planner: MakePlanner) -> None:
     ("options", "message"),
     [
         ({"order": "sorted"}, "order='sorted': must be one of global, blocks"),
-        ({"order": "blocks", "window_shards": 0}, "window_shards=0: must be at least 1; 16 is the default"),
+        ({"order": "blocks", "window_shards": 0}, "window_shards=0: must be at least 1"),
     ],
 )
-def test_a_locality_that_cannot_be_is_named(options: dict[str, object], message: str) -> None:
+def test_an_order_that_cannot_be_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        LocalitySettings(**options)  # type: ignore[arg-type]
+        StreamSettings(**options)  # type: ignore[arg-type]
 
 
 def test_a_name_says_which_order_it_is() -> None:
-    assert LocalitySettings().name == LocalitySettings(window_shards=3).name == "global"
-    assert blocks(3).name == "blocks of 3 shards" != blocks(4).name
+    names = [PlanSettings(batch_images=1, order="blocks", window_shards=k).order_name for k in (3, 4)]
+    assert names == ["blocks of 3 shards", "blocks of 4 shards"]
+    assert PlanSettings(batch_images=1, window_shards=3).order_name == "global"
+    assert PlanSettings(batch_images=1, order="blocks", shuffle=False).order_name == "ids"

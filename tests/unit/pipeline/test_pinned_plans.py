@@ -8,8 +8,7 @@ PINNED = """
 import hashlib, json
 import numpy as np
 from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.finish import finish_of
-from alexnet.pipeline.locality import LocalitySettings
+from alexnet.pipeline.normalize import finish_of
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.shards.colour import ColourStatistics
 colour = ColourStatistics(
@@ -24,11 +23,9 @@ def digest(*arrays):
 for order in ("global", "blocks"):
     for crop_per in ("image", "32-images"):
         for lighting in ("measured", "krizhevsky", "torch", "off"):
-            settings = PlanSettings(
-                batch_images=4000, seed=2012, locality=LocalitySettings(order=order, window_shards=3)
-            )
+            settings = PlanSettings(batch_images=4000, seed=2012, order=order, window_shards=3)
             augment = AugmentSettings(crop_per=crop_per, lighting=lighting)
-            p = Planner(settings, augment, colour, 256, 9001, (1500,) * 6 + (1,)).plan(7, 1)
+            p = Planner(settings, augment, colour, 256, (1500,) * 6 + (1,)).plan(7, 1)
             print(order, crop_per, lighting, digest(p.sample_ids, p.positions, p.crop_yx, p.mirror, p.colour_offset))
 image = np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.float32) / 771
 for augment in (

@@ -9,12 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from alexnet.pipeline import AugmentSettings, BatchPlan, ImageStream
-from alexnet.pipeline.plan import Planner, PlanSettings
-from alexnet.shards.colour import ColourStatistics
+from alexnet.pipeline.plan import Planner
 from alexnet.shards.errors import InputError
 from alexnet.shards.order import rank_part
 
@@ -230,28 +228,6 @@ def test_a_batch_that_is_none_is_refused(make_planner: MakePlanner, epoch: int, 
     for plan in (planner.plan, planner.global_plan):
         with pytest.raises(InputError, match=message):
             plan(epoch, step)
-
-
-def test_blocks_need_to_know_the_shards(colour: ColourStatistics, make_planner: MakePlanner) -> None:
-    locality = make_planner(order="blocks").settings.locality
-    for shard_images, message in [(None, "needs shard_images"), ((1, 2), "hold 3 images, not 4")]:
-        with pytest.raises(ValueError, match=message):
-            Planner(PlanSettings(batch_images=1, locality=locality), AugmentSettings(), colour, 256, 4, shard_images)
-    without = Planner(PlanSettings(batch_images=1), AugmentSettings(), colour, 256, 4)
-    assert len(without.plan(0, 0).sample_ids) == 1
-    with pytest.raises(ValueError, match="needs shard_images"):
-        without.shards_needed(0, range(2))
-
-
-def test_the_shuffle_of_an_epoch_can_be_judged(make_planner: MakePlanner) -> None:
-    labels: npt.NDArray[np.int32] = np.repeat(np.arange(17, dtype=np.int32), 59)  # 1,003, sorted by class
-    scores = {
-        order: make_planner(order=order, window_shards=1).shuffle_score(labels, 0, 59) for order in ("global", "blocks")
-    }
-    assert scores["global"][1] == scores["blocks"][1] == pytest.approx(17 * (1 - (16 / 17) ** 59))
-    assert scores["global"][0] == pytest.approx(scores["global"][1], rel=0.05)
-    assert scores["blocks"][0] < 0.5 * scores["global"][0], "one shard of a sorted set holds few classes"
-    assert make_planner(shuffle=False).shuffle_score(labels, 0, 59)[0] == 1.0
 
 
 def test_a_stream_plans_as_its_planner_does(ci_100: Path) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import queue
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,6 @@ from typing import Any
 import pytest
 
 from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.locality import LocalitySettings
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.shards.reader import SplitReader
@@ -63,7 +64,18 @@ def planner_of(reader: SplitReader, **options: Any) -> Planner:
     manifest = reader.manifest
     settings = PlanSettings(**{"batch_images": 5, "seed": 2, "drop_last": False, **options})
     sizes = [shard.images for shard in reader.shards]
-    return Planner(settings, AugmentSettings(crop_px=32), manifest.colour, manifest.size_px, len(reader), sizes)
+    return Planner(settings, AugmentSettings(crop_px=32), manifest.colour, manifest.size_px, sizes)
+
+
+@contextmanager
+def running(ahead: ReadAhead) -> Iterator[ReadAhead]:
+    thread = threading.Thread(target=ahead.run)
+    thread.start()
+    try:
+        yield ahead
+    finally:
+        ahead.stop()
+        thread.join()
 
 
 def places(reader: SplitReader, planner: Planner, step_index: int) -> list[tuple[str, int]]:
@@ -75,8 +87,7 @@ def places(reader: SplitReader, planner: Planner, step_index: int) -> list[tuple
 @pytest.mark.parametrize("rank", [0, 1])
 def test_samples_are_asked_for_some_batches_ahead(reader: SplitReader, told: Told, rank: int) -> None:
     planner = planner_of(reader, rank=rank, ranks=2)
-    ahead = ReadAhead(reader, planner, first=3, batches=2)
-    try:
+    with running(ReadAhead(reader, planner, first=3, batches=2)) as ahead:
         for step_index in range(3, 12):  # over the epoch's end
             ahead.begun(step_index)
             coming = [step_index, step_index + 1, step_index + 2] if step_index == 3 else [step_index + 2]
@@ -84,36 +95,26 @@ def test_samples_are_asked_for_some_batches_ahead(reader: SplitReader, told: Tol
                 expected = places(reader, planner, step)
                 assert told.next(len(expected)) == expected
             assert told.nothing_more()
-    finally:
-        ahead.close()
 
 
-@pytest.mark.parametrize(
-    "options", [{"locality": LocalitySettings(order="blocks", window_shards=2)}, {"shuffle": False, "augment": False}]
-)
+@pytest.mark.parametrize("options", [{"order": "blocks", "window_shards": 2}, {"shuffle": False, "augment": False}])
 def test_shards_of_the_next_window_are_read_from_front_to_back(
     reader: SplitReader, told: Told, options: dict[str, Any]
 ) -> None:
     planner = planner_of(reader, **options)
-    ahead = ReadAhead(reader, planner, first=0, batches=2)
     windows = [(epoch, window) for epoch in range(2) for window in planner.windows(epoch)]
-    try:
+    with running(ReadAhead(reader, planner, first=0, batches=2)) as ahead:
         for i, (epoch, window) in enumerate(windows[:-1]):
             ahead.begun(epoch * planner.steps + window.positions.start // planner.settings.batch_images)
             coming = windows[:2] if i == 0 else [windows[i + 1]]
             names = [f"{shard:06d}.tar" for _, w in coming for shard in w.shards.tolist()]
             assert told.next(len(names)) == [(name, 0) for name in names]
-    finally:
-        ahead.close()
 
 
 def test_a_shard_that_is_gone_is_left_to_the_decoder_to_report(reader: SplitReader, told: Told) -> None:
     planner = planner_of(reader)
     reader.shards = (reader.shards[0], replace(reader.shards[1], file="train/gone.tar"), reader.shards[2])
-    ahead = ReadAhead(reader, planner, first=0, batches=1)
-    try:
+    with running(ReadAhead(reader, planner, first=0, batches=1)) as ahead:
         ahead.begun(0)
         expected = [place for step in (0, 1) for place in places(reader, planner, step) if place[0] != "gone.tar"]
         assert told.next(len(expected)) == expected
-    finally:
-        ahead.close()

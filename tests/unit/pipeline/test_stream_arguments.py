@@ -155,7 +155,7 @@ def test_half_of_a_rank_is_refused_where_it_would_give_all_the_same_part(
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", torch.device("cuda:7"), torch.device("cuda")])
-@pytest.mark.parametrize("decode", ["default", "auto", "host"])
+@pytest.mark.parametrize("decode", ["default", "host"])
 def test_a_gpu_that_is_not_there_is_refused_by_who_needs_it(
     ci_100: Path, monkeypatch: pytest.MonkeyPatch, device: Any, decode: str
 ) -> None:

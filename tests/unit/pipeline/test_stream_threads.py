@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from alexnet.pipeline import ImageStream, StreamSettings
-from alexnet.pipeline.decoders.host import HostDecoder
-from alexnet.pipeline.feed import Delivery, Feed
+from alexnet.pipeline.batch import Batch
+from alexnet.pipeline.cpu import HostDecoder
 from alexnet.pipeline.host import available
 from alexnet.pipeline.meter import StreamMeter
+from alexnet.pipeline.prefetch import Prefetcher
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -62,14 +63,14 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Hold:
 def test_closing_a_stream_ends_the_wait_of_a_consumer_on_another_thread(
     make: Make, held: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, ends, waits, next_batch = make(), [], threading.Event(), Feed.next_batch
+    stream, ends, waits, next_batch = make(), [], threading.Event(), Prefetcher.next_batch
     there, go_on = held("submit", lambda: True, lambda: None)
 
-    def noted(feed: Feed, meter: StreamMeter) -> Delivery:
-        waits.set()  # so the stream has a feed by now, which it can close
-        return next_batch(feed, meter)
+    def noted(prefetcher: Prefetcher, meter: StreamMeter) -> Batch:
+        waits.set()  # so the stream has a prefetcher by now, which it can close
+        return next_batch(prefetcher, meter)
 
-    monkeypatch.setattr(Feed, "next_batch", noted)
+    monkeypatch.setattr(Prefetcher, "next_batch", noted)
 
     def consume() -> None:
         try:
@@ -138,12 +139,14 @@ def test_a_stream_whose_closing_was_interrupted_can_be_used_again(make: Make, mo
     for _ in stream:
         pass
 
-    def interrupted(feed: Feed) -> None:
-        feed._end()
+    close = Prefetcher.close
+
+    def interrupted(prefetcher: Prefetcher) -> None:
+        close(prefetcher)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Feed, "close", interrupted)
+        patch.setattr(Prefetcher, "close", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stream.close()
     with stream:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
-from alexnet.pipeline.decoders.jpeg_engine import JpegEngine
+from alexnet.pipeline.jpeg_engine import JpegEngine
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench import bench_data as bench_data_module
 from alexnet.tools.bench import dataloader, gpu_stages
@@ -171,7 +171,7 @@ def test_cold_storage_starts_over(ci_100: Path) -> None:
 
 
 def test_an_engine_that_is_not_there_gets_no_figure(ci_100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    none = JpegEngine(engines=0, cores_per_engine=0, utilisation_percent=None, nvjpeg="no engine here", nvml="")
+    none = JpegEngine(engines=0, cores_per_engine=0, nvjpeg="no engine here")
     monkeypatch.setattr(gpu_stages, "query_jpeg_engine", lambda: none)
     task = {"data": str(ci_100), "split": "train", "batch_images": 16, "threads": 1}
     with pytest.raises(CannotRunError, match="no engine here"):

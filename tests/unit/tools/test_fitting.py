@@ -43,12 +43,6 @@ def test_a_recipe_fits_data_of_its_size(ci_100: Path, recipe: str, size_px: int)
         ),
         ("paper", ("init.up_to=conv6",), 256, r"init\.up_to=conv6: .* conv1, .*; did you mean conv5\?"),
         ("paper", ("schedule.drop_epochs=5",), 256, r"schedule\.drop_epochs=5: says nothing to schedule\.kind=plateau"),
-        (
-            "paper",
-            ("train.deterministic=true", "stream.decode=auto"),
-            256,
-            r"stream\.decode=auto: settles on what is fastest, .*--decode default",
-        ),
         ("paper", ("train.seed=-1",), 256, r"train\.seed=-1: must be at least 0 and below 4294967296"),
         ("paper", ("train.seed=4294967296",), 256, r"train\.seed=4294967296: must be"),
         ("lenet-5", ("net.response_norm=off",), 28, r"net\.response_norm=off: lenet-5 has none"),

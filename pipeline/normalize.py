@@ -1,8 +1,8 @@
 """What becomes of a cut and mirrored uint8 pixel: `(pixel - mean + colour_offset) * scale`.
 
-Whoever executes it (DALI, a fused pass on a GPU, a trainer that gathered the crops of several ranks) takes these two
-arrays from here, so that all of them mean the same. A mean image is cut once, at its centre, and subtracted from every
-window as it is, neither moved nor mirrored along: so did the 2012 code.
+Whoever executes it (the host decoder, DALI, `normalize_torch.py`, a trainer that gathered the crops of several ranks)
+takes the constants from here, so that all of them mean the same. A mean image is cut once, at its centre, and
+subtracted from every crop as it is, neither moved nor mirrored along: so did the 2012 code.
 """
 
 from dataclasses import dataclass
@@ -10,20 +10,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.pipeline.augment import AugmentSettings
+from alexnet.pipeline.augment import AugmentSettings, centre_corner
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """Hold the constants of the finishing pass, RGB.
+    """Hold the constants, RGB.
 
     `mean`: float32 (3,), or (crop, crop, 3) for a mean image; 0-255. `scale`: float32 (3,), what is multiplied with.
     """
 
     mean: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
+
+    @property
+    def mean_image(self) -> npt.NDArray[np.float32] | None:
+        """Return the mean of each pixel: float32 (crop, crop, 3); None where the channels' means are subtracted."""
+        return self.mean if self.mean.ndim == 3 else None
+
+    def means(self, colour_offset: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return what is subtracted from each image, a mean image apart: float32 (n, 3)."""
+        means: npt.NDArray[np.float32] = (self.mean if self.mean.ndim == 1 else np.zeros(3, np.float32)) - colour_offset
+        return means
 
 
 def finish_of(
@@ -49,7 +59,7 @@ def finish_of(
 def finished(
     pixels: npt.NDArray[np.uint8], colour_offset: npt.NDArray[np.float32], finish: Finish
 ) -> npt.NDArray[np.float32]:
-    """Finish windows in NumPy: the reference for every backend.
+    """Normalize crops in NumPy: the reference for every decoder.
 
     `pixels`: uint8 (n, crop, crop, 3), cut and mirrored. `colour_offset`: float32 (n, 3). Returns float32 of the shape
     of `pixels`.
@@ -78,8 +88,8 @@ def _centre_of(mean_image: npt.NDArray[np.float32] | None, settings: AugmentSett
         raise InputError(
             f"mean=image: the mean image has shape {mean_image.shape}, not (size, size, 3); use mean=channel"
         )
-    corner = (len(mean_image) - settings.crop_px) // 2
-    if corner < 0:
+    if len(mean_image) < settings.crop_px:
         raise InputError(f"mean=image: the mean image has {len(mean_image)} px, less than crop_px={settings.crop_px}")
-    window = mean_image[corner : corner + settings.crop_px, corner : corner + settings.crop_px]
-    return np.ascontiguousarray(window, np.float32)
+    first = centre_corner(len(mean_image), settings.crop_px)
+    centred = slice(first, first + settings.crop_px)
+    return np.ascontiguousarray(mean_image[centred, centred], np.float32)

@@ -1,0 +1,281 @@
+"""Decode with DALI, on a GPU or a CPU, several batches at a time where that is quicker.
+
+DALI runs asynchronously: `submit` queues a run, `result` waits for the oldest. A GPU's decoder wants hundreds of images
+at a time, so there several batches make a run, and a run's output is sliced on the device.
+
+DALI fails a run as a whole and does not say for which image. The images of such a run are then tried one by one; the
+graph is built anew and goes on without those that failed.
+
+The graph does what the plan says: decode, crop, mirror, and where DALI can, subtract the mean and scale. Everything
+random arrives from outside; `crop_mirror_normalize` takes a mean per image, so the colour offset costs nothing. What
+DALI leaves different between its backends is set explicitly: chroma upsampling, EXIF orientation and the exact inverse
+DCT. DALI has no bfloat16, no mean per pixel, and its float16 costs a CPU 1.7 times its float32: there the graph yields
+uint8 crops, and `normalize_torch.py` does the rest.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nvidia.dali import Pipeline, fn, types
+from torch.utils.dlpack import from_dlpack
+
+from alexnet.pipeline.batch import Batch
+from alexnet.pipeline.decode import DecodeSettings
+from alexnet.pipeline.host.jpeg import DecodeError, read_header
+
+_GPU_RUN_IMAGES = 1024
+
+Jpegs = list[npt.NDArray[np.uint8]]
+Inputs = tuple[Any, ...]
+"""Of the graph, a row an image: JPEG bytes, corners, mirror flags, and means and divisors if it normalizes."""
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """Hold one run of the graph until its results are taken: the arrays too, which DALI reads in place."""
+
+    batches: list[Batch]
+    jpegs: Jpegs
+    inputs: Inputs = ()
+
+
+class DaliDecoder:
+    """Decode on DALI's mixed or CPU backend."""
+
+    pinned_bytes = 0  # of its own
+
+    def __init__(self, settings: DecodeSettings) -> None:
+        self._settings = settings
+        self._normalizes = normalizes(settings)
+        self._batches_per_run = 1 if settings.device_id is None else max(1, _GPU_RUN_IMAGES // settings.max_images)
+        self._headers = HeaderCheck(settings.size_px)
+        self._collected: list[Batch] = []
+        self._inputs: deque[Inputs] = deque()
+        self._runs: deque[_Run] = deque()
+        self._ready: deque[Batch] = deque()
+        self._graph: Any = None
+
+    @property
+    def ahead(self) -> int:
+        """Fill the queue of runs."""
+        return self._batches_per_run * self._settings.depth
+
+    def submit(self, batch: Batch) -> None:
+        """Collect a batch; start a run when enough are there."""
+        self._collected.append(batch)
+        if len(self._collected) == self._batches_per_run:
+            self._start_run()
+
+    def result(self) -> Batch:
+        """Wait for the oldest batch."""
+        if not self._ready:
+            if not self._runs:
+                self._start_run()  # a run that is not full: what was submitted must come out
+            self._ready.extend(self._results(self._runs.popleft()))
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Let go of the graph."""
+        self._graph = None
+
+    def _start_run(self) -> None:
+        run = _Run(batches=[], jpegs=[])
+        for batch in self._collected:
+            self._add(run, *self._read(batch))
+        self._collected = []
+        self._runs.append(run)
+        self._schedule(run)
+
+    def _read(self, batch: Batch) -> tuple[Batch, Jpegs]:
+        """Read the JPEGs that DALI can be given; return their rows and their bytes."""
+        batch, jpegs = batch.read()
+        return _without(batch, jpegs, [self._headers.damage(jpeg) for jpeg in jpegs])
+
+    def _add(self, run: _Run, batch: Batch, jpegs: Jpegs) -> None:
+        run.batches.append(batch)
+        run.jpegs += jpegs
+
+    def _schedule(self, run: _Run) -> None:
+        if not run.jpegs:
+            return  # DALI knows no empty batch
+        run.inputs = self._inputs_of(run.batches, run.jpegs)
+        self._inputs.append(run.inputs)
+        if self._graph is None:
+            self._graph = build_graph(self._settings, self._settings.max_images * self._batches_per_run, self._inputs)
+        # `schedule_run` takes inputs until there are none and then thinks the data have ended: `reset` says no.
+        self._graph.schedule_run()
+        self._graph.reset()
+
+    def _inputs_of(self, batches: Sequence[Batch], jpegs: Jpegs) -> Inputs:
+        crop_yx = np.concatenate([batch.crop_yx for batch in batches])
+        mirror = np.concatenate([batch.mirror for batch in batches]).astype(np.int32)
+        if not self._normalizes:
+            return jpegs, crop_yx, mirror
+        means = np.concatenate([batch.means for batch in batches])
+        divisors = [np.repeat(np.float32(1) / batch.scale[None], len(batch), axis=0) for batch in batches]
+        return jpegs, crop_yx, mirror, means, np.concatenate(divisors)
+
+    def _results(self, run: _Run) -> list[Batch]:
+        """Return the batches of a run, with their part of its output."""
+        images, normalized = None, self._normalizes
+        while images is None and run.jpegs:
+            try:
+                (outputs,) = self._graph.outputs()
+                images = from_dlpack(outputs.as_tensor())
+                break
+            except RuntimeError as raised:
+                error = raised.with_traceback(None)  # which would keep the graph alive
+            self._drop_bad_images(run, error)
+        if images is None:
+            side = self._settings.side_px
+            images = torch.empty((0, side, side, 3), dtype=torch.uint8, device=self._settings.device)
+            normalized = False
+        if normalized and self._settings.channels_last:
+            images = images.permute(0, 3, 1, 2)
+        parts = images.split([len(batch) for batch in run.batches])
+        return [replace(b, images=part, normalized=normalized) for b, part in zip(run.batches, parts, strict=True)]
+
+    def _drop_bad_images(self, run: _Run, error: RuntimeError) -> None:
+        """Find out which images of a failed run DALI cannot decode, and start again without them."""
+        self._graph = None  # first of all: until it is gone, its threads read the arrays of every run that was started
+        batches, before = run.batches, len(run.jpegs)
+        run.batches, run.jpegs = [], []
+        for batch in batches:
+            readable, jpegs = self._read(batch)
+            self._add(run, *_without(readable, jpegs, self._reasons(readable, jpegs)))
+        if len(run.jpegs) == before:
+            raise error  # not an image's fault
+        self._inputs.clear()
+        for queued in (run, *self._runs):
+            self._schedule(queued)
+
+    def _reasons(self, batch: Batch, jpegs: Jpegs) -> list[str]:
+        """Decode a batch's images one by one; return for each why it cannot be decoded, or nothing."""
+        graph, waiting, reasons = None, deque[Inputs](), []
+        for row, jpeg in enumerate(jpegs):
+            if graph is None:  # after a failure, too: nothing of it shall be left
+                graph = build_graph(self._settings, 1, waiting)
+            inputs = self._inputs_of([batch.select(np.arange(len(batch)) == row)], [jpeg])  # held: DALI reads in place
+            waiting.append(inputs)
+            try:
+                graph.schedule_run()
+                graph.reset()
+                graph.outputs()
+                reasons.append("")
+            except RuntimeError as error:
+                reasons.append(f"cannot be decoded: {_last_line(error)}")
+                graph = None
+                waiting.clear()
+        return reasons
+
+
+class HeaderCheck:
+    """Look at the headers of square images before DALI does.
+
+    With 32 images or more in a run, DALI 2.4 ends the process with a segmentation fault where a header cannot be
+    parsed; it raises an error, as it should, for damage that is found later, in the pixels' codes. Most images of a
+    data set have the same headers to the byte, so these are parsed once.
+    """
+
+    def __init__(self, size_px: int) -> None:
+        self._size_px = size_px
+        self._sound = b""
+
+    def damage(self, jpeg: npt.NDArray[np.uint8]) -> str:
+        """Return why an image, uint8 (bytes,), cannot be given to DALI, or nothing."""
+        if self._sound and jpeg[: len(self._sound)].tobytes() == self._sound:
+            return ""
+        try:
+            header = read_header(jpeg)
+        except DecodeError as error:
+            return f"cannot be decoded: {error}"
+        if header.components not in (1, 3):
+            return f"cannot be decoded: has {header.components} components, not one (grey) or three"
+        if (header.width_px, header.height_px) != (self._size_px, self._size_px):
+            found = f"{header.width_px} pixels wide and {header.height_px} high"
+            return f"cannot be decoded: is {found}, not {self._size_px} and {self._size_px}"
+        self._sound = jpeg[: header.bytes].tobytes()
+        return ""
+
+
+def _without(batch: Batch, jpegs: Jpegs, reasons: list[str]) -> tuple[Batch, Jpegs]:
+    """Return the rows and bytes of the images for which there is no reason against them."""
+    left = [jpeg for jpeg, reason in zip(jpegs, reasons, strict=True) if not reason]
+    return batch.without(batch.errors(reasons)), left
+
+
+def normalizes(settings: DecodeSettings) -> bool:
+    """Say whether the graph itself yields what was asked for."""
+    if settings.crops_only or settings.mean_image is not None:
+        return False
+    return settings.output == "float32" or (settings.output == "float16" and settings.device_id is not None)
+
+
+def build_graph(settings: DecodeSettings, images: int, waiting: deque[Inputs]) -> Any:
+    """Build the pipeline for runs of up to so many images, whose inputs it takes from `waiting`."""
+    pipeline = Pipeline(
+        batch_size=images,
+        num_threads=settings.threads,
+        device_id=settings.device_id,
+        prefetch_queue_depth=settings.depth,
+        exec_dynamic=True,  # outputs own their memory, so torch takes them without a copy
+    )
+    inputs = 5 if normalizes(settings) else 3
+    with pipeline:
+        jpegs, crop_yx, mirror, *constants = fn.external_source(
+            source=_next_of(waiting), num_outputs=inputs, batch=True, no_copy=True
+        )
+        crops = _crops(settings, jpegs, crop_yx)
+        if constants:
+            mean, divisor = constants
+            crops = fn.crop_mirror_normalize(
+                crops,
+                mirror=mirror,
+                mean=mean,
+                std=divisor,
+                dtype=types.FLOAT if settings.output == "float32" else types.FLOAT16,
+                output_layout="HWC" if settings.channels_last else "CHW",
+            )
+        else:
+            crops = fn.flip(crops, horizontal=mirror, vertical=0)
+        pipeline.set_outputs(crops)
+    pipeline.build()
+    return pipeline
+
+
+def _next_of(waiting: deque[Inputs]) -> Callable[[], Inputs]:
+    """Return a graph's source. It holds on to nothing else, no open file above all: DALI leaves it to the collector."""
+
+    def next_inputs() -> Inputs:
+        if not waiting:
+            raise StopIteration
+        return waiting.popleft()
+
+    return next_inputs
+
+
+def _crops(settings: DecodeSettings, jpegs: Any, crop_yx: Any) -> Any:
+    """Decode only the crop on the CPU (1.4 times the speed of whole images); decode whole images on a GPU.
+
+    Asking a GPU for a crop may keep its JPEG engine out. The engine takes all images, or none where there is no
+    engine: of a share, DALI would choose those images by their place in the run, and a resumed run has other places.
+    """
+    shape = (settings.side_px, settings.side_px)
+    # Chroma is upsampled as libjpeg does it; EXIF orientation is ignored, as by every published ImageNet result.
+    decode: dict[str, Any] = {"output_type": types.RGB, "jpeg_fancy_upsampling": True, "adjust_orientation": False}
+    if settings.device_id is None:
+        return fn.decoders.image_slice(jpegs, start=crop_yx, shape=shape, axes=(0, 1), device="cpu", **decode)
+    images = fn.decoders.image(jpegs, device="mixed", hw_decoder_load=1.0, **decode)
+    return fn.slice(images, start=crop_yx, shape=shape, axes=(0, 1))
+
+
+def _last_line(error: RuntimeError) -> str:
+    """Take what matters out of DALI's message, which goes on about operators and stacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "nvImageCodec" in line or "rror" in line]
+    return (named or lines or ["DALI gives no reason"])[-1][:200]

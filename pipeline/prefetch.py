@@ -1,0 +1,254 @@
+"""Run a decoder on a thread of its own and hand its batches over as torch tensors.
+
+Feeding a decoder costs a core at about 80,000 images/s and holds the GIL in parts; the thread that trains only takes
+finished batches from a queue.
+"""
+
+import contextlib
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from queue import SimpleQueue
+
+import torch
+from torch.utils.data import get_worker_info
+
+from alexnet.pipeline.batch import Batch, batches
+from alexnet.pipeline.decode import Decoder, DecodeSettings
+from alexnet.pipeline.meter import StreamMeter
+from alexnet.pipeline.normalize_torch import FinishPass, device_of
+from alexnet.pipeline.plan import Planner
+from alexnet.pipeline.read_ahead import ReadAhead
+from alexnet.pipeline.settings import StreamSettings
+from alexnet.pipeline.split import make_decoder
+from alexnet.shards.errors import InputError
+from alexnet.shards.reader import SplitReader
+
+_THREADS = "alexnet-"
+_BATCHES_PER_MEMORY_SAMPLE = 64
+
+
+class Prefetcher:
+    """Hand over the batches of a stream in order from number `first` on, for as long as it is asked.
+
+    At most `depth` finished batches wait in the queue. An error on the thread is raised by `next_batch`. The threads
+    end with `close()`, when the prefetcher is garbage collected and when the interpreter exits. `process`: whose it is.
+    Raises InputError for a GPU that is not there, and in a DataLoader's worker.
+    """
+
+    def __init__(
+        self, reader: SplitReader, planner: Planner, decoding: DecodeSettings, settings: StreamSettings, first: int
+    ) -> None:
+        _refuse_in_a_worker()
+        self.process = os.getpid()
+        self._device = device_of(decoding.device_id)
+        ahead = settings.read_ahead_batches
+        read_ahead = ReadAhead(reader, planner, first, ahead) if ahead else None
+        coming = batches(reader, planner, first, whole=decoding.ten_views)
+        self._work = _Work(coming, decoding, planner, settings, read_ahead)
+        self._ends = [_own_thread(self, "prefetch", self._work.run, self._work.queue.stop)]
+        if read_ahead is not None:
+            self._ends.append(_own_thread(self, "read-ahead", read_ahead.run, read_ahead.stop))
+
+    def close(self) -> None:
+        """Stop the threads and wait until they have gone; who waits for a batch elsewhere gets an error."""
+        for end in self._ends:
+            end()
+
+    def next_batch(self, meter: StreamMeter) -> Batch:
+        """Wait for the next batch; on a GPU, have the current stream wait for it. The meter learns of it."""
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        # Marked before the wait: a GPU that has nothing left to do stands still from here on.
+        begin = None if stream is None else _mark(stream)
+        with meter.waiting():
+            item = self._work.queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        meter.delivered(len(item), [str(error) for error in item.failures])
+        meter.used_memory(self._work.device_bytes, self._work.pinned_bytes)
+        if stream is not None and begin is not None and item.ready is not None:
+            stream.wait_event(item.ready)
+            meter.waited_on_device(begin, _mark(stream))
+            # The tensors were made on the prefetcher's stream: their memory must not be reused before this one is done.
+            item.images.record_stream(stream)
+            item.labels.record_stream(stream)
+        return item
+
+
+class _BoundedQueue:
+    """Pass items to the consumer, at most `depth` at a time waiting; once stopped, keep neither side waiting.
+
+    Of queues alone, which are in C: Ctrl-C in the consumer between two lines of Python finds no lock held.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self._items: SimpleQueue[Batch | BaseException] = SimpleQueue()
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(depth):
+            self._free.put(None)
+        self.stopped = False
+
+    def put(self, item: Batch | BaseException) -> None:
+        if not self.stopped:
+            self._free.get()
+        if not self.stopped:
+            self._items.put(item)
+
+    def get(self) -> Batch | BaseException:
+        item = self._items.get()
+        if self.stopped:
+            return RuntimeError("the stream was closed on another thread while this one waited for a batch")
+        self._free.put(None)
+        return item
+
+    def stop(self) -> None:
+        self.stopped = True
+        self._free.put(None)
+        self._items.put(RuntimeError("stopped"))  # which wakes a consumer and is not read
+
+
+class _Work:
+    """What the prefetcher's thread does; it must not hold on to the prefetcher.
+
+    `device_bytes`: in use on the GPU, sampled now and then. `pinned_bytes`: by the decoder.
+    """
+
+    def __init__(
+        self,
+        coming: Iterator[Batch],
+        decoding: DecodeSettings,
+        planner: Planner,
+        settings: StreamSettings,
+        read_ahead: ReadAhead | None,
+    ) -> None:
+        self._coming, self._decoding, self._read_ahead = coming, decoding, read_ahead
+        self._skips = settings.on_error == "skip"
+        self._device = torch.device(decoding.device)
+        self._normalization = planner.normalization(0)  # whose scale is not used: each batch has its own
+        self.queue = _BoundedQueue(decoding.depth)
+        self.device_bytes = self.pinned_bytes = 0
+
+    def run(self) -> None:
+        """Decode, normalize and hand over one batch after another until stopped."""
+        try:
+            with (
+                _own_stream(self._device) as stream,
+                contextlib.closing(make_decoder(self._decoding)) as decoder,
+            ):
+                d = self._decoding
+                views_px = d.crop_px if d.ten_views else None
+                normalize = FinishPass(
+                    self._normalization, d.output, channels_last=d.channels_last, device=self._device, views_px=views_px
+                )
+                for count, batch in enumerate(self._decoded(decoder)):
+                    if self.queue.stopped:
+                        return
+                    if batch.failures and not self._skips:
+                        raise batch.failures[0]
+                    finished = self._finished(batch, normalize)
+                    if stream is not None:
+                        finished = _ready(finished, stream, batch.images)
+                        self._sample_memory(count, decoder)
+                    self.queue.put(finished)
+        except BaseException as error:  # whatever it is, the consumer must see it
+            self.queue.put(error)
+
+    def _decoded(self, decoder: Decoder) -> Iterator[Batch]:
+        """Keep the decoder busy and yield what comes out; empty batches pass it by."""
+        waiting: deque[Batch] = deque()
+        side = self._decoding.side_px
+        nothing = torch.empty((0, side, side, 3), dtype=torch.uint8, device=self._device)
+        while True:
+            while len(waiting) < decoder.ahead:
+                batch = next(self._coming)
+                if self._read_ahead is not None:
+                    self._read_ahead.begun(batch.step_index)
+                waiting.append(batch)
+                if len(batch):
+                    decoder.submit(batch)
+            batch = waiting.popleft()
+            yield decoder.result() if len(batch) else replace(batch, images=nothing)
+
+    def _finished(self, batch: Batch, normalize: FinishPass) -> Batch:
+        """Normalize what a decoder left as it was, and bring the labels to the device."""
+        labels = batch.labels.to(self._device)
+        if batch.normalized:
+            return replace(batch, labels=labels)
+        images = normalize(batch.images, torch.from_numpy(batch.means).to(self._device), batch.scale)
+        return replace(batch, images=images, labels=labels, normalized=True)
+
+    def _sample_memory(self, count: int, decoder: Decoder) -> None:
+        """Ask now and then what is in use; PyTorch's own count knows nothing of DALI's memory."""
+        self.pinned_bytes = decoder.pinned_bytes
+        if count % _BATCHES_PER_MEMORY_SAMPLE == 0:
+            free, total = torch.cuda.mem_get_info(self._device)
+            self.device_bytes = int(total - free)
+
+
+def _ready(batch: Batch, stream: "torch.cuda.Stream", decoded: torch.Tensor) -> Batch:
+    """Wait until a batch's kernels have read what was decoded, and say when the tensors may be read."""
+    images = batch.images
+    if images.data_ptr() == decoded.data_ptr():
+        images = images.clone()  # DALI may use its memory again while the training stream still reads it
+    ready = torch.cuda.Event()
+    ready.record(stream)
+    stream.synchronize()
+    return replace(batch, images=images, ready=ready)
+
+
+def _mark(stream: "torch.cuda.Stream") -> "torch.cuda.Event":
+    """Have a GPU's stream note when it gets here."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(stream)
+    return event
+
+
+@contextlib.contextmanager
+def _own_stream(device: torch.device) -> "Iterator[torch.cuda.Stream | None]":
+    """Have this thread's copies and kernels queue on a stream of their own: the default one is the training's."""
+    if device.type != "cuda":
+        yield None
+        return
+    torch.cuda.set_device(device)
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        yield stream
+
+
+def _refuse_in_a_worker() -> None:
+    """Raise InputError in a DataLoader's worker, which cannot know the epoch nor which images are its own."""
+    worker = get_worker_info()
+    if worker is not None:
+        raise InputError(
+            f"a stream cannot run in a DataLoader's worker (this is {worker.id} of {worker.num_workers}): each would "
+            "yield every image, and the same epoch every time; iterate the stream itself, which decodes on threads of "
+            "its own, or give the DataLoader num_workers=0"
+        )
+
+
+def _own_thread(owner: object, name: str, work: Callable[[], None], stop: Callable[[], None]) -> Callable[[], object]:
+    """Run `work` on a thread until it returns, which `stop` makes it do; neither may hold on to `owner`.
+
+    Returns what ends it: tells it to stop, and waits until it has gone. That is also called when `owner` goes and when
+    the interpreter exits; twice does no harm.
+    """
+    thread = threading.Thread(target=work, name=_THREADS + name, daemon=True)
+    thread.start()
+    return weakref.finalize(owner, _end, thread, stop, os.getpid())
+
+
+def _end(thread: threading.Thread, stop: Callable[[], None], process: int) -> None:
+    """End a thread from wherever the collector found its owner.
+
+    That may be on the very thread that is to end, or on one that it waits for: such a thread tells it to end and goes
+    on, as waiting would never end. A forked child has a copy of the owner but not the thread, and perhaps a lock that
+    the thread held: there, nothing is done.
+    """
+    if os.getpid() != process:
+        return
+    stop()
+    if not threading.current_thread().name.startswith(_THREADS):
+        thread.join()
