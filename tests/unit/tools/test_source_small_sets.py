@@ -15,9 +15,8 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.raw import decode_raw
 from alexnet.tools.convert.sources import find_layout, materialise, open_source
 from alexnet.tools.convert.sources.pickles import load_plain
-from alexnet.tools.samples.layouts import write_files
-from alexnet.tools.samples.official import tar_of
 from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
+from tests.unit.tools.source_layouts import write
 
 
 def images_of(source: Source) -> list[tuple[int, np.ndarray]]:
@@ -61,22 +60,15 @@ def test_the_published_class_list_is_read() -> None:
     assert load_plain(data) == {"num_cases_per_batch": 10_000, "label_names": list(names), "num_vis": 3072}
 
 
-def test_the_sample_is_what_python_2_pickled(tmp_path: Path) -> None:
+def test_what_python_2_and_newer_ones_pickled_is_read(tmp_path: Path) -> None:
     pixels = write_cifar10(tmp_path, 3, archive=False)
     data = (tmp_path / "cifar-10-batches-py" / "data_batch_2").read_bytes()
     reference = pickle.loads(data, encoding="bytes")
     assert np.array_equal(reference[b"data"], pixels[1])
-    found = load_plain(data)
-    assert isinstance(found, dict)
-    assert np.array_equal(found["data"], pixels[1])
-    assert found["labels"] == reference[b"labels"] == [0, 1, 2]
-
-
-def test_batches_saved_again_by_a_newer_python_are_read() -> None:
-    pixels = np.arange(2 * 3072).astype(np.uint8).reshape(2, 3072)
-    found = load_plain(pickle.dumps({b"data": pixels, b"labels": [1, 2]}, protocol=2))
-    assert isinstance(found, dict)
-    assert np.array_equal(found["data"], pixels)
+    for found in (load_plain(data), load_plain(pickle.dumps(reference, protocol=2))):
+        assert isinstance(found, dict)
+        assert np.array_equal(found["data"], pixels[1])
+        assert found["labels"] == reference[b"labels"] == [0, 1, 2]
 
 
 class Hostile:
@@ -130,35 +122,41 @@ def test_hand_written_pickles_are_refused(opcodes: bytes) -> None:
         load_plain(opcodes)
 
 
-def test_a_hostile_archive_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_archive_that_is_hostile_or_cut_short_is_refused_in_one_line(tmp_path: Path) -> None:
     bad = pickle.dumps({b"data": Hostile(os.system, "true")}, protocol=2)
-    write_files(tmp_path, {"cifar-10-python.tar.gz": tar_of({"cifar-10-batches-py/data_batch_1": bad}, "w:gz")})
+    path = write(tmp_path, {"cifar-10-python.tar": {"cifar-10-batches-py/data_batch_1": bad}}) / "cifar-10-python.tar"
     with pytest.raises(InputError, match=r"data_batch_1 is no batch of CIFAR-10 \(asks for .*system\)"):
+        open_source(tmp_path)
+    path.unlink()
+    write_cifar10(tmp_path, 3)
+    whole = path.with_name(f"{path.name}.gz").read_bytes()
+    path.with_name(f"{path.name}.gz").write_bytes(whole[:20_000])
+    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz"):
         open_source(tmp_path)
 
 
-def test_a_cifar_that_lacks_a_batch_or_is_cut_short_is_named(tmp_path: Path) -> None:
-    write_cifar10(tmp_path / "folder", 3, archive=False)
-    (tmp_path / "folder" / "cifar-10-batches-py" / "data_batch_3").unlink()
-    with pytest.raises(InputError, match="lacks data_batch_3"):
-        open_source(tmp_path / "folder")
-    write_cifar10(tmp_path / "archive", 3)
-    path = tmp_path / "archive" / "cifar-10-python.tar.gz"
-    path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz"):
-        open_source(tmp_path / "archive")
+PIXELS = np.zeros((2, 3072), np.uint8)
+BATCH = {b"data": PIXELS, b"labels": [0, 1], b"filenames": [b"a", b"b"]}
 
 
-def test_batches_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("data_batch_3", None, "lacks data_batch_3"),
+        ("batches.meta", {b"label_names": []}, "batches.meta has no label_names"),
+        ("test_batch", {b"data": PIXELS}, "test_batch lacks data, labels or filenames"),
+        ("test_batch", [1], "test_batch lacks data, labels or filenames"),
+        ("test_batch", BATCH | {b"labels": [0]}, "test_batch has images, labels and names that do not fit"),
+        ("test_batch", BATCH | {b"labels": [0, -1]}, "images, labels and names that do not fit"),
+        ("test_batch", BATCH | {b"data": np.zeros((2, 3000), np.uint8)}, "images, labels and names that do not fit"),
+        ("test_batch", BATCH | {b"labels": [0, 10]}, "has the label 10 of 10 classes"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: object, said: str) -> None:
     write_cifar10(tmp_path, 2, archive=False)
-    batch = tmp_path / "cifar-10-batches-py" / "test_batch"
-    whole = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 1], b"filenames": [b"a", b"b"]}
-    for change in ({b"labels": [0]}, {b"data": np.zeros((2, 3000), np.uint8)}, {b"labels": [0, -1]}):
-        batch.write_bytes(pickle.dumps(whole | change, protocol=2))
-        with pytest.raises(InputError, match="test_batch has images, labels and names that do not fit"):
-            open_source(tmp_path)
-    batch.write_bytes(pickle.dumps(whole | {b"labels": [0, 10]}, protocol=2))
-    with pytest.raises(InputError, match="has the label 10 of 10 classes"):
+    path = tmp_path / "cifar-10-batches-py" / name
+    path.unlink() if value is None else path.write_bytes(pickle.dumps(value, protocol=2))
+    with pytest.raises(InputError, match=said):
         open_source(tmp_path)
 
 
@@ -177,41 +175,49 @@ def test_mnist_gives_its_own_pixels_and_labels(tmp_path: Path, gzipped: bool, fo
     assert np.array_equal(np.stack([image for _, image in found]), pixels)
 
 
-def test_mnist_with_dots_in_its_names_is_recognised(tmp_path: Path) -> None:
-    write_mnist(tmp_path, 3, 2, gzipped=False)
-    for path in list(tmp_path.iterdir()):
-        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
-    assert len(open_source(tmp_path).members["val"]) == 2
-
-
-@pytest.mark.parametrize("gzipped", [True, False])
-def test_mnist_is_gzipped_or_not_whatever_its_names_say(tmp_path: Path, gzipped: bool) -> None:
-    pixels = write_mnist(tmp_path / "root", 4, 2, gzipped=gzipped)
+@pytest.mark.parametrize("form", ["dots in names", "gzipped, called plain", "plain, called gzipped"])
+def test_mnist_is_recognised_whatever_its_names_say(tmp_path: Path, form: str) -> None:
+    pixels = write_mnist(tmp_path / "root", 4, 2, gzipped=form.startswith("gzipped"))
     for path in list((tmp_path / "root").iterdir()):
-        path.rename(path.with_suffix("") if gzipped else path.with_name(f"{path.name}.gz"))
+        plain = path.with_suffix("") if form.startswith("gzipped") else path.with_name(f"{path.name}.gz")
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")) if "dots" in form else plain)
     readable = materialise(open_source(tmp_path / "root"), tmp_path / "scratch")
     assert np.array_equal(np.stack([image for _, image in images_of(readable)]), pixels)
 
 
-def test_mnist_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+IDX_LABELS = struct.pack(">2I", 0x801, 5) + bytes(range(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("labels-idx1", IDX_LABELS[:-1], "train-labels-idx1-ubyte: does not hold 5 labels from 0 to 9"),
+        ("labels-idx1", IDX_LABELS[:-1] + b"\x0a", "does not hold 5 labels from 0 to 9"),
+        ("labels-idx1", struct.pack(">2I", 0x801, 6) + bytes(6), "does not begin as an IDX file of 5 labels"),
+        ("labels-idx1", b"", "does not begin"),
+        ("labels-idx1", None, "lacks train-labels-idx1-ubyte"),
+        (
+            "images-idx3",
+            struct.pack(">4I", 0x803, 5, 28, 28) + bytes(5 * 784 - 1),
+            "3,935 bytes where 5 images take",
+        ),
+        ("images-idx3", struct.pack(">4I", 0x803, 5, 32, 32) + bytes(5 * 1024), "not begin as an IDX file of 28x28 im"),
+    ],
+)
+def test_mnist_files_that_do_not_fit_are_named(tmp_path: Path, name: str, data: bytes | None, said: str) -> None:
     write_mnist(tmp_path, 5, 2, gzipped=False)
-    labels = tmp_path / "train-labels-idx1-ubyte"
-    whole = labels.read_bytes()
-    for data in (whole[:-1], whole[:-1] + b"\x0a", struct.pack(">2I", 0x801, 6) + bytes(6), b""):
-        labels.write_bytes(data)
-        with pytest.raises(InputError, match="train-labels-idx1-ubyte: does not"):
-            open_source(tmp_path)
-    labels.unlink()
-    with pytest.raises(InputError, match="lacks train-labels-idx1-ubyte"):
+    path = tmp_path / f"train-{name}-ubyte"
+    path.unlink() if data is None else path.write_bytes(data)
+    with pytest.raises(InputError, match=said):
         open_source(tmp_path)
-    labels.write_bytes(whole)
-    images = tmp_path / "train-images-idx3-ubyte"
-    images.write_bytes(images.read_bytes()[:-1])
-    with pytest.raises(InputError, match="has 3,935 bytes where 5 images take 3,936"):
-        open_source(tmp_path)
-    images.write_bytes(struct.pack(">4I", 0x803, 5, 32, 32) + bytes(5 * 1024))
-    with pytest.raises(InputError, match="does not begin as an IDX file of 28x28 images"):
-        open_source(tmp_path)
+
+
+def test_mnist_without_test_images_has_no_validation_set(tmp_path: Path) -> None:
+    write_mnist(tmp_path, 5, 2)
+    for path in tmp_path.glob("t10k*"):
+        path.unlink()
+    source = open_source(tmp_path)
+    assert (len(source.members["train"]), len(source.members["val"])) == (5, 0)
 
 
 def test_a_gzipped_file_that_was_cut_short_is_found_when_it_is_unpacked(tmp_path: Path) -> None:

@@ -1,208 +1,178 @@
 """Folders of splits and folders of classes are never mixed up: read right, or refused with the command that works."""
 
 import shlex
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import find_layout, open_source
-from alexnet.tools.convert.sources.folders import is_junk
-from alexnet.tools.convert.sources.names import split_names
-from alexnet.tools.samples.layouts import write_files
-
-Picture = Callable[..., bytes]
-CLASSES = ("cats", "dogs")
-
-
-def write_classes(folders: Iterable[Path], picture: Picture, classes: Iterable[str] = CLASSES) -> None:
-    """Write two pictures a class into each folder, no two of one name: the name says what a picture is."""
-    for folder in folders:
-        for name in classes:
-            files = {f"{folder.name}-{name}-{i}.png": picture(i, 8, 8, "PNG") for i in range(2)}
-            write_files(folder / name, files)
-
-
-def found(root: Path, train: tuple[str, ...] = (), val: tuple[str, ...] = ()) -> dict[str, dict[str, str]]:
-    """Return the class of each picture by its name, of each split."""
-    source = open_source(root, layout=find_layout(root, train, val))
-    return {
-        split: {Path(m.name).name: source.classes[m.label].wnid for m in members}
-        for split, members in source.members.items()
-    }
-
-
-def expected(*folders: str) -> dict[str, str]:
-    return {f"{folder}-{name}-{i}.png": name for folder in folders for name in CLASSES for i in range(2)}
+from tests.unit.tools.source_layouts import CLASSES, PNG, class_names, folders, parents, write
 
 
 @pytest.mark.parametrize(
-    ("train", "val"),
+    "splits",
     [
-        ("Train", "Val"),
-        ("TRAIN", "VAL"),
-        ("training", "validation"),
-        ("training_set", "validation_set"),
-        ("TrainSet", "ValidSet"),
-        ("trainset", "valset"),
-        ("train_images", "val_images"),
-        ("images-train", "images-val"),
-        ("train2017", "val2017"),
-        ("seg_train/seg_train", "seg_val/seg_val"),
-        ("imagenette2-train", "imagenette2-val"),
-        ("train/ILSVRC2012_img_train", "val/ILSVRC2012_img_val"),
-        ("train", "Valid"),
-        ("train", "test"),
+        "Train Val",
+        "TRAIN VAL",
+        "training validation",
+        "training_set validation_set",
+        "TrainSet ValidSet",
+        "trainset valset",
+        "train_images val_images",
+        "images-train images-val",
+        "train2017 val2017",
+        "seg_train/seg_train seg_val/seg_val",
+        "imagenette2-train imagenette2-val",
+        "train/ILSVRC2012_img_train val/ILSVRC2012_img_val",
+        "train Valid",
+        "train validation",
+        "train test",
     ],
 )
-def test_splits_are_told_by_their_names(tmp_path: Path, picture: Picture, train: str, val: str) -> None:
-    write_classes([tmp_path / train, tmp_path / val], picture)
-    assert found(tmp_path) == {"train": expected(Path(train).name), "val": expected(Path(val).name)}
-    assert f"validation images are read from {Path(val).name}" in open_source(tmp_path).notes
+def test_splits_are_told_by_their_names(tmp_path: Path, splits: str) -> None:
+    write(tmp_path, folders(*splits.split()))
+    train, val = (Path(split).name for split in splits.split())
+    assert parents(tmp_path) == ({train: 4}, {val: 4})
+    assert f"validation images are read from {val}" in open_source(tmp_path).notes
 
 
-def test_numbered_parts_of_a_split_are_read_together(tmp_path: Path, picture: Picture) -> None:
-    """As in the 100-class subset of ImageNet that is split by disk."""
-    write_classes([tmp_path / "train.X1"], picture, ["cats"])
-    write_classes([tmp_path / "train.X2"], picture, ["dogs"])
-    write_classes([tmp_path / "val.X"], picture)
-    write_files(tmp_path, {"Labels.json": b"{}"})
-    read = found(tmp_path)
-    assert read["val"] == expected("val.X")
-    assert read["train"] == {
-        f"train.X{k}-{name}-{i}.png": name for k, name in ((1, "cats"), (2, "dogs")) for i in (0, 1)
-    }
-    assert "training images are read from train.X1, train.X2" in open_source(tmp_path).notes
+READ: dict[str, tuple[Mapping[str, bytes], dict[str, int], dict[str, int], str]] = {
+    "numbered parts, as of the subset of ImageNet that is split by disk": (
+        {
+            **folders("train.X1", classes=["cats"]),
+            **folders("train.X2", classes=["dogs"]),
+            **folders("val.X"),
+            "Labels.json": b"{}",
+        },
+        {"train.X1": 2, "train.X2": 2},
+        {"val.X": 4},
+        "training images are read from train.X1, train.X2",
+    ),
+    "a test set beside val": (folders("train", "val", "test"), {"train": 4}, {"val": 4}, "not read: test"),
+    "an unlabelled test set": ({**folders("train"), "test/1.jpg": PNG}, {"train": 4}, {}, "not read: test"),
+    "the usual name of several": (
+        folders("train", "train_images", "training", "val"),
+        {"train": 4},
+        {"val": 4},
+        "not read: train_images, training",
+    ),
+    "a class called train": (folders(".", classes=["train", "car"]), {"": 4}, {}, "taken for classes: train"),
+}
+
+
+@pytest.mark.parametrize("form", READ)
+def test_what_is_sure_is_read_and_what_is_not_read_is_said(tmp_path: Path, form: str) -> None:
+    files, train, val, note = READ[form]
+    assert parents(write(tmp_path, files)) == (train, val)
+    assert note in open_source(tmp_path).notes
+
+
+REFUSED: dict[str, tuple[Mapping[str, bytes], str]] = {
+    "letters": (folders("train_a", "train_b"), r"train_a, train_b may each be the split that is meant"),
+    "two of one": (
+        folders("train_images", "training", "val"),
+        r"train_images, training may each be .*--train train_images --val DIR",
+    ),
+    "no labels": ({**folders("train"), "val/1.jpg": PNG}, "val: its images have no labels; sort them into class f"),
+    "loose train and test1": (
+        {f"{name}/cat.0.jpg": PNG for name in ("train", "test1")},
+        "not taken for classes: .* sort them into train/CLASS",
+    ),
+    "loose splits": ({f"{name}/1.jpg": PNG for name in ("Train", "Val", "Test")}, "not taken for classes: Test, "),
+    "loose domains": ({f"{name}/1.jpg": PNG for name in ("trainA", "testA", "trainB", "testB")}, "not taken for cl"),
+    "splits in classes": (folders("cats", "dogs", classes=["train", "test"]), "cats: holds test, train; put splits"),
+    "classes in a class": ({**folders("."), "cats/dogs/1.jpg": PNG}, "are called like classes beside it.* --train"),
+    "classes in test": ({**folders("."), **folders("test")}, "not taken for classes: test.* --train"),
+    "splits beside classes": ({**folders("."), **folders("data/train", "data/val")}, "data: holds train, val;"),
+    "images in test": ({**folders("."), "test/1.jpg": PNG}, "not taken for classes: test.* --train"),
+    "val in a class": ({**folders("."), "cats/val/1.png": PNG}, "cats: holds val; put splits above classes"),
+    "Validation in a class": ({**folders("."), "cats/Validation/1.png": PNG}, "cats: holds Validation; put"),
+    "one of forty": (
+        {
+            **folders(".", classes=[f"c{k:02d}" for k in range(40)]),
+            **folders("c17h", classes=["c00", "c01", "c02"]),
+        },
+        r"c17h: its folders \(c00, c01, c02\) are called like classes beside it",
+    ),
+    "a folder around": (
+        {**folders("birds"), "meta/classes.txt": b"cats", "meta/train.json": b"{}"},
+        r"of its folders only birds holds images, in folders of its own: give .*/birds;",
+    ),
+    "a folder around, alone": (folders("photos"), "only photos holds images, in folders of its own: give .*/photos;"),
+    "images and annotations": (
+        {f"{name}/1.jpg": PNG for name in ("images", "annotations")},
+        "not taken for classes: annotations, images, which name none",
+    ),
+    "a lone folder of images": (
+        {"train/images/1.jpg": PNG, "valid/images/1.jpg": PNG, "labels/train/1.txt": b"0"},
+        "not taken for classes: images",
+    ),
+    "folders in classes": (
+        folders("cats", "dogs", classes=["front", "side"]),
+        r"if they are splits: .* to take each folder of .* --train \.",
+    ),
+    "domains": (
+        folders("amazon/images", "dslr/images", "webcam/images"),
+        r"sub-folders of the same names \(cats, dogs\)",
+    ),
+    "a class of val only": (
+        {**folders("Training"), **folders("Validation", classes=[*CLASSES, "birds"])},
+        "Validation: birds is none of the 2 classes",
+    ),
+    **{
+        f"{copy} beside it": (folders(".", classes=[*CLASSES, copy]), "looks like a copy of the class beside it")
+        for copy in ("cats (1)", "cats (copy)", "cats - Copy", "cats copy 2")
+    },
+    "nothing": ({}, "no known layout; found nothing"),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_what_may_be_wrong_is_refused_in_one_line(tmp_path: Path, form: str) -> None:
+    files, said = REFUSED[form]
+    with pytest.raises(InputError, match=said) as refusal:
+        open_source(write(tmp_path, files))
+    assert "\n" not in str(refusal.value)
+    if "to take each folder" in str(refusal.value):
+        command = shlex.split(str(refusal.value).rpartition(" for a class: ")[2])
+        assert command[:3] == ["alexnet-prep", "shard", str(tmp_path)]
+        options = list(zip(command[3::2], command[4::2], strict=True))
+        train, val = (tuple(name for option, name in options if option == wanted) for wanted in ("--train", "--val"))
+        if "copy" not in form:
+            assert len(open_source(tmp_path, layout=find_layout(tmp_path, train, val)).members["train"])
 
 
 @pytest.mark.parametrize(
-    ("train", "test"),
-    [
-        ("Train", "Test"),
-        ("training_set", "test_set"),
-        ("seg_train/seg_train", "seg_test/seg_test"),
-        ("TRAIN", "Testing"),
-    ],
+    "splits", ["Train Test", "training_set test_set", "seg_train/seg_train seg_test/seg_test", "TRAIN Testing"]
 )
-def test_a_test_set_is_no_validation_set_unless_the_user_says_so(
-    tmp_path: Path, picture: Picture, train: str, test: str
-) -> None:
-    write_classes([tmp_path / train, tmp_path / test], picture)
+def test_a_test_set_is_no_validation_set_unless_the_user_says_so(tmp_path: Path, splits: str) -> None:
+    train, test = splits.split()
+    write(tmp_path, folders(train, test))
     with pytest.raises(InputError) as refusal:
         open_source(tmp_path)
-    command = f"alexnet-prep shard {tmp_path} --train {train} --val {test}"
+    assert f"alexnet-prep shard {tmp_path} --train {train} --val {test}" in str(refusal.value)
+    assert parents(tmp_path, (train,), (test,)) == ({Path(train).name: 4}, {Path(test).name: 4})
+    assert parents(tmp_path, (str(tmp_path / train),))[1] == {}
+
+
+def test_splits_with_names_of_their_own_are_refused_with_both_commands(tmp_path: Path) -> None:
+    write(tmp_path, {**folders("lernen", "prüfen"), "lernen/labels.csv": b"a,b"})
+    with pytest.raises(InputError, match=r"no images of their own and sub-folders of the same names \(ca") as refusal:
+        open_source(tmp_path)
+    command = shlex.join(["alexnet-prep", "shard", str(tmp_path), "--train", "lernen", "--val", "prüfen"])
     assert command in str(refusal.value)
-    splits = {"train": expected(Path(train).name), "val": expected(Path(test).name)}
-    assert found(tmp_path, (train,), (test,)) == splits
-    assert found(tmp_path, (str(tmp_path / train),))["val"] == {}
+    assert parents(tmp_path, ("lernen",), ("prüfen",)) == ({"lernen": 4}, {"prüfen": 4})
+    assert class_names(open_source(tmp_path, layout=find_layout(tmp_path, (".",)))) == ["lernen", "prüfen"]
 
 
-def test_an_unread_test_set_beside_val_is_mentioned(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / name for name in ("train", "val", "test")], picture)
-    assert found(tmp_path) == {"train": expected("train"), "val": expected("val")}
-    assert "not read: test" in open_source(tmp_path).notes
-
-
-def test_several_sets_that_could_be_meant_are_named(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / name for name in ("train_images", "training", "val")], picture)
-    write_classes([tmp_path / "letters" / name for name in ("train_a", "train_b")], picture)
-    with pytest.raises(InputError, match=r"train_a, train_b may each be the split that is meant"):
-        open_source(tmp_path / "letters")
-    with pytest.raises(InputError, match=r"train_images, training may each be .*--train train_images --val DIR"):
+def test_the_command_for_classes_keeps_the_validation_set(tmp_path: Path) -> None:
+    write(tmp_path, folders("train", "val", classes=[*CLASSES, "test"]))
+    with pytest.raises(InputError, match=rf"for a class: alexnet-prep shard {tmp_path} --train train --val val"):
         open_source(tmp_path)
-    write_classes([tmp_path / "train"], picture)
-    assert found(tmp_path) == {"train": expected("train"), "val": expected("val")}
-
-
-@pytest.mark.parametrize(
-    "folders", [("train", "test1"), ("Train", "Val", "Test"), ("trainA", "testA", "trainB", "testB")]
-)
-def test_splits_of_loose_images_are_no_classes(tmp_path: Path, picture: Picture, folders: tuple[str, ...]) -> None:
-    """Cats against dogs has `train/cat.0.jpg` beside `test1/1.jpg`."""
-    for name in folders:
-        write_files(tmp_path / name, {"cat.0.jpg": picture(1), "dog.0.jpg": picture(2)})
-    with pytest.raises(InputError, match=r"not taken for classes: .* sort them into train/CLASS"):
-        open_source(tmp_path)
-
-
-def test_splits_with_names_of_their_own_are_refused_with_both_commands(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / "lernen", tmp_path / "prüfen"], picture)
-    write_files(tmp_path / "lernen", {"labels.csv": b"a,b"})
-    with pytest.raises(InputError) as refusal:
-        open_source(tmp_path)
-    text = str(refusal.value)
-    assert "no images of their own and sub-folders of the same names (cats, dogs)" in text
-    assert shlex.join(["alexnet-prep", "shard", str(tmp_path), "--train", "lernen", "--val", "prüfen"]) in text
-    assert found(tmp_path, ("lernen",), ("prüfen",)) == {"train": expected("lernen"), "val": expected("prüfen")}
-    assert set(found(tmp_path, (".",))["train"].values()) == {"lernen", "prüfen"}
-
-
-@pytest.mark.parametrize("shape", ["cats/train", "cats/dogs", "test/cats", "data/train", "test"])
-def test_splits_hidden_among_classes_are_refused(tmp_path: Path, picture: Picture, shape: str) -> None:
-    write_classes([tmp_path], picture)
-    if shape == "cats/train":
-        write_classes([tmp_path / "cats", tmp_path / "dogs"], picture, ["train", "test"])
-    elif shape == "data/train":
-        write_classes([tmp_path / "data" / "train", tmp_path / "data" / "val"], picture)
-    elif shape == "test":
-        write_files(tmp_path / "test", {"1.jpg": picture(1)})
-    else:
-        write_classes([tmp_path / shape.split("/")[0]], picture)
-        if shape == "cats/dogs":
-            write_files(tmp_path / "cats" / "dogs", {"1.jpg": picture(1)})
-    with pytest.raises(InputError, match="--train"):
-        open_source(tmp_path)
-    assert found(tmp_path, (".",))["train"]
-
-
-@pytest.mark.parametrize(
-    "classes",
-    [
-        ("bus", "car", "train"),
-        ("bullet_train", "steam train", "test_tube", "valve"),
-        ("valid", "invalid"),
-        ("mask", "no mask"),
-        ("images", "drawings"),
-        ("train_station", "testes", "trainers"),
-        ("n01440764", "validation stamp"),
-    ],
-)
-def test_classes_with_such_names_stay_classes(tmp_path: Path, picture: Picture, classes: tuple[str, ...]) -> None:
-    write_classes([tmp_path], picture, classes)
-    assert sorted(set(found(tmp_path)["train"].values())) == sorted(classes)
-
-
-def test_a_folder_around_the_classes_is_no_class(tmp_path: Path, picture: Picture) -> None:
-    """As in sets of birds and of food: `images/CLASS/` beside tables, or beside masks."""
-    write_classes([tmp_path / "a" / "birds"], picture)
-    write_files(tmp_path / "a" / "meta", {"classes.txt": b"cats", "train.json": b"{}"})
-    with pytest.raises(
-        InputError, match=r"of its folders only birds holds images, in folders of its own: give .*/birds;"
-    ):
-        open_source(tmp_path / "a")
-    for name in ("images", "annotations"):
-        write_files(tmp_path / "b" / name, {f"{name}.jpg": picture(1)})
-    with pytest.raises(InputError, match="not taken for classes: annotations, images, which name none"):
-        open_source(tmp_path / "b")
-    assert set(found(tmp_path / "b", (".",))["train"].values()) == {"images", "annotations"}
-
-
-def test_one_folder_below_each_class_is_part_of_it(tmp_path: Path, picture: Picture) -> None:
-    for name in CLASSES:
-        write_classes([tmp_path / name], picture, ["images"])
-    assert set(found(tmp_path)["train"].values()) == set(CLASSES)
-
-
-def test_several_folders_below_each_class_may_be_the_classes(tmp_path: Path, picture: Picture) -> None:
-    for name in CLASSES:
-        write_classes([tmp_path / name], picture, ["front", "side"])
-    with pytest.raises(InputError, match=r"if they are splits: .* to take each folder of .* --train \."):
-        open_source(tmp_path)
-    assert set(found(tmp_path, (".",))["train"].values()) == set(CLASSES)
-    write_files(tmp_path / "birds", {"birds.jpg": picture(1)})  # a class with images of its own: so the others are, too
-    assert set(found(tmp_path)["train"].values()) == {"birds", *CLASSES}
-    assert "each class is taken with all folders below it: cats with front, side" in open_source(tmp_path).notes
+    assert parents(tmp_path, ("train",), ("val",)) == ({"train": 6}, {"val": 6})
 
 
 @pytest.mark.parametrize(
@@ -217,153 +187,42 @@ def test_several_folders_below_each_class_may_be_the_classes(tmp_path: Path, pic
     ],
 )
 def test_folders_that_cannot_be_meant_are_refused(
-    tmp_path: Path, picture: Picture, train: tuple[str, ...], val: tuple[str, ...], message: str
+    tmp_path: Path, train: tuple[str, ...], val: tuple[str, ...], message: str
 ) -> None:
-    write_classes([tmp_path / "root" / "a", tmp_path / "root" / "b"], picture)
+    write(tmp_path / "root", folders("a", "b"))
     with pytest.raises(InputError, match=message):
         find_layout(tmp_path / "root", train, val)
 
 
-def test_which_folder_is_which_split_is_part_of_a_kept_index(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / "root" / "a", tmp_path / "root" / "b"], picture)
-    for train, val in ((("a", "b"), ()), (("a",), ("b",))):
-        layout = find_layout(tmp_path / "root", train, val)
-        source = open_source(tmp_path / "root", tmp_path / "index", layout=layout)
-        assert len(source.members["val"]) == 4 * len(val)
-
-
-def test_the_command_for_classes_keeps_the_validation_set(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / name for name in ("train", "val")], picture, [*CLASSES, "test"])
-    with pytest.raises(InputError, match=rf"for a class: alexnet-prep shard {tmp_path} --train train --val val"):
-        open_source(tmp_path)
-    assert set(found(tmp_path, ("train",), ("val",))["val"].values()) == {*CLASSES, "test"}
-
-
-def test_a_class_that_only_validation_has_is_refused(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / "Training"], picture)
-    write_classes([tmp_path / "Validation"], picture, [*CLASSES, "birds"])
-    with pytest.raises(InputError, match="Validation: birds is none of the 2 classes"):
-        open_source(tmp_path)
-
-
-def test_names_say_less_alone_than_side_by_side() -> None:
-    assert split_names(["seg_train", "seg_test", "seg_pred"]) == {"seg_train": "train", "seg_test": "test"}
-    assert split_names(["bullet_train", "test_tube", "train"]) == {"train": "train"}
-    assert split_names(["Food11-training", "Food11-validation", "Food11-evaluation"]) == {
-        "Food11-training": "train", "Food11-validation": "val", "Food11-evaluation": "test",
-    }  # fmt: skip
-
-
-LEFT_BEHIND = [
-    "1.jpg:Zone.Identifier",
-    "1.jpg\uf03aZone.Identifier",
-    ".DS_Store",
-    "._1.jpg",
-    "Thumbs.db",
-    "~$list.docx",
-]
-LEFT_FOLDERS = [
-    "@eaDir",
-    "$RECYCLE.BIN",
-    "lost+found",
-    "System Volume Information",
-    "__MACOSX",
-    "#recycle",
-    ".Trash-1000",
-]
-
-
-def test_what_other_systems_leave_behind_is_no_class_and_no_image(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / "train", tmp_path / "val"], picture)
-    clean = open_source(tmp_path)
-    for folder in (tmp_path, tmp_path / "train", tmp_path / "val" / "dogs"):
-        write_files(folder, dict.fromkeys(LEFT_BEHIND, b"junk"))
-        for name in LEFT_FOLDERS:
-            write_files(folder / name, {"1.jpg": picture(1)})
-    source = open_source(tmp_path)
-    assert source.digest() == clean.digest()
-    assert source.ignored == 2 * (len(LEFT_BEHIND) + len(LEFT_FOLDERS))
-
-
-@pytest.mark.parametrize(
-    "name", ["Icon.png", "recycler", "@home", "thumbs.db.jpg", "lost and found", "zone.identifier.jpg"]
-)
-def test_names_that_only_look_like_junk_are_read(name: str) -> None:
-    assert not is_junk(name)
-
-
-def test_loose_pictures_beside_class_folders_are_named_for_what_they_are(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path], picture)
-    write_files(tmp_path, {f"{i}.jpg": picture(i) for i in range(3)})
-    source = open_source(tmp_path)
-    where = f"beside the class folders of {tmp_path.name} and without a class, so not read"
-    assert f"3 files lie {where}: 0.jpg, 1.jpg, 2.jpg" in source.notes
-    assert source.ignored == 0
-
-
-def test_names_that_print_alike_are_refused_and_composed_letters_are_one_class(
-    tmp_path: Path, picture: Picture
-) -> None:
-    composed, decomposed = "caf\u00e9", "cafe\u0301"
-    write_classes([tmp_path / "a" / "train"], picture, ["bar", decomposed])  # unpacked on a Mac
-    write_classes([tmp_path / "a" / "val"], picture, ["bar", composed])
-    assert set(found(tmp_path / "a")["val"].values()) == {"bar", composed}
-    for k, other in enumerate((decomposed, f"{composed} ", f"\u200b{composed}")):
-        write_classes([tmp_path / f"b{k}"], picture, [composed, other])
-        with pytest.raises(InputError, match=r"two classes are called 'café' as far as print shows: .*xe9'"):
-            open_source(tmp_path / f"b{k}")
-
-
-@pytest.mark.parametrize("copy", ["cats (1)", "cats (copy)", "cats - Copy", "cats copy 2"])
-def test_a_copy_of_a_class_is_no_class(tmp_path: Path, picture: Picture, copy: str) -> None:
-    write_classes([tmp_path], picture, [*CLASSES, copy])
-    with pytest.raises(InputError, match="looks like a copy of the class beside it"):
-        open_source(tmp_path)
-    (tmp_path / "cats").rename(tmp_path / "lions")  # alone it is a name like others
-    assert copy in {c.wnid for c in open_source(tmp_path).classes}
-
-
-@pytest.mark.parametrize("link", ["kitty", "val", "train/kitty"])
-def test_a_folder_that_is_there_twice_by_a_link_is_refused(tmp_path: Path, picture: Picture, link: str) -> None:
-    write_classes([tmp_path if link == "kitty" else tmp_path / "train"], picture)
-    to = tmp_path / "train" if link == "val" else (tmp_path / link).parent / "cats"
-    (tmp_path / link).symlink_to(to, target_is_directory=True)
-    with pytest.raises(InputError, match="by a link, and would be read twice"):
-        open_source(tmp_path)
-
-
-@pytest.mark.parametrize("inner", ["val", "test", "Validation"])
-def test_a_held_out_set_inside_a_class_is_refused(tmp_path: Path, picture: Picture, inner: str) -> None:
-    write_classes([tmp_path], picture)
-    write_files(tmp_path / "cats" / inner, {"held-out.png": picture(1)})
-    with pytest.raises(InputError, match=rf"cats: holds {inner}; put splits above classes"):
-        open_source(tmp_path)
-
-
-def test_every_folder_is_looked_at_for_splits_however_many_there_are(tmp_path: Path, picture: Picture) -> None:
-    names = [f"c{k:02d}" for k in range(40)]
-    for name in names:
-        write_files(tmp_path / name, {f"{name}.png": picture(1)})
-    write_classes([tmp_path / "c17h"], picture, names[:3])
-    with pytest.raises(InputError, match=r"c17h: its folders \(c00, c01, c02\) are called like classes beside it"):
-        open_source(tmp_path)
-
-
-def test_domains_with_a_folder_around_their_classes_are_no_classes(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / name / "images" for name in ("amazon", "dslr", "webcam")], picture)
-    with pytest.raises(InputError, match=r"sub-folders of the same names \(cats, dogs\)"):
-        open_source(tmp_path)
-
-
-def test_a_lone_folder_of_images_is_no_class(tmp_path: Path, picture: Picture) -> None:
-    for split in ("train", "valid"):
-        write_files(tmp_path / split / "images", {"1.jpg": picture(1)})
-        write_files(tmp_path / "labels" / split, {"1.txt": b"0"})
-    with pytest.raises(InputError, match="not taken for classes: images"):
-        open_source(tmp_path)
-
-
-def test_folders_may_be_named_through_a_link_to_the_source(tmp_path: Path, picture: Picture) -> None:
-    write_classes([tmp_path / "real" / "learn"], picture)
+def test_folders_may_be_named_through_a_link_to_the_source(tmp_path: Path) -> None:
+    write(tmp_path / "real", folders("learn"))
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
-    assert found(tmp_path / "link", (str(tmp_path / "real" / "learn"),))["train"] == expected("learn")
+    assert parents(tmp_path / "link", (str(tmp_path / "real" / "learn"),)) == ({"learn": 4}, {})
+
+
+def test_the_train_folder_alone_points_to_its_neighbour(tmp_path: Path) -> None:
+    write(tmp_path, folders("train", "val"))
+    assert f"no validation images: give {tmp_path} to have those of val, too" in open_source(tmp_path / "train").notes
+    shutil.rmtree(tmp_path / "val")
+    assert any("there is no folder val with class folders beside train" in n for n in open_source(tmp_path).notes)
+
+
+def test_a_train_folder_that_was_not_unpacked_to_the_end_is_refused(tmp_path: Path) -> None:
+    """Unpacking the training archive gives 1,000 class tars: many stop there, or half-way to folders."""
+    images = {"0.JPEG": PNG, "1.JPEG": PNG}
+    write(tmp_path, {**{f"train/n0000000{k}.tar": images for k in range(3)}, "val/0.JPEG": PNG})
+    with pytest.raises(InputError, match=r"not unpacked, n00000000\.tar the first of 3; .* or give .*/train its"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path / "train").classes) == 3
+    write(tmp_path / "train/n00000000", images)
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(InputError, match=r"train: .*, n00000001\.tar the first of 2; unpack each into .* name$"):
+        open_source(tmp_path)
+    (tmp_path / "train" / "n00000000.tar").unlink()
+    with pytest.raises(InputError, match="class tars, and folders of other classes, n00000000 the first of 1; unpack"):
+        open_source(tmp_path / "train")
+    for k in (1, 2):  # tars that are kept beside their folders do no harm
+        write(tmp_path / f"train/n0000000{k}", images)
+    source = open_source(tmp_path)
+    assert (len(source.classes), len(source.members["train"]), source.ignored) == (3, 6, 0)
+    assert "2 files lie beside the class folders of train and without a class, so not read" in " ".join(source.notes)
