@@ -1,12 +1,11 @@
 /* Kill a process, or have a call fail, at its n-th call that changes files: loaded with LD_PRELOAD, told by variables.
 
-   CRASH_STATE  a file of 4,096 bytes, zero at first: the count, the first process's number, and whether it struck
+   CRASH_STATE  a file of 4,096 bytes, zero at first: the count, and whether it struck
    CRASH_LOG    a file to which each counted call is appended, one a line
    CRASH_BELOW  only paths in this folder count, itself included (several: separated by colons)
    CRASH_AT     n, from 1; 0 counts only
    CRASH_HOW    before, after: SIGKILL to the process's whole group before or after the call; of a write, in its middle
-                full: the call fails with ENOSPC, and so does all after it that needs room; once: it alone
-   CRASH_IN     main: only the first process counts; all: its children, too */
+                full: the call fails with ENOSPC, and so does all after it that needs room; once: it alone */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -28,14 +27,13 @@
 
 struct state {
     atomic_long calls;
-    atomic_int main_pid;
     atomic_int struck;
 };
 
 static struct state *state;
 static const char *below, *how = "";
 static long at;
-static int logged = -1, only_main;
+static int logged = -1;
 static __thread int inside; /* fopen calls open */
 
 /* Also called by who sets the variables in a process that runs already. */
@@ -52,11 +50,8 @@ __attribute__((constructor)) void crash_begin(void)
     logged = (int)syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     below = getenv("CRASH_BELOW");
     how = getenv("CRASH_HOW") ? getenv("CRASH_HOW") : "";
-    only_main = getenv("CRASH_IN") && !strcmp(getenv("CRASH_IN"), "main");
     at = number ? atol(number) : 0;
     state = shared;
-    int nobody = 0;
-    atomic_compare_exchange_strong(&state->main_pid, &nobody, getpid());
 }
 
 /* Write to `out` the path that `path`, seen from the folder `at_fd`, is; the descriptor's own for NULL. */
@@ -102,7 +97,7 @@ enum verdict { GO_ON, KILL_AFTER, CUT, FAIL };
 static enum verdict call(const char *name, int fd, const char *path, int flags, int torn)
 {
     char whole[PATH_MAX], line[PATH_MAX + 64];
-    if (!state || inside || (only_main && atomic_load(&state->main_pid) != getpid()))
+    if (!state || inside)
         return GO_ON;
     int saved = errno;
     full_path(fd, path, whole);

@@ -1,24 +1,32 @@
-"""What is struck in forks: the commands with their workers' work done in their own process, so that calls are ordered.
+"""What is struck in forks: commands with all that they import, and no worker processes, so that calls are ordered."""
 
-Imported by `tests.crash.server`, never by tests.
-"""
-
+from collections.abc import Callable
 from typing import Any
 
-import alexnet.tools.convert.run
-import alexnet.tools.synth.run  # noqa: F401
 from alexnet.shards.processes import Pool
-from alexnet.tools.convert import engines
-from alexnet.tools.prep import main
-from alexnet.tools.synth import archives
+
+Program = Callable[[list[str]], object]
 
 
-def _pool_of_none(function: Any, _: int, **options: Any) -> Pool[Any, Any]:
-    """Stand for the converter's pool."""
-    return Pool(function, 0, **options)
+def prep() -> Program:
+    """Return `alexnet-prep`."""
+    import alexnet.tools.convert.run
+    import alexnet.tools.synth.run  # noqa: F401
+    from alexnet.tools.convert import engines
+    from alexnet.tools.prep import main
+    from alexnet.tools.synth import archives
+
+    def pool_of_none(function: Any, _: int, **options: Any) -> Pool[Any, Any]:
+        return Pool(function, 0, **options)
+
+    for module in (engines, archives):
+        vars(module)["Pool"] = pool_of_none
+    return main
 
 
-def prep(arguments: list[str]) -> None:
-    vars(engines)["Pool"] = _pool_of_none
-    vars(archives)["Pool"] = _pool_of_none
-    main(arguments)
+def train() -> Program:
+    """Return `alexnet-train`."""
+    import alexnet.tools.run.training  # noqa: F401
+    from alexnet.tools.train import main
+
+    return main

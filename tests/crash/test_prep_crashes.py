@@ -16,8 +16,7 @@ from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.samples.layouts import write_tree
 from tests.conftest import digests, encode_picture
-from tests.crash.harness import Crasher, How, Strike, build_library
-from tests.crash.server import Forks
+from tests.crash.harness import Crasher, How, Strike
 
 SETTINGS = ConvertSettings(size_px=16, shard_images=3, seed=3)
 SHARD = ("--size", "16", "--shard-images", "3", "--seed", "3")
@@ -43,8 +42,8 @@ class Place:
         return ["synth", str(self.out), *options]
 
     def run(self, command: Sequence[str], code: int = 0) -> Strike:
-        strike = self.crasher.strike(command, 0, "before")
-        assert strike.run.returncode == code, strike
+        strike = self.crasher.strike(command)
+        assert strike.code == code, strike
         return strike
 
     def kill(self, command: Sequence[str], what: str) -> None:
@@ -74,10 +73,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         wnid: {name: data + b"\0" * (name not in same) for name, data in files.items()} for wnid, files in train.items()
     }
     write_tree(root / "before", longer, val)
-    library = build_library(root)
     out = root / "parent" / "set"
-    with Forks(library, "tests.crash.programs:prep") as forks:
-        yield Place(root / "source", root / "before", out, Crasher(library, (out.parent,), forks=forks))
+    with Crasher(root, "prep", out.parent) as crasher:
+        yield Place(root / "source", root / "before", out, crasher)
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +160,11 @@ class Trial:
         self.place.reset(self.state)
         for number in (at, again)[: 1 + bool(again)]:
             strike = self.place.crasher.strike(self.command, number, how)
-            assert "Traceback" not in strike.run.stderr, strike
-            assert strike.run.returncode in ((-9, 0) if how in ("before", "after") else (0, 1, 2)), strike
-        last = self.place.crasher.strike(self.command, 0, "before")
-        assert last.run.returncode == 0, f"{how} {strike}\n{last.run.stdout}{last.run.stderr}"
+            assert strike.struck or number == again
+            assert "Traceback" not in strike.errors, strike
+            assert strike.code in ((-9, 0) if how in ("before", "after") else (0, 1, 2)), strike
+        last = self.place.crasher.strike(self.command)
+        assert last.code == 0, f"{how} {strike}\n{last}"
         assert digests(self.place.out) == self.wanted, f"{how} {strike}"
         assert not [path for path in self.place.out.rglob("*") if path.is_dir() and path.name not in ("train", "val")]
 

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from alexnet.tools.train import main as train
-from tests.crash.harness import Crasher, How, build_library
-from tests.crash.server import Forks
+from tests.crash.harness import Crasher, How
 
 # Two epochs of two steps; the last step is saved twice, so that one checkpoint takes another's place.
 OPTIONS = ("--arch", "lenet-5", "--device", "cpu", "--steps", "4", "--checkpoint-every", "2", "--keep", "1")
@@ -36,9 +35,8 @@ def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def crasher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crasher]:
     root = tmp_path_factory.mktemp("crash")
-    library = build_library(root)
-    with Forks(library, "tests.crash.trainer:main") as forks:
-        yield Crasher(library, (root / "run",), forks=forks)
+    with Crasher(root, "train", root / "run") as crasher:
+        yield crasher
 
 
 def arguments(data: Path, out: Path, *more: str) -> list[str]:
@@ -78,18 +76,18 @@ def struck_everywhere(
 
     Return how often it was struck, and how often it ended in an error of one line.
     """
-    out, expected, told = crasher.below[0], outcome(whole), 0
+    out, expected, told = crasher.below, outcome(whole), 0
     for at in itertools.count(1, EVERY[how]):
         shutil.rmtree(out, ignore_errors=True)
         if start:
             shutil.copytree(start, out)
         strike = crasher.strike(arguments(data, out, *more), at, how)
         if not strike.struck:
-            assert strike.run.returncode == 0, strike
+            assert strike.code == 0, strike
             return (at - 1) // EVERY[how], told
-        assert strike.run.returncode in (-signal.SIGKILL, 0, 1, 2), strike
-        assert "Traceback" not in strike.run.stderr, strike
-        told += strike.run.stderr.count("Error: ")
+        assert strike.code in (-signal.SIGKILL, 0, 1, 2), strike
+        assert "Traceback" not in strike.errors, strike
+        told += strike.errors.count("Error: ")
         again(data, out, *more)
         assert outcome(out) == expected, strike
     raise AssertionError("it never ends")
@@ -98,7 +96,7 @@ def struck_everywhere(
 @pytest.fixture(scope="module")
 def half_done(digits: Path, crasher: Crasher, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed when its first checkpoint was about to get its name."""
-    out = crasher.below[0]
+    out = crasher.below
     calls = crasher.calls(arguments(digits, out))
     shutil.rmtree(out)
     at = next(number for number, call in enumerate(calls, 1) if call.endswith("checkpoints/step-000000002"))
