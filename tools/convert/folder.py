@@ -98,11 +98,6 @@ def index_cache(root: Path) -> Path | None:
     return root / _INDEX
 
 
-def index_time(root: Path) -> int | None:
-    """Return when the index that is kept was made, ns; None if there is none."""
-    return (root / _INDEX).stat().st_mtime_ns if (root / _INDEX).exists() else None
-
-
 def drop_index(root: Path) -> None:
     """Have the next call list the source anew; nothing is left of a call that came no further than its list."""
     (root / _INDEX).unlink(missing_ok=True)

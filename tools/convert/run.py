@@ -19,15 +19,7 @@ from alexnet.tools.console import interruptible, tell
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
-from alexnet.tools.convert.folder import (
-    drop_index,
-    held,
-    index_cache,
-    index_time,
-    is_begun,
-    is_complete,
-    refuse_early,
-)
+from alexnet.tools.convert.folder import drop_index, held, index_cache, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.known import archives_in, md5_notes, naming
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
@@ -115,29 +107,28 @@ def _convert(
     layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
 ) -> None:
     """List the source and convert it; list it anew where the index that an earlier call kept proves outdated."""
-    kept = None if options.overwrite else index_time(root)
+    cache = None if options.overwrite else index_cache(root)  # it would go with the rest
+    outdated = cache is not None and cache.exists()  # perhaps
     while True:
         try:
             how = dataclasses.replace(options, since_ns=time.time_ns())
-            convert(_listed(layout, root, options), root, settings, how, check, as_json=options.as_json)
+            convert(_listed(layout, root, cache, options), root, settings, how, check, as_json=options.as_json)
             return
         except SourceChangedError:
-            outdated = kept is not None and kept == index_time(root)
-            kept = None
             drop_index(root)
             if not outdated:
                 raise
+            outdated = False
         except InputError:
             if not is_begun(root):  # no more is there than the list of the source, if that
                 drop_index(root)
             raise
 
 
-def _listed(layout: Layout, root: Path, options: ShardOptions) -> Source:
-    """List the source, and say what it is."""
+def _listed(layout: Layout, root: Path, cache: Path | None, options: ShardOptions) -> Source:
+    """List the source, and say what it is; `cache`: where its index is kept."""
     if not options.as_json:
         tell(f"reading the headers of {layout.root} ...")
-    cache = None if options.overwrite else index_cache(root)  # it would go with the rest
     mended = changed_rejects(rejects_of(root), layout.root) if cache else []
     if mended:
         drop_index(root)
