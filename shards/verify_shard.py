@@ -219,6 +219,7 @@ class _ShardCheck:
             found = line.rstrip(b"\n")[:200].decode("ascii", "backslashreplace")
             problem = f"line {self._dali_line} is '{found}': must be '{wanted.rstrip()}'"
             self._result.findings.add(self._dali_name, problem, key)
+            self._dali_lines = None  # what follows is wrong, too, where a line is missing
 
     def _check_jpeg(self, tar: IO[bytes], sample: TarSample) -> None:
         """Check a JPEG's length and, if there is a decoder, its pixels, and sum up those of training images."""

@@ -4,8 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from alexnet.shards.writer import write_checksums
+
+PROPERTY = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +22,8 @@ def sealed(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = Path(shutil.copytree(data_set, tmp_path_factory.mktemp("sealed") / "set"))
     (root / "LICENSE").write_text("CC0\n")
     write_checksums(root)
+    for path in root.rglob("*"):
+        path.chmod(0o755)
     return root
 
 

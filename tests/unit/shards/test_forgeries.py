@@ -1,7 +1,12 @@
 """A forger who makes every size and sha256 right again is found wherever two parts of a data set say the same."""
 
-import json
+import dataclasses
+import functools
+import io
+import itertools
+import operator
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,15 +14,136 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
-from alexnet.shards.verify import verify
-from tests.unit.shards.hostile_sets import put_back
-from tests.unit.shards.test_verify_contents import edit_manifest, edit_tar, list_anew, members, reseal, write_tar
+from alexnet.shards.manifest import read_manifest
+from alexnet.shards.verify import Report, verify
+from alexnet.tools.stored_jpeg import decode_stored
+from tests.unit.shards.forging import (
+    TAR,
+    Forge,
+    edit_array,
+    edit_bytes,
+    edit_field,
+    edit_lines,
+    edit_rejects,
+    edit_row,
+    edit_tar,
+    infos,
+    list_anew,
+    members,
+    poke,
+    put_back,
+    reseal,
+    set_field,
+)
 
-Forge = Callable[[Path], object]
+INDEX, DALI, MANIFEST, REJECTS, MEAN = (
+    "index.npy",
+    "val/000000.idx",
+    "manifest.json",
+    "rejected.jsonl",
+    "mean_image.npy",
+)
 
-TAR = "train/000000.tar"
+
+def problems(report: Report) -> str:
+    return "\n".join(map(str, report.findings))
+
+
+# What is found, and what is said of it
+
+
+def with_label(label: bytes) -> Forge:
+    return edit_tar(lambda m: [m[0], (m[1][0], label), *m[2:]])
+
+
+def with_key(key: str) -> Forge:
+    return edit_tar(lambda m: [(f"{key}.jpg", m[0][1]), (f"{key}.cls", m[1][1]), *m[2:]])
+
+
+def with_row(field: str, value: int) -> Forge:
+    return edit_row(field, 3, lambda _: value)
+
+
+NAMED: dict[str, tuple[Forge, str, str]] = {
+    "label": (with_label(b"9"), TAR, "manifest has 3 classes"),
+    "no number": (with_label(b"x"), TAR, "must be digits"),
+    "no label": (edit_tar(lambda m: [m[0], *m[2:]]), TAR, "where the file 0"),
+    "label first": (edit_tar(lambda m: [m[1], m[0], *m[2:]]), TAR, "where a file KEY.jpg must be"),
+    "odd last": (edit_tar(lambda m: m[:-1]), TAR, "without its label"),
+    "one short": (edit_tar(lambda m: m[:-2]), TAR, "samples where the manifest says"),
+    "key": (with_key("0_a"), TAR, "its key is not"),
+    "dotted key": (with_key("00000000_a.b"), TAR, "its key is not"),
+    "key of another shard": (with_key("00000010_a"), TAR, "this shard holds 0 to 9"),
+    "key twice": (edit_tar(lambda m: [*m[:2], *m[:2], *m[4:]]), TAR, "so that keys are unique"),
+    "order": (edit_tar(lambda m: [*m[2:4], *m[:2], *m[4:]]), TAR, "so that keys are unique"),
+    "label in the index": (with_row("label", 5), INDEX, "says label 5"),
+    "offset": (with_row("offset", 7), INDEX, "says offset 7"),
+    "length": (with_row("length", 7), INDEX, "says length 7"),
+    "shard": (with_row("shard", 2), INDEX, "says shard 2"),
+    "place": (with_row("place", 0), INDEX, "place 0 of train is there more than once"),
+    "short index": (edit_array(INDEX, lambda rows: rows[1:]), INDEX, "rows where the manifest counts"),
+    "no index": (edit_bytes(INDEX, lambda _: b"\x93NUMPY\x01\x00\x02\x00{("), INDEX, "cannot be used"),
+    "dali offset": (edit_lines(DALI, lambda t: [t[0], t[1].replace(" 512 ", " 513 "), *t[2:]]), DALI, "line 2 is"),
+    "dali count": (edit_lines(DALI, lambda t: ["v1.2 99\n", *t[1:]]), DALI, "must be 'v1.2 7'"),
+    "dali short": (edit_lines(DALI, lambda t: t[:-1]), DALI, "line 8 is ''"),
+    "dali long": (edit_lines(DALI, lambda t: [*t, t[-1]]), DALI, "must be ''"),
+    "reject gone": (edit_rejects(lambda r: r[1:]), REJECTS, "lists 2 train images"),
+    "reject elsewhere": (edit_rejects(lambda r: [r[0], r[0], r[2]]), INDEX, "there more than once"),
+    "reject broken": (edit_lines(REJECTS, lambda t: ["{}\n", *t[1:]]), REJECTS, "line 1 is not"),
+    "classes": (set_field("classes", 1, "wnid", to="n00000009"), MANIFEST, "labels follow the sorted WNIDs"),
+    "class twice": (set_field("classes", 1, "wnid", to="n00000001"), MANIFEST, "labels follow the sorted WNIDs"),
+    "no classes": (set_field("classes", to=[]), MANIFEST, "of length >= 1 - at `$.classes`"),
+    "images": (set_field("shards", 0, "images", to=9), MANIFEST, "train shards hold"),
+    "half an image": (set_field("shards", 0, "images", to=10.0), MANIFEST, "got `float` - at `$.shards[0].images`"),
+    "size": (set_field("settings", "size_px", to="40"), MANIFEST, "got `str` - at `$.settings.size_px`"),
+    "file": (
+        set_field("shards", 0, "file", to="../x.tar"),
+        MANIFEST,
+        "names '../x.tar' where train/000000.tar must be",
+    ),
+    "split": (set_field("counts", to={"test": {"input": 0, "written": 0, "rejected": 0}}), MANIFEST, "splits"),
+    "axes": (set_field("colour", "eigenvalues", 1, to=1.0), MANIFEST, "not those of colour.covariance"),
+    "colour": (set_field("colour", "mean", to=[1.0, "x", 2.0]), MANIFEST, "got `str` - at `$.colour.mean[1]`"),
+    "mean": (set_field("colour", "mean", to=[300.0, 1.0, 2.0]), MANIFEST, "between 0 and 255"),
+    "mean image": (edit_array(MEAN, lambda image: image[:, :, ::-1]), MEAN, "where the manifest's colour.mean is"),
+    "mean image's kind": (edit_array(MEAN, lambda image: image.astype(np.float64)), MEAN, "of float32"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_was_written_wrong_is_found_though_every_checksum_is_right(copy: Path, name: str) -> None:
+    forge, file, problem = NAMED[name]
+    forge(copy)
+    list_anew(copy, file) if file == MANIFEST else reseal(copy)
+    found = [finding for finding in verify(copy).findings if finding.file == file]
+    assert any(problem in finding.problem for finding in found), found
+    assert not any("the sha256" in finding.problem for finding in found)
+
+
+def test_a_wrong_record_is_the_manifests_fault(copy: Path) -> None:
+    edit_field("shards", 0, change=lambda shard: {**shard, "sha256": "0" * 64, "bytes": 5})(copy)
+    found = problems(verify(copy))
+    assert "manifest.json: gives train/000000.tar the sha256 000" in found
+    assert "manifest.json: gives train/000000.tar 5 bytes" in found
+    assert "\ntrain/000000.tar" not in found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_samples_are_named_and_findings_end_somewhere(copy: Path, workers: int) -> None:
+    edit_array(INDEX, lambda rows: rows["label"].__iadd__(1) is None or rows)(copy)
+    reseal(copy)
+    findings = verify(copy, workers=workers).findings
+    assert findings[0].sample == members(copy)[0][0].removesuffix(".jpg")
+    assert len(findings) == 11
+    assert findings[-1].problem == "and 21 findings more"
+
+
+# Everything that is said twice
+
 HEADER = {  # field: where it begins, and what is put there
     "name": (3, b"9"),
     "mode": (105, b"755"),
@@ -25,16 +151,6 @@ HEADER = {  # field: where it begins, and what is put there
     "gid": (122, b"1"),
     "size": (134, b"7"),
     "mtime": (146, b"1"),
-    "kind: old": (156, b"\0"),
-    "kind: hard link": (156, b"1"),
-    "kind: link": (156, b"2"),
-    "kind: device": (156, b"3"),
-    "kind: folder": (156, b"5"),
-    "kind: contiguous": (156, b"7"),
-    "kind: long name": (156, b"L"),
-    "kind: sparse": (156, b"S"),
-    "kind: pax": (156, b"x"),
-    "kind: pax for all": (156, b"g"),
     "link": (157, b"/etc/passwd"),
     "magic": (257, b"ustar  "),
     "version": (263, b"11"),
@@ -44,6 +160,32 @@ HEADER = {  # field: where it begins, and what is put there
     "minor": (337, b"1"),
     "folder": (345, b"a"),
     "rest": (511, b"x"),
+    **{f"kind {kind!r}": (156, kind) for kind in (b"\0", b"1", b"2", b"3", b"5", b"7", b"L", b"S", b"x", b"g")},
+}
+MEMBERS: dict[str, Callable[[Any], Any]] = {
+    "two labels exchanged": lambda m: (
+        [m[0], (m[1][0], m[3][1]), m[2], (m[3][0], m[1][1]), *m[4:]] if m[1][1] != m[3][1] else m[2:]
+    ),
+    "two images exchanged": lambda m: [(m[0][0], m[2][1]), m[1], (m[2][0], m[0][1]), *m[3:]],
+    "one twice": lambda m: [*m[:2], *m],
+    "reversed": lambda m: [x for pair in zip(m[-2::-2], m[::-2], strict=True) for x in pair],
+    "a third": lambda m: [*m[:2], (m[0][0].replace(".jpg", ".txt"), b""), *m[2:]],
+    "another": lambda m: [*m, ("00000009_x.jpg", m[0][1]), ("00000009_x.cls", b"0")],
+    "label with a break": lambda m: [m[0], (m[1][0], m[1][1] + b"\n"), *m[2:]],
+    "label with a nought": lambda m: [m[0], (m[1][0], b"0" + m[1][1]), *m[2:]],
+    "label of nothing": lambda m: [m[0], (m[1][0], b""), *m[2:]],
+}
+LISTED: dict[str, Callable[[Any], Any]] = {
+    "none": lambda records: [],
+    "one less": lambda records: records[1:],
+    "one twice": lambda records: [records[0], *records],
+    "other order": lambda records: records[::-1],
+    "no reason": lambda records: [{k: v for k, v in records[0].items() if k != "reason"}, *records[1:]],
+    "other place": lambda records: [{**records[0], "place": records[0]["place"] + 1}, *records[1:]],
+    "other split": lambda records: [{**records[0], "split": "val"}, *records[1:]],
+    "source elsewhere": lambda records: [{**records[0], "source": "../x"}, *records[1:]],
+    "no sha256": lambda records: [{**records[0], "sha256": "x"}, *records[1:]],
+    "negative length": lambda records: [{**records[0], "bytes": -1}, *records[1:]],
 }
 
 
@@ -54,45 +196,36 @@ def forgeries() -> Iterator[tuple[str, Forge]]:
 
 def _in_tars() -> Iterator[tuple[str, Forge]]:
     for member in (0, 1, 8, -1):
-        for field, (at, content) in HEADER.items():
-            yield f"header {member} {field}", in_header(member, at, content)
-    for member in (0, 1, 2, 9, -1):
-        yield f"filling {member}", behind_data(member)
-    for offset in (-1, -512, -1024, -1025):
-        yield f"end {offset}", lambda root, offset=offset: poke(root / TAR, offset, b"x")  # type: ignore[misc]
-    for count in (-10240, -1024, -512, 512, 1024, 10240):
-        yield f"end longer by {count}", lambda root, count=count: longer(root / TAR, count)  # type: ignore[misc]
-    for name, change in MEMBERS.items():
-        yield f"members {name}", edit_tar(change)
-    yield "pax", with_pax
+        yield from ((f"header {member} {field}", in_header(member, *forged)) for field, forged in HEADER.items())
+    yield from ((f"filling {member}", behind_data(member)) for member in (0, 1, 2, 9, -1))
+    yield from ((f"end {at}", poke(TAR, at, b"x")) for at in (-1, -512, -1024, -1025))
+    yield from ((f"end longer by {by}", longer(by)) for by in (-10240, -1024, -512, 512, 1024, 10240))
+    yield from ((f"members {name}", edit_tar(change)) for name, change in MEMBERS.items())
+    header = tarfile.TarInfo("x").create_pax_global_header({"comment": "x"})
+    yield "pax", edit_bytes(TAR, lambda data: header + data)
 
 
 def _in_lists() -> Iterator[tuple[str, Forge]]:
-    for field in ("offset", "length", "shard", "label", "place"):
-        for row in (0, 3, 9, 10, 23, 24, 30):
-            for change_by in (-1, 1, 512):
-                yield f"index {field} {row} {change_by}", in_index(row, field, change_by)
-    for a, b in ((0, 1), (0, 10), (9, 10), (23, 24), (24, 25)):
-        yield f"index rows {a} and {b}", exchanged_rows(a, b)
-    for file in ("train/000000.idx", "val/000000.idx"):
-        for at in range(0, 700, 29):
-            yield f"{file} {at}", lambda root, file=file, at=at: poke(root / file, at, b"#")  # type: ignore[misc]
-    for name, lines in REJECTS.items():
-        yield f"rejects {name}", in_rejects(lines)
+    for field, row in itertools.product(("offset", "length", "shard", "label", "place"), (0, 3, 9, 10, 23, 24, 30)):
+        for by in (-1, 1, 512):
+            yield f"index {field} {row} {by}", edit_row(field, row, functools.partial(operator.add, by))
+    for pair in ((0, 1), (0, 10), (9, 10), (23, 24), (24, 25)):
+        yield f"index rows {pair}", edit_array(INDEX, functools.partial(exchange, pair=list(pair)))
+    for file in ("train/000000.idx", DALI):
+        yield from ((f"{file} {at}", poke(file, at, b"#")) for at in range(0, 700, 29))
+    yield from ((f"rejects {name}", edit_rejects(change)) for name, change in LISTED.items())
 
 
-def poke(path: Path, at: int, content: bytes) -> None:
-    """Put something into a file where it has something else."""
-    data = bytearray(path.read_bytes())
-    at %= len(data)
-    if data[at : at + len(content)] == content:
-        content = bytes(byte ^ 1 for byte in content)
-    data[at : at + len(content)] = content
-    path.write_bytes(data)
+def behind_data(member: int) -> Forge:
+    return lambda root: poke(TAR, infos(root)[member].offset_data + infos(root)[member].size, b"x")(root)
 
 
-def longer(path: Path, count: int) -> None:
-    os.truncate(path, path.stat().st_size + count)
+def longer(by: int) -> Forge:
+    return lambda root: os.truncate(root / TAR, (root / TAR).stat().st_size + by)
+
+
+def exchange(rows: Any, pair: list[int]) -> None:
+    rows[pair] = rows[pair[::-1]]
 
 
 def in_header(member: int, at: int, content: bytes) -> Forge:
@@ -100,92 +233,12 @@ def in_header(member: int, at: int, content: bytes) -> Forge:
 
     def forge(root: Path) -> None:
         start = infos(root)[member].offset
-        poke(root / TAR, start + at, content)
-        block = bytearray((root / TAR).read_bytes()[start : start + 512])
-        block[148:156] = b" " * 8
-        right = b"%06o\0 " % sum(block)
+        poke(TAR, start + at, content)(root)
         data = bytearray((root / TAR).read_bytes())
-        data[start + 148 : start + 156] = right
+        block = data[start : start + 512]
+        block[148:156] = b" " * 8
+        data[start + 148 : start + 156] = b"%06o\0 " % sum(block)
         (root / TAR).write_bytes(data)
-
-    return forge
-
-
-def infos(root: Path) -> list[tarfile.TarInfo]:
-    with tarfile.open(root / TAR) as tar:
-        return tar.getmembers()
-
-
-def behind_data(member: int) -> Forge:
-    def forge(root: Path) -> None:
-        found = infos(root)[member]
-        poke(root / TAR, found.offset_data + found.size, b"x")
-
-    return forge
-
-
-MEMBERS: dict[str, Callable[[Any], Any]] = {
-    "two labels exchanged": lambda m: (
-        [m[0], (m[1][0], m[3][1]), m[2], (m[3][0], m[1][1]), *m[4:]] if m[1][1] != m[3][1] else m[2:]
-    ),
-    "two pictures exchanged": lambda m: [(m[0][0], m[2][1]), m[1], (m[2][0], m[0][1]), *m[3:]],
-    "one twice": lambda m: [*m[:2], *m],
-    "reversed": lambda m: [x for pair in zip(m[-2::-2], m[::-2], strict=True) for x in pair],
-    "a third": lambda m: [*m[:2], (m[0][0].replace(".jpg", ".txt"), b""), *m[2:]],
-    "another": lambda m: [*m, ("00000009_x.jpg", m[0][1]), ("00000009_x.cls", b"0")],
-    "label with a break": lambda m: [m[0], (m[1][0], m[1][1] + b"\n"), *m[2:]],
-    "label with a nought": lambda m: [m[0], (m[1][0], b"0" + m[1][1]), *m[2:]],
-    "no label": lambda m: [m[0], (m[1][0], b""), *m[2:]],
-}
-
-
-def with_pax(root: Path) -> None:
-    contents = members(root, TAR)
-    write_tar(root, TAR, contents)
-    with tarfile.open(root / TAR, "a", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x"}):
-        pass
-    data = (root / TAR).read_bytes()
-    header = tarfile.TarInfo("x").create_pax_global_header({"comment": "x"})
-    (root / TAR).write_bytes(header + data)
-
-
-def in_index(row: int, field: str, change_by: int) -> Forge:
-    def forge(root: Path) -> None:
-        rows = np.load(root / "index.npy")
-        rows[field][row] += change_by
-        np.save(root / "index.npy", rows)
-
-    return forge
-
-
-def exchanged_rows(a: int, b: int) -> Forge:
-    def forge(root: Path) -> None:
-        rows = np.load(root / "index.npy")
-        rows[[a, b]] = rows[[b, a]]
-        np.save(root / "index.npy", rows)
-
-    return forge
-
-
-REJECTS: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
-    "none": lambda lines: [],
-    "one less": lambda lines: lines[1:],
-    "one twice": lambda lines: [lines[0], *lines],
-    "other order": lambda lines: lines[::-1],
-    "other place": lambda lines: [{**lines[0], "place": lines[0]["place"] + 1}, *lines[1:]],
-    "other split": lambda lines: [{**lines[0], "split": "val"}, *lines[1:]],
-    "no reason": lambda lines: [{k: v for k, v in lines[0].items() if k != "reason"}, *lines[1:]],
-    "source elsewhere": lambda lines: [{**lines[0], "source": "../x"}, *lines[1:]],
-    "no sha256": lambda lines: [{**lines[0], "sha256": "x"}, *lines[1:]],
-    "negative length": lambda lines: [{**lines[0], "bytes": -1}, *lines[1:]],
-}
-
-
-def in_rejects(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Forge:
-    def forge(root: Path) -> None:
-        path = root / "rejected.jsonl"
-        lines = change([json.loads(line) for line in path.read_text().splitlines()])
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     return forge
 
@@ -206,8 +259,7 @@ FIGURES = [
     *[("counts", split, name) for split in ("train", "val") for name in ("input", "written", "rejected")],
     *[("shards", k, name) for k in range(4) for name in ("images", "bytes")],
     *[("files", k, "bytes") for k in range(3)],
-    *[("colour", "mean", k) for k in range(3)],
-    *[("colour", name, k) for name in ("eigenvalues", "standard_deviations") for k in range(3)],
+    *[("colour", name, k) for name in ("mean", "eigenvalues", "standard_deviations") for k in range(3)],
     *[("colour", name, k, i) for name in ("covariance", "eigenvectors") for k in range(3) for i in range(3)],
 ]
 
@@ -215,14 +267,8 @@ FIGURES = [
 @pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_figure_of_the_manifest_is_said_elsewhere_too(sealed: Path, copy: Path, step: int) -> None:
     for path in FIGURES[::step]:
-
-        def change(fields: Any, path: tuple[str | int, ...] = path) -> None:
-            for way in path[:-1]:
-                fields = fields[way]
-            fields[path[-1]] += 1 if isinstance(fields[path[-1]], int) else 0.01
-
-        edit_manifest(copy, change)
-        list_anew(copy, "manifest.json")
+        edit_field(*path, change=lambda value: value + (1 if isinstance(value, int) else 0.01))(copy)
+        list_anew(copy, MANIFEST)
         assert not verify(copy).passed, path
         put_back(sealed, copy)
 
@@ -230,47 +276,148 @@ def test_every_figure_of_the_manifest_is_said_elsewhere_too(sealed: Path, copy: 
 # What no other part says
 
 
-def relabelled(root: Path) -> None:
-    """Give the first picture another class everywhere."""
-    rows = np.load(root / "index.npy")
-    rows["label"][0] = (rows["label"][0] + 1) % 3
-    np.save(root / "index.npy", rows)
-    start = infos(root)[1].offset_data
-    data = bytearray((root / TAR).read_bytes())
-    data[start : start + 1] = str(rows["label"][0]).encode()
-    (root / TAR).write_bytes(data)
-
-
-def repainted(root: Path) -> None:
-    """Change a byte of a picture."""
-    poke(root / TAR, infos(root)[2].offset_data + 400, b"\x01")
+def relabel(root: Path) -> None:
+    """Give the first image another class everywhere."""
+    label = (int(members(root)[1][1]) + 1) % 3
+    poke(TAR, infos(root)[1].offset_data, b"%d" % label)(root)
+    edit_row("label", 0, lambda _: label)(root)
 
 
 UNSEEN: dict[str, Forge] = {
-    "a label, everywhere": relabelled,
-    "a picture": repainted,
-    "words of a class": lambda root: edit_manifest(root, lambda fields: fields["classes"][0].update(words="a dog")),
-    "wnid of a class": lambda root: edit_manifest(root, lambda fields: fields["classes"][2].update(wnid="n9")),
-    "seed": lambda root: edit_manifest(root, lambda fields: fields["settings"].update(seed=8)),
-    "quality": lambda root: edit_manifest(root, lambda fields: fields["settings"].update(quality=91)),
-    "source": lambda root: edit_manifest(root, lambda fields: fields["source"].update(digest="0" * 64)),
-    "version": lambda root: edit_manifest(root, lambda fields: fields["versions"].update(pillow="0")),
-    "why one was rejected": in_rejects(lambda lines: [{**lines[0], "reason": "too beautiful"}, *lines[1:]]),
-    "licence": lambda root: (root / "LICENSE").write_text("yours"),
+    "a label, everywhere": relabel,
+    "an image": lambda root: poke(TAR, infos(root)[2].offset_data + 400, b"\x01")(root),
+    "words of a class": set_field("classes", 0, "words", to="a dog"),
+    "wnid of a class": set_field("classes", 2, "wnid", to="n9"),
+    "seed": set_field("settings", "seed", to=8),
+    "quality": set_field("settings", "quality", to=91),
+    "source": set_field("source", "digest", to="0" * 64),
+    "version": set_field("versions", "pillow", to="0"),
+    "why one was rejected": edit_rejects(lambda records: [{**records[0], "reason": "too beautiful"}, *records[1:]]),
+    "licence": edit_bytes("LICENSE", lambda _: b"yours"),
 }
 
 
 @pytest.mark.parametrize("name", UNSEEN)
-def test_what_is_said_once_is_only_as_good_as_the_manifests_own_sha256(sealed: Path, copy: Path, name: str) -> None:
+def test_what_is_said_once_is_only_as_good_as_the_lists_own_sha256(sealed: Path, copy: Path, name: str) -> None:
     """The docs say so: these are found by comparing that with one that was noted before."""
     UNSEEN[name](copy)
     reseal(copy)
     assert verify(copy).passed
-    assert any((copy / name).read_bytes() != (sealed / name).read_bytes() for name in ("manifest.json", "SHA256SUMS"))
+    assert any((copy / name).read_bytes() != (sealed / name).read_bytes() for name in (MANIFEST, "SHA256SUMS"))
 
 
 def test_a_forged_manifest_that_no_reader_takes_is_a_finding(copy: Path) -> None:
-    edit_manifest(copy, lambda fields: fields["shards"][0].update(file="/etc/passwd"))
+    set_field("shards", 0, "file", to="/etc/passwd")(copy)
     with pytest.raises(InputError):
-        reseal(copy)
-    assert any("names '/etc/passwd' where train/000000.tar must be" in f.problem for f in verify(copy).findings)
+        read_manifest(copy)
+    assert "names '/etc/passwd' where train/000000.tar must be" in problems(verify(copy))
+
+
+# What only pixels say
+
+
+def encode(pixels: np.ndarray[Any, Any], **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("jpeg", "problem"),
+    [
+        (b"no picture", "cannot be decoded"),
+        (encode(np.zeros((40, 40, 3), np.uint8))[:-100], "cannot be decoded"),
+        (encode(np.zeros((40, 41, 3), np.uint8)), "is 40x41x3 (height, width, channels): must be 40x40x3"),
+        (encode(np.zeros((40, 40), np.uint8)), "is 40x40x1 (height, width, channels): must be 40x40x3"),
+        (encode(np.zeros((40, 40, 3), np.uint8), progressive=True), "of the kind progressive: must be baseline"),
+        (bytes(90_000), "more than any of this size can have"),
+    ],
+)
+def test_deep_finds_images_of_another_kind_by_name(copy: Path, jpeg: bytes, problem: str) -> None:
+    edit_tar(lambda m: [(m[0][0], jpeg), *m[1:]])(copy)
+    reseal(copy)
+    report = verify(copy, decode=decode_stored)
+    key = members(copy)[0][0].removesuffix(".jpg")
+    (found,) = [f for f in report.findings if f.sample == key and f.file == TAR]
+    assert problem in found.problem
+    assert report.decoded == sum(report.images.values()) - 1
+    assert "stored images" not in problems(report)
+
+
+def exchange_channels(fields: Any) -> dict[str, Any]:
+    swap = [2, 1, 0]
+    return {
+        **fields,
+        "mean": [fields["mean"][c] for c in swap],
+        "covariance": [[fields["covariance"][a][b] for b in swap] for a in swap],
+        "eigenvectors": [[row[c] for c in swap] for row in fields["eigenvectors"]],
+    }
+
+
+def rescale(fields: Any, factor: float) -> dict[str, Any]:
+    return {
+        **fields,
+        "covariance": [[v * factor**2 for v in row] for row in fields["covariance"]],
+        "eigenvalues": [v * factor**2 for v in fields["eigenvalues"]],
+        "standard_deviations": [v * factor for v in fields["standard_deviations"]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (
+            exchange_channels,
+            ["manifest.json: says colour.mean", "mean_image.npy: differs from the stored images' mean"],
+        ),
+        (lambda fields: rescale(fields, 0.5), ["manifest.json: says colour.standard_deviations"]),
+        (lambda fields: rescale(fields, 3.0), ["manifest.json: says colour.standard_deviations"]),
+    ],
+)
+def test_deep_finds_colours_of_other_images(
+    ci_100: Path, tmp_path: Path, change: Callable[[Any], Any], found: list[str]
+) -> None:
+    root = Path(shutil.copytree(ci_100, tmp_path / "set"))
+    edit_field("colour", change=change)(root)
+    if change is exchange_channels:
+        edit_array(MEAN, lambda image: image[:, :, ::-1])(root)
+    reseal(root)
+    assert verify(root).passed
+    told = problems(verify(root, decode=decode_stored))
+    assert [part for part in found if part in told] == found
+
+
+@pytest.mark.parametrize("quality", [100, 50, 5])
+def test_deep_allows_for_what_encoding_takes_from_noise(copy: Path, quality: int) -> None:
+    """Noise of single pixels is the worst case: halved colour resolution takes half of its colours' spread."""
+    rng, sums = np.random.default_rng(0), ColourSums(40)
+
+    def with_noise(member: tuple[str, bytes], train: bool) -> tuple[str, bytes]:
+        if member[0].endswith("cls"):
+            return member
+        image = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        if train:
+            sums.add(image)
+        return member[0], encode(image, quality=quality, subsampling="4:2:0")
+
+    for shard in read_manifest(copy).shards:
+        edit_tar(lambda m, train=shard.split == "train": [with_noise(x, train) for x in m], shard.file)(copy)  # type: ignore[misc]
+    np.save(copy / MEAN, sums.mean_image())
+    set_field("colour", to=dataclasses.asdict(statistics_of(sums)))(copy)
+    reseal(copy)
+    report = verify(copy, decode=decode_stored)
+    assert report.decoded == sum(report.images.values())
+    assert not [f for f in report.findings if f.file in (MANIFEST, MEAN)], problems(report)
+
+
+def test_deep_takes_grey_images_where_the_settings_say_so(copy: Path) -> None:
+    def grey(member: tuple[str, bytes]) -> tuple[str, bytes]:
+        name, data = member
+        return name, encode(np.asarray(Image.open(io.BytesIO(data)).convert("L"))) if name.endswith("jpg") else data
+
+    for file in (shard.file for shard in read_manifest(copy).shards):
+        edit_tar(lambda contents: list(map(grey, contents)), file)(copy)
+    set_field("settings", "channels", to=1)(copy)
+    reseal(copy)
+    report = verify(copy, decode=decode_stored)
+    assert report.decoded == sum(report.images.values())

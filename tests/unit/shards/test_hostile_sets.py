@@ -10,30 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
-from tests.unit.shards.hostile_sets import TEXTS, crafted, put_back
-from tests.unit.shards.large_sets import large
+from tests.unit.shards.conftest import PROPERTY
+from tests.unit.shards.forging import edit_array, holder_of, put_back, write_manifest
+from tests.unit.shards.hostile_sets import TEXTS, crafted, large, with_field
 from tests.unit.shards.readers import faults_of, stream
 
-FAST = settings(
-    max_examples=100,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-SLOW = settings(FAST, max_examples=5000)
 
-
-@pytest.mark.parametrize("step", [53, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [61, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_crafted_data_set_ends_in_one_line_or_in_samples(sealed: Path, copy: Path, step: int) -> None:
     """All of them also decode every image, for `verify --deep` and `show`."""
-    crafts = list(crafted())
+    crafts = list(crafted(sealed))
     assert len(crafts) > 1500
     for name, craft in crafts[::step]:
         craft(copy)
@@ -85,7 +77,7 @@ def pixels(bundled: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("flips", [6, pytest.param(1100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["manifest.json", "index.npy", "mean_image.npy"])
-def test_a_flipped_bit_is_refused_or_changes_no_picture(
+def test_a_flipped_bit_is_refused_or_changes_no_image(
     bundled: Path, pixels: torch.Tensor, name: str, flips: int
 ) -> None:
     """In the manifest it may be in a figure that nothing else says: `verify` finds that."""
@@ -111,7 +103,7 @@ def test_a_flipped_bit_is_refused_or_changes_no_picture(
 # Anything at all
 
 
-@FAST
+@settings(PROPERTY, max_examples=100)
 @given(content=st.binary(max_size=300))
 def test_any_bytes_are_no_manifest(copy: Path, content: bytes) -> None:
     (copy / "manifest.json").write_bytes(content)
@@ -127,36 +119,28 @@ VALUES = st.recursive(
 )
 
 
-def mutate(sealed: Path, root: Path, data: st.DataObject) -> None:
-    """Replace, or drop, a value somewhere in the manifest."""
-    fields: Any = json.loads((sealed / "manifest.json").read_text())
-    at = fields
-    while True:
-        key = data.draw(st.sampled_from(range(len(at)) if isinstance(at, list) else sorted(at)))
-        if not isinstance(at[key], dict | list) or not at[key] or data.draw(st.booleans()):
-            break
-        at = at[key]
-    if data.draw(st.booleans()):
-        at[key] = data.draw(VALUES)
-    else:
-        at.pop(key)
-    (root / "manifest.json").write_text(json.dumps(fields))
-    assert list(faults_of(root)) == []
+@pytest.mark.parametrize("examples", [12, pytest.param(5000, marks=pytest.mark.slow)])
+def test_any_change_of_a_manifest_ends_in_one_line_or_in_samples(sealed: Path, copy: Path, examples: int) -> None:
+    """A value anywhere is replaced, or dropped."""
 
+    @settings(PROPERTY, max_examples=examples)
+    @given(data=st.data())
+    def change(data: st.DataObject) -> None:
+        fields: Any = json.loads((sealed / "manifest.json").read_text())
+        path: list[str | int] = []
+        inner = fields
+        while not path or (isinstance(inner, dict | list) and inner and data.draw(st.booleans())):
+            path.append(data.draw(st.sampled_from(range(len(inner)) if isinstance(inner, list) else sorted(inner))))
+            inner = inner[path[-1]]
+        holder = holder_of(fields, tuple(path))
+        if data.draw(st.booleans()):
+            holder[path[-1]] = data.draw(VALUES)
+        else:
+            holder.pop(path[-1])
+        (copy / "manifest.json").write_text(json.dumps(fields))
+        assert list(faults_of(copy)) == []
 
-@settings(FAST, max_examples=12)
-@given(data=st.data())
-def test_any_change_of_a_manifest_ends_in_one_line_or_in_samples(sealed: Path, copy: Path, data: st.DataObject) -> None:
-    mutate(sealed, copy, data)
-
-
-@pytest.mark.slow
-@SLOW
-@given(data=st.data())
-def test_any_change_of_a_manifest_ends_in_one_line_or_in_samples_at_length(
-    sealed: Path, copy: Path, data: st.DataObject
-) -> None:
-    mutate(sealed, copy, data)
+    change()
 
 
 # What is meant
@@ -164,9 +148,7 @@ def test_any_change_of_a_manifest_ends_in_one_line_or_in_samples_at_length(
 
 @pytest.mark.parametrize("name", ["above", "absolute", "device", "NUL", "escape", "no text"])
 def test_no_name_leads_out_of_the_data_set(copy: Path, name: str) -> None:
-    fields = json.loads((copy / "manifest.json").read_text())
-    fields["shards"][0]["file"] = json.loads(TEXTS[name])
-    (copy / "manifest.json").write_text(json.dumps(fields))
+    with_field(("shards", 0, "file"), TEXTS[name])(copy)
     with pytest.raises(InputError, match=r"names '.*' where train/000000\.tar must be"):
         SplitReader(copy, "train")
 
@@ -186,14 +168,11 @@ def test_what_was_read_is_written_as_it_was(copy: Path) -> None:
     fields = json.loads((copy / "manifest.json").read_text())
     fields["colour"]["mean"][0] = 17
     fields["settings"]["another"] = 1.0
-    text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-    (copy / "manifest.json").write_text(text)
-    assert read_manifest(copy).to_json() == text
+    write_manifest(copy, fields)
+    assert read_manifest(copy).to_json() == (copy / "manifest.json").read_text()
 
 
 def test_a_mean_image_of_other_bytes_is_refused(copy: Path) -> None:
-    image = np.load(copy / "mean_image.npy")
-    image[0, 0, 0] += 1
-    np.save(copy / "mean_image.npy", image)
+    edit_array("mean_image.npy", lambda image: image + np.float32(1e-3))(copy)
     with pytest.raises(InputError, match=r"mean_image\.npy: is not the one that the manifest names"):
         SplitReader(copy, "train").mean_image()

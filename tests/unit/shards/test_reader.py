@@ -1,8 +1,6 @@
 """Reading a data set: any sample by its id, and one clear line when the folder is not what it says."""
 
-import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +8,15 @@ import pytest
 import webdataset
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import SCHEMA, Manifest, read_manifest
+from alexnet.shards.index import INDEX_DTYPE, write_index
+from alexnet.shards.manifest import SCHEMA, SPLITS, read_manifest
 from alexnet.shards.reader import SplitReader
-
-
-@pytest.fixture
-def copy(data_set: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(data_set, tmp_path / "copy"))
+from tests.unit.shards.forging import Forge, always, edit_array, edit_bytes, edit_row, set_field
 
 
 def test_every_sample_equals_what_webdataset_reads(data_set: Path) -> None:
-    for split in ("train", "val"):
-        reader = SplitReader(data_set, "train" if split == "train" else "val")
+    for split in SPLITS:
+        reader = SplitReader(data_set, split)
         tars = [str(data_set / shard.file) for shard in reader.shards]
         samples = list(webdataset.WebDataset(tars, shardshuffle=False))
         assert len(samples) == len(reader)
@@ -39,32 +34,12 @@ def test_manifest_survives_a_round_trip(data_set: Path) -> None:
 
 
 def test_bundled_set_is_100_and_20_images_of_10_classes(ci_100: Path) -> None:
-    manifest: Manifest = read_manifest(ci_100)
+    manifest = read_manifest(ci_100)
     train, val = SplitReader(ci_100, "train"), SplitReader(ci_100, "val")
     assert (len(train), len(val), len(manifest.classes), manifest.size_px) == (100, 20, 10, 256)
     assert np.bincount(train.labels).tolist() == [10] * 10
     assert np.bincount(val.labels).tolist() == [2] * 10
     assert len(manifest.shards_of("train")) == len(manifest.shards_of("val")) == 1
-
-
-def edit(root: Path, **fields: object) -> None:
-    path = root / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def test_newer_schema_is_refused(copy: Path) -> None:
-    edit(copy, schema=SCHEMA + 1)
-    with pytest.raises(InputError, match=r"schema 2 is newer .* upgrade alexnet"):
-        SplitReader(copy, "train")
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"schema": 1}', "\x00\xff"])
-def test_what_is_no_manifest_is_refused_in_one_line(copy: Path, text: str) -> None:
-    (copy / "manifest.json").write_text(text)
-    with pytest.raises(InputError) as error:
-        SplitReader(copy, "train")
-    assert "manifest.json" in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_missing_folder_and_wrong_level_are_told_apart(copy: Path) -> None:
@@ -77,37 +52,33 @@ def test_missing_folder_and_wrong_level_are_told_apart(copy: Path) -> None:
         read_manifest(copy)
 
 
-def test_a_shard_of_another_size_is_named(copy: Path) -> None:
-    tar = copy / "train" / "000001.tar"
-    tar.write_bytes(tar.read_bytes()[:-512])
-    with pytest.raises(InputError, match=r"train/000001\.tar: has [\d,]+ bytes where the manifest says"):
-        SplitReader(copy, "train")
-    SplitReader(copy, "val")
-
-
-def test_a_missing_shard_is_named(copy: Path) -> None:
-    (copy / "val" / "000000.tar").unlink()
-    with pytest.raises(InputError, match=r"val/000000\.tar: No such file"):
-        SplitReader(copy, "val")
-
-
 @pytest.mark.parametrize(
-    ("field", "value"), [("label", 3), ("label", -1), ("shard", 9), ("offset", -1), ("length", -5)]
+    ("forge", "said"),
+    [
+        (set_field("schema", to=SCHEMA + 1), r"schema 2 is newer .* upgrade alexnet"),
+        (edit_bytes("manifest.json", always(b"")), r"manifest\.json: cannot be read"),
+        (edit_bytes("manifest.json", always(b"\x00\xff")), r"manifest\.json: cannot be read"),
+        (edit_bytes("train/000001.tar", lambda tar: tar[:-512]), r"train/000001\.tar: has [\d,]+ bytes where the mani"),
+        (lambda root: (root / "train/000001.tar").unlink(), r"train/000001\.tar: No such file"),
+        *[
+            (edit_row(field, 5, always(value)), rf"index\.npy: has {field} {value}, which cannot be; it is damaged")
+            for field, value in (("label", 3), ("label", -1), ("shard", 9), ("offset", -1), ("length", -5))
+        ],
+        (edit_array("index.npy", lambda rows: rows[:-1]), "rows where the manifest counts"),
+        (edit_bytes("index.npy", always(b"\x93NUMPY")), r"index\.npy: cannot be read"),
+    ],
 )
-def test_an_index_that_points_nowhere_is_refused(copy: Path, field: str, value: int) -> None:
-    rows = np.load(copy / "index.npy")
-    rows[field][5] = value
-    np.save(copy / "index.npy", rows)
-    with pytest.raises(InputError, match=rf"index\.npy: has {field} {value}, which cannot be; it is damaged"):
+def test_what_is_not_as_it_was_written_is_refused_in_one_line(copy: Path, forge: Forge, said: str) -> None:
+    forge(copy)
+    with pytest.raises(InputError, match=said) as error:
         SplitReader(copy, "train")
-    SplitReader(copy, "val")
+    assert "\n" not in str(error.value)
 
 
-def test_an_index_of_another_data_set_is_refused(copy: Path) -> None:
-    rows = np.load(copy / "index.npy")
-    np.save(copy / "index.npy", rows[:-1])
-    with pytest.raises(InputError, match="rows where the manifest counts"):
-        SplitReader(copy, "train")
-    (copy / "index.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(InputError, match=r"index\.npy: cannot be read"):
-        SplitReader(copy, "train")
+@pytest.mark.parametrize("rows", [0, 1, 9, 10, 12_345])
+def test_an_index_written_in_parts_is_what_numpy_writes(tmp_path: Path, rows: int) -> None:
+    index = np.zeros(rows, INDEX_DTYPE)
+    index["place"] = np.arange(rows)
+    np.save(tmp_path / "whole.npy", index)
+    write_index(tmp_path / "parts.npy", (index[first : first + 1000] for first in range(0, rows, 1000)))
+    assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
