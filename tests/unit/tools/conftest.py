@@ -1,6 +1,7 @@
-"""A folder of pictures that is converted while things happen to it."""
+"""A folder of images that is converted while things happen to it."""
 
 from collections.abc import Callable, MutableSequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from alexnet.tools.samples.layouts import write_files
 from tests.conftest import encode_picture
 
 SETTINGS = ConvertSettings(size_px=32, shard_images=8, seed=7)
-NAMES = [f"cats/{i}.jpg" for i in range(8)] + [f"dogs/{i}.jpg" for i in range(8)]
+NAMES = [f"{c}/{i}.jpg" for c in ("cats", "dogs") for i in range(8)]
 
 
 @pytest.fixture
@@ -24,35 +25,30 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+@dataclass
+class Here:
+    """Know the names of the shards that were converted in this process, and what is to happen before the first."""
+
+    converted: list[str] = field(default_factory=list)
+    before: list[Callable[[], object]] = field(default_factory=list)
+
+
 def pool_of_none(function: Any, _: int, **options: Any) -> Pool[Any, Any]:
     """Stand for a pool: without processes."""
     return Pool(function, 0, **options)
 
 
 @pytest.fixture
-def converted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Convert without processes; the names of the shards that are begun."""
-    names: list[str] = []
+def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Convert without processes."""
+    here = Here()
 
     def noting(job: ShardJob, counts: MutableSequence[int]) -> Notes:
-        names.append(job.plan.name)
+        while here.before:
+            here.before.pop()()
+        here.converted.append(job.plan.name)
         return convert_shard(job, counts)
 
     monkeypatch.setattr(engines, "Pool", pool_of_none)
     monkeypatch.setattr(engines, "convert_shard", noting)
-    return names
-
-
-@pytest.fixture
-def before(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
-    """Convert without processes; what is put into the list happens before the first shard."""
-    happenings: list[Callable[[], object]] = []
-
-    def after_them(job: ShardJob, counts: MutableSequence[int]) -> Notes:
-        while happenings:
-            happenings.pop()()
-        return convert_shard(job, counts)
-
-    monkeypatch.setattr(engines, "Pool", pool_of_none)
-    monkeypatch.setattr(engines, "convert_shard", after_them)
-    return happenings
+    return here

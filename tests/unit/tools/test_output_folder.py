@@ -1,4 +1,4 @@
-"""One writer a folder, however its name is reached and whatever becomes of it while it is opened."""
+"""One writer a folder, however its name is reached and whatever becomes of it; too little disk space shows."""
 
 import fcntl
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.output_folder import locked
+from alexnet.tools.output_folder import locked, needed_and_free
 
 
 def refused(folder: Path) -> None:
@@ -15,21 +15,16 @@ def refused(folder: Path) -> None:
         raise AssertionError("two hold it")
 
 
-def test_who_is_refused_leaves_the_folder_of_who_holds_it(tmp_path: Path) -> None:
+def test_who_is_refused_leaves_the_folder_of_who_holds_it_be_it_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("set")
     with locked(tmp_path / "set", "alexnet-prep"):
         refused(tmp_path / "set")
+        refused(tmp_path / "link")
         assert (tmp_path / "set").is_dir()
-        refused(tmp_path / "set")
     assert not (tmp_path / "set").exists(), "nothing came of it"
-
-
-def test_a_link_and_the_folder_itself_are_one(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    (tmp_path / "link").symlink_to("set")
     with locked(tmp_path / "link", "alexnet-prep"):
         refused(tmp_path / "set")
-    with locked(tmp_path / "set", "alexnet-prep"):
-        refused(tmp_path / "link")
 
 
 @pytest.mark.parametrize("made_anew", [True, False])
@@ -76,18 +71,31 @@ def test_a_folder_that_is_deleted_under_a_run_and_made_anew_is_the_other_runs(tm
     assert (tmp_path / "set").exists()
 
 
-@pytest.mark.parametrize("place", ["/proc/set", "file/set", "a" * 300])
-def test_one_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"give a folder that can be written"), locked(Path(place), "alexnet-prep"):
-        raise AssertionError
-
-
-def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without(*_: object) -> None:
+@pytest.mark.parametrize("place", ["/proc/set", "file/set", "a" * 300, "without locks"])
+def test_one_that_cannot_be_made_or_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def no_locks(*_: object) -> None:
         raise OSError(38, os.strerror(38))
 
-    monkeypatch.setattr(fcntl, "flock", without)
-    with pytest.raises(InputError, match=r"--out .*: Function not implemented; give"), locked(tmp_path, "alexnet-prep"):
-        raise AssertionError
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    if place == "without locks":
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(InputError, match=r"^--out .*: .*; give a folder that can be written"):
+        locked(Path(place), "alexnet-prep").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "said"),
+    [
+        (2.5e11, 1e11, "about 250.0 GB are needed and 100.0 GB are free"),
+        (14e6, 13e6, "about 14.0 MB are needed and 13.0 MB are free"),
+        (14_000, 0, "about 14.0 kB are needed and 0.0 kB are free"),
+        (400, 100, "about 0.4 kB are needed and 0.1 kB are free"),
+        (2.0004e9, 2.0003e9, "about 2.000 GB are needed and 2.000 GB are free"),
+        (2.04e9, 2.03e9, "about 2.04 GB are needed and 2.03 GB are free"),
+    ],
+)
+def test_that_there_is_too_little_shows_however_small_the_numbers(needed: float, free: float, said: str) -> None:
+    assert needed_and_free(needed, free) == said
