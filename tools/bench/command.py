@@ -97,15 +97,26 @@ def diff(a: Path, b: Path, max_slowdown: float) -> None:
 @click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Taken evenly from SOURCE.")
 @click.option("--workers", default="1,2", show_default=True, help="Numbers of processes to measure.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Interleaved rounds.")
+@click.option("--seconds", type=SECONDS, default=2.0, show_default=True, help="Of one row in one round, at least.")
+@click.option("--check", is_flag=True, help="Exit code 1 if a guarded ratio fails.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here, too."
 )
 @one_line_errors
-def prep(source: Path, images: int, workers: str, rounds: int, json_file: Path | None) -> None:
+def prep(
+    source: Path, images: int, workers: str, rounds: int, seconds: float, check: bool, json_file: Path | None
+) -> None:
     """Speed of `alexnet-prep shard` on SOURCE against one core's decode + resize + encode.
 
     Bound and converter are measured in turn on the same images; shards go to a temporary folder.
     """
-    from alexnet.tools.bench.converter.prep import run_prep
+    from alexnet.tools.bench.converter import measure_prep
+    from alexnet.tools.bench.measure import Timing
+    from alexnet.tools.bench.output import run
 
-    run_prep(source, images, numbers("--workers", workers), rounds, json_file)
+    timing, counts = Timing(rounds=rounds, seconds=seconds), numbers("--workers", workers)
+    run(
+        lambda say: measure_prep(say, source=source, images=images, workers=counts, timing=timing),
+        json_file,
+        check=check,
+    )

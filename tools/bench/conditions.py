@@ -91,11 +91,10 @@ def conditions_before(device: str, threads: int, rounds: int, seconds: float, da
 
 
 def describe_data(root: Path, split: Split, batch_images: int, why: str) -> Data:
-    """Describe a data set; the home folder is written `~`: reports are passed on, and whose it was is nobody's."""
+    """Describe a data set."""
     reader = SplitReader(root, split)
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
     return Data(
-        path=str(Path("~") / root.relative_to(home) if root.is_relative_to(home) else root),
+        path=without_home(root),
         why=why,
         images=len(reader),
         bytes_per_image=round(reader.jpeg_bytes() / len(reader)),
@@ -106,6 +105,12 @@ def describe_data(root: Path, split: Split, batch_images: int, why: str) -> Data
         repeated=len(reader) < _REPEATED_BELOW_BATCHES * batch_images,
         cached=cached_share([reader.root / shard.file for shard in reader.shards]),
     )
+
+
+def without_home(path: Path) -> str:
+    """Return a path with ~ for the home folder: reports are passed on, and whose it was is nobody's business."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
+    return str(Path("~") / path.relative_to(home) if path.is_relative_to(home) else path)
 
 
 def cached_share(files: Sequence[Path]) -> float | None:

@@ -228,10 +228,12 @@ def stream_beside_trainer(*, trainer_threads: int, **options: Any) -> Stage:
 
     Over the stream alone this is what feeding a trainer costs the stream. CPU time holds the trainer's.
     """
-    networks: Any = import_module("alexnet.tools.bench.networks")
+    from alexnet.tools.bench.networks import Task as Network
+    from alexnet.tools.bench.networks import Training
+
     alone = stream(**options)
-    network = networks.Task(arch="alexnet-2012", precision="auto", batch_images=32, threads=trainer_threads)
-    training = networks.Training(network)
+    network = Network(arch="alexnet-2012", precision="auto", batch_images=32, threads=trainer_threads)
+    training = Training(network)
     wanted: queue.Queue[None] = queue.Queue(_STEPS_AHEAD)
 
     def train() -> None:

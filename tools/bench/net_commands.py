@@ -25,7 +25,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--seconds", type=SECONDS, help="Of one row in one round.  [default: 2; 0.5]")
 @click.option("--quick", is_flag=True, help="Shorter rounds, and fewer.")
 @click.option("--naive/--no-naive", default=True, show_default=True, help="Beside the naive version.")
-@click.option("--layers/--no-layers", default=None, help="Each layer by itself, in every way.  [default: on a GPU]")
 @click.option("--check", is_flag=True, help="Exit code 1 if a guarded ratio fails.")
 @click.option("--json", "json_file", type=_FILE, help="Write the figures here, too.")
 @click.option("--html", "html_file", type=_FILE, help="Write a page of charts.")
@@ -36,16 +35,13 @@ def model(
     batch: str,
     gpus: str,
     parallel: str,
-    device: str | None,
-    threads: int | None,
     rounds: int | None,
     seconds: float | None,
     quick: bool,
-    naive: bool,
-    layers: bool | None,
     check: bool,
     json_file: Path | None,
     html_file: Path | None,
+    **options: Any,
 ) -> None:
     """Images per second of networks in training, beside the machine's rooflines and a naive version.
 
@@ -53,23 +49,20 @@ def model(
     a row, and each row runs in processes of its own, in turn with the others. docs/benchmarks.md explains rows and
     JSON. Ctrl-C writes what was measured until then.
     """
-    from alexnet.tools.bench.networks.model import ModelBench, run_model
+    from alexnet.tools.bench.measure import Timing
+    from alexnet.tools.bench.model import measure_model
+    from alexnet.tools.bench.output import run
 
-    bench = ModelBench(
-        archs=words("--arch", arch, ARCHITECTURES),
-        precisions=words("--precision", precision, ("fp32", "bf16")) if precision else (),
-        batches=numbers("--batch", batch) if batch else (),
-        gpus=numbers("--gpus", gpus) if gpus else (),
-        parallel=words("--parallel", parallel, ("towers", "data", "owt")),
-        device=device,
-        threads=threads,
-        rounds=rounds or (3 if quick else 5),
-        seconds=seconds or (0.5 if quick else 2.0),
-        naive=naive,
-        layers=layers,
-        check=check,
-    )
-    run_model(bench, json_file, html_file)
+    timing = Timing(rounds=rounds or (3 if quick else 5), seconds=seconds or (0.5 if quick else 2.0))
+    asked: dict[str, Any] = {
+        "archs": words("--arch", arch, ARCHITECTURES),
+        "precisions": words("--precision", precision, ("fp32", "bf16")) if precision else (),
+        "batches": numbers("--batch", batch) if batch else (),
+        "gpus": numbers("--gpus", gpus) if gpus else (),
+        "parallel": words("--parallel", parallel, ("towers", "data", "owt")),
+    }
+    options |= {"timing": timing, **asked}
+    run(lambda say: measure_model(say, **options), json_file, html_file, check=check)
 
 
 @click.command()
@@ -89,7 +82,14 @@ def model(
 @click.option("--html", "html_file", type=_FILE, help="Write a page of charts.")
 @one_line_errors
 def train(
-    data: Path | None, scaling: str, quick: bool, json_file: Path | None, html_file: Path | None, **options: Any
+    data: Path | None,
+    scaling: str,
+    rounds: int | None,
+    seconds: float | None,
+    quick: bool,
+    json_file: Path | None,
+    html_file: Path | None,
+    **options: Any,
 ) -> None:
     """Images per second of training on DATA, beside the loader alone and the network alone.
 
@@ -97,10 +97,11 @@ def train(
     `dataloader` finds it. docs/benchmarks.md explains rows and JSON. Ctrl-C writes what was measured until then.
     """
     from alexnet.tools.bench.bench_data import bench_data
-    from alexnet.tools.bench.networks.train import TrainBench, run_train
+    from alexnet.tools.bench.measure import Timing
+    from alexnet.tools.bench.output import run
+    from alexnet.tools.bench.train import measure_train
 
-    counts = numbers("--scaling", scaling)
-    options["rounds"] = options["rounds"] or (3 if quick else 5)
-    options["seconds"] = options["seconds"] or (0.5 if quick else 2.0)
+    timing = Timing(rounds=rounds or (3 if quick else 5), seconds=seconds or (0.5 if quick else 2.0))
+    options |= {"scaling": numbers("--scaling", scaling), "timing": timing}
     folder, why = bench_data(data, quick=quick)
-    run_train(TrainBench(data=folder, why=why, scaling=counts, **options), json_file, html_file)
+    run(lambda say: measure_train(say, data=folder, why=why, **options), json_file, html_file)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet.tools.bench.measuring.process_memory import peak_bytes
+from alexnet.tools.bench.conditions import peak_bytes
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import UndecodableError
 

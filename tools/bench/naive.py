@@ -1,12 +1,18 @@
 """The network of 2012 as a plain script would have it: what the project's own is compared with.
 
 float32 in PyTorch's default memory order, grouped convolutions, `torch.nn.LocalResponseNorm`, `torch.nn.Dropout`,
-`torch.optim.SGD` with its defaults. The same network otherwise: same parameters, same values. Nothing of `model` is
-used here.
+`torch.optim.SGD` with its defaults. The same network otherwise: same parameters, same values.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from alexnet.tools.bench.networks import DEVIATIONS, Task, in_chunks
+from alexnet.tools.bench.rooflines import synchronise
+from alexnet.tools.bench.stage import Stage
+from alexnet.tools.host_memory import keep_freed_memory
 
 ARCH = "alexnet-2012"
 """The network that there is a naive version of."""
@@ -45,18 +51,24 @@ def naive_network(classes: int, dropout: float = 0.5) -> nn.Sequential:
     )  # fmt: skip
 
 
-class NaiveSteps:
-    """Take training steps on one batch that is there already."""
+def naive(**options: Any) -> Stage:
+    """Train the naive version on one batch that is there already."""
+    task = Task(**options)
+    torch.set_num_threads(task.threads)
+    if task.device == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(0)
+    net = naive_network(task.classes).to(task.device)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    images = torch.randn(task.batch_images, 3, task.px, task.px, device=task.device) * DEVIATIONS["pixel"]
+    labels = torch.randint(task.classes, (task.batch_images,), device=task.device)
 
-    def __init__(self, device: torch.device, batch_images: int, classes: int, px: int) -> None:
-        torch.manual_seed(0)
-        self._net = naive_network(classes).to(device)
-        self._sgd = torch.optim.SGD(self._net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        self._images = torch.randn(batch_images, 3, px, px, device=device) * 50.0
-        self._labels = torch.randint(classes, (batch_images,), device=device)
+    def steps(times: int) -> None:
+        for _ in range(times):
+            sgd.zero_grad()
+            nn.functional.cross_entropy(net(images), labels).backward()
+            sgd.step()
+        synchronise(task.device)
 
-    def step(self) -> None:
-        """Go forward, backward, and update."""
-        self._sgd.zero_grad()
-        nn.functional.cross_entropy(self._net(self._images), self._labels).backward()
-        self._sgd.step()
+    words = "fp32, NCHW, grouped convolutions, torch.nn.LocalResponseNorm, torch.optim.SGD; freed memory is kept, too"
+    return Stage(work=in_chunks(steps, task.batch_images), settings=words, least_batches=1)

@@ -1,0 +1,146 @@
+"""`alexnet-bench model`, `train` and `prep` as a user types them: small networks, few steps, and what goes wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from alexnet.tools.bench.command import main
+from alexnet.tools.bench.measure import Case, Timing, measure_rows
+from alexnet.tools.bench.model import case_of
+from alexnet.tools.bench.networks import Task
+from alexnet.tools.bench.report import Options, Row, read_report
+from alexnet.tools.prep import main as prep
+from alexnet.tools.samples.small_sets import write_mnist
+
+QUICK = ["--device", "cpu", "--rounds", "2", "--seconds", "0.1"]
+LENET = ["--arch", "lenet-5", "--precision", "fp32", "--batch", "16"]
+
+
+def bench(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_a_small_network_beside_its_limits(tmp_path: Path) -> None:
+    result = bench("model", *LENET, *QUICK, "--json", str(tmp_path / "model.json"))
+    assert result.exit_code == 0, result.output
+    report = read_report(tmp_path / "model.json")
+    assert report.complete
+    assert report.missing == ()
+    assert [row.name for row in report.rows] == ["matmul-fp32", "copy", "lenet-5-fp32-b16"]
+    network = report.rows[2]
+    assert len(network.rounds) == 2
+    assert set(network.figures) == {"step ms", "forward ms", "backward ms", "update ms"}
+    step_ms, *parts = network.figures.values()
+    assert all(part > 0 for part in parts)
+    assert sum(parts) < 1.5 * step_ms
+    assert 0 < network.shares["arithmetic"]["wall"] < network.shares["layers"]["wall"]
+    assert "arithmetic and memory allow layer by layer" in result.output
+
+
+def measure(case: Case) -> Row:
+    measured = measure_rows([case], Timing(rounds=1, seconds=0.05), lambda _: None)
+    assert measured.missing == ()
+    return measured.rows[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arch", "parallel", "batch"), [("lenet-5", "data", 16), ("alexnet-2012", "towers", 2), ("alexnet-2012", "owt", 2)]
+)
+def test_two_processes_train_together(arch: str, parallel: str, batch: int) -> None:
+    task = Task(arch=arch, precision="fp32", batch_images=batch, gpus=2, parallel=parallel, threads=2)  # type: ignore[arg-type]
+    row = measure(case_of(task, "pair", "pair"))
+    assert row.rounds[0].amount % batch == 0
+    assert row.figures["communication ms"] > 0
+    assert row.figures["backward ms"] > 0
+
+
+@pytest.mark.slow
+def test_the_naive_network_takes_steps() -> None:
+    task = Task(arch="alexnet-2012", precision="fp32", batch_images=2)
+    assert measure(case_of(task, "naive", "naive", "baseline", "naive:naive")).rounds[0].amount > 0
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_built_says_why_and_the_rest_goes_on(ci_100: Path) -> None:
+    wrong = Task(arch="lenet-5", precision="fp32", batch_images=16, data=str(ci_100))
+    make, where = "alexnet.tools.bench.rooflines:copy", Options(device="cpu", threads=1)
+    copy = Case(name="copy", title="copy", group="limit", make=make, unit="bytes", options=where)
+    measured = measure_rows([case_of(wrong, "w", "w"), copy], Timing(rounds=1, seconds=0.05), lambda _: None)
+    assert "takes images stored at 28 or 32" in measured.missing[0].why
+    assert [row.name for row in measured.rows] == ["copy"]
+
+
+@pytest.mark.parametrize("scaling", ["1", pytest.param("1,2", marks=pytest.mark.slow)])
+def test_training_beside_loader_and_synthetic_batches(tmp_path: Path, scaling: str) -> None:
+    folder, sizes = tmp_path / "set", ["--classes", "10", "--images", "120", "--val-images", "10", "--size", "32"]
+    assert CliRunner().invoke(prep, ["synth", str(folder), *sizes, "--workers", "1"]).exit_code == 0
+    options = ["--arch", "cuda-convnet-cifar", "--batch", "8", "--parallel", "data", "--scaling", scaling]
+    result = bench("train", str(folder), *options, *QUICK, "--json", str(tmp_path / "train.json"))
+    assert result.exit_code == 0, result.output
+    report = read_report(tmp_path / "train.json")
+    assert report.missing == ()
+    counts = scaling.split(",")
+    assert set(report.named()) == {"loader", *(f"{kind}-{n}" for kind in ("model", "train") for n in counts)}
+    assert all(0 <= row.figures["waits for data %"] <= 100 for row in report.rows if row.name.startswith("train"))
+    assert "bounds training at" in report.verdict
+    assert ("1 to 2 processes" in {ratio.about for ratio in report.ratios}) == (scaling == "1,2")
+    assert "do not quote" not in result.output, "a hundred and twenty images are more than eight batches of eight"
+
+
+def test_the_converter_beside_its_bound(tmp_path: Path) -> None:
+    for number in range(32):
+        pixels = np.random.default_rng(number).integers(0, 256, (30, 40, 3), np.uint8)
+        folder = tmp_path / "images" / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((400, 300)).save(folder / f"{number}.jpg")
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    options = ["--images", "33", "--workers", "1,2", "--rounds", "1", "--seconds", "0.1"]
+    result = bench("prep", str(tmp_path / "images"), *options, "--json", str(tmp_path / "prep.json"))
+    assert result.exit_code == 0, result.output
+    report = read_report(tmp_path / "prep.json")
+    assert [row.name for row in report.rows] == ["bound", "workers-1", "workers-2"]
+    assert report.rows[0].settings == "32 images from memory"
+    assert all(row.rounds[0].amount >= 8 for row in report.rows)
+
+
+def test_neither_torch_nor_dali_is_loaded_for_the_converter() -> None:
+    code = "import sys, alexnet.tools.bench.converter; print({'torch', 'nvidia.dali'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model", "--arch", "alexnet-2013"], "--arch alexnet-2013: must be of"),
+        (["model", "--gpus", "none"], "--gpus none: must be numbers"),
+        (["model", "--gpus", "3", "--device", "cpu"], "--gpus 3: must be 1 or a multiple of 2"),
+        (["model", "--batch", "1", "--gpus", "2", "--device", "cpu"], "--batch 1: must be at least 2"),
+        (["model", "--device", "cuda"], "this machine has no GPU that PyTorch can use"),
+        (["model", "--json", "/no/such/folder/x.json"], "--json /no/such/folder/x.json: cannot be written"),
+        (["train", "--batch", "1000", "--device", "cpu"], "--batch 1000: must be at most 100"),
+        (["train", "--arch", "lenet-5", "--device", "cpu"], "takes images stored at 28 or 32"),
+        (["train", "--scaling", "0"], "--scaling 0: every number must be at least 1"),
+        (["train", "/no/such/data"], "/no/such/data"),
+        (["prep", "/no/such/source"], "/no/such/source"),
+        (["prep", "MNIST"], "holds raw pixels (mnist)"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], words: str, ci_100: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALEXNET_DATA", str(ci_100))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if "MNIST" in arguments:
+        write_mnist(tmp_path, 5, 2)
+        arguments = ["prep", str(tmp_path)]
+    result = bench(*arguments)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.output

@@ -1,0 +1,180 @@
+"""`alexnet-bench prep`: how fast the converter is against one core's decode, resize and encode.
+
+The bound is what Pillow alone needs for an image: decode all of it to RGB, resize the centre, encode. It is measured on
+the same images in the same run, on one core, and nothing else is done with them. The converter reads, checks, sums
+colours and writes shards besides.
+"""
+
+import io
+import itertools
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import PIL
+from PIL import Image, features
+
+from alexnet.shards.errors import InputError
+from alexnet.shards.processes import Counts, Pool, usable_cores
+from alexnet.tools.bench.conditions import conditions_before, without_home
+from alexnet.tools.bench.measure import Case, Timing, measure_rows
+from alexnet.tools.bench.report import Clock, Data, Options, Report, Row, ratio_of, share_of
+from alexnet.tools.bench.stage import CannotRunError, Stage, Work
+from alexnet.tools.convert.image import resize_and_crop, to_rgb
+from alexnet.tools.convert.listing import Listing, Member, Source
+from alexnet.tools.convert.opening import FORMATS
+from alexnet.tools.convert.plan import ConvertSettings, plan_shards
+from alexnet.tools.convert.shard import WORK, ShardJob, convert_shard
+from alexnet.tools.convert.sources import open_source
+from alexnet.tools.host_memory import keep_freed_memory
+
+SHARE_OF_BOUND = 0.9
+"""One worker of the converter over one core's decode + resize + encode."""
+
+_BOUND_IMAGES = 400
+_SHARDS = 4  # that a worker converts again and again
+_STEP_SECONDS = 60.0
+
+
+def measure_prep(
+    say: Callable[[str], None], *, source: Path, images: int, workers: tuple[int, ...], timing: Timing
+) -> Report:
+    """Measure the bound, and the converter with each number of workers, on images taken evenly from a source."""
+    with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
+        index = Path(folder) / "index"  # listed once: rows find it there
+        listed = open_source(source, index, lambda walked: say(f"listing {source}: {walked.entries:,} entries"))
+        described = _describe(sample(listed, images))
+        conditions = conditions_before("cpu", max(workers), timing.rounds, timing.seconds, described)
+        options: Options = {"source": str(source.absolute()), "index": str(index), "images": images}
+        found, missing, complete = measure_rows(_cases(options, workers), timing, say)
+    rows = {row.name: row for row in found}
+    if bound := rows.get("bound"):
+        rows |= {name: _with_share(row, bound) for name, row in rows.items() if row is not bound}
+    ratios = []
+    if bound and "workers-1" in rows:
+        about = "one worker of the converter over its bound"
+        ratios.append(ratio_of(rows["workers-1"], bound, about, SHARE_OF_BOUND))
+    return Report(
+        command="prep",
+        complete=complete,
+        conditions=conditions,
+        rows=tuple(rows.values()),
+        missing=missing,
+        ratios=tuple(ratios),
+        verdict=_verdict([row for row in rows.values() if row.shares]),
+    )
+
+
+def sample(source: Source, images: int) -> Source:
+    """Take images evenly from the training set, so that every class and size is there."""
+    members = source.members["train"]
+    if not members:
+        raise InputError(f"{source.root}: holds no training images to measure with")
+    if source.encoding != "file":
+        raise InputError(f"{source.root}: holds raw pixels ({source.kind}), and decoding is measured; give image files")
+    step = max(1, len(members) // images)
+    chosen = [members[i] for i in range(0, len(members), step)][:images]
+    return replace(source, members={"train": Listing.of(chosen), "val": Listing.of([])})
+
+
+def bound(*, source: str, index: str, images: int) -> Stage:
+    """Decode, resize and encode with Pillow, on one core, from memory; count images that can be decoded."""
+    found = sample(open_source(Path(source), Path(index)), min(images, _BOUND_IMAGES))
+    data = [jpeg for jpeg in (_read(found, member) for member in found.members["train"]) if _made_of(jpeg)]
+    if not data:
+        raise CannotRunError("none of the images can be decoded")
+
+    def work() -> Work:
+        for jpeg in itertools.cycle(data):
+            _made_of(jpeg)
+            yield 1
+
+    versions = {"pillow": PIL.__version__}
+    versions["libjpeg-turbo"] = str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg"))
+    return Stage(work=work, settings=f"{len(data)} images from memory", versions=versions)
+
+
+def converter(*, source: str, index: str, images: int, workers: int) -> Stage:
+    """Convert shards as `alexnet-prep shard` does, over and over, in worker processes that have started."""
+    found = sample(open_source(Path(source), Path(index)), images)
+    root = Path(tempfile.mkdtemp())
+    for folder in ("train", WORK):
+        (root / folder).mkdir()
+    settings = ConvertSettings(shard_images=max(1, -(-len(found.members["train"]) // (_SHARDS * workers))))
+    jobs = (
+        ShardJob(
+            root=root, source=found.root, encoding="file", settings=settings, on_error="reject", plan=plan,
+            members=plan.members(found),
+        )
+        for plan in itertools.cycle(plan_shards(found, settings))
+    )  # fmt: skip
+
+    def work() -> Work:
+        with Pool(_convert, workers) as pool:
+            yield from pool.results(jobs)
+
+    words = f"{settings.shard_images} images a shard, {workers} worker{'s' * (workers > 1)}"
+    return Stage(work=work, settings=words, ready_batches=workers - 1, least_batches=2 * workers)
+
+
+def _cases(options: Options, workers: tuple[int, ...]) -> list[Case]:
+    make = "alexnet.tools.bench.converter:"
+    title = "bound: one core, decode + resize + encode"
+    cases = [Case(name="bound", title=title, group="limit", make=f"{make}bound", options=options)]
+    for n in workers:
+        title = f"alexnet-prep shard, {n} worker{'s' * (n > 1)}"
+        own: Options = {**options, "workers": n}
+        cases.append(
+            Case(
+                name=f"workers-{n}", title=title, group="row", make=f"{make}converter", options=own,
+                cores=min(n, usable_cores()), step_seconds=_STEP_SECONDS,
+            )
+        )  # fmt: skip
+    return cases
+
+
+def _convert(job: ShardJob, counts: Counts) -> int:
+    """Convert a shard in a worker; return its images, rejected ones among them."""
+    keep_freed_memory()
+    notes = convert_shard(job, [0, 0])
+    return notes.record.images + len(notes.rejected)
+
+
+def _made_of(data: bytes) -> bytes:
+    """Return the square that the converter would store; nothing if the image cannot be decoded."""
+    square = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            small = resize_and_crop(to_rgb(image), ConvertSettings().size_px)
+    except Exception:  # a bad image is not what is measured here
+        return b""
+    small.save(square, "JPEG", quality=ConvertSettings().quality, subsampling="4:2:0")
+    return square.getvalue()
+
+
+def _read(source: Source, member: Member) -> bytes:
+    with (source.root / member.file).open("rb") as file:
+        file.seek(member.offset)
+        return file.read(member.length)
+
+
+def _describe(source: Source) -> Data:
+    members = source.members["train"]
+    mean_bytes = round(sum(member.length for member in members) / len(members))
+    return Data(path=without_home(source.root), why="given", images=len(members), bytes_per_image=mean_bytes)
+
+
+def _with_share(row: Row, bound: Row) -> Row:
+    share: dict[Clock, float] = {clock: value / row.cores for clock, value in share_of(row, bound).items()}
+    return replace(row, shares={"the bound, a core": share})
+
+
+def _verdict(rows: list[Row]) -> str:
+    if not rows:
+        return "No verdict: the bound or the converter was not measured."
+    first, last = rows[0], rows[-1]
+    share = first.shares["the bound, a core"]["wall"]
+    said = f"{first.title} makes {first.wall.median:,.0f} images/s, {share:.0%} of the bound a core"
+    gain = last.wall.median / first.wall.median
+    return f"{said}; {last.options['workers']} workers {gain:.2f} times that." if last is not first else f"{said}."

@@ -1,1 +1,0 @@
-"""How anything is measured here: rows in processes of their own, in turn, by two clocks."""

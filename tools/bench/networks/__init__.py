@@ -1,1 +1,0 @@
-"""Networks, and whole training runs, beside the machine's rooflines."""

@@ -1,0 +1,120 @@
+"""`alexnet-bench train`: real data through the real trainer, beside the loader alone and the network alone.
+
+All three are measured in the same run, in turn: so the difference between what training makes and what the slower of
+the two allows can be told in a sentence.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from alexnet.model.placement import Parallel, Precision, choose_placement
+from alexnet.shards.errors import InputError
+from alexnet.shards.processes import usable_cores
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.bench.conditions import conditions_before, describe_data
+from alexnet.tools.bench.measure import Case, Timing, measure_rows
+from alexnet.tools.bench.model import case_of, default_precisions, refuse_layouts
+from alexnet.tools.bench.networks import WAITS, Task
+from alexnet.tools.bench.report import Clock, Ratio, Report, Row, ratio_of
+
+_CPU_BATCH, _GPU_BATCH = 64, 128
+_SMALL = 0.03  # of a rate: what is less was not measured
+
+
+def measure_train(
+    say: Callable[[str], None],
+    *,
+    data: Path,
+    why: str,
+    arch: str = "alexnet-2012",
+    recipe: str | None = None,
+    precision: Precision | None = None,
+    batch_images: int | None = None,
+    scaling: tuple[int, ...] = (1,),
+    parallel: Parallel = "towers",
+    device: str | None = None,
+    threads: int | None = None,
+    timing: Timing,
+) -> Report:
+    """Measure loader, network and both together in each number of processes. None: what suits the machine.
+
+    Raises InputError if network, data and layouts do not go together.
+    """
+    kind = choose_placement(device, gpus=1, precision="auto").device.type
+    images = len(SplitReader(data, "train"))
+    batch = batch_images or min(_CPU_BATCH if kind == "cpu" else _GPU_BATCH, images)
+    if not 1 <= batch <= images:
+        raise InputError(f"--batch {batch}: must be at most {images}, the training images in {data}")
+    threads = threads or usable_cores()
+    task = Task(
+        arch=arch, precision=precision or default_precisions(kind)[-1], batch_images=batch, device=kind,
+        threads=threads, recipe=recipe, data=str(data.absolute()),
+    )  # fmt: skip
+    tasks = [replace(task, gpus=count, parallel=parallel if count > 1 else "towers") for count in scaling]
+    refuse_layouts(tasks)
+    task.settings()
+    described = describe_data(data, "train", batch, why)
+    conditions = conditions_before(kind, threads, timing.rounds, timing.seconds, described)
+    rows, missing, complete = measure_rows(_cases(tasks), timing, say)
+    by_name = {row.name: row for row in rows}
+    explained = [
+        explain(by_name[f"train-{count}"], by_name["loader"], by_name[f"model-{count}"])
+        for count in scaling
+        if {f"train-{count}", f"model-{count}", "loader"} <= by_name.keys()
+    ]
+    return Report(
+        command="train",
+        complete=complete,
+        conditions=conditions,
+        rows=rows,
+        missing=missing,
+        ratios=_ratios(by_name, scaling),
+        verdict=" ".join(explained) or "No verdict: loader, network or training is missing.",
+    )
+
+
+def _cases(tasks: list[Task]) -> list[Case]:
+    """Return the loader, then the network on synthetic batches and on the data, for each number of processes."""
+    cases = [case_of(tasks[0], "loader", "the stream alone", "limit", "networks:loader")]
+    for task in tasks:
+        cases.append(case_of(task, f"model-{task.gpus}", f"synthetic batches: {task.title}", "limit"))
+        cases.append(case_of(replace(task, synthetic=False), f"train-{task.gpus}", f"real data: {task.title}"))
+    return cases
+
+
+def explain(train: Row, loader: Row, model: Row) -> str:
+    """Say how far training is from the slower of loader and network, and why.
+
+    On a CPU the two share the cores: an image takes the time of both. By CPU time where others disturbed a row.
+    """
+    on_cpu = train.cpu is not None
+    clock: Clock = "cpu" if on_cpu and any(row.disturbed for row in (train, loader, model)) else "wall"
+    made, loads, computes = (row.rate(clock) for row in (train, loader, model))
+    slower, bound = min((loads, "the loader"), (computes, "the network"))
+    expected = 1 / (1 / loads + 1 / computes) if on_cpu else slower
+    processes = "1 process" if train.options["gpus"] == 1 else f"{train.options['gpus']} processes"
+    said = (
+        f"In {processes}, real data make {made:,.1f} images/s by {clock} time, {made / computes:.0%} of synthetic "
+        f"batches; alone, the loader makes {loads:,.1f} and the network {computes:,.1f}, so {bound} bounds training at "
+        f"{slower:,.1f}, and training waits for data {train.figures[WAITS]:.0f}% of the time."
+    )
+    if on_cpu:
+        said += f" Both share the cores, and decoding leaves {expected:,.1f}, {1 - expected / slower:.1%} less"
+    rest = 1 - made / expected
+    if rest <= -_SMALL:
+        return f"{said}; training makes {-rest:.1%} more than that: rounds differ by more than is to be told apart."
+    said += f"; training stays {1 - made / slower:.1%} below the bound"
+    if rest < _SMALL:
+        return f"{said}, and what remains is less than was measured."
+    likely = "caches and turns of the scheduler" if on_cpu else "copies, and crops normalised on the same GPU"
+    return f"{said}, and {rest:.1%} remain for {likely}, which were not measured apart."
+
+
+def _ratios(rows: dict[str, Row], scaling: tuple[int, ...]) -> tuple[Ratio, ...]:
+    """Return real data over synthetic batches for each number of processes, and each number over the first."""
+    first = f"train-{scaling[0]}"
+    words = {n: f"{n} process{'es' * (n > 1)}" for n in scaling}
+    pairs = [(f"train-{n}", f"model-{n}", f"real data over synthetic batches, {words[n]}") for n in scaling]
+    pairs += [(f"train-{n}", first, f"{scaling[0]} to {words[n]}") for n in scaling[1:]]
+    return tuple(ratio_of(rows[a], rows[b], about) for a, b, about in pairs if {a, b} <= rows.keys())
