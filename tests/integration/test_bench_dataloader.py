@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from alexnet.tools.bench import dataloader
 from alexnet.tools.bench.command import main
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
-from alexnet.tools.bench.loader_stages import Task
+from alexnet.tools.bench.loader_stages import LoaderTask
 from alexnet.tools.bench.measure import Case, Measured, Timing, measure_rows
 from alexnet.tools.bench.report import read_report
 
 
-def task_of(data: Path) -> Task:
-    return Task(data=str(data), split="train", batch_images=16, threads=2)
+def task_of(data: Path) -> LoaderTask:
+    return LoaderTask(data=str(data), split="train", batch_images=16, threads=2)
 
 
 def measure(cases: list[Case]) -> Measured:

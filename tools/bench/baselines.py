@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.gpu_watch import watched
-from alexnet.tools.bench.loader_stages import Task
+from alexnet.tools.bench.loader_stages import LoaderTask
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 
 Crop = npt.NDArray[np.uint8]
@@ -35,7 +35,7 @@ def torch_loader(*, decoder: str, **task: Any) -> Stage:
     As its documentation has it: `num_workers`, `persistent_workers`, a `collate_fn` in the worker, tensors through
     shared memory.
     """
-    given, versions = Task(**task), versions_of("torch", decoder)
+    given, versions = LoaderTask(**task), versions_of("torch", decoder)
     from torch.utils.data import DataLoader
 
     loader: Iterable[Any] = DataLoader(
@@ -57,7 +57,7 @@ def webdataset(*, decoder: str, **task: Any) -> Stage:
     As its documentation has it: `resampled` shards, so that any number of workers has some; batches made in the
     workers; `WebLoader` with `batch_size=None`.
     """
-    given, versions = Task(**task), versions_of("webdataset", "torch", decoder)
+    given, versions = LoaderTask(**task), versions_of("webdataset", "torch", decoder)
     import webdataset as wds
 
     loader = wds.WebLoader(
@@ -83,7 +83,7 @@ def spdl(*, decoder: str, **task: Any) -> Stage:
     holds a few. Tasks of one image, gathered with `aggregate`, took 1.7 times the CPU time: each passes through the
     event loop. Its own decoder is FFmpeg's, told the crop as a filter, with one thread an image.
     """
-    given, versions = Task(**task), versions_of("spdl", "torch", decoder)
+    given, versions = LoaderTask(**task), versions_of("spdl", "torch", decoder)
     from spdl.pipeline import PipelineBuilder
 
     reader, collate = given.reader, _Collate(given.mean)
@@ -131,7 +131,7 @@ def _decoded(decoder: str, jpeg: bytes) -> Crop:
         return np.asarray(image.convert("RGB"))
 
 
-def _spdl_cropper(task: Task) -> Callable[[bytes], Crop]:
+def _spdl_cropper(task: LoaderTask) -> Callable[[bytes], Crop]:
     import spdl.io
 
     crop_px, rng, most = task.crop_px, np.random.default_rng(0), task.size_px - task.crop_px + 1
@@ -165,7 +165,7 @@ class _Collate:
 class _Samples:
     """A map-style data set of crops and labels; each worker process opens the shards itself."""
 
-    def __init__(self, task: Task, decoder: str) -> None:
+    def __init__(self, task: LoaderTask, decoder: str) -> None:
         self._root, self._split, self._crop = task.reader.root, task.split, _Cropper(decoder, task.crop_px)
         self._reader: SplitReader | None = None
 
@@ -186,7 +186,7 @@ class _Endless:
             yield from rng.permutation(self._images).tolist()
 
 
-def id_batches(task: Task) -> Iterator[list[int]]:
+def id_batches(task: LoaderTask) -> Iterator[list[int]]:
     """Yield the ids of a batch, for ever."""
     ids = iter(_Endless(len(task.reader)))
     while True:
@@ -205,7 +205,7 @@ def versions_of(*packages: str) -> dict[str, str]:
 
 
 def counted(
-    batches: Iterable[Any], task: Task, words: str, ready: int, versions: dict[str, str], *, on_gpu: bool = False
+    batches: Iterable[Any], task: LoaderTask, words: str, ready: int, versions: dict[str, str], *, on_gpu: bool = False
 ) -> Stage:
     """Count what a loader delivers, (images, labels) a batch, after its first batch has been looked at."""
 
@@ -219,7 +219,7 @@ def counted(
     return watched(stage) if on_gpu else stage
 
 
-def _check(images: Any, labels: int, task: Task) -> None:
+def _check(images: Any, labels: int, task: LoaderTask) -> None:
     """Raise CannotRunError unless the work was done: a rate of other work compares with nothing."""
     px, kind = task.crop_px, str(images.dtype)
     if kind != "torch.float32" or tuple(images.shape[1:]) != (3, px, px) or len(images) != labels:

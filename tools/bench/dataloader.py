@@ -15,9 +15,9 @@ from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.conditions import conditions_before, describe_data
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
-from alexnet.tools.bench.loader_stages import Task
+from alexnet.tools.bench.loader_stages import LoaderTask
 from alexnet.tools.bench.measure import Case, Timing, measure_rows
-from alexnet.tools.bench.report import Clock, Data, Options, Ratio, Report, Row, Stage, ratio_of
+from alexnet.tools.bench.report import Clock, Data, Options, Ratio, Report, Row, StageCost, ratio_of
 
 _THREADS_SHARE = 0.95
 """Of a gain by the number of threads, 1.9 for two; by CPU time, as a stream of one thread reads on another core."""
@@ -56,7 +56,7 @@ def measure_dataloader(
     if not images:
         raise InputError(f"{data}: its {split} split has no images; give --split with the other")
     batch, cores = min(batch_images, images), usable_cores()
-    task = Task(data=str(data.absolute()), split=split, batch_images=batch, threads=threads or cores)
+    task = LoaderTask(data=str(data.absolute()), split=split, batch_images=batch, threads=threads or cores)
     kind = choose_placement(device, gpus=1, precision="auto").device.type
     cases = cases_of(task, cores, kind, quick=quick, names=rows, compare=compare)
     described = describe_data(data, split, batch, why)
@@ -98,7 +98,7 @@ def ratios_of(rows: dict[str, Row], busy_cores: int) -> tuple[Ratio, ...]:
     return tuple(found)
 
 
-def stages_of(rows: dict[str, Row]) -> tuple[Stage, ...]:
+def stages_of(rows: dict[str, Row]) -> tuple[StageCost, ...]:
     """Tell where the CPU time of the float32 stream goes, by differences between rows; nothing if one is missing."""
     needed = {name for _, plus, minus, _ in _STAGES for name in (*plus, *minus)}
     if not needed <= rows.keys():
@@ -110,7 +110,7 @@ def stages_of(rows: dict[str, Row]) -> tuple[Stage, ...]:
         cost = sum(medians[n] for n in plus) - sum(medians[n] for n in minus)
         open_us = math.hypot(*(_standard_error(costs[n]) for n in (*plus, *minus)))
         share = cost / medians["stream-float32"]
-        stages.append(Stage(name=name, cpu_us=cost, plus_minus_us=open_us, share=share, how=how))
+        stages.append(StageCost(name=name, cpu_us=cost, plus_minus_us=open_us, share=share, how=how))
     return tuple(stages)
 
 
@@ -157,7 +157,7 @@ def _bound(stream: Row, rows: dict[str, Row]) -> str:
 
 
 def tune(
-    task: Task, cores: int, device: str, budget_seconds: float, say: Callable[[str], None]
+    task: LoaderTask, cores: int, device: str, budget_seconds: float, say: Callable[[str], None]
 ) -> tuple[tuple[str, ...], bool]:
     """Search for the options of the stream that are fastest here; return what each made and which to use, in lines.
 
@@ -174,7 +174,7 @@ def tune(
     return (*lines, recommendation(rows)), True
 
 
-def candidates_of(task: Task, cores: int, device: str) -> list[Case]:
+def candidates_of(task: LoaderTask, cores: int, device: str) -> list[Case]:
     """Return the default, then what most often helps first."""
     (default,) = cases_of(task, cores, "cpu", names=("stream-float32",))
     decoders = ("host", "split=0.75", "split=0.5") if device == "cuda" else ("dali",)

@@ -5,7 +5,7 @@ from typing import Any
 
 from alexnet.pipeline.jpeg_engine import query_jpeg_engine
 from alexnet.tools.bench.gpu_watch import watched
-from alexnet.tools.bench.loader_stages import Task
+from alexnet.tools.bench.loader_stages import LoaderTask
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 
 _ENGINE_SHARE: dict[str, dict[str, Any]] = {
@@ -21,14 +21,14 @@ def nvjpeg(*, by: str, **task: Any) -> Stage:
     Raises CannotRunError where the engine alone is asked for and there is none: DALI would take the kernels without a
     word.
     """
-    given, engine = Task(**task), query_jpeg_engine()
+    given, engine = LoaderTask(**task), query_jpeg_engine()
     if by == "engine" and not engine.engines:
         raise CannotRunError(engine.nvjpeg)
     words = f"DALI mixed, {given.threads} threads, JPEGs to {by}; {engine.nvjpeg}"
     return watched(Stage(work=lambda: _decoded(given, by), settings=words, ready_batches=2))
 
 
-def _decoded(task: Task, by: str) -> Iterator[float]:
+def _decoded(task: LoaderTask, by: str) -> Iterator[float]:
     from nvidia.dali import Pipeline, fn, types
 
     reader, n = task.reader, task.batch_images
@@ -52,7 +52,7 @@ def to_device(*, output: str, **task: Any) -> Stage:
     """Copy batches of crops from pinned memory to the GPU, each waited for."""
     import torch
 
-    given = Task(**task)
+    given = LoaderTask(**task)
     if not torch.cuda.is_available():
         raise CannotRunError("no GPU that torch can use")
     shape = (given.batch_images, 3, given.crop_px, given.crop_px)

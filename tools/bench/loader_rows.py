@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from alexnet.shards.errors import InputError, nearest
-from alexnet.tools.bench.loader_stages import Task
+from alexnet.tools.bench.loader_stages import LoaderTask
 from alexnet.tools.bench.measure import Case
 from alexnet.tools.bench.report import Group
 
@@ -108,7 +108,7 @@ BASELINES = {
 
 
 def cases_of(
-    task: Task, cores: int, device: str, *, quick: bool = False, names: tuple[str, ...] = (), compare: str = ""
+    task: LoaderTask, cores: int, device: str, *, quick: bool = False, names: tuple[str, ...] = (), compare: str = ""
 ) -> list[Case]:
     """Return what is to be measured, limits first: the rows that are named, or those of the mode.
 
@@ -151,7 +151,7 @@ def _beside(n: int, trainer_threads: int) -> _Row:
     return replace(row, make="loader_stages:stream_beside_trainer")
 
 
-def _case(row: _Row, task: Task, cores: int) -> Case:
+def _case(row: _Row, task: LoaderTask, cores: int) -> Case:
     given = {"threads": task.threads} if row.name == "memory-copy" else asdict(task)
     options = given | row.options
     one_core = row.make in ("loader_stages:storage", "loader_stages:read")

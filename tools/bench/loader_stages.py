@@ -37,7 +37,7 @@ _HELD_BYTES = 256 << 20  # of JPEGs that decoders without a reader are given, fr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class LoaderTask:
     """What a row of the data path works on. `threads`: of decoders, or worker processes where a loader has those."""
 
     data: str
@@ -71,7 +71,7 @@ def storage(*, cold: bool, **task: Any) -> Stage:
 
     After a cold round they are read in again, for the other rows: so the next one must not go on where it ended.
     """
-    reader = Task(**task).reader
+    reader = LoaderTask(**task).reader
     sums = accumulate((shard.bytes for shard in reader.shards), initial=0)
     most = _MOST_COLD_BYTES if cold else _MOST_BYTES
     files = [reader.root / shard.file for shard, before in zip(reader.shards, sums, strict=False) if before < most]
@@ -126,7 +126,7 @@ def memory_copy(*, threads: int) -> Stage:
 
 def read(**task: Any) -> Stage:
     """Read one image after another through the reader, in the stream's order."""
-    given = Task(**task)
+    given = LoaderTask(**task)
 
     def work() -> Work:
         order = np.random.default_rng(0)
@@ -147,7 +147,7 @@ def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
 
     if reason := available():
         raise CannotRunError(reason)
-    given = Task(**task)
+    given = LoaderTask(**task)
     n, size_px = given.batch_images, given.size_px
     side = {"whole": size_px, "crop": given.crop_px, "last-pixel": 1}[part]
     places, inset = size_px - (given.crop_px if part == "last-pixel" else side) + 1, given.crop_px - 1
@@ -196,7 +196,7 @@ def stream(
 ) -> Stage:  # fmt: skip
     """Iterate the stream, epoch after epoch, letting go of each batch."""
     import_module("alexnet.pipeline.prefetch")  # torch: it comes with the first batch otherwise, as if a batch's memory
-    given = Task(**task)
+    given = LoaderTask(**task)
     images = ImageStream(
         Path(given.data) / given.split,
         batch_images=given.batch_images,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from alexnet.tools.bench.baselines import counted, id_batches, versions_of
-from alexnet.tools.bench.loader_stages import Task
+from alexnet.tools.bench.loader_stages import LoaderTask
 from alexnet.tools.bench.stage import CannotRunError, Stage
 
 _INITIAL_FILL, _PREFETCH = 1_024, 2  # DALI's defaults
@@ -29,7 +29,7 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
     The plain graph decodes whole images and lets `crop_mirror_normalize` cut, as the examples of its documentation do;
     with `crops_early` the decoder is told the crop, which is less to decode. Labels stay text, as DALI has no parser.
     """
-    given, versions = Task(**task), versions_of("nvidia-dali-cuda130", "torch")
+    given, versions = LoaderTask(**task), versions_of("nvidia-dali-cuda130", "torch")
     import torch
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
@@ -81,7 +81,7 @@ def ffcv(*, stored: str, **task: Any) -> Stage:
     As its documentation has it: `os_cache=True` for data that fit in memory, `drop_last`. It has no decoder for a
     random crop of fixed size, so `RandomResizedCrop` is told the one scale and ratio that are it.
     """
-    given, versions = Task(**task), versions_of("ffcv", "torch")
+    given, versions = LoaderTask(**task), versions_of("ffcv", "torch")
     from ffcv import fields, loader, transforms
     from ffcv.fields import decoders
     from ffcv.writer import DatasetWriter
@@ -122,7 +122,7 @@ def ffcv(*, stored: str, **task: Any) -> Stage:
 class _WholeImages:
     """What FFCV writes its file from."""
 
-    def __init__(self, task: Task, images: int) -> None:
+    def __init__(self, task: LoaderTask, images: int) -> None:
         self._reader, self._images = task.reader, images
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ def on_gpu(*, library: str, **task: Any) -> Stage:
     They leave crops, mirrors and the mean to their user, who does them in PyTorch where the pixels are. One thread
     reads ahead. Without a GPU they are no baselines: neither is made for that.
     """
-    given = Task(**task)
+    given = LoaderTask(**task)
     versions = versions_of("nvidia-nvimgcodec-cu13" if library == "nvimagecodec" else library, "torch")
     import torch
 
@@ -173,7 +173,7 @@ def _torchvision() -> Callable[[list[bytes]], list[Any]]:
     return decode
 
 
-def _cropped_on_gpu(task: Task, decode: Callable[[list[bytes]], list[Any]]) -> Iterator[Any]:
+def _cropped_on_gpu(task: LoaderTask, decode: Callable[[list[bytes]], list[Any]]) -> Iterator[Any]:
     import torch
 
     reader, crop_px, rng = task.reader, task.crop_px, np.random.default_rng(0)

@@ -171,7 +171,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class StageCost:
     """Hold a part of a row's CPU time: microseconds an image, and what the spread of the rounds leaves open."""
 
     name: str
@@ -191,7 +191,7 @@ class Report:
     conditions: Conditions
     rows: tuple[Row, ...]
     missing: tuple[Missing, ...] = ()
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageCost, ...] = ()
     ratios: tuple[Ratio, ...] = ()
     notes: tuple[str, ...] = ()
     verdict: str

@@ -17,7 +17,7 @@ from alexnet.tools.bench.bench_data import bench_data
 from alexnet.tools.bench.dataloader import candidates_of, ratios_of, recommendation, stages_of, tune, verdict_of
 from alexnet.tools.bench.diff import changes, run_diff
 from alexnet.tools.bench.loader_rows import BASELINES, cases_of
-from alexnet.tools.bench.loader_stages import Task, storage
+from alexnet.tools.bench.loader_stages import LoaderTask, storage
 from alexnet.tools.bench.measure import Measured
 from alexnet.tools.bench.measurements import page_of as measurements_page
 from alexnet.tools.bench.page import page_of
@@ -28,7 +28,7 @@ from alexnet.tools.console import StoppedError
 from tests.bench_reports import CONDITIONS, DATA, report_of, row_of, rows_of
 
 DOCS = Path(__file__).parents[3] / "docs"
-TASK = Task(data="/data", split="train", batch_images=128, threads=2)
+TASK = LoaderTask(data="/data", split="train", batch_images=128, threads=2)
 RATES: dict[str, float] = {  # images/s of two busy cores
     "storage-cached": 100_000,
     "jpeg-full": 6_250,
@@ -55,7 +55,7 @@ def without(name: str) -> dict[str, float]:
 
 def test_rows_are_known_by_name_or_refused() -> None:
     compare = ",".join(BASELINES)
-    cases = cases_of(Task(data="/data", split="train", batch_images=1, threads=8), 4, "cuda", compare=compare)
+    cases = cases_of(LoaderTask(data="/data", split="train", batch_images=1, threads=8), 4, "cuda", compare=compare)
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
     assert all(not case.limit or case.limit in names for case in cases)
