@@ -65,7 +65,7 @@ def test_the_whole_quick_mode_takes_every_row_and_baseline_along(tmp_path: Path)
     assert result.exit_code == 0, result.output
     report = read_report(json_file)
     assert all(one.why.endswith("is not installed") for one in report.missing)
-    asked = cases_of(task_of(tmp_path), 2, "cpu", quick=True, compare="torch,webdataset,dali")
+    asked = cases_of(task_of(tmp_path), 2, "cpu", quick=True, baselines=("torch", "webdataset", "dali"))
     assert {row.name for row in report.rows} | {one.name for one in report.missing} == {case.name for case in asked}
     assert {"torch-pil", "webdataset-pil", "dali"} <= {row.name for row in report.rows}
 
@@ -82,7 +82,7 @@ def test_storage_memory_and_decoding_are_measured_without_torch(ci_100: Path) ->
 
 def test_images_smaller_than_a_crop_are_taken_whole(data_set: Path) -> None:
     names = ("jpeg-window", "stream-float32", "ffcv-jpeg", "torch-pil")
-    rows, missing, _ = measure(cases_of(task_of(data_set), 2, "cpu", names=names, compare="ffcv,torch"))
+    rows, missing, _ = measure(cases_of(task_of(data_set), 2, "cpu", names=names, baselines=("ffcv", "torch")))
     assert {row.name for row in rows} >= {"jpeg-window", "stream-float32", "torch-pil"}, "40 px, where crops have 224"
     assert {one.why for one in missing} <= {"ffcv is not installed"}
 

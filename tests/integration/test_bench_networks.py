@@ -110,7 +110,7 @@ def test_the_converter_beside_its_bound(tmp_path: Path) -> None:
 
 
 def test_neither_torch_nor_dali_is_loaded_for_the_converter() -> None:
-    code = "import sys, alexnet.tools.bench.converter; print({'torch', 'nvidia.dali'} & {*sys.modules})"
+    code = "import sys, alexnet.tools.bench.prep; print({'torch', 'nvidia.dali'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
 

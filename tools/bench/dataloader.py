@@ -48,7 +48,7 @@ def measure_dataloader(
     timing: Timing,
     quick: bool,
     rows: tuple[str, ...],
-    compare: str,
+    baselines: tuple[str, ...],
     tune_seconds: float,
 ) -> Report:
     """Measure the rows that are asked for, then candidates of the stream's options if there is time for them."""
@@ -58,7 +58,7 @@ def measure_dataloader(
     batch, cores = min(batch_images, images), usable_cores()
     task = LoaderTask(data=str(data.absolute()), split=split, batch_images=batch, threads=threads or cores)
     kind = choose_placement(device, gpus=1, precision="auto").device.type
-    cases = cases_of(task, cores, kind, quick=quick, names=rows, compare=compare)
+    cases = cases_of(task, cores, kind, quick=quick, names=rows, baselines=baselines)
     described = describe_data(data, split, batch, why)
     conditions = conditions_before(kind, task.threads, timing.rounds, timing.seconds, described)
     found, missing, complete = measure_rows(cases, timing, say)

@@ -108,19 +108,25 @@ BASELINES = {
 
 
 def cases_of(
-    task: LoaderTask, cores: int, device: str, *, quick: bool = False, names: tuple[str, ...] = (), compare: str = ""
+    task: LoaderTask,
+    cores: int,
+    device: str,
+    *,
+    quick: bool = False,
+    names: tuple[str, ...] = (),
+    baselines: tuple[str, ...] = (),
 ) -> list[Case]:
     """Return what is to be measured, limits first: the rows that are named, or those of the mode.
 
-    Baselines were asked for by `compare`, so they come along unless some of them are named. Raises InputError for a
+    Baselines were asked for, so they come along unless some of them are named. Raises InputError for a
     name there is not.
     """
     fewer = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < task.threads]
     rows = [*_ROWS, *(_stream(_threads(n, "-"), f"float32, {_threads(n)}", threads=n) for n in fewer)]
     rows += [_beside(fewer[-1], task.threads - fewer[-1])] if fewer else []
     rows += _GPU_ROWS if device == "cuda" else ()
-    baselines = [row for name in named("--compare", compare, tuple(BASELINES)) for row in BASELINES[name]]
-    known = {row.name: row for row in [*rows, *baselines]}
+    compared = [row for name in baselines for row in BASELINES[name]]
+    known = {row.name: row for row in [*rows, *compared]}
     if "guarded" in names:
         guarded = {name for pair in GUARDED for name in pair}
         names = tuple(row.name for row in rows if row.name in guarded or "threads" in row.options)
@@ -128,17 +134,8 @@ def cases_of(
         if name not in known:
             raise InputError(f"--rows {name}: must be of {', '.join(sorted(known))}{nearest(name, known)}")
     chosen = [row for row in rows if (row.name in names if names else not quick or row.name in _QUICK)]
-    chosen += [row for row in baselines if row.name in names or not any(one.name in names for one in baselines)]
+    chosen += [row for row in compared if row.name in names or not any(one.name in names for one in compared)]
     return [_case(row, task, cores) for row in chosen]
-
-
-def named(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names in a text with commas between, each once. Raises InputError for one that is not known."""
-    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in found:
-        if name not in known:
-            raise InputError(f"{option} {name}: must be of {', '.join(known)}{nearest(name, known)}")
-    return found
 
 
 def _threads(n: int, between: str = " ") -> str:

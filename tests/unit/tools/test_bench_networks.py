@@ -12,7 +12,7 @@ from torch import nn
 
 from alexnet.model.networks.network import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings
-from alexnet.tools.bench import converter, model, train
+from alexnet.tools.bench import model, prep, train
 from alexnet.tools.bench.measure import Case, Measured, Timing
 from alexnet.tools.bench.naive import naive_network
 from alexnet.tools.bench.networks import Task
@@ -168,8 +168,8 @@ def test_training_without_its_limits_gets_no_verdict(monkeypatch: pytest.MonkeyP
 
 
 def test_the_converter_is_held_against_one_cores_bound(monkeypatch: pytest.MonkeyPatch, official: Path) -> None:
-    monkeypatch.setattr(converter, "measure_rows", with_rates({"bound": 600.0, "workers-1": 570.0, "workers-2": 1_140}))
-    report = converter.measure_prep(lambda _: None, source=official, images=8, workers=(1, 2), timing=TIMING)
+    monkeypatch.setattr(prep, "measure_rows", with_rates({"bound": 600.0, "workers-1": 570.0, "workers-2": 1_140}))
+    report = prep.measure_prep(lambda _: None, source=official, images=8, workers=(1, 2), timing=TIMING)
     assert [row.shares.get("the bound, a core", {}).get("wall") for row in report.rows] == [None, 0.95, 0.95]
     (ratio,) = report.ratios
     assert ratio.wall.median == pytest.approx(0.95)

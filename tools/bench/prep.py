@@ -119,7 +119,7 @@ def converter(*, source: str, index: str, images: int, workers: int) -> Stage:
 
 
 def _cases(options: Options, workers: tuple[int, ...]) -> list[Case]:
-    make = "alexnet.tools.bench.converter:"
+    make = "alexnet.tools.bench.prep:"
     title = "bound: one core, decode + resize + encode"
     cases = [Case(name="bound", title=title, group="limit", make=f"{make}bound", options=options)]
     for n in workers:
