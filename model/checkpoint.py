@@ -69,6 +69,15 @@ class _Mark:
     files: dict[str, int]
 
 
+PREFIX = "net."
+"""What a checkpoint calls the network's parameters, beside the optimizer's."""
+
+
+def network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the network's parameters among a checkpoint's tensors, under the names that the network gives them."""
+    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run that were written to their end, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / PROGRESS).is_file())

@@ -42,6 +42,7 @@ from alexnet.model.checkpoint import (
     silence_one_process,
     step_name,
 )
+from alexnet.model.weights import bytes_of
 from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, replace
 
 _OFFSETS = "DCP_SHARDING_INFO"  # where the reader looks in a file's header for the place of a part in its whole
@@ -235,7 +236,7 @@ def _sha256(tensors: Tensors, file: Path) -> str:
     digest = hashlib.sha256(length + header)
     begins = {name: entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"}
     for name in sorted(begins, key=lambda name: begins[name]):
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(bytes_of(tensors[name]))
     return digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ class StopRequestedError(Exception):
 
 
 def nobody_asks() -> bool:
-    """Go on."""
+    """Return False: nobody asks to stop."""
     return False
 
 

@@ -33,11 +33,11 @@ class SameDevice:
     """Join towers that live in one process on one device: every tower reads the same concatenation."""
 
     def all_gather(self, parts: list[Tensor]) -> list[Tensor]:
-        """Concatenate once and share."""
+        """Concatenate once; every tower reads the same."""
         return [torch.cat([as_computed(part) for part in parts], dim=1)] * len(parts)
 
     def all_rows(self, parts: list[Tensor]) -> list[Tensor]:
-        """All are here."""
+        """Return what is given: all images are here."""
         return parts
 
     def all_scores(self, parts: list[Tensor]) -> Tensor:
@@ -65,7 +65,7 @@ class AcrossRanks:
         return [torch.cat([tower.movedim(-1, 1) if channels_last else tower for tower in towers], dim=1)]
 
     def all_rows(self, parts: list[Tensor]) -> list[Tensor]:
-        """Every tower has seen every image."""
+        """Return what is given: every tower has seen every image."""
         return parts
 
     def all_scores(self, parts: list[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.capture import CapturedStep, ForwardBackward
-from alexnet.model.checkpoint import Checkpoint
+from alexnet.model.checkpoint import Checkpoint, network_tensors
 from alexnet.model.evaluate import Evaluation, Stop, StopRequestedError, evaluate, nobody_asks
 from alexnet.model.metrics import Measured, Metrics, is_logged
 from alexnet.model.networks.network import Network
@@ -28,6 +28,7 @@ from alexnet.model.optim import DivergedError, MomentumSGD, all_finite
 from alexnet.model.placement import Placement, Precision
 from alexnet.model.ranks import Ranks
 from alexnet.model.schedule import Schedule, ScheduleState
+from alexnet.model.weights import misfit, shapes_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type
 
@@ -199,12 +200,12 @@ class Trainer:
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint, source: BatchSource) -> None:
         """Stand where a checkpoint was taken. Raises InputError if it belongs to another network or other data."""
-        for name, parameter in self.net.named_parameters():
-            stored = checkpoint.tensors.get(f"net.{name}")
-            if stored is None or stored.shape != parameter.shape:
-                found = "nothing" if stored is None else tuple(stored.shape)
-                raise InputError(f"{name}: the checkpoint holds {found}, the network wants {tuple(parameter.shape)}")
-            parameter.copy_(stored)
+        parameters = dict(self.net.named_parameters())
+        stored = network_tensors(checkpoint.tensors)
+        if why := misfit(shapes_of(stored), shapes_of(parameters)):
+            raise InputError(f"the checkpoint is of another network: {why}")
+        for name, parameter in parameters.items():
+            parameter.copy_(stored[name])
         prefix = "momentum."
         buffers = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
         progress = of_type(checkpoint.progress, Progress)

@@ -13,14 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.model.checkpoint import PROGRESS, load_checkpoint
+from alexnet.model.checkpoint import PROGRESS, load_checkpoint, network_tensors
 from alexnet.model.networks.network import Network, build_network
-from alexnet.model.weights import digest, read_weights
+from alexnet.model.weights import digest, misfit, read_weights, shapes_of
 from alexnet.shards.errors import InputError
-
-PREFIX = "net."
-"""What a checkpoint calls the network's parameters, beside the optimizer's."""
-
 
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """What DataParallel, torch.compile and others put before the names of whatever they wrap, a network or a part of it."""
@@ -44,7 +40,7 @@ def take_weights(net: Network, file: Path, up_to: str = "") -> WarmStart:
     """
     with torch.device("meta"):  # every tower, so that processes that hold one each take the same layers
         whole = build_network(net.settings)
-    shapes = {name: parameter.shape for name, parameter in whole.named_parameters()}
+    shapes = shapes_of(dict(whole.named_parameters()))
     stored = _as_named(_read(file), shapes, file)
     layers = _names_by_layer(whole)
     wanted = list(layers)[: list(layers).index(up_to) + 1] if up_to else list(layers)
@@ -64,11 +60,6 @@ def take_weights(net: Network, file: Path, up_to: str = "") -> WarmStart:
         if name in parameters:
             parameters[name].copy_(stored[name])
     return WarmStart(layers=taken, sha256=digest(stored))
-
-
-def network_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the network's parameters among a checkpoint's tensors, under the names that the network gives them."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -126,12 +117,8 @@ def _check_order(file: Path, arch: str, misfits: Mapping[str, str], taken: tuple
 
 def _misfit(names: list[str], shapes: Mapping[str, torch.Size], stored: Mapping[str, Tensor]) -> str:
     """Say why a layer's parameters cannot be taken; '' if they can."""
-    for name in names:
-        tensor = stored.get(name)
-        if tensor is None:
-            return f"has no {name}"
-        if tensor.shape != shapes[name]:
-            return f"{name} is {tuple(tensor.shape)}, this network's is {tuple(shapes[name])}"
-        if not tensor.is_floating_point():
-            return f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers"
+    if why := misfit(shapes_of(stored), {name: shapes[name] for name in names}):
+        return why
+    if odd := next((name for name in names if not stored[name].is_floating_point()), None):
+        return f"{odd} holds {str(stored[odd].dtype).removeprefix('torch.')}, not floating-point numbers"
     return ""

@@ -120,9 +120,28 @@ def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
     summed = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         summed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if tensor.numel():
-            summed.update(memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+        summed.update(bytes_of(tensor))
     return summed.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return a tensor's values as they lie in a file, without a copy where they are contiguous."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def misfit(stored: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> str:
+    """Say which tensor that a network wants is missing, or has another shape; '' if all fit."""
+    for name, shape in wanted.items():
+        if stored.get(name) != shape:
+            if name not in stored:
+                return f"has no {name}"
+            return f"{name} is {tuple(stored[name])}, this network's is {tuple(shape)}"
+    return ""
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Return the shapes of tensors by name."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _read_safetensors(file: Path) -> Weights:

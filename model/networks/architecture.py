@@ -45,7 +45,7 @@ class Conv(Weighted):
     table: tuple[tuple[int, ...], ...] | None = None
 
     def after(self, shape: Shape) -> Shape:
-        """Only whole windows count."""
+        """Return the shape of the maps; only whole windows count."""
         return (self.maps, *((side + 2 * self.padding - self.window) // self.stride + 1 for side in shape[1:]))
 
 
@@ -56,7 +56,7 @@ class Full(Weighted):
     units: int = 0
 
     def after(self, shape: Shape) -> Shape:
-        """Whatever came in."""
+        """Return (units,), whatever the input's shape."""
         return (self.units,)
 
 
@@ -67,7 +67,7 @@ class Subsample(Weighted):
     window: int = 2
 
     def after(self, shape: Shape) -> Shape:
-        """Only whole windows count."""
+        """Return the shape of the maps; only whole windows count."""
         return (shape[0], *(side // self.window for side in shape[1:]))
 
 
@@ -88,7 +88,7 @@ class Pool(Layer):
     ceil: bool = False
 
     def after(self, shape: Shape) -> Shape:
-        """Count the windows along each side."""
+        """Return the shape of the maps, one value a window."""
         rest = [side - self.window for side in shape[1:]]
         return (shape[0], *((-(-r // self.stride) if self.ceil else r // self.stride) + 1 for r in rest))
 
@@ -100,7 +100,7 @@ class PoolTo(Layer):
     px: int
 
     def after(self, shape: Shape) -> Shape:
-        """As asked for."""
+        """Return (maps, px, px)."""
         return (shape[0], self.px, self.px)
 
 
@@ -130,7 +130,7 @@ class PadEnd(Layer):
     px: int
 
     def after(self, shape: Shape) -> Shape:
-        """Larger by that much."""
+        """Return the padded shape."""
         return (shape[0], *(side + self.px for side in shape[1:]))
 
 
@@ -141,7 +141,7 @@ class PadTo(Layer):
     px: int
 
     def after(self, shape: Shape) -> Shape:
-        """Larger images stay as they are."""
+        """Return the square; larger images stay as they are."""
         return (shape[0], *(max(side, self.px) for side in shape[1:]))
 
 
@@ -157,7 +157,7 @@ class Flatten(Layer):
     """Turn maps into one row of units."""
 
     def after(self, shape: Shape) -> Shape:
-        """Map by map."""
+        """Return (maps * height * width,), one map after the other."""
         maps, height, width = shape
         return (maps * height * width,)
 
@@ -169,7 +169,7 @@ class AllGather(Layer):
     towers: int = 2
 
     def after(self, shape: Shape) -> Shape:
-        """All towers' maps or units, one tower's after the other's."""
+        """Return the shape of all towers' maps or units, one tower's after the other's."""
         return (shape[0] * self.towers, *shape[1:])
 
 

@@ -220,7 +220,7 @@ def test_another_network_in_the_folder_is_passed_over(digits: Path, tmp_path: Pa
     settings["net"]["channels"] = 3
     (out / "settings.json").write_text(json.dumps(settings))
     resumed = run(digits, out, "--steps", 4, "--set", "net.channels=3")
-    assert "step-000000004: is of another network (net." in resumed.stderr
+    assert "step-000000004: is of another network: net." in resumed.stderr
     assert [record["step"] for record in metrics(out) if "loss" in record] == [1, 2, 3, 4]
 
 

@@ -19,6 +19,7 @@ from alexnet.model.evaluate import StopRequestedError
 from alexnet.model.optim import DivergedError
 from alexnet.model.ranks import Ranks
 from alexnet.model.trainer import Progress, Trainer
+from alexnet.model.weights import misfit, shapes_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type
 from alexnet.tools.console import tell
@@ -87,7 +88,7 @@ class Saving:
     def _newest(self, trainer: Trainer) -> tuple[Path, dict[str, Any]] | None:
         """Return the checkpoint to go on from, and what is in it but tensors; say of newer ones why not from them."""
         assert self._folder is not None
-        wanted = {name: like.shape for name, like in self._ranks.as_stored(_parameters(trainer)).items()}
+        wanted = shapes_of(self._ranks.as_stored(_parameters(trainer)))
         for path in candidates(self._folder.checkpoints):
             try:
                 return path, self._checked(path, wanted)
@@ -106,11 +107,8 @@ class Saving:
         for key, value in self._run.items():
             if run.get(key) != value:
                 raise InputError(f"{path}: is of another run ({key} {run.get(key)!r} there, {value!r} here)")
-        found = shapes(path)
-        for name, shape in wanted.items():
-            if found.get(name) != shape:
-                there = tuple(found[name]) if name in found else "nothing"
-                raise InputError(f"{path}: is of another network ({name}: {there} there, {tuple(shape)} here)")
+        if why := misfit(shapes(path), wanted):
+            raise InputError(f"{path}: is of another network: {why}")
         return progress
 
     def _share_of(self, path: Path, progress: dict[str, Any], trainer: Trainer) -> Checkpoint:

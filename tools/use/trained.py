@@ -16,13 +16,12 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from alexnet.model.checkpoint import candidates, load_checkpoint, read_progress, shapes
+from alexnet.model.checkpoint import PREFIX, candidates, load_checkpoint, network_tensors, read_progress, shapes
 from alexnet.model.networks.network import Network, build_network
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.optim import all_finite
 from alexnet.model.placement import Precision
-from alexnet.model.warm_start import PREFIX, network_tensors
-from alexnet.model.weights import Weights, read_weights
+from alexnet.model.weights import Weights, misfit, read_weights, shapes_of
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.normalize import Finish, finish_of
 from alexnet.shards.errors import InputError
@@ -88,7 +87,7 @@ class Trained(About):
 
     def network(self, device: torch.device) -> Network:
         """Build the network, in evaluation mode, where it is to run. Raises InputError if the weights are not its."""
-        _check_shapes(self.path, self.net, {name: tensor.shape for name, tensor in self.weights.items()})
+        _check_shapes(self.path, self.net, shapes_of(self.weights))
         if not all_finite(self.weights.values()):
             raise InputError(f"{self.path}: holds weights that are not finite; take an earlier checkpoint of its run")
         net = build_network(self.net)
@@ -207,11 +206,9 @@ def _check_together(path: Path, net: NetSettings, augment: AugmentSettings, data
 def _check_shapes(path: Path, net: NetSettings, stored: Mapping[str, torch.Size]) -> None:
     """Raise InputError unless stored tensors are those of the network, before any memory is taken for it."""
     with torch.device("meta"):
-        parameters = dict(build_network(net).named_parameters())
-    for name, parameter in parameters.items():
-        if stored.get(name) != parameter.shape:
-            found = tuple(stored[name]) if name in stored else "nothing"
-            raise InputError(f"{path}: holds {found} for {name}, {net.arch} has {tuple(parameter.shape)}")
+        wanted = shapes_of(dict(build_network(net).named_parameters()))
+    if why := misfit(stored, wanted):
+        raise InputError(f"{path}: is of another network than {net.arch}: {why}")
 
 
 def _checked(trained: Trained) -> Trained:
