@@ -34,28 +34,33 @@ _RESIDUAL = 1e-6  # of the largest eigenvalue: figures are rounded to 12 digits
 _COLOUR_LOSS = 0.75  # of the spread of colour, by halving its resolution
 _COARSE_STEP = 64  # a quality of about 13: from here on, anything but a block's mean may be rounded away
 
-_MOST = 1e6  # no figure of values up to 255 is larger
 _THREE = Meta(min_length=3, max_length=3)
+_LEVEL = Meta(ge=0, le=255)
+_FIGURE = Meta(ge=-1_000_000, le=1_000_000)  # none of values up to 255 is larger
 
 Matrix = list[list[float]]
-Vector = Annotated[tuple[int | float, ...], _THREE]
+Vector = Annotated[tuple[Annotated[int, _FIGURE] | Annotated[float, _FIGURE], ...], _THREE]
+Levels = Annotated[tuple[Annotated[int, _LEVEL] | Annotated[float, _LEVEL], ...], _THREE]
 
 
 class ColourSums:
     """Accumulate the integer sums of 8-bit RGB images of one size.
 
-    `images`, `pixels`: counts. `products`: six (rr, rg, rb, gg, gb, bb), Python integers. `mean_image_sums`: int64
+    `images`: how many. `products`: six (rr, rg, rb, gg, gb, bb), Python integers. `mean_image_sums`: int64
     (size, size, 3), from which the sums of the channels follow.
     """
 
     def __init__(self, size_px: int) -> None:
         self.images = 0
-        self.pixels = 0
         self.products = [0] * 6
         self.mean_image_sums = np.zeros((size_px, size_px, 3), np.int64)
         self._recent = np.zeros((size_px, size_px, 3), np.uint16)
         self._waiting: list[npt.NDArray[np.uint8]] = []
-        self._recent_images = 0
+
+    @property
+    def pixels(self) -> int:
+        """Return the pixels of all images."""
+        return self.images * self.mean_image_sums.shape[0] ** 2
 
     def add(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Add one image: uint8 (size, size, 3), RGB, or (size, size, 4) of which the last is not looked at."""
@@ -73,10 +78,8 @@ class ColourSums:
         else:
             self._waiting.append(pixels)
             self._add_waiting(_TOGETHER)
-        self._recent_images += 1
         self.images += 1
-        self.pixels += size * size
-        if self._recent_images == _UINT16_IMAGES:
+        if self.images % _UINT16_IMAGES == 0:
             self._flush()
 
     def merge(self, other: Self) -> None:
@@ -84,7 +87,6 @@ class ColourSums:
         other._flush()
         self._flush()
         self.images += other.images
-        self.pixels += other.pixels
         self.products = [a + b for a, b in zip(self.products, other.products, strict=True)]
         self.mean_image_sums += other.mean_image_sums
 
@@ -112,7 +114,7 @@ class ColourSums:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.int64]]) -> Self:
         """Rebuild an accumulator from `to_arrays`."""
         sums = cls(arrays["mean_image_sums"].shape[0])
-        sums.images, sums.pixels = (int(v) for v in arrays["counts"])
+        sums.images = int(arrays["counts"][0])
         sums.products = [int(v) for v in arrays["products"]]
         sums.mean_image_sums = arrays["mean_image_sums"].astype(np.int64)
         return sums
@@ -132,7 +134,6 @@ class ColourSums:
         self._add_waiting(1)
         self.mean_image_sums += self._recent[:, :, :3]
         self._recent[:] = 0
-        self._recent_images = 0
 
 
 def products_with_numpy(pixels: npt.NDArray[np.uint8]) -> tuple[int, ...]:
@@ -156,21 +157,15 @@ class ColourStatistics:
     `standard_deviations`: (3,), square roots of the eigenvalues: what lighting noise is multiplied by.
     """
 
-    mean: Vector
+    mean: Levels
     covariance: Annotated[tuple[Vector, ...], _THREE]
     eigenvalues: Vector
     eigenvectors: Annotated[tuple[Vector, ...], _THREE]
-    standard_deviations: Vector
+    standard_deviations: Levels
 
     def __post_init__(self) -> None:
-        variances = [self.covariance[c][c] for c in range(3)]
-        if not all(0 <= value <= 255 for value in self.mean):
-            raise ValueError(f"colour.mean is {', '.join(f'{v:g}' for v in self.mean)}: must lie between 0 and 255")
-        if not all(0 <= value <= _MOST for value in (*variances, *self.standard_deviations)):
-            raise ValueError("colour.covariance and standard_deviations hold a variance or deviation that cannot be")
-        others = (*self.covariance, *self.eigenvectors, self.eigenvalues)
-        if not all(abs(value) <= _MOST for row in others for value in row):
-            raise ValueError("colour holds something that is not a number or far too large")
+        if min(self.covariance[c][c] for c in range(3)) < 0:
+            raise ValueError("colour.covariance holds a variance below 0")
 
     @property
     def channel_standard_deviations(self) -> tuple[float, ...]:

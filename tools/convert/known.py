@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.index import OFFICIAL_VAL_LABELS, is_official
 from alexnet.shards.manifest import Split
 from alexnet.tools.convert.listing import Listing
 
@@ -21,11 +22,9 @@ DEVKIT_TAR = "ILSVRC2012_devkit_t12.tar.gz"
 DOGS_TAR = "ILSVRC2012_img_train_t3.tar"
 
 CLASSES, TRAIN_IMAGES, VAL_IMAGES = 1000, 1_281_167, 50_000
-_CLASSES_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"  # sorted WNIDs, one a line
 _CHUNK_BYTES = 1 << 20
 _CLASS_IMAGES = (732, 1300)  # least and most training images of a class
 _FIRST_IDS = (490, 361, 171, 822)  # of ILSVRC2012_val_00000001 to 4
-_FIRST_LABELS = (65, 970, 230, 809)
 # 22 CMYK files and a PNG: what other pipelines cannot read, and copies made with them lack.
 _ODD_FILES = (
     "n01739381_1309",
@@ -70,12 +69,6 @@ ARCHIVES = {
 }
 
 
-def is_official(wnids: Iterable[str]) -> bool:
-    """Say whether these are the 1,000 classes of ILSVRC-2012."""
-    text = "".join(f"{wnid}\n" for wnid in sorted(wnids))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == _CLASSES_SHA256
-
-
 def check_labels(
     where: Path, wnids: Sequence[str], labels: Mapping[int, int], ids: Mapping[int, int] | None = None
 ) -> None:
@@ -86,7 +79,7 @@ def check_labels(
     """
     if not (is_official(wnids) or (len(wnids) == CLASSES and len(labels) == VAL_IMAGES)):
         return
-    for found, known, what in ((ids or {}, _FIRST_IDS, "ILSVRC2012_ID"), (labels, _FIRST_LABELS, "label")):
+    for found, known, what in ((ids or {}, _FIRST_IDS, "ILSVRC2012_ID"), (labels, OFFICIAL_VAL_LABELS, "label")):
         for number, right in enumerate(known, start=1):
             if found.get(number, right) != right:
                 raise InputError(
@@ -98,7 +91,7 @@ def check_labels(
 def check_sorted_labels(where: Path, wnids: Sequence[str], val: Listing) -> None:
     """Refuse a validation set that was sorted into the wrong class folders (see `check_labels`)."""
     if is_official(wnids):
-        rows = {number: val.find(f"ILSVRC2012_val_{number:08d}.") for number in range(1, len(_FIRST_LABELS) + 1)}
+        rows = {number: val.find(f"ILSVRC2012_val_{number:08d}.") for number in range(1, len(OFFICIAL_VAL_LABELS) + 1)}
         check_labels(where, wnids, {number: int(val.labels[row]) for number, row in rows.items() if row is not None})
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, key_of, permutation
-from alexnet.shards.manifest import SPLITS, Split
+from alexnet.shards.manifest import MAX_IMAGES, MAX_SIZE_PX, SPLITS, Split
 from alexnet.tools.convert.listing import Member, Source
 
 
@@ -32,7 +32,8 @@ class ConvertSettings:
     class_order: Literal["sorted", "as listed"] = "sorted"
 
     def __post_init__(self) -> None:
-        for field, low, high in (("size_px", 16, 4096), ("quality", 1, 100), ("shard_images", 1, 99_999_999)):
+        bounds = (("size_px", 16, MAX_SIZE_PX), ("quality", 1, 100), ("shard_images", 1, MAX_IMAGES - 1))
+        for field, low, high in bounds:
             value = getattr(self, field)
             if not low <= value <= high:
                 raise InputError(f"{field}={value}: must be between {low} and {high:,}")

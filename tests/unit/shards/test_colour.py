@@ -103,7 +103,7 @@ def test_every_order_of_work_gives_the_same_bits(images: Images) -> None:
 def test_totals_far_beyond_64_bits_stay_exact() -> None:
     sums = ColourSums(1)
     n = 10**15  # pixels: n times the cross products is 1e34
-    sums.images, sums.pixels = 1, n
+    sums.images = n
     sums.mean_image_sums[:] = [n * 100, n * 100, n * 50]
     sums.products = [n * (100 * 100 + 9), n * 100 * 100, n * 5000, n * (10_000 + 4), n * 5000, n * (2500 + 1)]
     assert np.diag(statistics_of(sums).covariance).tolist() == [9.0, 4.0, 1.0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet.shards import index
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert import known
 from alexnet.tools.convert.known import DOGS_TAR
@@ -216,7 +217,7 @@ def official_ids() -> dict[str, int]:
 def official_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the made-up classes pass for the 1,000 of ILSVRC-2012."""
     text = "".join(f"{wnid}\n" for wnid in WNIDS)
-    monkeypatch.setattr(known, "_CLASSES_SHA256", hashlib.sha256(text.encode()).hexdigest())
+    monkeypatch.setattr(index, "OFFICIAL_CLASSES_SHA256", hashlib.sha256(text.encode()).hexdigest())
 
 
 def listing(counts: dict[int, int]) -> Listing:
