@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from alexnet.model.weights import Weights, write_state_dict
@@ -20,10 +19,10 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.pages.run import write_report
-from alexnet.tools.train import main as train
 from alexnet.tools.use.export import feed
 from alexnet.tools.use.predict import Predictor
 from alexnet.tools.use.trained import open_trained
+from tests.runs import train
 
 DEEP = json.loads('{"a":' * 300 + "1" + "}" * 300)
 VALUES: tuple[Any, ...] = (
@@ -39,8 +38,7 @@ def run(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("forged")
     build(open_source(official), root / "data", ConvertSettings(size_px=32))
     options = (root / "data", "--arch", "lenet-5", "--device", "cpu", "--steps", 2, "--out", root / "run")
-    result = CliRunner().invoke(train, [*map(str, options), "--set", "train.batch_images=8"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    train(*options, "--set", "train.batch_images=8")
     return root / "run"
 
 

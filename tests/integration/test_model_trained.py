@@ -22,9 +22,10 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
 from alexnet.tools.stored_jpeg import rgb_and_quality
-from alexnet.tools.train import main as train
 from alexnet.tools.use.evaluate import evaluate_together
 from alexnet.tools.use.trained import Trained, open_trained
+from tests.runs import newest, result_of, train
+from tests.runs import trained as train_result
 
 SMALL = ("--device", "cpu", "--set", "train.batch_images=8")
 Floats = npt.NDArray[np.float64]
@@ -38,9 +39,7 @@ def run(*arguments: object, code: int = 0) -> Result:
 
 
 def trained(data: Path, arch: str, out: Path, *more: object) -> Path:
-    arguments = (data, "--arch", arch, "--steps", 6, "--out", out, *SMALL, *more)
-    result = CliRunner().invoke(train, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    train(data, "--arch", arch, "--steps", 6, "--out", out, *SMALL, *more)
     return out
 
 
@@ -85,11 +84,11 @@ def in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_network_has_the_errors_that_its_run_ended_with(data: Path, runs: tuple[Path, Path]) -> None:
     for path in runs:
         found = evaluate_together([open_trained(path)], data, device="cpu", batch_images=8)
-        ended = json.loads((path / "result.json").read_text())["validation"]
+        ended = result_of(path)["validation"]
         assert (found[0].top1, found[0].top5, found[0].images) == (ended["top1"], ended["top5"], 7)
         assert found[0].loss == pytest.approx(ended["loss"], rel=1e-6)
         assert found[1] == found[0]
-    ended = json.loads((runs[0] / "result.json").read_text())["final_validation"]
+    ended = result_of(runs[0])["final_validation"]
     ten = evaluate_together([open_trained(runs[0])], data, views=10, device="cpu", batch_images=8)[-1]
     assert (ten.top1, ten.top5, ten.images, ten.views) == (ended["top1"], ended["top5"], 7, ended["views"])
     assert ten.loss == pytest.approx(ended["loss"], rel=1e-6)
@@ -147,25 +146,17 @@ def test_an_exported_file_is_the_network(data: Path, runs: tuple[Path, Path], tm
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_an_exported_network_is_where_a_run_begins(data: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:
-    """export -> --init -> the same weights; learning at a rate of 1e-30 changes no bit of a float32."""
-    file = tmp_path / "lenet.safetensors"
-    run("export", runs[0], "--to", "safetensors", "--out", file)
-    still = ("--set", "optim.lr=1e-30", "--set", "optim.momentum=0", "--steps", 1)
-    for number, start in enumerate((file, runs[0], checkpoints(runs[0] / "checkpoints")[-1])):
-        begun = open_trained(trained(data, "lenet-5", tmp_path / f"run-{number}", "--init", start, *still))
-        for name, tensor in open_trained(runs[0]).weights.items():
-            assert torch.equal(begun.weights[name], tensor), name
-
-
-@pytest.mark.slow
-def test_layers_that_processes_divide_begin_with_the_whole_networks_values(
-    data: Path, runs: tuple[Path, Path], tmp_path: Path
+@pytest.mark.parametrize("start", ["file", "run", "checkpoint", pytest.param("divided", marks=pytest.mark.slow)])
+def test_a_trained_network_is_where_a_run_begins(
+    data: Path, runs: tuple[Path, Path], tmp_path: Path, start: str
 ) -> None:
-    """--init comes before --parallel owt cuts the fully connected layers."""
+    """--init takes the same weights, before --parallel owt divides them; a rate of 1e-30 changes no bit."""
+    file = {"file": tmp_path / "lenet.safetensors", "checkpoint": newest(runs[0])}.get(start, runs[0])
+    if start == "file":
+        run("export", runs[0], "--to", "safetensors", "--out", file)
     still = ("--set", "optim.lr=1e-30", "--set", "optim.momentum=0", "--steps", 1)
-    processes = ("--gpus", 2, "--parallel", "owt")
-    begun = open_trained(trained(data, "lenet-5", tmp_path / "run", "--init", runs[0], *still, *processes))
+    processes = ("--gpus", 2, "--parallel", "owt") if start == "divided" else ()
+    begun = open_trained(trained(data, "lenet-5", tmp_path / "run", "--init", file, *still, *processes))
     assert begun.weights.keys() == open_trained(runs[0]).weights.keys()
     for name, tensor in open_trained(runs[0]).weights.items():
         assert torch.equal(begun.weights[name], tensor), name
@@ -178,9 +169,7 @@ def test_a_run_begins_with_a_state_dict_and_runs_no_pickle(data: Path, runs: tup
     begun = open_trained(trained(data, "lenet-5", out, "--init", file, "--set", "optim.lr=1e-30", "--steps", 1))
     assert torch.equal(begun.weights["towers.0.f6.weight"], open_trained(runs[0]).weights["towers.0.f6.weight"])
     torch.save({"weight": torch.zeros(2), "trap": tarfile.TarInfo("x")}, file)
-    arguments = [data, "--arch", "lenet-5", "--init", file, "--out", tmp_path / "other", *SMALL]
-    refused = CliRunner().invoke(train, [str(a) for a in arguments])
-    assert refused.exit_code == 2
+    refused = train_result(data, "--arch", "lenet-5", "--init", file, "--out", tmp_path / "other", *SMALL, code=2)
     assert refused.stderr.startswith(
         f"Error: --init {file}: is damaged, or holds more than tensors, and was not unpickled"
     )

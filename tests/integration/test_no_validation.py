@@ -1,6 +1,5 @@
 """A run on a data set without validation images: nothing about validation is printed, recorded or drawn."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,11 +10,9 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
-from alexnet.tools.train import main as train
 from tests.conftest import encode_picture
 from tests.integration.test_show_command import Page
-
-LENET = ("--arch", "lenet-5", "--device", "cpu", "--set", "train.batch_images=4")
+from tests.runs import LENET, records, result_of, train
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +27,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "set"
 
 
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(train, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """30 steps, of which 20 are logged; with ten views at the end, for which there are no images."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    return out, run(data, *LENET, "--epochs", 5, "--final-views", 10, "--tensorboard", "--out", out)
+    return out, train(data, *LENET, "--epochs", 5, "--final-views", 10, "--tensorboard", "--out", out)
 
 
 def test_nothing_is_said_or_recorded_of_validation(trained: tuple[Path, str], data: Path) -> None:
@@ -50,10 +41,10 @@ def test_nothing_is_said_or_recorded_of_validation(trained: tuple[Path, str], da
     assert [line for line in printed.splitlines() if "validation" in line] == [
         f"data: {data} (given); 2 classes, 24 training and 0 validation images of 28 px"
     ]
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == list(range(1, 21))
-    assert not [name for record in records for name in record if name.startswith("val")]
-    assert json.loads((out / "result.json").read_text()).keys() == {"steps", "images_per_s"}
+    logged = records(out)
+    assert [record["step"] for record in logged] == list(range(1, 21))
+    assert not [name for record in logged for name in record if name.startswith("val")]
+    assert result_of(out).keys() == {"steps", "images_per_s"}
     assert not [name for name in scalars(next((out / "tensorboard").iterdir())) if name.startswith("validation")]
 
 
@@ -70,7 +61,7 @@ def test_the_page_has_no_error_but_the_steps_and_epochs_that_were(trained: tuple
 
 
 def test_a_schedule_that_goes_by_validation_is_refused(data: Path, tmp_path: Path) -> None:
-    printed = run(data, *LENET, "--set", "schedule.kind=plateau", "--out", tmp_path / "run", code=2)
+    printed = train(data, *LENET, "--set", "schedule.kind=plateau", "--out", tmp_path / "run", code=2)
     assert printed.startswith("Error: schedule.kind=plateau: the data set has no validation images")
     assert not (tmp_path / "run").exists()
 
@@ -81,20 +72,19 @@ def test_there_is_nothing_to_evaluate_on(trained: tuple[Path, str], data: Path) 
 
 
 def test_the_plan_does_not_speak_of_validating(data: Path) -> None:
-    assert "24 images from 1 shard; no validation images\n" in run(data, *LENET, "--epochs", 1, "--dry-run")
+    assert "24 images from 1 shard; no validation images\n" in train(data, *LENET, "--epochs", 1, "--dry-run")
 
 
-def test_validation_images_of_which_none_can_be_used_give_no_figures(official: Path, tmp_path: Path) -> None:
+def test_validation_images_of_which_none_can_be_used_give_no_figures(digits: Path, tmp_path: Path) -> None:
     """Nor do they lower the rate, as an error of 100% would."""
-    data, out = tmp_path / "set", tmp_path / "run"
-    build(open_source(official), data, ConvertSettings(size_px=28, shard_images=10, seed=7))
+    data, out = Path(shutil.copytree(digits, tmp_path / "set")), tmp_path / "run"
     for shard in (data / "val").glob("*.tar"):
         shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\0\0\0"))
     rule = ("--set", "stream.on_error=skip", "--set", "schedule.kind=plateau", "--set", "schedule.patience_epochs=1")
-    printed = run(data, *LENET, *rule, "--epochs", 3, "--out", out)
+    printed = train(data, *LENET, *rule, "--epochs", 3, "--out", out)
     assert "\nvalidation: none of 7 images could be used\n" in printed
     assert "validation loss" not in printed
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert {record["lr"] for record in records} == {records[0]["lr"]}
-    assert "val_loss" not in records[-1]
-    assert json.loads((out / "result.json").read_text()).keys() == {"steps", "images_per_s"}
+    logged = records(out)
+    assert {record["lr"] for record in logged} == {logged[0]["lr"]}
+    assert "val_loss" not in logged[-1]
+    assert result_of(out).keys() == {"steps", "images_per_s"}

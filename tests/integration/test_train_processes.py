@@ -1,7 +1,6 @@
 """`alexnet-train --gpus 2 --device cpu`: the same training as in one process, and an end in every case."""
 
 import filecmp
-import json
 import os
 import signal
 import subprocess
@@ -12,15 +11,11 @@ from typing import IO
 
 import pytest
 import torch
-from click.testing import CliRunner
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from alexnet.model.checkpoint import checkpoints, load_checkpoint
-from alexnet.tools.convert.build import build
-from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.sources import open_source
+from alexnet.model.checkpoint import load_checkpoint
 from alexnet.tools.run.launch import GRACE_SECONDS
-from alexnet.tools.train import main as train
+from tests.runs import LENET, losses, newest, records, result_of, train
 
 SMALL = ("--recipe", "small", "--device", "cpu", "--set", "train.train_accuracy=false")
 # One image on one rank, two on the other; saved when told to stop, and at the end.
@@ -45,12 +40,6 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(read + (process.stderr.read() if process.stderr else ""))
 
 
-def in_one_process(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(train, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
 def in_processes(*arguments: object, code: int = 0) -> tuple[str, str]:
     process = start(*arguments)
     out, err = process.communicate(timeout=END_SECONDS)
@@ -58,32 +47,10 @@ def in_processes(*arguments: object, code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def losses(out: Path) -> list[tuple[int, float]]:
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [(record["step"], record["loss"]) for record in records if "loss" in record]
-
-
-def gradient_norms(out: Path) -> list[float]:
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [record["grad_norm"] for record in records if "loss" in record]
-
-
-def newest(out: Path) -> Path:
-    return checkpoints(out / "checkpoints")[-1]
-
-
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """Return the process numbers of the ranks, in order of their start."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return sorted(int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
-
-
-@pytest.fixture(scope="module")
-def mnist(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training images and 7 for validation, of the size of MNIST's."""
-    root = tmp_path_factory.mktemp("data") / "set"
-    build(open_source(official), root, ConvertSettings(size_px=28))
-    return root
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +61,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_a_pair_told_to_stop_saves_and_continues_in_one_process(ci_100: Path, tmp_path: Path) -> None:
+def test_a_pair_told_to_stop_saves_and_continues_train(ci_100: Path, tmp_path: Path) -> None:
     """Losses to the bit, whoever computed them, and the same weights at the end.
 
     Of a run that would be long, however fast the machine is; it is made shorter once it has stopped.
@@ -116,14 +83,14 @@ def test_a_pair_told_to_stop_saves_and_continues_in_one_process(ci_100: Path, tm
     settings = tmp_path / "pair" / "settings.json"
     shorter = (*rule, "--steps", stopped_at + 2)
     settings.write_text(settings.read_text().replace('"steps": 5000', f'"steps": {stopped_at + 2}'))
-    in_one_process(ci_100, *shorter, "--out", tmp_path / "one")
+    train(ci_100, *shorter, "--out", tmp_path / "one")
     paired = losses(tmp_path / "pair")
     assert paired == losses(tmp_path / "one")[: len(paired)]
     # The gradients are equal to the bit; their squares are added in fp32, tower by tower or parameter by parameter.
-    norms = gradient_norms(tmp_path / "pair")
-    assert norms == pytest.approx(gradient_norms(tmp_path / "one")[: len(norms)], rel=1e-6)
+    norms, expected = ([r["grad_norm"] for r in records(tmp_path / name, "loss")] for name in ("pair", "one"))
+    assert norms == pytest.approx(expected[: len(norms)], rel=1e-6)
 
-    continued = in_one_process(ci_100, *shorter, "--out", tmp_path / "pair", "--resume")
+    continued = train(ci_100, *shorter, "--out", tmp_path / "pair", "--resume")
     assert f"continued from step {stopped_at}" in continued
     assert losses(tmp_path / "pair") == losses(tmp_path / "one")
     pairs, ones = (newest(tmp_path / name) / "tensors.safetensors" for name in ("pair", "one"))
@@ -132,29 +99,16 @@ def test_a_pair_told_to_stop_saves_and_continues_in_one_process(ci_100: Path, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("output", ["full", "left"])
-def test_output_that_cannot_be_written_ends_as_that_of_one_process(mnist: Path, tmp_path: Path, output: str) -> None:
+def test_output_that_cannot_be_written_ends_as_that_of_one_process(digits: Path, tmp_path: Path, output: str) -> None:
     """A full disk: the run is done, and exit code 1 says that its log is not whole. A reader that left: silence.
 
     And no library has anything to add, of replicas that share a network with buffers.
     """
     reader, writer = os.pipe()
     os.close(reader)
-    options = (
-        "--arch",
-        "lenet-5",
-        "--device",
-        "cpu",
-        "--gpus",
-        2,
-        "--parallel",
-        "data",
-        "--steps",
-        2,
-        "--set",
-        "train.batch_images=8",
-    )
+    options = (*LENET, "--gpus", 2, "--parallel", "data", "--steps", 2)
     with Path("/dev/full").open("w") as full:
-        process = start(mnist, *options, "--out", tmp_path / "run", stdout=full if output == "full" else writer)
+        process = start(digits, *options, "--out", tmp_path / "run", stdout=full if output == "full" else writer)
         _, error = process.communicate(timeout=END_SECONDS)
     os.close(writer)
     lines = [
@@ -187,7 +141,7 @@ def test_what_cannot_be_divided_is_refused_before_anything_starts(ci_100: Path, 
         (("--gpus", 2, "--set", "stream.on_error=skip"), "stream.on_error=skip: works with --gpus 1 only"),
         (("--gpus", 2, "--set", "train.batch_images=1"), "train.batch_images=1: must be at least 2"),
     ):
-        printed = in_one_process(ci_100, *SMALL, *arguments, "--out", tmp_path / "run", code=2)
+        printed = train(ci_100, *SMALL, *arguments, "--out", tmp_path / "run", code=2)
         assert words in printed
     assert not (tmp_path / "run").exists()
 
@@ -197,7 +151,7 @@ def test_what_cannot_be_divided_is_refused_before_anything_starts(ci_100: Path, 
 def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path, gpus: int, parallel: str) -> None:
     """Losses as in one process: to the bit for a pair; for replicas to what sums in another order make of it."""
     run = (*SMALL, "--steps", "10", "--checkpoint-every", "5", "--set", "train.batch_images=7", "--final-views", "10")
-    in_one_process(ci_100, *run, "--out", tmp_path / "one")
+    train(ci_100, *run, "--out", tmp_path / "one")
     os.renames(
         tmp_path / "one" / "checkpoints" / "step-000000005", tmp_path / "some" / "checkpoints" / "step-000000005"
     )
@@ -206,7 +160,7 @@ def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path,
     arguments = (ci_100, *run, "--gpus", gpus, "--parallel", parallel, "--out", tmp_path / "some")
     printed, _ = in_processes(*arguments)
     assert "continued from step 5" in printed
-    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "some")]
+    results = [result_of(tmp_path / name) for name in ("one", "some")]
     if (gpus, parallel) == (2, "towers"):
         assert losses(tmp_path / "some") == losses(tmp_path / "one")
         assert results[0]["validation"] == results[1]["validation"]
@@ -231,9 +185,9 @@ def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path,
 @pytest.mark.slow
 def test_a_pair_learns_the_bundled_images_as_one_process_does(ci_100: Path, tmp_path: Path) -> None:
     whole = ("--recipe", "small", "--device", "cpu")
-    in_one_process(ci_100, *whole, "--out", tmp_path / "one")
+    train(ci_100, *whole, "--out", tmp_path / "one")
     in_processes(ci_100, *whole, "--gpus", 2, "--out", tmp_path / "pair")
-    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "pair")]
+    results = [result_of(tmp_path / name) for name in ("one", "pair")]
     assert losses(tmp_path / "pair") == losses(tmp_path / "one")
     assert results[1]["training"]["top1"] >= 0.95
     assert [results[1][split] for split in ("training", "validation")] == [
@@ -244,7 +198,7 @@ def test_a_pair_learns_the_bundled_images_as_one_process_does(ci_100: Path, tmp_
 @pytest.mark.slow
 def test_two_machines_under_torchrun_train_as_one_process_does(ci_100: Path, tmp_path: Path) -> None:
     """Two agents that meet, each with one process: a tower on each machine, both of which are this one."""
-    in_one_process(ci_100, *SMALL, *STEPS, "--out", tmp_path / "one")
+    train(ci_100, *SMALL, *STEPS, "--out", tmp_path / "one")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a port that was looked up can be lost
     where = ("--rdzv-endpoint", f"127.0.0.1:{store.port}", "--rdzv-conf", "is_host=false", "--local-addr", "127.0.0.1")
     meeting = ("--rdzv-backend", "c10d", *where)
@@ -265,11 +219,11 @@ def test_two_machines_under_torchrun_train_as_one_process_does(ci_100: Path, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_of_torchrun_that_loses_another_says_so_in_a_line(mnist: Path, tmp_path: Path, victim: int) -> None:
+def test_a_worker_of_torchrun_that_loses_another_says_so_in_a_line(digits: Path, tmp_path: Path, victim: int) -> None:
     """While it trains and writes checkpoints; torchrun has a report of its own."""
     agent = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     apart = ("--redirects", "2", "--log-dir", tmp_path / "log", "--no-python")
-    trains = (sys.executable, "-c", "from alexnet.tools.train import main; main()", mnist, "--arch", "lenet-5")
+    trains = (sys.executable, "-c", "from alexnet.tools.train import main; main()", digits, "--arch", "lenet-5")
     options = ("--parallel", "data", "--device", "cpu", "--steps", 100_000, "--checkpoint-every", 1)
     arguments = (*agent, *apart, *trains, *options, "--set", "train.batch_images=8", "--out", tmp_path / "run")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

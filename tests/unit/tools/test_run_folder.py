@@ -1,6 +1,8 @@
 """The run folder: whose it is, what `--overwrite` deletes, and what is left where a run was killed."""
 
 import errno
+import functools
+import itertools
 import json
 import os
 import shutil
@@ -60,18 +62,12 @@ def test_an_unfinished_run_is_continued_and_others_refused(tmp_path: Path) -> No
     assert not claim(path, lr=0.2, overwrite=True).continues
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_or_holds_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"--out .*file/run: Not a directory"):
-        claim(tmp_path / "file" / "run")
-
-
-def test_a_folder_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"File name too long"):
-        claim(tmp_path / ("a" * 300))
-
-
-def test_resume_needs_a_run(tmp_path: Path) -> None:
+    below_a_file, too_long = tmp_path / "file" / "run", tmp_path / ("a" * 300)
+    for path, words in ((below_a_file, r"--out .*file/run: Not a directory"), (too_long, "File name too long")):
+        with pytest.raises(InputError, match=words):
+            claim(path)
     with pytest.raises(InputError, match="holds no run"):
         claim(tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()
@@ -120,6 +116,14 @@ def test_what_is_no_runs_is_left_alone(tmp_path: Path, files: dict[str, str], wo
     assert entries(tmp_path) == before
 
 
+STEP = "checkpoints/step-000000001"
+FOREIGN = (
+    *("notes.txt", "checkpoints/settings.json", "tensorboard/notes.txt", f"{STEP}/mine.pt"),
+    *("git", "checkpoints/best", f"{STEP}/deep"),
+)
+LINKED = ("checkpoints", "tensorboard", "metrics.jsonl", STEP, f"{STEP}/tensors.safetensors")
+
+
 def linked(path: Path, name: str) -> None:
     """Have a run's folder or file lie elsewhere."""
     (path / name).rename(path.parent / "elsewhere")
@@ -129,18 +133,9 @@ def linked(path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda path: (path / "notes.txt").touch(), "notes.txt"),
-        (lambda path: (path / ".git").mkdir(), ".git"),
-        (lambda path: (path / "checkpoints" / "best").mkdir(), "checkpoints/best"),
-        (lambda path: (path / "checkpoints" / "step-000000001" / "mine.pt").touch(), "step-000000001/mine.pt"),
-        (lambda path: (path / "checkpoints" / "step-000000001" / "deep").mkdir(), "step-000000001/deep"),
-        (lambda path: (path / "checkpoints" / "settings.json").touch(), "checkpoints/settings.json"),
-        (lambda path: (path / "tensorboard" / "notes.txt").touch(), "tensorboard/notes.txt"),
-        (lambda path: linked(path, "checkpoints"), "checkpoints"),
-        (lambda path: linked(path, "tensorboard"), "tensorboard"),
-        (lambda path: linked(path, "metrics.jsonl"), "metrics.jsonl"),
-        (lambda path: linked(path, "checkpoints/step-000000001"), "checkpoints/step-000000001"),
-        (lambda path: linked(path, "checkpoints/step-000000001/tensors.safetensors"), "tensors.safetensors"),
+        *((lambda path, name=name: (path / name).touch(), name) for name in FOREIGN if "." in name),
+        *((lambda path, name=name: (path / name).mkdir(), name) for name in FOREIGN if "." not in name),
+        *((lambda path, name=name: linked(path, name), name) for name in LINKED),
         (lambda path: (path / "checkpoints" / "step-000000009").symlink_to("/"), "checkpoints/step-000000009"),
     ],
 )
@@ -158,31 +153,27 @@ class KilledError(BaseException):
 
 
 @contextmanager
-def killed_at(number: int) -> Iterator[list[str]]:
-    """End at the nth change of a file, right before it, as Python's own calls make them; yield what was changed."""
-    changes: list[str] = []
-    names = ("mkdir", "rmdir", "unlink", "rename", "replace", "fsync")
-    real = {name: getattr(os, name) for name in names}
+def killed_at(number: int) -> Iterator[None]:
+    """End at the nth change of a file, right before it, as Python's own calls make them."""
+    left = itertools.count(number, -1)
 
-    def counted(name: str) -> Callable[..., object]:
-        def call(*arguments: object, **options: object) -> object:
-            if len(changes) == number:
-                raise KilledError
-            changes.append(name)
-            return real[name](*arguments, **options)
-
-        return call
+    def before(real: Callable[..., object], *arguments: object, **options: object) -> object:
+        if next(left) == 0:
+            raise KilledError
+        return real(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patched:
-        for name in names:
-            patched.setattr(os, name, counted(name))
-        yield changes
+        for name in ("mkdir", "rmdir", "unlink", "rename", "replace", "fsync"):
+            patched.setattr(os, name, functools.partial(before, getattr(os, name)))
+        yield
 
 
-def at_every_change(make: Callable[[], Path], call: Callable[[Path], object], again: Callable[[Path], object]) -> int:
-    """Kill a call at each of its changes, one after the other, and call again; return how many there were."""
+def at_every_change(
+    make: Callable[[Path], object], call: Callable[[Path], object], again: Callable[[Path], object], folder: Path
+) -> int:
+    """Kill a call at each of its changes, in a new folder each, and call again; return how many there were."""
     for number in range(1000):
-        path = make()
+        make(path := folder / str(number))
         try:
             with killed_at(number):
                 call(path)
@@ -193,24 +184,12 @@ def at_every_change(make: Callable[[], Path], call: Callable[[Path], object], ag
     raise AssertionError("it never ends")
 
 
-def numbered(folder: Path, fill: Callable[[Path], object]) -> Callable[[], Path]:
-    """Return what makes one new folder after the other."""
-    paths = (folder / str(number) for number in range(1000))
-
-    def make() -> Path:
-        path = next(paths)
-        fill(path)
-        return path
-
-    return make
-
-
 def test_a_claim_killed_anywhere_is_taken_up_by_the_same_call(tmp_path: Path) -> None:
     def again(path: Path) -> None:
         claim(path)
         assert entries(path) == ["checkpoints", "settings.json"]
 
-    assert at_every_change(numbered(tmp_path, lambda path: None), claim, again) >= 4
+    assert at_every_change(lambda path: None, claim, again, tmp_path) >= 4
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -229,8 +208,7 @@ def test_an_overwriting_killed_anywhere_is_taken_up_by_the_same_call(tmp_path: P
         claim(path, lr=0.2, overwrite=True)
 
     run = trained(tmp_path / "run", finished=finished)
-    make = numbered(tmp_path, lambda path: shutil.copytree(run, path))
-    assert at_every_change(make, overwrite, again) >= 20
+    assert at_every_change(lambda path: shutil.copytree(run, path), overwrite, again, tmp_path) >= 20
 
 
 def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,23 @@
-"""Output that cannot be written: the work is done, one line says what is lost, and no traceback."""
+"""What every command shares: output that cannot be written, names of any bytes, signals that ask to stop.
 
+The work is done, one line says what is lost or that it was interrupted, and there is no traceback.
+"""
+
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from alexnet.shards.manifest import read_manifest
+from alexnet.shards.processes import starting_workers
+from alexnet.tools.console import Program, interruptible, tell
+from alexnet.tools.run.ending import STOPPING, StopSignal
+from tests.conftest import encode_picture
 
 # In pieces larger than a pipe's or a file's buffer, flushed and not; exit code 3 only says that it came to its end.
 WORK = """
@@ -24,6 +34,8 @@ Program("work", callback=work).main([])
 FULL = "standard output: No space left on device; what else was to be printed there is lost\n"
 CLOSED = "standard output is closed; what was to be printed there is lost\n"
 PREP = ("-m", "alexnet.tools.prep")
+NAME = os.fsdecode(b"m\xfcnchen\n\x1b[31m \xe4\xb8\xad.jpg")  # latin-1's ue, a new line, a terminal's escape, and UTF-8
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(arguments: tuple[object, ...], redirected: str) -> tuple[int, str]:
@@ -52,7 +64,7 @@ def test_the_work_is_done_and_one_line_says_what_is_lost(
     assert (tmp_path / "file").read_text() == "done", "nothing that was printed went into a file of the command's"
 
 
-def test_processes_started_from_one_without_output_have_some_to_print_to(tmp_path: Path) -> None:
+def test_processes_started_from_one_without_output_have_some_to_print_to() -> None:
     """Else the first file that they open would take what their libraries print."""
     child = "import os, sys; os.write(1, b'printed'); sys.exit(os.fstat(1).st_rdev != os.stat(os.devnull).st_rdev)"
     start = "import subprocess; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
@@ -67,9 +79,8 @@ def test_an_exit_code_that_says_more_stays(tmp_path: Path) -> None:
 def test_a_reader_that_leaves_is_told_nothing(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run(
-        [sys.executable, "-c", WORK, str(tmp_path / "file"), "0"], stdout=writer, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", WORK, str(tmp_path / "file"), "0"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (1, "")
     assert not (tmp_path / "file").exists(), "nobody waits for the rest"
@@ -90,10 +101,10 @@ def test_a_pipe_that_will_not_wait_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("json", [(), ("--json",)])
-def test_a_converter_whose_log_is_full_converts(picture: object, tmp_path: Path, json: tuple[str, ...]) -> None:
+def test_a_converter_whose_log_is_full_converts(tmp_path: Path, json: tuple[str, ...]) -> None:
     for k in range(4):
         (tmp_path / "src" / f"class{k % 2}").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "src" / f"class{k % 2}" / f"{k}.jpg").write_bytes(picture(k))  # type: ignore[operator]
+        (tmp_path / "src" / f"class{k % 2}" / f"{k}.jpg").write_bytes(encode_picture(k))
     arguments = (*PREP, "shard", tmp_path / "src", "--out", tmp_path / "set", "--size", 32, "--workers", 1, *json)
     assert run(arguments, ">/dev/full") == (1, FULL)
     assert read_manifest(tmp_path / "set").counts["train"].written == 4
@@ -102,3 +113,64 @@ def test_a_converter_whose_log_is_full_converts(picture: object, tmp_path: Path,
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("shard", "--help")])
 def test_help_that_cannot_be_printed(arguments: tuple[str, ...]) -> None:
     assert run((*PREP, *arguments), ">/dev/full") == (1, FULL)
+
+
+def test_a_name_of_any_bytes_is_one_line_and_what_is_printed_as_it_is_ends_no_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a standard output as strict as Python makes it in a UTF-8 locale."""
+    out = io.BytesIO()
+    stream = io.TextIOWrapper(out, encoding="utf-8", errors="strict", write_through=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        tell(f"{NAME}: 3 images")
+        Program("see", callback=lambda: click.echo("m\udcfcnchen")).main([], standalone_mode=False)
+    assert out.getvalue().decode() == "m\\udcfcnchen\\n\\x1b[31m 中.jpg: 3 images\nm\\udcfcnchen\n"
+
+
+@pytest.mark.parametrize("number", ASKING)
+def test_a_signal_ends_a_command_with_its_line_and_130(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, interruptible("interrupted; the same command continues"):
+        signal.raise_signal(number)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command continues\n"
+    for again in ASKING:
+        signal.raise_signal(again)
+
+
+@pytest.mark.parametrize("number", [*ASKING, signal.SIGPIPE])
+def test_training_is_asked_to_stop(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    """In silence where the reader of its output has left."""
+    stop = StopSignal(alone=True)
+    with stop.listening():
+        assert not stop()
+        signal.raise_signal(number)
+    assert stop()
+    assert capsys.readouterr().err == ("" if number == signal.SIGPIPE else STOPPING + "\n")
+
+
+def test_a_terminal_that_closes_says_so_twice_and_does_not_stop_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with StopSignal(alone=True).listening():
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert capsys.readouterr().err.count(STOPPING) == 1
+
+
+def test_under_nohup_a_terminal_may_close() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopSignal(alone=True)
+    with stop.listening():
+        signal.raise_signal(signal.SIGHUP)
+    assert not stop()
+    with interruptible("interrupted"):
+        signal.raise_signal(signal.SIGHUP)
+
+
+def test_workers_are_ended_by_their_parent_alone() -> None:
+    with starting_workers():
+        assert {signal.SIGINT, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
