@@ -138,6 +138,7 @@ def _convert(
             root=root.absolute(),  # also on another machine, in whichever folder that works
             source=source.root,
             encoding=source.encoding,
+            opener=source.opener,
             settings=settings,
             on_error=options.on_error,
             plan=plan,

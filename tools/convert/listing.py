@@ -8,10 +8,10 @@ file knows nothing of layouts: `alexnet.tools.convert.sources` finds the images.
 import hashlib
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ Encoding = Literal["file", "cifar10", "mnist"]
 """What a member's bytes are: a file that Pillow decodes; 3,072 bytes, planar RGB 32x32; 784 bytes, grey 28x28."""
 Entry = tuple[bytes, int, int]
 """Name, offset and length of one file found in a tar or a folder."""
+
+Opener = Callable[[Path], BinaryIO]
+"""Opens a file of a source by its path; goes to other processes, so it must be picklable."""
 
 _MAX_LENGTH = (1 << 32) - 1  # lengths are uint32: a file of 4 GiB is no image, and is rejected unread
 _CHUNK_ROWS = 1 << 20
@@ -162,7 +165,8 @@ class Source:
     `encoding`: see there. `packed`: members have to be unpacked before they can be read by offset.
     `channels`, `size_px`: of images that all have one size, else 3 and None.
     `label_order`, `description`: for people: what a label is; layout, classes and images. `notes`: what is odd about
-    the source. `ignored`: links, sockets, devices, folders, hidden files: what was there and is no image.
+    the source. `ignored`: links, sockets, devices, folders, hidden files: what was there and is no image. `opener`:
+    makes files that are on no disk when they are opened; None where they are.
     """
 
     root: Path
@@ -177,6 +181,7 @@ class Source:
     description: str = ""
     notes: tuple[str, ...] = ()
     ignored: int = 0
+    opener: Opener | None = None
 
     def listing(self, split: Split) -> Listing:
         """Return a split's members as columns."""

@@ -22,7 +22,7 @@ from alexnet.shards.manifest import Reject, ShardRecord, shard_file
 from alexnet.shards.writer import Sample, partial_of, publish_shard, write_shard
 from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.image import Converted, convert_image
-from alexnet.tools.convert.listing import Encoding, Member
+from alexnet.tools.convert.listing import Encoding, Member, Opener
 from alexnet.tools.convert.opening import CODECS, UndecodableError, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
 from alexnet.tools.convert.source_files import SourceFiles
@@ -54,6 +54,7 @@ class ShardJob:
     poisoned: dict[int, str] = field(default_factory=dict)
     deaths: int = 0
     since_ns: int = field(default_factory=time.time_ns)
+    opener: Opener | None = None
 
     def order(self) -> list[int]:
         """Return the positions of the images in the order of converting: by offset, so that a disk reads forwards."""
@@ -79,7 +80,7 @@ def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
     sums = ColourSums(job.settings.size_px)
     rejected: list[Reject] = []
     samples: list[Sample] = []
-    with SourceFiles(job.source, job.since_ns) as files:
+    with SourceFiles(job.source, job.since_ns, job.opener) as files:
         for i in job.order():
             member, place = job.members[i], job.plan.first_place + i
             data = None

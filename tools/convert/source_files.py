@@ -4,14 +4,12 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from io import UnsupportedOperation
 from pathlib import Path
 from typing import BinaryIO
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import open_regular
-from alexnet.tools.convert.listing import Member
+from alexnet.tools.convert.listing import Member, Opener
 from alexnet.tools.convert.opening import MAX_BYTES, UndecodableError
 
 _OF_ONE_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
@@ -41,9 +39,12 @@ class SourceFiles:
     A shard of ImageNet-21k comes from some thousand class tars, and most systems grant a process 1,024 open files.
     """
 
-    def __init__(self, root: Path, since_ns: int | None = None) -> None:
-        """`since_ns`: a file that was written to since then is refused, whatever is in it; None takes any."""
-        self._root, self._since_ns = root, since_ns
+    def __init__(self, root: Path, since_ns: int | None = None, opener: Opener | None = None) -> None:
+        """`since_ns`: a file that was written to since then is refused, whatever is in it; None takes any.
+
+        `opener`: opens files that are on no disk.
+        """
+        self._root, self._since_ns, self._opener = root, since_ns, opener
         self._name: str | None = None
         self._file: BinaryIO | None = None
         self._denied: list[OSError] = []
@@ -86,9 +87,8 @@ class SourceFiles:
     def _refuse_if_written(self, member: Member, time_of: Callable[[os.stat_result], int]) -> None:
         if self._since_ns is None or self._file is None or self._name != member.file:
             return
-        with suppress(UnsupportedOperation):  # a picture that is drawn, not read
-            if _is_since(self._since_ns, time_of(os.fstat(self._file.fileno()))):
-                raise changed(self._root / member.file, _WRITTEN)
+        if self._opener is None and _is_since(self._since_ns, time_of(os.fstat(self._file.fileno()))):
+            raise changed(self._root / member.file, _WRITTEN)
 
     def check_readable(self, images: int) -> None:
         """Raise OSError if not one image of a shard could be read: that is the disk's fault, not theirs."""
@@ -112,14 +112,14 @@ class SourceFiles:
         if self._file is None or name != self._name:
             self.__exit__()
             self._file = None
-            self._file = open_file(self._root / name)
+            self._file = (self._opener or open_file)(self._root / name)
             self._name = name
         return self._file
 
 
 def open_file(path: Path) -> BinaryIO:
     """Open a file of the source, which may have become something else since it was listed. Raises OSError."""
-    return os.fdopen(open_regular(path), "rb") if isinstance(path, Path) else path.open("rb")  # drawn, not read
+    return os.fdopen(open_regular(path), "rb")
 
 
 def changed(path: Path, what: str) -> SourceChangedError:

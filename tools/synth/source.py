@@ -8,8 +8,8 @@ eighth of what making and encoding take.
 import io
 import struct
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import cast
+from functools import partial
+from pathlib import Path
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
@@ -68,35 +68,10 @@ def default_val_images(classes: int, images: int) -> int:
     return max(classes, images // _TRAIN_FOR_VAL)
 
 
-@dataclass(frozen=True)
-class SyntheticFile:
-    """Stand for a file that is made when it is opened."""
-
-    seed: int
-    name: str
-
-    def open(self, mode: str = "rb") -> io.BytesIO:
-        """Make the image; return its file."""
-        path = PurePosixPath(self.name)
-        traits = traits_of(label_of(path.parent.name))
-        return io.BytesIO(_bitmap(make_image(traits, Choices(f"{self.seed} {path.stem}"))))
-
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class SyntheticFolder:
-    """Stand for the folder that holds them all."""
-
-    seed: int
-
-    def __truediv__(self, name: str) -> SyntheticFile:
-        """Return a file of it."""
-        return SyntheticFile(self.seed, name)
-
-    def __str__(self) -> str:
-        return "the synthetic images"
+def open_synthetic(path: Path, seed: int) -> io.BytesIO:
+    """Make the image that a path names by its class and stem; return its file."""
+    traits = traits_of(label_of(path.parent.name))
+    return io.BytesIO(_bitmap(make_image(traits, Choices(f"{seed} {path.stem}"))))
 
 
 def synthetic_source(settings: SynthSettings) -> Source:
@@ -108,7 +83,8 @@ def synthetic_source(settings: SynthSettings) -> Source:
         _add(val, "val", label, [stem])
     members: dict[Split, Listing] = {"train": train.finish(), "val": val.finish()}
     return Source(
-        root=cast(Path, SyntheticFolder(settings.seed)),  # joined and opened is all that it ever is
+        root=Path("the synthetic images"),  # which are on no disk
+        opener=partial(open_synthetic, seed=settings.seed),
         kind=f"synthetic-{VERSION}",
         classes=tuple(ClassRecord(wnid=wnid_of(label), words=words_of(label)) for label in range(settings.classes)),
         members=members,

@@ -292,3 +292,8 @@ def test_tars_kept_beside_their_folders_and_archives_of_other_things_do_no_harm(
     assert "1 thing is not read: boxes.tar.gz" in source.notes
     source = open_source(write(tmp_path / "b", {"src.tar": {"main.c": b"int"}, "cat/1.jpg": X, "dog/1.jpg": Y}))
     assert (source.kind, class_names(source)) == ("image-folder", ["cat", "dog"])
+
+
+def test_the_innermost_wnid_on_the_way_to_an_image_is_its_class(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path, {"any.tar": folders(f"a/{DOG}/more", f"{FISH}/x/{FISH}", TENCH)}))
+    assert bytes_of(source, "train") == [(TENCH, "2.jpg", Z), (FISH, "1.jpg", Y), (DOG, "more/0.jpg", X)]

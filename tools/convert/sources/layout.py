@@ -29,7 +29,7 @@ WalkUnit = Literal["bytes", "folders", "files"]
 _TELL_SECONDS = 0.1
 _VERSION = 3  # of what an index means; a new one makes every kept index stale
 _NAMES = ("utf-8", "surrogateescape")  # a file's name can be any bytes
-_KEPT = [field.name for field in fields(Source) if field.name not in ("root", "classes", "members")]
+_KEPT = [field.name for field in fields(Source) if field.name not in ("root", "classes", "members", "opener")]
 
 
 @dataclass(frozen=True, kw_only=True)
