@@ -208,6 +208,25 @@ def test_a_complete_set_of_an_earlier_version_stays_complete(folder: Path, tmp_p
         assert "already complete; nothing to do" in shard(folder, root).output
 
 
+def test_what_an_earlier_version_began_is_done_again_or_refused(folder: Path, tmp_path: Path, here: Here) -> None:
+    """Its notes had another form; its job, before that, fewer fields."""
+    root = tmp_path / "set"
+    refused_for_rejects(folder, root)
+    for notes in (root / ".work").glob("*.notes"):
+        notes.rename(notes.with_suffix(".npz"))
+    here.converted.clear()
+    shard(folder, root)
+    assert len(here.converted) == 5
+    assert digests(root) == fresh(folder, tmp_path / "fresh")
+    refused_for_rejects(folder, tmp_path / "older")
+    job = tmp_path / "older" / ".work" / "job.json"
+    job.write_text(json.dumps({key: value for key, value in json.loads(job.read_text()).items() if key != "listed"}))
+    said = shard(folder, tmp_path / "older", code=2).stderr
+    assert "job.json: cannot be read (Object missing required field `listed`); give another --out, or" in said
+    shard(folder, tmp_path / "older", "--overwrite")
+    assert digests(tmp_path / "older") == digests(root)
+
+
 def rename(old: str, new: str) -> Callable[[Path], object]:
     return lambda root: (root / old).rename(root / new)
 
