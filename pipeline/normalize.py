@@ -16,7 +16,7 @@ from alexnet.shards.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finish:
+class Normalization:
     """Hold the constants, RGB.
 
     `mean`: float32 (3,), or (crop, crop, 3) for a mean image; 0-255. `scale`: float32 (3,), what is multiplied with.
@@ -36,28 +36,28 @@ class Finish:
         return means
 
 
-def finish_of(
+def normalization_of(
     settings: AugmentSettings,
     colour: ColourStatistics,
     mean_image: npt.NDArray[np.float32] | None = None,
     *,
     training: bool,
     epoch: int = 0,
-) -> Finish:
+) -> Normalization:
     """Return what the settings mean for a data set's pixels.
 
     `mean_image`: (size, size, 3), 0-255, as stored beside the shards; needed for `mean="image"` only. `training`:
     False leaves out `lighting_division`, which evaluation never had; so does an `epoch` without lighting.
     Raises InputError if the data set cannot be scaled so.
     """
-    return Finish(
+    return Normalization(
         mean=np.array(colour.mean, np.float32) if settings.mean == "channel" else _centre_of(mean_image, settings),
         scale=_scale(settings, colour, divided=settings.lighting_division and training and settings.lit(epoch)),
     )
 
 
-def finished(
-    pixels: npt.NDArray[np.uint8], colour_offset: npt.NDArray[np.float32], finish: Finish
+def normalized(
+    pixels: npt.NDArray[np.uint8], colour_offset: npt.NDArray[np.float32], finish: Normalization
 ) -> npt.NDArray[np.float32]:
     """Normalize crops in NumPy: the reference for every decoder.
 

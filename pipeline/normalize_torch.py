@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from alexnet.pipeline.augment import ten_views
-from alexnet.pipeline.normalize import Finish
+from alexnet.pipeline.normalize import Normalization
 from alexnet.pipeline.settings import Output
 from alexnet.shards.errors import InputError
 
@@ -39,7 +39,7 @@ def device_of(device_id: int | None) -> torch.device:
     return torch.device("cuda", device_id)
 
 
-class FinishPass:
+class Normalizer:
     """Turn uint8 crops into normalized tensors.
 
     `finish`: mean and scale. `output`: `uint8` leaves pixels as they are. `channels_last`: memory format of the result.
@@ -48,7 +48,7 @@ class FinishPass:
 
     def __init__(
         self,
-        finish: Finish,
+        finish: Normalization,
         output: Output,
         *,
         channels_last: bool,

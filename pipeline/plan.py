@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.augment import AugmentSettings, BatchPlan, centre, draw
-from alexnet.pipeline.normalize import Finish, finish_of
-from alexnet.pipeline.settings import Order
+from alexnet.pipeline.normalize import Normalization, normalization_of
+from alexnet.pipeline.settings import Order, StreamSettings, flag, whole
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of, permutation
@@ -68,6 +68,31 @@ class PlanSettings:
         if not self.shuffle:
             return "ids"
         return self.order if self.order == "global" else f"blocks of {self.window_shards} shards"
+
+
+def plan_settings(
+    settings: StreamSettings,
+    batch_images: int,
+    seed: int,
+    rank_and_ranks: tuple[int, int],
+    augment: bool,
+    shuffle: bool | None,
+    drop_last: bool | None,
+) -> PlanSettings:
+    """Settle what a stream yields; what is not given follows from what is."""
+    augment = flag("augment", augment)
+    shuffled = augment if shuffle is None else flag("shuffle", shuffle)
+    return PlanSettings(
+        batch_images=whole("batch_images", batch_images),
+        seed=whole("seed", seed),
+        rank=rank_and_ranks[0],
+        ranks=rank_and_ranks[1],
+        shuffle=shuffled,
+        augment=augment,
+        drop_last=shuffled if drop_last is None else flag("drop_last", drop_last),
+        order=settings.order,
+        window_shards=settings.window_shards,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +184,10 @@ class Planner:
         """Return the whole global batch: the parts of all ranks, one after the other."""
         return self._plan(epoch, self._batch(epoch, step))
 
-    def normalization(self, epoch: int) -> Finish:
+    def normalization(self, epoch: int) -> Normalization:
         """Return mean and scale of an epoch: the division that makes up for lighting ends with it."""
         training = self.settings.augment
-        return finish_of(self.augment, self._colour, self._mean_image, training=training, epoch=epoch)
+        return normalization_of(self.augment, self._colour, self._mean_image, training=training, epoch=epoch)
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the ids in the order of an epoch: int64 (images,), read-only."""

@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 from alexnet.pipeline.batch import Batch, batches
 from alexnet.pipeline.decode import Decoder, DecodeSettings
 from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.normalize_torch import FinishPass, device_of
+from alexnet.pipeline.normalize_torch import Normalizer, device_of
 from alexnet.pipeline.plan import Planner
 from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.pipeline.settings import StreamSettings
@@ -140,7 +140,7 @@ class _Work:
             ):
                 d = self._decoding
                 views_px = d.crop_px if d.ten_views else None
-                normalize = FinishPass(
+                normalize = Normalizer(
                     self._normalization, d.output, channels_last=d.channels_last, device=self._device, views_px=views_px
                 )
                 for count, batch in enumerate(self._decoded(decoder)):
@@ -172,7 +172,7 @@ class _Work:
             batch = waiting.popleft()
             yield decoder.result() if len(batch) else replace(batch, images=nothing)
 
-    def _finished(self, batch: Batch, normalize: FinishPass) -> Batch:
+    def _finished(self, batch: Batch, normalize: Normalizer) -> Batch:
         """Normalize what a decoder left as it was, and bring the labels to the device."""
         labels = batch.labels.to(self._device)
         if batch.normalized:

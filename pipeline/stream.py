@@ -17,7 +17,7 @@ from alexnet.pipeline.augment import AugmentSettings, BatchPlan, describe_lighti
 from alexnet.pipeline.cursor import Cursor, check_state, identity
 from alexnet.pipeline.decode import DecodeSettings, dali_share, decode_name, describe_decoding
 from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.plan import Planner, PlanSettings
+from alexnet.pipeline.plan import Planner, PlanSettings, plan_settings
 from alexnet.pipeline.settings import (
     Output,
     StreamSettings,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # torch and DALI are loaded with the first batch, not with th
     import torch
 
     from alexnet.pipeline.batch import Batch
-    from alexnet.pipeline.normalize_torch import FinishPass
+    from alexnet.pipeline.normalize_torch import Normalizer
     from alexnet.pipeline.prefetch import Prefetcher
 
 
@@ -91,7 +91,7 @@ class ImageStream:
         self.settings = settings_of("settings", settings, StreamSettings)
         augmentation = settings_of("augmentation", augmentation, AugmentSettings)
         self._reader = SplitReader(*split_of(path))
-        plan = _plan_settings(self.settings, batch_images, seed, rank_of(rank, ranks), augment, shuffle, drop_last)
+        plan = plan_settings(self.settings, batch_images, seed, rank_of(rank, ranks), augment, shuffle, drop_last)
         self._planner = _planner_of(self._reader, plan, augmentation)
         self._decoding = DecodeSettings(
             dali_share=dali_share(self.settings.decode, device_id_of(device)),
@@ -181,17 +181,17 @@ class ImageStream:
             self._decoding = replace(self._decoding, dali_share=share)
         self.seek(*place)
 
-    def finish_pass(self, output: Output = "float32") -> "FinishPass":
+    def finish_pass(self, output: Output = "float32") -> "Normalizer":
         """Return what turns this stream's uint8 crops into normalized tensors, on the stream's device.
 
         For those who gather the crops of several ranks first: `finish_pass(crops, means)` takes uint8 (n, H, W, 3)
         and float32 (n, 3), the means of `means_of(plan)`. It is that of the epoch where the stream stands.
         """
-        from alexnet.pipeline.normalize_torch import FinishPass, device_of
+        from alexnet.pipeline.normalize_torch import Normalizer, device_of
 
         output, d = choice("output", output, get_args(Output)), self._decoding
         normalization = self._planner.normalization(self._cursor.epoch_number)
-        return FinishPass(normalization, output, channels_last=d.channels_last, device=device_of(d.device_id))
+        return Normalizer(normalization, output, channels_last=d.channels_last, device=device_of(d.device_id))
 
     def means_of(self, plan: BatchPlan) -> "torch.Tensor":
         """Return what `finish_pass` subtracts from each image of a plan: float32 (n, 3), lighting included."""
@@ -274,31 +274,6 @@ class ImageStream:
             self._prefetcher = Prefetcher(self._reader, self._planner, self._decoding, self.settings, here)
             self._prefetched = here
         return self._prefetcher
-
-
-def _plan_settings(
-    settings: StreamSettings,
-    batch_images: int,
-    seed: int,
-    rank_and_ranks: tuple[int, int],
-    augment: bool,
-    shuffle: bool | None,
-    drop_last: bool | None,
-) -> PlanSettings:
-    """Settle what a stream yields; what is not given follows from what is."""
-    augment = flag("augment", augment)
-    shuffled = augment if shuffle is None else flag("shuffle", shuffle)
-    return PlanSettings(
-        batch_images=whole("batch_images", batch_images),
-        seed=whole("seed", seed),
-        rank=rank_and_ranks[0],
-        ranks=rank_and_ranks[1],
-        shuffle=shuffled,
-        augment=augment,
-        drop_last=shuffled if drop_last is None else flag("drop_last", drop_last),
-        order=settings.order,
-        window_shards=settings.window_shards,
-    )
 
 
 def _planner_of(reader: SplitReader, plan: PlanSettings, augmentation: AugmentSettings) -> Planner:

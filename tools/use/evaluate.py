@@ -18,7 +18,7 @@ from alexnet.model.evaluate import Evaluation, count_right, evaluation_of, log_p
 from alexnet.model.networks.network import Network
 from alexnet.model.placement import Placement, choose_placement
 from alexnet.pipeline import AugmentSettings, ImageStream
-from alexnet.pipeline.normalize_torch import FinishPass
+from alexnet.pipeline.normalize_torch import Normalizer
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Manifest, read_manifest
 from alexnet.tools.use.trained import Trained
@@ -110,7 +110,7 @@ class _Member:
         self._net: Network = trained.network(self.placement.device)
         finish = trained.finish()
         self._means = torch.from_numpy(finish.means(np.zeros((1, 3), np.float32))).to(self.placement.device)
-        self._finish = FinishPass(finish, "float32", channels_last=True, device=self.placement.device)
+        self._finish = Normalizer(finish, "float32", channels_last=True, device=self.placement.device)
 
     @torch.no_grad()
     def log_probabilities(self, crops: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from alexnet.model.placement import choose_placement
 from alexnet.pipeline.augment import centre_corner
-from alexnet.pipeline.normalize import finished
+from alexnet.pipeline.normalize import normalized
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import orientation
 from alexnet.tools.stored_jpeg import rgb_and_quality
@@ -74,7 +74,7 @@ class Predictor:
         crop_px = trained.augment.crop_px
         first = centre_corner(trained.data.size_px, crop_px)
         crops = np.stack([square[first : first + crop_px, first : first + crop_px] for square in squares])
-        images = finished(crops, np.zeros((len(crops), 3), np.float32), self._finish)
+        images = normalized(crops, np.zeros((len(crops), 3), np.float32), self._finish)
         batch = torch.from_numpy(images).to(self._placement.device).movedim(-1, 1)
         with self._placement.autocast():
             scores = self.net(batch)

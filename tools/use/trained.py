@@ -23,7 +23,7 @@ from alexnet.model.optim import all_finite
 from alexnet.model.placement import Precision
 from alexnet.model.weights import Weights, misfit, read_weights, shapes_of
 from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.normalize import Finish, finish_of
+from alexnet.pipeline.normalize import Normalization, normalization_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type, read_json
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
@@ -100,9 +100,9 @@ class Trained(About):
         """Return the precision that it was trained in, or what is best here for one that this version has not."""
         return next((known for known in get_args(Precision) if known == self.precision), "auto")
 
-    def finish(self) -> Finish:
+    def finish(self) -> Normalization:
         """Return what becomes of a pixel before the network sees it."""
-        return finish_of(self.augment, self.data.colour, self.mean_image, training=False)
+        return normalization_of(self.augment, self.data.colour, self.mean_image, training=False)
 
     def about(self) -> dict[str, Any]:
         """Return all but the weights as plain values, for the file that they are exported to."""

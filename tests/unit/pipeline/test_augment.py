@@ -19,7 +19,7 @@ from alexnet.pipeline.augment import (
     ten_views,
 )
 from alexnet.pipeline.lighting import KRIZHEVSKY, TORCH, Lighting, normal_quantiles
-from alexnet.pipeline.normalize import finish_of, finished
+from alexnet.pipeline.normalize import normalization_of, normalized
 from alexnet.shards.colour import ColourStatistics, principal_axes
 from alexnet.shards.errors import InputError
 from alexnet.tools.samples.normal_table import normal_table
@@ -209,7 +209,7 @@ def test_the_finishing_pass_equals_its_formula_in_float64(
 ) -> None:
     settings = AugmentSettings(crop_px=31, lighting_std=0.2, mean=mean, scale=scale, lighting_division=division)
     image = mean_image(40)
-    finish = finish_of(settings, colour, image, training=training)
+    finish = normalization_of(settings, colour, image, training=training)
     assert finish.mean.dtype == finish.scale.dtype == np.float32
     assert finish.mean.shape == ((31, 31, 3) if mean == "image" else (3,))
     assert finish.scale.shape == (3,)
@@ -224,23 +224,23 @@ def test_the_finishing_pass_equals_its_formula_in_float64(
     if division and training:
         expected /= 1.2
     # Three roundings of values below 512, each at most 2^-16.
-    np.testing.assert_allclose(finished(pixels, offsets, finish), expected, rtol=0, atol=3 * 2.0**-16)
+    np.testing.assert_allclose(normalized(pixels, offsets, finish), expected, rtol=0, atol=3 * 2.0**-16)
 
 
 def test_the_plain_scale_is_exactly_one(colour: ColourStatistics) -> None:
-    assert finish_of(AugmentSettings(), colour, training=True).scale.tolist() == [1.0, 1.0, 1.0]
+    assert normalization_of(AugmentSettings(), colour, training=True).scale.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_finish_that_cannot_be_is_refused(colour: ColourStatistics) -> None:
     flat = dataclasses.replace(colour, covariance=((0.0, 0.0, 0.0),) * 3)
     with pytest.raises(InputError, match="a channel of this data set has one value only; use scale=pixel"):
-        finish_of(AugmentSettings(scale="unit-variance"), flat, training=True)
+        normalization_of(AugmentSettings(scale="unit-variance"), flat, training=True)
     by_image = AugmentSettings(mean="image", crop_px=32)
     with pytest.raises(ValueError, match="needs the data set's mean image"):
-        finish_of(by_image, colour, training=True)
+        normalization_of(by_image, colour, training=True)
     for shape, message in [((40, 40), r"shape \(40, 40\), not"), ((31, 31, 3), "31 px, less than crop_px=32")]:
         with pytest.raises(InputError, match=message):
-            finish_of(by_image, colour, np.zeros(shape, np.float32), training=True)
+            normalization_of(by_image, colour, np.zeros(shape, np.float32), training=True)
 
 
 def test_lighting_ends_after_its_epochs_and_the_division_with_it(colour: ColourStatistics) -> None:
@@ -254,7 +254,7 @@ def test_lighting_ends_after_its_epochs_and_the_division_with_it(colour: ColourS
             assert np.array_equal(a.crop_yx, b.crop_yx)
             assert np.array_equal(a.mirror, b.mirror)
             assert np.array_equal(b.colour_offset, a.colour_offset if epoch < 3 else np.zeros((50, 3)))
-            finish = finish_of(ending, colour, training=True, epoch=epoch)
+            finish = normalization_of(ending, colour, training=True, epoch=epoch)
             expected = 1 / 1.2 if division and epoch < 3 else 1.0
             assert finish.scale.tolist() == [np.float32(expected)] * 3
     with pytest.raises(InputError, match=r"lighting_epochs=-1: must be at least 1, or 0"):

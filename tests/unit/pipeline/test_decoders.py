@@ -15,7 +15,7 @@ from torch._dynamo.exc import TorchDynamoException
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.pipeline.augment import BatchPlan, ten_views
 from alexnet.pipeline.decode import dali_share, decode_name, on_dali
-from alexnet.pipeline.normalize import finish_of, finished
+from alexnet.pipeline.normalize import normalization_of, normalized
 from alexnet.pipeline.normalize_torch import _Fused
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
@@ -55,8 +55,8 @@ def windows_of(stream: ImageStream, plan: BatchPlan, crop_px: int = 224) -> npt.
 def reference(stream: ImageStream, augment: AugmentSettings, ci_100: Path) -> npt.NDArray[np.float32]:
     plan = stream.plan(0, 0)
     reader = SplitReader(ci_100, "train")
-    finish = finish_of(augment, reader.manifest.colour, reader.mean_image(), training=True)
-    return finished(windows_of(stream, plan), plan.colour_offset, finish)
+    finish = normalization_of(augment, reader.manifest.colour, reader.mean_image(), training=True)
+    return normalized(windows_of(stream, plan), plan.colour_offset, finish)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -109,12 +109,12 @@ def test_ten_views_are_cut_from_each_image(make: MakeStream, ci_100: Path, decod
     images = first_batch(stream)
     assert images.shape == (7, 10, 3, 224, 224)
     reader = SplitReader(ci_100, "train")
-    finish = finish_of(AugmentSettings(), reader.manifest.colour, training=False)
+    finish = normalization_of(AugmentSettings(), reader.manifest.colour, training=False)
     for row in range(7):
         pixels = np.asarray(Image.open(io.BytesIO(stream.sample(row).jpeg)))
         for v, (y, x, mirror) in enumerate(ten_views(256, 224)):
             window = pixels[y : y + 224, x : x + 224]
-            expected = finished((window[:, ::-1] if mirror else window)[None], np.zeros((1, 3), np.float32), finish)
+            expected = normalized((window[:, ::-1] if mirror else window)[None], np.zeros((1, 3), np.float32), finish)
             assert np.array_equal(images[row, v].permute(1, 2, 0).numpy(), expected[0])
 
 

@@ -8,7 +8,7 @@ PINNED = """
 import hashlib, json
 import numpy as np
 from alexnet.pipeline.augment import AugmentSettings
-from alexnet.pipeline.normalize import finish_of
+from alexnet.pipeline.normalize import normalization_of
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.shards.colour import ColourStatistics
 colour = ColourStatistics(
@@ -31,7 +31,7 @@ image = np.arange(256 * 256 * 3).reshape(256, 256, 3).astype(np.float32) / 771
 for augment in (
     AugmentSettings(scale="unit-variance"), AugmentSettings(mean="image", lighting_division=True, lighting_std=0.3)
 ):
-    finish = finish_of(augment, colour, image, training=True)
+    finish = normalization_of(augment, colour, image, training=True)
     print(augment.scale, augment.mean, digest(finish.mean, finish.scale))
 """
 
