@@ -1,4 +1,4 @@
-"""Integer hashing: the only source of randomness for orders and draws.
+"""Integer hashing: the only source of randomness, of orders and of augmentation.
 
 A NumPy release may change its generators, and floating-point functions differ from CPU to CPU in their last bits.
 Integer arithmetic does neither, so everything that must be the same everywhere and for ever (which sample goes into

@@ -1,4 +1,4 @@
-"""Hashes are what orders and draws are made of: they may never change, on any machine, with any NumPy."""
+"""Hashes are what orders and augmentation are made of: they may never change, on any machine, with any NumPy."""
 
 from collections.abc import Callable
 
