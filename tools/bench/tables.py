@@ -11,8 +11,9 @@ from rich.table import Table as RichTable
 from alexnet.shards.errors import one_line
 from alexnet.tools.bench.report import Conditions, Ratio, Report, Row, Spread, Unit
 
-_PIPED_WIDTH = 200  # what is piped into a file is not cut to the 80 columns of a terminal that is not there
+_PIPED_WIDTH = 400  # what is piped into a file is not cut to the 80 columns of a terminal that is not there
 _SCALES: dict[Unit, tuple[float, str]] = {"images": (1, ""), "bytes": (1e9, " GB/s"), "flop": (1e12, " TFLOP/s")}
+_LONGEST_NUMBER = 20  # characters
 _VERSIONS = ("python", "torch", "DALI", "numpy")
 
 
@@ -97,8 +98,8 @@ def print_report(report: Report) -> None:
     for title, heads, rows in tables_of(report):
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
         for k, head in enumerate(heads):
-            number = k and not any(len(row[k]) > 30 for row in rows)
-            table.add_column(head, no_wrap=bool(number) or not k, justify="right" if number else "left")
+            is_text = not k or any(len(row[k]) > _LONGEST_NUMBER for row in rows)
+            table.add_column(head, overflow="fold", justify="left" if is_text else "right")
         for row in rows:
             table.add_row(*map(one_line, row))
         console.print(table, markup=False)
