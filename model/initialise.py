@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.model.layers import SubsampleSum, TableConv2d
-from alexnet.model.networks.network import Network
+from alexnet.model.networks.build import Network
 from alexnet.shards.errors import InputError, nearest
 
 Kind = Literal["paper", "he", "source-2012", "cuda-convnet", "cuda-convnet-80s", "lecun", "torch"]

@@ -196,3 +196,11 @@ class CentreIn(nn.Module):
         """(n, maps, H, W) -> (n, maps, px, px)."""
         rows, columns = (max(0, self.px - side) for side in x.shape[2:])
         return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+
+
+class PoolTo(nn.AdaptiveAvgPool2d):
+    """Take means over as many windows as give maps of a fixed size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Leave maps alone that have the size: means of single values, whose gradient varies on GPUs."""
+        return x if x.shape[2:] == (self.output_size, self.output_size) else super().forward(x)

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from alexnet.model.networks.architecture import AllGather, Full, Placed, Weighted, class_range, trace
+from alexnet.model.networks.build import build_network, parameter_count
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.network import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Placement

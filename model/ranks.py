@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from alexnet.model.batches import BatchSource, CropSource, GatheredBatches, GatheredLabels
 from alexnet.model.exchange import AcrossBatch, AcrossRanks, Exchange, SameDevice
 from alexnet.model.networks.architecture import class_range
-from alexnet.model.networks.network import Network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.optim import norm_of
 from alexnet.model.owt import divide, whole_full_parameters

@@ -23,7 +23,7 @@ from alexnet.model.capture import CapturedStep, ForwardBackward
 from alexnet.model.checkpoint import Checkpoint, network_tensors
 from alexnet.model.evaluate import Evaluation, Stop, StopRequestedError, evaluate, nobody_asks
 from alexnet.model.metrics import Measured, Metrics, is_logged
-from alexnet.model.networks.network import Network
+from alexnet.model.networks.build import Network
 from alexnet.model.optim import DivergedError, MomentumSGD, all_finite
 from alexnet.model.placement import Placement, Precision
 from alexnet.model.ranks import Ranks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alexnet.model.checkpoint import PROGRESS, load_checkpoint, network_tensors
-from alexnet.model.networks.network import Network, build_network
+from alexnet.model.networks.build import Network, build_network
 from alexnet.model.weights import digest, misfit, read_weights, shapes_of
 from alexnet.shards.errors import InputError
 

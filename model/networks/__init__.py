@@ -4,7 +4,7 @@
     alexnet_2012, others    the networks; ARCHITECTURES in `others` names them all
     settings                what a recipe may change about them
     figures                 outputs, parameters and multiply-adds of each layer, by arithmetic alone
-    network                 from an architecture to a `torch.nn.Module`
+    build                   from an architecture to a `torch.nn.Module`
 
 All but the last need no torch. To add a network: write it in `others`, and name it there.
 """

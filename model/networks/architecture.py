@@ -183,7 +183,8 @@ class Architecture:
 
     `about`: who, when, where it is described. `input_px`: sizes it takes, the usual one first. `least_px`: if not 0, it
     takes every size from here on. `shards_px`: sizes its data must be stored in, for networks whose images are small;
-    empty where it trains on crops. `channels`: 3 for colour, 1 for grey.
+    empty where it trains on crops. `channels`: 3 for colour, 1 for grey. `torchvision`: its parameters are called as
+    torchvision calls them, `features.0.weight` to `classifier.6.bias`, and not `towers.0.conv1.weight` and so on.
     """
 
     name: str
@@ -194,6 +195,7 @@ class Architecture:
     channels: int = 3
     least_px: int = 0
     shards_px: tuple[int, ...] = ()
+    torchvision: bool = False
 
     def sizes(self) -> str:
         """Say in words which images it takes."""

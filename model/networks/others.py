@@ -100,6 +100,7 @@ OWT = Architecture(
     name="alexnet-owt",
     about="Krizhevsky 2014, arXiv 1404.5997, as torchvision has it: the same parameters by name and shape",
     input_px=(224,),
+    torchvision=True,
     least_px=63,  # 62 leave the third pooling fewer than its 3 px
     layers=(
         Conv("conv1", 64, window=11, stride=4, padding=2), RELU, _POOL,

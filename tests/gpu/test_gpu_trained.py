@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.networks.network import build_network
+from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.manifest import read_manifest

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from alexnet.model.networks.architecture import Conv
-from alexnet.model.networks.network import Network
+from alexnet.model.networks.build import Network
 from alexnet.pipeline.augment import centre_corner
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.pages.render import image_uri

@@ -8,7 +8,7 @@ import torch
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.initialise import initialise
-from alexnet.model.networks.network import Network, build_network
+from alexnet.model.networks.build import Network, build_network
 from alexnet.model.networks.settings import architecture_of
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Worker, choose_placement

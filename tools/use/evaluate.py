@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from alexnet.model.evaluate import Evaluation, count_right, evaluation_of, log_probabilities
-from alexnet.model.networks.network import Network
+from alexnet.model.networks.build import Network
 from alexnet.model.placement import Placement, choose_placement
 from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.normalize_torch import Normalizer

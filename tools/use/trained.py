@@ -17,7 +17,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from alexnet.model.checkpoint import PREFIX, candidates, load_checkpoint, network_tensors, read_progress, shapes
-from alexnet.model.networks.network import Network, build_network
+from alexnet.model.networks.build import Network, build_network
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.optim import all_finite
 from alexnet.model.placement import Precision

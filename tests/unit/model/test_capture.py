@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.model.capture import CapturedStep
-from alexnet.model.networks.network import build_network
+from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.placement import choose_placement

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from alexnet.model.initialise import InitSettings, Kind, initialise
-from alexnet.model.networks.network import Network, build_network
+from alexnet.model.networks.build import Network, build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
 

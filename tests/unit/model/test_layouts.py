@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from alexnet.model.initialise import InitSettings, initialise
 from alexnet.model.needs import held_parameters, traffic
-from alexnet.model.networks.network import TowerNetwork, build_network
+from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.owt import divided_layers
@@ -246,5 +246,4 @@ def test_bytes_of_one_weird_trick(ranks: int) -> None:
 def test_one_process_starts_nothing() -> None:
     with started(placement(Layout()), 1) as ranks:
         assert isinstance(ranks, Ranks)
-        assert isinstance(build_network(NET, ranks.layout.towers, ranks.exchange(NET)), TowerNetwork)
     assert not torch.distributed.is_initialized()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.model.needs import MemoryNeed, capacity, held_parameters, is_out_of_memory, memory_need, resident_bytes
-from alexnet.model.networks.network import build_network, parameter_count
+from alexnet.model.networks.build import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.placement import Layout, Placement
 

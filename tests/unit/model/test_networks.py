@@ -1,22 +1,23 @@
 """Every network against golden tables written from its paper or its authors' configuration, by figures and by running.
 
 A row: layer, outputs of all towers, parameters. The figures are arithmetic; the modules are counted and run, so the two
-can only agree with the table if they agree with each other.
+can only agree with the table if they agree with each other. Two networks are written out a second time, in plain torch.
 """
 
-import math
 from collections import defaultdict
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.model.networks.architecture import trace
+from alexnet.model.initialise import InitSettings, initialise
+from alexnet.model.networks.architecture import RELU, TANH, NormAcrossMaps, NormInMap, Pool, class_range
+from alexnet.model.networks.build import Network, build_network, parameter_count
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.network import Network, build_network, parameter_count
 from alexnet.model.networks.others import ARCHITECTURES
-from alexnet.model.networks.settings import NetSettings
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError
 
 Table = list[tuple[str, tuple[int, ...], int]]
@@ -91,9 +92,16 @@ def classes_of(arch: str) -> int:
     return 10 if ARCHITECTURES[arch].shards_px else 1000
 
 
-def network(arch: str) -> Network:
+def network(arch: str, classes: int | None = None, **settings: Any) -> Network:
     with torch.device("meta"):
-        return build_network(NetSettings(arch=arch, classes=classes_of(arch))).eval()
+        return build_network(NetSettings(arch=arch, classes=classes or classes_of(arch), **settings)).eval()
+
+
+def scores_of(net: Network, px: int = 0, channels: int = 0) -> Tensor:
+    """Return what a network without memory makes of two images."""
+    px, channels = px or net.architecture.input_px[0], channels or net.architecture.channels
+    scores: Tensor = net(torch.zeros(2, channels, px, px, device="meta"))
+    return scores
 
 
 def test_every_network_has_a_table() -> None:
@@ -102,8 +110,9 @@ def test_every_network_has_a_table() -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_figures(arch: str) -> None:
-    drawing = ARCHITECTURES[arch]
-    rows = figures(drawing, px=drawing.input_px[0], channels=drawing.channels, classes=classes_of(arch))
+    architecture = ARCHITECTURES[arch]
+    px, channels = architecture.input_px[0], architecture.channels
+    rows = figures(architecture, px=px, channels=channels, classes=classes_of(arch))
     assert [(row.name, row.output, row.parameters) for row in rows] == _TABLES[arch]
     totals = [sum(getattr(row, field) for row in rows) for field in ("parameters", "neurons", "multiply_adds")]
     assert tuple(totals) == _TOTALS[arch]
@@ -117,9 +126,8 @@ def test_multiply_adds_of_the_papers_layers() -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_outputs_and_parameters_of_the_modules(arch: str) -> None:
+def test_outputs_parameters_and_names_of_the_modules(arch: str) -> None:
     net = network(arch)
-    drawing = net.architecture
     shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     for name, modules in net.weighted().items():
@@ -131,31 +139,22 @@ def test_outputs_and_parameters_of_the_modules(arch: str) -> None:
 
             module.register_forward_hook(note)
             counts[name] += parameter_count(module)
-    for px in drawing.input_px:
+    for px in net.architecture.input_px:
         shapes.clear()
-        scores = net(torch.zeros(2, drawing.channels, px, px, device="meta"))
-        assert scores.shape == (2, classes_of(arch))
+        assert scores_of(net, px).shape == (2, classes_of(arch))
         whole = {name: (sum(s[0] for s in given), *given[0][1:]) for name, given in shapes.items()}
         assert [(name, shape, counts[name]) for name, shape in whole.items()] == _TABLES[arch]
     assert parameter_count(net) == sum(counts.values()) == _TOTALS[arch][0]
-
-
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_each_layer_of_a_tower_has_a_name_of_its_own(arch: str) -> None:
-    drawing = ARCHITECTURES[arch]
-    names = [place.name for place in trace(drawing, px=drawing.input_px[0], channels=3, classes=10)]
-    alone = [name for name in names if not name.startswith("meet")]
-    assert len(set(alone)) == len(alone)
+    names = [place.name for place in net.placed() if not place.name.startswith("meet")]
+    assert len(set(names)) == len(names), "each layer of a tower has a name of its own"
 
 
 @pytest.mark.parametrize(
     ("arch", "px"), [("alexnet-2012", 227), ("alexnet-owt", 62), ("cuda-convnet-cifar", 28), ("lenet-5", 30)]
 )
 def test_images_of_another_size_are_refused(arch: str, px: int) -> None:
-    net = network(arch)
-    with pytest.raises(InputError, match=rf"images of {px} px: {arch} takes ") as error:
-        net(torch.zeros(1, net.architecture.channels, px, px, device="meta"))
-    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=rf"^images of {px} px: {arch} takes [^\n]*$"):
+        scores_of(network(arch), px)
 
 
 @pytest.mark.parametrize("arch", ["lenet-5", "alexnet-owt"])
@@ -170,11 +169,152 @@ def test_a_network_of_one_channel_reads_the_mean_of_the_colours(arch: str) -> No
         torch.testing.assert_close(net(images), net(images.mean(1, keepdim=True)))
 
 
-@pytest.mark.parametrize("classes", [2, 7])
+@pytest.mark.parametrize("classes", [1, 2, 7])
 @pytest.mark.parametrize("arch", ["alexnet-2012", "cuda-convnet-cifar"])
-def test_any_number_of_classes(arch: str, classes: int) -> None:
-    with torch.device("meta"):
-        net = build_network(NetSettings(arch=arch, classes=classes))
-    px = net.architecture.input_px[0]
-    assert net(torch.zeros(1, 3, px, px, device="meta")).shape == (1, classes)
-    assert math.prod(figures(net.architecture, px=px, channels=3, classes=classes)[-1].output) == classes
+def test_any_number_of_classes_is_shared_between_the_towers(arch: str, classes: int) -> None:
+    net = network(arch, classes)
+    assert scores_of(net).shape == (2, classes)
+    towers, px = net.architecture.towers, net.architecture.input_px[0]
+    assert figures(net.architecture, px=px, channels=3, classes=classes)[-1].output == (classes,)
+    parts = [class_range(classes, towers, tower) for tower in range(towers)]
+    assert [k for part in parts for k in part] == list(range(classes))
+    last = list(net.weighted().values())[-1]
+    assert [module.out_features for module in last if isinstance(module, nn.Linear)] == list(map(len, parts))
+
+
+@pytest.mark.parametrize("arch", ["alexnet-2012", "alexnet-2012-source", "alexnet-2012-conv6"])
+def test_equals_the_same_network_written_with_grouped_convolutions(arch: str) -> None:
+    """Independent single-column definitions: groups of 2 where towers are apart, PyTorch's own normalisation."""
+    net = build_network(NetSettings(arch=arch, classes=10)).eval()
+    initialise(net, InitSettings(kind="he"), seed=0)
+
+    def both(name: str) -> tuple[Tensor, Tensor]:
+        layers = [module for module in net.weighted()[name] if module is not None]
+        return (
+            torch.cat([layer.get_parameter("weight") for layer in layers]),
+            torch.cat([layer.get_parameter("bias") for layer in layers]),
+        )
+
+    def normalised(x: Tensor, alpha: float = 5e-4) -> Tensor:
+        return torch.cat([F.local_response_norm(part, 5, alpha=alpha, beta=0.75, k=2.0) for part in x.chunk(2, 1)], 1)
+
+    def papers_first_two(x: Tensor) -> Tensor:
+        x = F.relu(F.conv2d(x, *both("conv1"), stride=4))
+        x = F.max_pool2d(normalised(x), 3, 2)
+        return F.max_pool2d(normalised(F.relu(F.conv2d(x, *both("conv2"), padding=2, groups=2))), 3, 2)
+
+    def sources_first_two(x: Tensor) -> Tensor:
+        x = normalised(F.conv2d(x, *both("conv1"), stride=4), alpha=1e-4)
+        x = F.relu(F.max_pool2d(x, 3, 2))
+        x = normalised(F.relu(F.conv2d(x, *both("conv2"), padding=2, groups=2)), alpha=1e-4)
+        neighbours = F.unfold(x.square(), 5, padding=2).unflatten(1, (x.shape[1], 25)).sum(2).view_as(x)
+        return F.max_pool2d(x / (1 + 1e-3 / 25 * neighbours) ** 0.75, 3, 2)
+
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 20
+    with torch.no_grad():
+        x = F.pad(images, (0, 3, 0, 3))
+        x = sources_first_two(x) if arch == "alexnet-2012-source" else papers_first_two(x)
+        x = F.relu(F.conv2d(x, *both("conv3"), padding=1))
+        x = F.relu(F.conv2d(x, *both("conv4"), padding=1, groups=2))
+        x = F.max_pool2d(F.relu(F.conv2d(x, *both("conv5"), padding=1, groups=2)), 3, 2)
+        if arch == "alexnet-2012-conv6":
+            x = F.relu(F.conv2d(x, *both("conv6"), padding=1))
+        x = F.relu(F.linear(x.flatten(1), *both("fc6"))) * 0.5
+        x = F.relu(F.linear(x, *both("fc7"))) * 0.5
+        expected = F.linear(x, *both("fc8"))
+        torch.testing.assert_close(net(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def written_out(channels: int, classes: int) -> nn.Module:
+    """Return torchvision's alexnet as a plain list, with PyTorch's own dropout and pooling."""
+    features = nn.Sequential(
+        nn.Conv2d(channels, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
+    )  # fmt: skip
+    classifier = nn.Sequential(
+        nn.Dropout(0.5), nn.Linear(9216, 4096), nn.ReLU(),
+        nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU(),
+        nn.Linear(4096, classes),
+    )  # fmt: skip
+    whole = nn.Sequential()
+    whole.add_module("features", features)
+    whole.add_module("avgpool", nn.AdaptiveAvgPool2d((6, 6)))
+    whole.add_module("flat", nn.Flatten())
+    whole.add_module("classifier", classifier)
+    return whole
+
+
+@pytest.mark.parametrize(("channels", "classes", "px"), [(3, 10, 224), (3, 10, 95), (1, 10, 63), (5, 3, 300)])
+def test_owt_is_torchvisions_alexnet(channels: int, classes: int, px: int) -> None:
+    """Same names, order, shapes and scores in evaluation; sizes where the last maps are 6x6, 2x2, 1x1 and 8x8."""
+    net = build_network(NetSettings(arch="alexnet-owt", classes=classes, channels=channels)).eval()
+    initialise(net, InitSettings(kind="he"), seed=1)
+    other = written_out(channels, classes).eval()
+    assert [(n, p.shape) for n, p in net.state_dict().items()] == [(n, p.shape) for n, p in other.state_dict().items()]
+    other.load_state_dict(net.state_dict())
+    images = torch.randn(1, channels, px, px, generator=torch.Generator().manual_seed(px))
+    with torch.no_grad():
+        torch.testing.assert_close(net(images), other(images), rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_changes_unless_asked_for() -> None:
+    for name, architecture in ARCHITECTURES.items():
+        assert architecture_of(NetSettings(arch=name)) == architecture
+
+
+def test_tanh_takes_the_place_of_every_rectifier() -> None:
+    layers = architecture_of(NetSettings(arch="cuda-convnet-cifar", activation="tanh")).layers
+    original = ARCHITECTURES["cuda-convnet-cifar"].layers
+    assert [TANH if layer == RELU else layer for layer in original] == list(layers)
+    assert layers.count(TANH) == 3
+
+
+@pytest.mark.parametrize(("arch", "layers"), [("alexnet-2012", 2), ("alexnet-2012-source", 3)])
+def test_without_response_normalisation(arch: str, layers: int) -> None:
+    original = ARCHITECTURES[arch].layers
+    drawn = architecture_of(NetSettings(arch=arch, response_norm="off")).layers
+    assert [layer for layer in original if not isinstance(layer, NormAcrossMaps | NormInMap)] == list(drawn)
+    assert len(original) - len(drawn) == layers
+
+
+@pytest.mark.parametrize("arch", ["alexnet-2012", "alexnet-owt", "cuda-convnet-cifar"])
+def test_windows_that_do_not_overlap_give_maps_of_the_same_size(arch: str) -> None:
+    """Section 3.4: "which produces output of equivalent dimensions"."""
+    apart = architecture_of(NetSettings(arch=arch, pooling="disjoint"))
+    assert all(layer.window == layer.stride == 2 for layer in apart.layers if isinstance(layer, Pool))
+    px = apart.input_px[0]
+    assert figures(apart, px=px, channels=3, classes=10) == figures(ARCHITECTURES[arch], px=px, channels=3, classes=10)
+    assert scores_of(network(arch, 10, pooling="disjoint")).shape == (2, 10)
+
+
+def test_without_dropout_training_is_evaluation() -> None:
+    net = build_network(NetSettings(arch="alexnet-2012-one-tower", classes=2, dropout=0.0))
+    drop = net.get_submodule("towers.0.drop6")
+    x = torch.randn(3, 4096)
+    assert torch.equal(drop.train()(x), x)
+    assert torch.equal(drop.eval()(x), x)
+    assert parameter_count(net) == 59_798_312 - 998 * 4097
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (NetSettings(arch="lenet-5", response_norm="off"), r"net\.response_norm=off: lenet-5 has none"),
+        (NetSettings(arch="lenet-5", pooling="disjoint"), r"net\.pooling=disjoint: lenet-5 has no pooling windows"),
+        (NetSettings(arch="alexnet-2012", activation="relu"), r"net\.activation=relu: alexnet-2012 has no other"),
+        (NetSettings(arch="cuda-convnet-cifar", dropout=0.2), r"net\.dropout=0\.2: cuda-convnet-cifar has none"),
+    ],
+)
+def test_an_experiment_that_changes_nothing_is_refused(settings: NetSettings, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        architecture_of(settings)
+
+
+def test_an_unknown_network_is_named_with_the_nearest() -> None:
+    with pytest.raises(
+        InputError, match=r"net\.arch=alexnet2012: must be one of lenet-5, .*; did you mean alexnet-2012\?"
+    ):
+        NetSettings(arch="alexnet2012")

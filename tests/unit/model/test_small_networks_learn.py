@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.model.initialise import initialise
-from alexnet.model.networks.network import build_network
+from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD
 from alexnet.tools.run.recipes import recipe_for

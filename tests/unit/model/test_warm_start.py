@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from alexnet.model.networks.network import Network, build_network
+from alexnet.model.networks.build import Network, build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.warm_start import take_weights
 from alexnet.shards.errors import InputError

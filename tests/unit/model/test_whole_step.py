@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alexnet.model.layers import HashDropout
 from alexnet.model.metrics import Metrics
-from alexnet.model.networks.network import Network, TowerNetwork
+from alexnet.model.networks.build import Network
 from alexnet.model.placement import Placement
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.assembly import build_trainer
@@ -67,15 +67,10 @@ def arrays(net: Network) -> Parameters:
 
 def masks_of(net: Network) -> dict[tuple[int, str], np.ndarray[Any, np.dtype[np.float64]]]:
     """Return what dropout leaves of ones in the first step."""
-    assert isinstance(net, TowerNetwork)
     net.clock.set(SEED, 0, 0)
     ones = torch.ones(BATCH, 2048, dtype=torch.float64)
-    return {
-        (tower.index, f"fc{module.layer}"): module.train()(ones).numpy()
-        for tower in net.local_towers()
-        for module in tower.modules()
-        if isinstance(module, HashDropout)
-    }
+    drops = {tuple(name.split(".")): module for name, module in net.named_modules() if isinstance(module, HashDropout)}
+    return {(int(tower), f"fc{module.layer}"): module.train()(ones).numpy() for (_, tower, _), module in drops.items()}
 
 
 @pytest.fixture(scope="module")

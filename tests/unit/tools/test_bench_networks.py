@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.model.networks.network import build_network, parameter_count
+from alexnet.model.networks.build import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings
 from alexnet.tools.bench import model, prep, train
 from alexnet.tools.bench.measure import Case, Measured, Timing

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.networks.network import build_network
+from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.errors import InputError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.model.networks.network import build_network
+from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
 from alexnet.tools.pages import curves
