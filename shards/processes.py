@@ -225,7 +225,7 @@ def starting_workers() -> Iterator[None]:
     """Have processes that start meanwhile compute on one thread each and hear neither Ctrl-C nor SIGHUP.
 
     A terminal sends Ctrl-C, and SIGHUP when it closes, to the workers, too, but it is their parent that ends them.
-    They are deaf from the start: Python takes half a second until it can ignore a signal, and would answer with a
+    They ignore both from the start: Python takes half a second until it can ignore a signal, and would answer with a
     traceback.
     """
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

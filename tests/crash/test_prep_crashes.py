@@ -23,7 +23,7 @@ SHARD = ("--size", "16", "--shard-images", "3", "--seed", "3")
 OTHER = ("--size", "20", "--shard-images", "4", "--seed", "4")
 DRAWN = ("--layout", "official", "--classes", "2", "--images", "2", "--val-images", "1")
 OVERWRITE = "--overwrite"
-CLAIMED = ("/.work/job.json", "/.work/synth.json")  # by the file that says whose a folder is
+OWNED = ("/.work/job.json", "/.work/synth.json")  # by the file that says whose a folder is
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,10 @@ def test_struck_where_the_folder_is_claimed_sealed_or_deleted_the_same_command_g
 def test_struck_at_any_call_the_same_command_goes_on(trial_of: Callable[[str], Trial], name: str) -> None:
     trial, rng = trial_of(name), random.Random(name)
     share: dict[How, float] = {"before": 1, "after": 0.2, "full": 0.5, "once": 0.2}  # after one is before the next
-    claimed = next((at for at, call in enumerate(trial.calls, start=1) if call.endswith(CLAIMED)), 0)
+    owned = next((at for at, call in enumerate(trial.calls, start=1) if call.endswith(OWNED)), 0)
     for at, call in enumerate(trial.calls, start=1):
         piece = call.startswith("write") and trial.calls[at - 2] == call  # of a file that is written in many
-        known = OVERWRITE in trial.command and claimed and at > claimed + 6  # as in a first call from there on
+        known = OVERWRITE in trial.command and owned and at > owned + 6  # as in a first call from there on
         for how, of_all in share.items():
             if rng.random() < of_all * (0.1 if piece or known else 1):
                 trial.strike(at, how, rng.randrange(1, len(trial.calls)) if rng.random() < 0.2 else 0)

@@ -1,4 +1,4 @@
-"""Make a data set: claim the folder, have its shards converted, write index, statistics and, last, the manifest."""
+"""Make a data set: begin it in its folder, convert its shards, write index, statistics and, last, the manifest."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ from alexnet.shards.manifest import (
 from alexnet.shards.writer import file_record, remove_partials, write_checksums
 from alexnet.tools.convert.earlier import changed_rejects, in_words
 from alexnet.tools.convert.engines import convert_here, convert_on_ray
-from alexnet.tools.convert.folder import Job, claim, given_back, is_begun, is_complete, job_of
+from alexnet.tools.convert.folder import Job, begin, given_back, is_begun, is_complete, job_of
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.shard import (
@@ -105,7 +105,7 @@ def build(
         root.mkdir(parents=True, exist_ok=True)
         if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
             _check_disk_space(root, settings, plans, given_back(root) if options.overwrite else 0)
-        claim(root, job, source, plans, overwrite=options.overwrite)
+        begin(root, job, source, plans, overwrite=options.overwrite)
         if not is_complete(root):
             stored = materialise(source, root / WORK)
             since_ns = (options.since_ns if stored is source else None) or time.time_ns()

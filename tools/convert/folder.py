@@ -106,15 +106,15 @@ def drop_index(root: Path) -> None:
 
 
 def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
-    """Refuse what `claim` will refuse, as far as it shows before the source is listed, which can take an hour."""
+    """Refuse what `begin` will refuse, as far as it shows before the source is listed, which can take an hour."""
     if overwrite or (root / _CLEARING).exists():
         _refuse_to_clear(root)
     elif found := _found(root):
         _refuse_differences(root, found, settings=settings)
 
 
-def claim(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> None:
-    """Make the folder this job's, or find that it is already, and forget what of its shards the source outdated.
+def begin(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> None:
+    """Begin a job in a folder, or go on with it there, and forget what of its shards the source outdated.
 
     Raises InputError if it holds another job's work, finished or not, or something else; `overwrite` deletes the
     former, never the latter.

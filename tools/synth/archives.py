@@ -125,7 +125,7 @@ def _take_folder(root: Path, record: Record, *, overwrite: bool) -> bool:
     replace(begun, json.dumps(record).encode())  # first: it says whose all else is
     for path in sorted(own, key=lambda path: path != complete):
         if path != begun:
-            path.unlink()
+            path.unlink(missing_ok=True)  # what a killed run left of the record went when it was written
     return True
 
 
