@@ -2,16 +2,10 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from alexnet.model.checkpoint import Checkpoint, checkpoints, load_checkpoint
 from alexnet.model.checkpoint_writer import CheckpointWriter
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that PyTorch can use"),
-]
 
 
 def test_a_checkpoint_holds_what_was_there_at_the_call(tmp_path: Path) -> None:

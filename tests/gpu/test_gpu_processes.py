@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs that PyTorch can use"),
-]
+pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs that PyTorch can use")
 
 RELATIVE_DIFFERENCE = 1e-2
 """Sums in another order, whose factors TF32 rounds by up to 5e-4, over twelve steps; another batch, or a gradient

@@ -7,22 +7,17 @@ may be off by 1 + 1.77, rounded: 3, and 4 when the interpolation rounded, too. O
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
-from alexnet.pipeline.settings import Output
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
 
 pytest.importorskip("nvidia.dali")
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that PyTorch can use"),
-]
 
 MEAN_LEVELS = 1.0
 ROUNDED_LEVELS = 4.0
@@ -30,6 +25,12 @@ ROUNDED_SHARE = 0.999
 BATCH_IMAGES = 32
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def stream_of(data: Path, device: str, **options: Any) -> ImageStream:
+    """Open the training images of a set in batches of 32."""
+    given = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1} | options
+    return ImageStream(data / "train", device=device, **given)
 
 
 def equal_but_for_rounding(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -49,10 +50,9 @@ def batches_of(stream: ImageStream, epochs: int = 1) -> list[Batch]:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_gpu_batches_equal_cpu_batches_but_for_jpeg_rounding(ci_100: Path, channels_last: bool) -> None:
-    options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1}
     with (
-        ImageStream(ci_100 / "train", device="cuda", channels_last=channels_last, **options) as gpu,  # type: ignore[arg-type]
-        ImageStream(ci_100 / "train", device="cpu", channels_last=channels_last, **options) as cpu,  # type: ignore[arg-type]
+        stream_of(ci_100, "cuda", channels_last=channels_last) as gpu,
+        stream_of(ci_100, "cpu", channels_last=channels_last) as cpu,
     ):
         for (gpu_images, gpu_labels), (cpu_images, cpu_labels) in zip(gpu, cpu, strict=True):
             assert gpu_images.is_cuda
@@ -70,8 +70,7 @@ def test_gpu_batches_equal_cpu_batches_but_for_jpeg_rounding(ci_100: Path, chann
 
 
 def test_the_plan_does_not_depend_on_the_device(ci_100: Path) -> None:
-    gpu = ImageStream(ci_100 / "train", batch_images=BATCH_IMAGES, rank=0, ranks=1, device="cuda")
-    cpu = ImageStream(ci_100 / "train", batch_images=BATCH_IMAGES, rank=0, ranks=1, device="cpu")
+    gpu, cpu = stream_of(ci_100, "cuda"), stream_of(ci_100, "cpu")
     for step in range(len(gpu)):
         a, b = gpu.plan(1, step), cpu.plan(1, step)
         for name in ("sample_ids", "crop_yx", "mirror", "colour_offset"):
@@ -79,7 +78,7 @@ def test_the_plan_does_not_depend_on_the_device(ci_100: Path) -> None:
 
 
 def test_evaluation_yields_each_image_once_with_a_partial_last_batch(ci_100: Path) -> None:
-    with ImageStream(ci_100 / "train", batch_images=64, rank=0, ranks=1, augment=False, device="cuda") as stream:
+    with stream_of(ci_100, "cuda", batch_images=64, augment=False) as stream:
         batches = batches_of(stream)
         expected = [stream.sample(i).label for i in range(stream.images)]
     assert [len(labels) for _, labels in batches] == [64, 36]
@@ -87,17 +86,13 @@ def test_evaluation_yields_each_image_once_with_a_partial_last_batch(ci_100: Pat
 
 
 def test_two_epochs_and_a_resume_are_bit_identical(ci_100: Path) -> None:
-    def stream() -> ImageStream:
-        return ImageStream(ci_100 / "train", batch_images=BATCH_IMAGES, seed=1, rank=0, ranks=1, device="cuda")
-
-    with stream() as once, stream() as again:
+    with stream_of(ci_100, "cuda") as once, stream_of(ci_100, "cuda") as again:
         whole = batches_of(once, epochs=2)
         assert bit_identical(whole, batches_of(again, epochs=2))
-
-    with stream() as interrupted:
+    with stream_of(ci_100, "cuda") as interrupted:
         first = next(iter(interrupted))
         state = interrupted.state()
-    with stream() as resumed:
+    with stream_of(ci_100, "cuda") as resumed:
         resumed.resume(state)
         rest = batches_of(resumed, epochs=2)
     assert bit_identical(whole, [(first[0].cpu(), first[1].cpu()), *rest])
@@ -105,13 +100,12 @@ def test_two_epochs_and_a_resume_are_bit_identical(ci_100: Path) -> None:
 
 @pytest.mark.parametrize("output", ["float16", "bfloat16"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: Output, channels_last: bool) -> None:
-    def stream(kind: Output) -> ImageStream:
-        options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1, "device": "cuda"}
-        return ImageStream(ci_100 / "train", output=kind, channels_last=channels_last, **options)  # type: ignore[arg-type]
-
+def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: str, channels_last: bool) -> None:
     dtype = getattr(torch, output)
-    with stream("float32") as full, stream(output) as half:
+    with (
+        stream_of(ci_100, "cuda", channels_last=channels_last) as full,
+        stream_of(ci_100, "cuda", channels_last=channels_last, output=output) as half,
+    ):
         for (wide, _), (narrow, _) in zip(full, half, strict=True):
             assert narrow.dtype == dtype
             layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -125,10 +119,9 @@ def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: O
 
 @pytest.mark.parametrize("decode", ["gpu", "host", "split=0.5"])
 def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
-    options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1, "output": "uint8"}
     with (
-        ImageStream(ci_100 / "train", device="cuda", settings=StreamSettings(decode=decode), **options) as gpu,  # type: ignore[arg-type]
-        ImageStream(ci_100 / "train", device="cpu", **options) as cpu,  # type: ignore[arg-type]
+        stream_of(ci_100, "cuda", output="uint8", settings=StreamSettings(decode=decode)) as gpu,
+        stream_of(ci_100, "cpu", output="uint8") as cpu,
     ):
         for (gpu_images, gpu_labels), (cpu_images, cpu_labels) in zip(gpu, cpu, strict=True):
             assert gpu_images.is_cuda
@@ -143,8 +136,7 @@ def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
 
 def test_a_gpu_that_waits_for_batches_is_seen_to_wait(ci_100: Path) -> None:
     """Nothing is computed here, so the device stands still for as long as the consumer does."""
-    options = {"batch_images": BATCH_IMAGES, "rank": 0, "ranks": 1, "device": "cuda", "threads": 1}
-    with ImageStream(ci_100 / "train", settings=StreamSettings(decode="host"), **options) as stream:  # type: ignore[arg-type]
+    with stream_of(ci_100, "cuda", threads=1, settings=StreamSettings(decode="host")) as stream:
         for _ in range(3):
             for _ in stream:
                 pass
@@ -153,13 +145,9 @@ def test_a_gpu_that_waits_for_batches_is_seen_to_wait(ci_100: Path) -> None:
 
 
 def test_a_mean_image_is_subtracted_on_the_gpu(ci_100: Path) -> None:
-    options = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1}
     augmentation = AugmentSettings(mean="image", scale="unit-variance")
-    host = StreamSettings(decode="host")
-    with (
-        ImageStream(ci_100 / "train", device="cuda", settings=host, augmentation=augmentation, **options) as gpu,  # type: ignore[arg-type]
-        ImageStream(ci_100 / "train", device="cpu", settings=host, augmentation=augmentation, **options) as cpu,  # type: ignore[arg-type]
-    ):
+    options = {"settings": StreamSettings(decode="host"), "augmentation": augmentation}
+    with stream_of(ci_100, "cuda", **options) as gpu, stream_of(ci_100, "cpu", **options) as cpu:
         for (gpu_images, _), (cpu_images, _) in zip(gpu, cpu, strict=True):
             # The same uint8 windows and the same three operations, in one compiled kernel: each rounds once.
             torch.testing.assert_close(gpu_images.cpu(), cpu_images, rtol=2.0**-22, atol=2.0**-22)
@@ -171,9 +159,8 @@ def test_a_damaged_image_is_named_and_can_be_skipped_on_the_gpu(ci_100: Path, tm
     with (root / "train/000000.tar").open("r+b") as file:
         file.seek(int(row["offset"]))
         file.write(bytes(200))
-    options = {"batch_images": BATCH_IMAGES, "rank": 0, "ranks": 1, "augment": False, "device": "cuda"}
-    with ImageStream(root / "train", **options) as stream, pytest.raises(SampleError, match="sample 5 "):  # type: ignore[arg-type]
+    with stream_of(root, "cuda", augment=False) as stream, pytest.raises(SampleError, match="sample 5 "):
         list(stream)
-    with ImageStream(root / "train", settings=StreamSettings(on_error="skip"), **options) as stream:  # type: ignore[arg-type]
+    with stream_of(root, "cuda", augment=False, settings=StreamSettings(on_error="skip")) as stream:
         assert sum(len(labels) for _, labels in stream) == 99
         assert stream.meter.skipped == 1

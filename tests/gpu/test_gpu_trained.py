@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from alexnet.model.initialise import InitSettings, initialise
 from alexnet.model.networks.build import build_network
@@ -17,11 +16,6 @@ from alexnet.tools.use.data_record import DataRecord
 from alexnet.tools.use.evaluate import evaluate_together
 from alexnet.tools.use.predict import Predictor
 from alexnet.tools.use.trained import Trained
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that PyTorch can use"),
-]
 
 LOSS_DIFFERENCE = 0.05
 """TF32 rounds each factor by up to 5e-4, and a GPU's JPEG decoder is off by a grey level here and there."""
