@@ -11,7 +11,7 @@ from alexnet.pipeline import ImageStream, StreamSettings
 from alexnet.pipeline.dali import HeaderCheck
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
-from tests.unit.pipeline.photographs import ENCODINGS, claiming, photograph
+from tests.unit.pipeline.photographs import claiming, photograph
 from tests.unit.pipeline.test_host_hard_input import HARD
 
 IN_THE_CODES = {"cut in half", "cut below the window", "without its last byte", "half of it, closed", "half of it gone"}
@@ -23,11 +23,6 @@ def as_array(jpeg: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(jpeg, np.uint8)
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_whole_headers_pass(encoding: str) -> None:
-    assert HeaderCheck(256).damage(as_array(photograph(1, encoding=encoding))) == ""
-
-
 def test_long_headers_pass() -> None:
     jpeg = photograph(1)
     comment = b"\xff\xfe\x40\x00" + bytes(0x3FFE)
@@ -37,13 +32,6 @@ def test_long_headers_pass() -> None:
 @pytest.mark.parametrize("what", HARD)
 def test_damaged_headers_do_not_pass(what: str) -> None:
     assert bool(HeaderCheck(256).damage(as_array(HARD[what][0]))) is (what not in FOR_DALI)
-
-
-def test_every_cut_of_the_headers_is_found() -> None:
-    jpeg = photograph(1)
-    scan = jpeg.index(b"\xff\xda")
-    for end in range(scan + 4):
-        assert HeaderCheck(256).damage(as_array(jpeg[:end]))
 
 
 def test_another_size_is_named() -> None:

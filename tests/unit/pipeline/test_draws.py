@@ -158,11 +158,3 @@ def test_p_values_of_many_seeds_are_uniform(colour: ColourStatistics) -> None:
     assert stats.kstest(lights, "uniform").pvalue > P_MIN
     # 3,300 coins: the count of mirrors is normal but for steps of 0.035 standard deviations.
     assert stats.kstest(mirrors, "norm", args=(1650.0, (3300 / 4) ** 0.5)).pvalue > P_MIN
-
-
-def test_lighting_is_not_tied_to_the_order(colour: ColourStatistics) -> None:
-    """Draws depend on the image: standing elsewhere in the epoch changes neither crop nor colour."""
-    here = draw(AugmentSettings(), colour, 256, 1, 0, IDS[:500], IDS[:500])
-    there = draw(AugmentSettings(), colour, 256, 1, 0, IDS[:500], IDS[500:1000])
-    assert here.crop_yx.tolist() == there.crop_yx.tolist()
-    assert here.colour_offset.tolist() == there.colour_offset.tolist()

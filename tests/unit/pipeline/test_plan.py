@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet.pipeline import AugmentSettings, BatchPlan, ImageStream
+from alexnet.pipeline import BatchPlan, ImageStream
 from alexnet.pipeline.plan import Planner
 from alexnet.shards.errors import InputError
 from alexnet.shards.order import rank_part
@@ -187,19 +187,6 @@ def test_a_planner_goes_with_its_last_reference(make_planner: MakePlanner) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (AugmentSettings(crop_px=257), r"crop_px=257: must be between 1 and the shards' 256; .*--size 257"),
-        (AugmentSettings(crop_px=0), "crop_px=0"),
-        (AugmentSettings(lighting_std=-1.0), r"lighting_std=-1\.0"),
-    ],
-)
-def test_settings_that_cannot_work_are_named(ci_100: Path, settings: AugmentSettings, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        ImageStream(ci_100 / "train", batch_images=10, augmentation=settings)
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch_images": 0}, "batch_images=0: must be at least 1"),
@@ -241,18 +228,6 @@ def test_a_stream_plans_as_its_planner_does(ci_100: Path) -> None:
         assert [rows(*part) for part in parts] == [rows(whole.plan(epoch, step)) for step in range(4)]
         assert sorted(int(i) for part in parts for p in part for i in p.sample_ids) == list(range(100))
     assert len(ImageStream(ci_100 / "train", batch_images=30)) == 3, "training leaves the partial batch out"
-
-
-def test_evaluation_is_every_centre_in_order(ci_100: Path) -> None:
-    plan = ImageStream(ci_100 / "val", batch_images=20, augment=False).plan(0, 0)
-    assert plan.sample_ids.tolist() == list(range(20))
-    assert plan.crop_yx.tolist() == [[16, 16]] * 20
-
-
-def test_batches_larger_than_the_data_are_refused(ci_100: Path) -> None:
-    with pytest.raises(InputError, match="batch_images=101: the data set has only 100 images"):
-        ImageStream(ci_100 / "train", batch_images=101)
-    assert len(ImageStream(ci_100 / "train", batch_images=101, drop_last=False)) == 1
 
 
 def test_planning_loads_neither_torch_nor_dali(ci_100: Path) -> None:
