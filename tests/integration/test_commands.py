@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from click.testing import CliRunner, Result
 from alexnet import __version__
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.bench import main as bench
+from alexnet.tools.model import main as model
 from alexnet.tools.prep import main as prep
 from alexnet.tools.train import main as train
 
-COMMANDS = {"alexnet-prep": prep, "alexnet-train": train, "alexnet-bench": bench}
+COMMANDS = {"alexnet-prep": prep, "alexnet-train": train, "alexnet-bench": bench, "alexnet-model": model}
+
+USES = ("show", "evaluate", "predict", "export", "report")
 
 
 def mistake(result: Result) -> str:
@@ -56,6 +60,7 @@ assert not heavy, heavy
         ("train", [["--help"], ["--version"]]),
         ("bench", [["--help"], ["--version"], ["dataloader", "--help"]]),
         ("prep", [["--help"], ["--version"], ["shard", "--help"]]),
+        ("model", [["--help"], *([name, "--help"] for name in USES), ["show", "alexnet-2012"]]),
     ],
 )
 def test_help_loads_neither_torch_nor_dali(module: str, calls: list[list[str]]) -> None:
@@ -64,15 +69,11 @@ def test_help_loads_neither_torch_nor_dali(module: str, calls: list[list[str]]) 
 
 def test_prep_loads_neither_torch_nor_dali_while_it_works(official: Path, tmp_path: Path) -> None:
     calls = [["shard", str(official), "--out", str(tmp_path / "set"), "--size", "40", "--workers", "1"]]
-    code = f"if __name__ == '__main__':\n{_indented(LIGHT.format(module='prep', calls=calls))}"
-    script = tmp_path / "script.py"
-    script.write_text(code)
+    script = tmp_path / "script.py"  # which the workers import
+    work = textwrap.indent(LIGHT.format(module="prep", calls=calls), "    ")
+    script.write_text(f"if __name__ == '__main__':\n{work}")
     subprocess.run([sys.executable, script], check=True)
     assert read_manifest(tmp_path / "set").counts["train"].written == 24
-
-
-def _indented(text: str) -> str:
-    return "".join(f"    {line}\n" for line in text.splitlines())
 
 
 def test_prep_prints_what_became_of_every_entry(official: Path, tmp_path: Path) -> None:

@@ -1,12 +1,8 @@
 """`alexnet-model`, as a user types it."""
 
-import subprocess
-import sys
-
 import pytest
 from click.testing import CliRunner
 
-from alexnet import __version__
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.tools.model import main as model
 
@@ -36,30 +32,9 @@ def test_show_counts_for_other_images_and_classes() -> None:
     assert "57,029,322" in show("alexnet-owt", "--size", 63, "--channels", 1, "--classes", 10)
 
 
-def test_version() -> None:
-    assert CliRunner().invoke(model, ["--version"]).output == f"alexnet-model, version {__version__}\n"
-
-
 def test_mistakes() -> None:
     assert "did you mean lenet-5?" in show("lenet5", code=2)
     assert "Error: images of 62 px: alexnet-owt takes 63 px or more" in show("alexnet-owt", "--size", 62, code=2)
-
-
-def test_help_lists_the_networks_and_loads_neither_torch_nor_dali() -> None:
-    code = """
-import sys
-from click.testing import CliRunner
-from alexnet.tools.model import main
-commands = ("show", "evaluate", "predict", "export", "report")
-for arguments in (["--help"], *([name, "--help"] for name in commands), ["show", "alexnet-2012"]):
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    print(result.output)
-assert not {"torch", "nvidia.dali"} & set(sys.modules)
-"""
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "alexnet-model show alexnet-2012" in run.stdout
-    assert "lenet-5" in run.stdout
 
 
 def layout(*arguments: object) -> tuple[list[list[str]], str]:

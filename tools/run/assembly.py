@@ -52,7 +52,7 @@ def build_trainer(
 ) -> Trainer:
     """Build network, update rule and schedule where the placement says; in one process unless `ranks` are given.
 
-    `prepare`: given the network with its drawn values, before ranks divide its layers.
+    `prepare`: given the network with its initial values, before ranks divide its layers.
     """
     ranks = ranks or Ranks()
     net = build_network(settings.net, placement.layout.towers, ranks.exchange(settings.net))

@@ -63,7 +63,7 @@ def run_training(options: TrainOptions) -> None:
             prepare = functools.partial(start_from, options.init, settings, start) if options.init else None
             trainer = build_trainer(settings, placement, len(streams.train), ranks, prepare)
             description = {**identity(settings, manifest, placement), **start}
-            folder = _in_first(ranks, lambda: _claimed(out, description, options, data, manifest))
+            folder = _in_first(ranks, lambda: _run_folder(out, description, options, data, manifest))
             if folder:
                 tell(f"data: {data} ({why}); {streams.describe(manifest)}")
                 click.echo("\n".join(describe_run(settings, streams, placement)))
@@ -98,7 +98,7 @@ def _in_first(ranks: Ranks, make: Callable[[], T]) -> T | None:
     return made
 
 
-def _claimed(
+def _run_folder(
     out: Path, description: dict[str, Any], options: TrainOptions, data: Path, manifest: Manifest
 ) -> RunFolder:
     """Make a folder this run's, with what a user of the network must know of its data."""

@@ -64,25 +64,10 @@ def test_what_people_read(amount: Amount, pace: tuple[float | None, float | None
 
 
 def test_what_machines_read() -> None:
-    found = event(images(5, rejected=1), 2.04, 47.4)
-    assert found == {
-        "event": "progress",
-        "done": 5,
-        "total": 100,
-        "unit": "images",
-        "rejected": 1,
-        "images_per_s": 2.0,
-        "seconds_left": 47,
-    }
-    assert event(images(0, None, "train"), None, None) == {
-        "event": "progress",
-        "stage": "train",
-        "done": 0,
-        "total": None,
-        "unit": "images",
-        "images_per_s": None,
-        "seconds_left": None,
-    }
+    told = {"event": "progress", "done": 5, "total": 100, "unit": "images"}
+    assert event(images(5, rejected=1), 2.04, 47.4) == {**told, "rejected": 1, "images_per_s": 2.0, "seconds_left": 47}
+    unknown = {**told, "stage": "train", "total": None, "images_per_s": None, "seconds_left": None}
+    assert event(images(5, None, "train"), None, None) == unknown
 
 
 def test_plain_lines_come_every_30_seconds() -> None:
@@ -107,11 +92,6 @@ def test_events_come_each_second_and_at_both_ends_of_each_stage() -> None:
     assert events[1]["images_per_s"] == 10.0
 
 
-def test_an_amount_is_told_once() -> None:
-    assert len(told(JsonEvents, [(0, images(3))]).splitlines()) == 1
-    assert told(JsonEvents, []) == told(PlainLines, []) == ""
-
-
 def test_the_bar_is_gone_when_it_closes_however_that_comes(capsys: pytest.CaptureFixture[str]) -> None:
     stream = Terminal()
 
@@ -130,18 +110,11 @@ def test_the_bar_is_gone_when_it_closes_however_that_comes(capsys: pytest.Captur
     assert capsys.readouterr().out == "elsewhere\n", "what goes to another stream stays there"
 
 
-def test_no_bar_without_an_amount() -> None:
-    stream = Terminal()
-    with progress(as_json=False, stream=stream):
-        pass
+@pytest.mark.parametrize(("as_json", "stream"), [(False, io.StringIO()), (True, Terminal()), (False, Terminal())])
+def test_the_view_fits_the_stream_and_shows_nothing_without_an_amount(as_json: bool, stream: io.StringIO) -> None:
+    with progress(as_json=as_json, stream=stream) as view:
+        assert isinstance(view, JsonEvents if as_json else Bar if stream.isatty() else PlainLines)
     assert stream.getvalue() == ""
-
-
-def test_the_view_fits_the_stream() -> None:
-    with progress(as_json=False, stream=io.StringIO()) as view:
-        assert isinstance(view, PlainLines)
-    with progress(as_json=True, stream=Terminal()) as view:
-        assert isinstance(view, JsonEvents)
 
 
 @pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("TTY_COMPATIBLE", "0"), ("FORCE_COLOR", "1")])
