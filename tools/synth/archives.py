@@ -35,9 +35,8 @@ RECORD_NAME = "synth.json"
 
 _WORK = ".work"
 _NAMES = (RECORD_NAME, TRAIN_TAR, VAL_TAR, DEVKIT_TAR)  # the record goes first: from then on the set is not complete
-_OWN = OwnFiles(
-    files=(*_NAMES, *(f"{_WORK}/{name}" for name in (*_NAMES, f".{RECORD_NAME}.partial"))), folders=(_WORK,)
-)
+_WRITTEN = (*_NAMES, f".{RECORD_NAME}.partial")
+_OWN = OwnFiles(files=(*_WRITTEN, *(f"{_WORK}/{name}" for name in _WRITTEN)), folders=(_WORK,))
 _IMAGE_BYTES = 125_000  # on the disk: 110 kB, header and padding, and some to spare
 _IMAGES_A_TASK = 16  # 2 MB that go through a pipe at a time
 _MAT_TEXT_BYTES = 116  # at the start of meta.mat: SciPy writes the time there
