@@ -171,7 +171,7 @@ def _check_disk_space(root: Path, settings: ConvertSettings, missing: list[Shard
 def _check_source(source: Source, since_ns: int) -> None:
     """Refuse to finish where an archive changed; a file that is one image was looked at when it was read."""
     for split in SPLITS:
-        listing = source.listing(split)
+        listing = source.members[split]
         if not listing.in_folders:
             check_archives(source.root, listing.containers, since_ns)
 

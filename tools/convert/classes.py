@@ -44,7 +44,7 @@ def select_classes(source: Source, path: Path) -> Source:
         raise InputError(f"--classes {path}: names no class; give one name a line")
     new_label = np.full(len(source.classes), -1, np.int32)
     new_label[list(chosen)] = np.arange(len(chosen))
-    members = {split: _of_classes(source.listing(split), new_label, sort=split == "train") for split in SPLITS}
+    members = {split: _of_classes(source.members[split], new_label, sort=split == "train") for split in SPLITS}
     if not len(members["train"]):
         raise InputError(f"--classes {path}: none of its classes has training images")
     return replace(

@@ -91,7 +91,7 @@ def outdated_shards(
         if notes is None:
             continue
         done += 1
-        lengths = source.listing(plan.split).lengths[plan.member_ids]
+        lengths = source.members[plan.split].lengths[plan.member_ids]
         same = notes.lengths == lengths_digest(lengths)
         if not (same and _rejects_stand(notes, plan, source)):
             outdated.append(plan)

@@ -183,10 +183,6 @@ class Source:
     ignored: int = 0
     opener: Opener | None = None
 
-    def listing(self, split: Split) -> Listing:
-        """Return a split's members as columns."""
-        return self.members[split]
-
     def digest(self, columns: Sequence[str] = ("names", "name_ends", "lengths", "labels")) -> str:
         """Return a sha256 over the classes and every member's name, length and label: the identity of the source.
 
@@ -195,7 +191,7 @@ class Source:
         head = [self.encoding, *(record.wnid for record in self.classes)]
         sha256 = hashlib.sha256("\n".join(head).encode("utf-8", "surrogateescape"))
         for split in SPLITS:
-            listing = self.listing(split)
+            listing = self.members[split]
             sha256.update(f"\n{split} {len(listing)}\n".encode())
             for column in columns:
                 values = getattr(listing, column)

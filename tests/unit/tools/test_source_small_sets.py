@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import SPLITS
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.raw import decode_raw
 from alexnet.tools.convert.sources import find_layout, materialise, open_source
@@ -21,8 +22,8 @@ from tests.unit.tools.source_layouts import write
 
 def images_of(source: Source) -> list[tuple[int, np.ndarray]]:
     found = []
-    for split in ("train", "val"):
-        for m in source.listing(split):
+    for split in SPLITS:
+        for m in source.members[split]:
             with (source.root / m.file).open("rb") as file:
                 file.seek(m.offset)
                 found.append((m.label, np.asarray(decode_raw(file.read(m.length), source.encoding))))

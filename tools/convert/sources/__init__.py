@@ -2,7 +2,7 @@
 
 A source is a list of members: byte ranges in files. The official archives are read as they were downloaded, a tree as
 it was extracted; any worker can read any image with one seek. A layout is a function that looks at a folder and, if it
-knows what lies there, says what that consists of and how it is listed; to add one, add it to `_FIND`.
+knows what lies there, says what that consists of and how it is listed; to add one, add it to `_LAYOUTS`.
 """
 
 import shutil
@@ -23,25 +23,23 @@ from alexnet.tools.convert.sources.tables import SOLUTION
 
 __all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "check_out", "find_layout", "materialise", "open_source"]
 
-_FIND: tuple[Callable[[Path], Layout | None], ...] = (
-    official.find,
-    cifar.find,
-    mnist.find,
-    trees.find_imagenet,
-    official.refuse_incomplete,
-    tar_sets.find,
-    trees.find_folders,
+_LAYOUTS: tuple[tuple[Callable[[Path], Layout | None], str], ...] = (
+    (official.find, f"{TRAIN_TAR} with {VAL_TAR} and {DEVKIT_TAR}"),
+    (cifar.find, f"{cifar.ARCHIVE} or {cifar.FOLDER}/"),
+    (mnist.find, f"MNIST's {mnist.IMAGES['train']}.gz and its three companions"),
+    (
+        trees.find_imagenet,
+        "train/nXXXXXXXX/ and val/ (flat with the devkit, or in class folders); "
+        f"Kaggle's {trees.KAGGLE}/ with {SOLUTION}",
+    ),
+    (official.refuse_incomplete, ""),
+    (tar_sets.find, "class tars, such as n01440764.tar, or tars of class folders, such as train.tar and val.tar"),
+    (
+        trees.find_folders,
+        "one sub-folder of images a class, perhaps below train/ and val/ (or folders that --train and --val name)",
+    ),
 )
-"""In the order in which they are asked; what is more certain comes first."""
-_WANTED = (
-    f"{TRAIN_TAR} with {VAL_TAR} and {DEVKIT_TAR}",
-    "train/nXXXXXXXX/ and val/ (flat with the devkit, or in class folders)",
-    f"Kaggle's {trees.KAGGLE}/ with {SOLUTION}",
-    "class tars, such as n01440764.tar, or tars of class folders, such as train.tar and val.tar",
-    "one sub-folder of images a class, perhaps below train/ and val/ (or folders that --train and --val name)",
-    f"{cifar.ARCHIVE} or {cifar.FOLDER}/",
-    f"MNIST's {mnist.IMAGES['train']}.gz and its three companions",
-)
+"""What is asked, in this order: what is more certain comes first; and what a user would have to give for it."""
 
 
 def find_layout(root: Path, train: Sequence[str] = (), val: Sequence[str] = ()) -> Layout:
@@ -91,7 +89,7 @@ def materialise(source: Source, scratch: Path) -> Source:
     """
     if not source.packed:
         return source
-    layout = next((found for find in (cifar.find, mnist.find) if (found := find(source.root))), None)
+    layout = _layout_of(source.root)
     if layout is None or layout.unpack is None:
         raise InputError(f"{source.root}: its files were there and are gone; put them back")
     folder = scratch / f"pixels-{layout.key()[:16]}"
@@ -118,10 +116,15 @@ def _recognise(root: Path) -> Layout:
         raise InputError(f"{root}: {what}; give the folder that holds the data, such as {TRAIN_TAR}")
     if (root / MANIFEST_NAME).is_file() and (root / "train").is_dir():
         raise InputError(f"{root}: is a data set of alexnet-prep already, and no source; train on it as it is")
-    layout = next((found for find in _FIND if (found := find(root))), None)
+    layout = _layout_of(root)
     if layout is None:
-        raise InputError(f"{root}: no known layout; found {_found(root)}; give one of: {'; '.join(_WANTED)}")
+        wanted = "; ".join(filter(None, (text for _, text in _LAYOUTS)))
+        raise InputError(f"{root}: no known layout; found {_found(root)}; give one of: {wanted}")
     return layout
+
+
+def _layout_of(root: Path) -> Layout | None:
+    return next((found for find, _ in _LAYOUTS if (found := find(root))), None)
 
 
 def _found(root: Path) -> str:

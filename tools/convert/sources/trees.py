@@ -1,7 +1,6 @@
 """Images in folders: ImageNet extracted, from Kaggle or as tiny-imagenet-200, or any folder with one folder a class.
 
-Splits are chosen by `splits.py`; class folders are listed by label and name, validation images by name. Where they lie
-all in one folder, a table or the devkit labels them.
+`splits.py` chooses the splits, `class_folders.py` lists. Images all in one folder are labelled by table or devkit.
 """
 
 import re
@@ -79,12 +78,16 @@ class Tree:
         """Return tiny-imagenet's table of validation labels, which need not be there."""
         return self.val / ANNOTATIONS
 
+    def official(self) -> list[Path]:
+        """Return what lies beside the folders that is ImageNet's own: tables, the validation archive, the devkit."""
+        kit, tables = find_devkit(self.tables), (self.tables / SOLUTION, self.tables / VAL_TAR, self.annotations)
+        return [path for path in tables if path.is_file()] + list(devkit_files(kit) if kit else ())
+
     def layout(self) -> Layout:
         """Return what the list of this tree depends on, and how it is made."""
         files = word_files(self.tables)
         if self.kind != "image-folder":
-            kit, tables = find_devkit(self.tables), (self.tables / SOLUTION, self.tables / VAL_TAR, self.annotations)
-            files += [path for path in tables if path.is_file()] + list(devkit_files(kit) if kit else ())
+            files += self.official()
         return Layout(
             kind=f"{self.kind} {self.said}".strip(),
             root=self.root,
@@ -117,7 +120,7 @@ def _is_imagenet(tree: Tree) -> bool:
     """Say whether all classes are called by WNIDs. Raises InputError if they are but for one that lies astray."""
     classes = tree.splits.classes()
     stray = [name for name in classes if not WNID.fullmatch(name)]
-    if stray and len(stray) < len(classes) and _is_official(tree):
+    if stray and len(stray) < len(classes) and (tree.official() or _has_official_val(tree.val)):
         raise InputError(
             f"{tree.splits.train[0]}: {stray[0]} is no class of ImageNet, where the other {len(classes) - len(stray):,}"
             " folders are called by WNIDs; move it away"
@@ -125,11 +128,8 @@ def _is_imagenet(tree: Tree) -> bool:
     return not stray
 
 
-def _is_official(tree: Tree) -> bool:
-    """Say whether something beside the class folders is ImageNet's own, so that nothing but WNIDs can be a class."""
-    tables = [tree.tables / SOLUTION, tree.tables / VAL_TAR, tree.annotations]
-    val = contents(tree.val).files if tree.val.is_dir() else ()
-    return bool(find_devkit(tree.tables)) or any(map(Path.is_file, tables)) or any(map(_VAL_IMAGE.match, val))
+def _has_official_val(val: Path) -> bool:
+    return val.is_dir() and any(map(_VAL_IMAGE.match, contents(val).files))
 
 
 def find_folders(root: Path) -> Layout | None:
@@ -211,12 +211,11 @@ def _val_form(tree: Tree) -> ValForm:
 
 
 def _val_of_folders(tree: Tree) -> ValForm:
-    for folder in tree.splits.val:
+    train, val = tree.splits.train, tree.splits.val
+    for folder in val:
         if not contents(folder).folders:
-            raise InputError(
-                f"{folder}: its images have no labels; sort them into class folders as in {tree.splits.train[0]}"
-            )
-    return "class folders" if tree.splits.val else "none"
+            raise InputError(f"{folder}: its images have no labels; sort them into class folders as in {train[0]}")
+    return "class folders" if val else "none"
 
 
 def _labels(tree: Tree) -> ValLabels | None:
