@@ -1,4 +1,4 @@
-"""Settings of augmentation: what each value means, which are refused, and what the finishing pass is told."""
+"""Settings of augmentation: what each value means, which are refused, and what normalizing is told."""
 
 import dataclasses
 import hashlib
