@@ -24,6 +24,7 @@ PAIR_OVER_ONE = 1.0
 
 _CPU_BATCHES, _GPU_BATCHES = (GUARDED_BATCH,), (128, 512, 1024)
 _VALUE_BYTES = {"fp32": 4, "bf16": 2}
+_SHORT_WAITS = {"GOMP_SPINCOUNT": "1000"}  # threads that spin for others, on shared cores, took as much CPU time again
 _IMAGE_SECONDS = 0.3  # that a step may take on a slow machine: the naive network takes 0.06 on two cores
 
 
@@ -116,6 +117,7 @@ def case_of(task: Task, name: str, title: str, group: Group = "row", make: str =
         cores=min(task.threads, usable_cores()),
         on_gpu=task.device == "cuda",
         step_seconds=_IMAGE_SECONDS * task.batch_images,
+        environment=_SHORT_WAITS,
     )
 
 
