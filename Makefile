@@ -114,8 +114,8 @@ fuzz: $(VENV)/.installed
 
 ci-100: $(VENV)/.installed
 	@test -d .venv-samples || $(PYTHON) -m venv .venv-samples
-	@.venv-samples/bin/python -m pip install -q scikit-image click rich scipy && .venv-samples/bin/python -m pip install -q --no-deps -e .
-	@rm -rf build/ci-100* && .venv-samples/bin/python -m alexnet.tools.samples.ci_100 build/ci-100-source
+	@.venv-samples/bin/python -m pip install -q scikit-image click msgspec rich scipy && .venv-samples/bin/python -m pip install -q --no-deps -e .
+	@rm -rf build/ci-100* && .venv-samples/bin/python -m tests.bundled ci-100 build/ci-100-source
 	@$(BIN)/alexnet-prep shard build/ci-100-source --out build/ci-100
 	@rm -rf shards/ci-100/train shards/ci-100/val && cp -r build/ci-100/* shards/ci-100/
 	@$(BIN)/python -c "from pathlib import Path; from alexnet.shards.writer import write_checksums; write_checksums(Path('shards/ci-100'))"

@@ -16,7 +16,7 @@ from PIL import Image
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.samples.official import write_official
+from tests.sources import write_official
 
 WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}  # words are not unique
 TRAIN_PER_CLASS = 9

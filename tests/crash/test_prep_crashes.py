@@ -14,9 +14,9 @@ import pytest
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.samples.layouts import write_tree
 from tests.conftest import digests, encode_picture
 from tests.crash.harness import Crasher, How, Strike
+from tests.sources import write_tree
 
 SETTINGS = ConvertSettings(size_px=16, shard_images=3, seed=3)
 SHARD = ("--size", "16", "--shard-images", "3", "--seed", "3")

@@ -21,11 +21,17 @@ from safetensors.torch import load_file
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.tools.prep import main as prep
-from alexnet.tools.samples.layouts import write_class_tars, write_files, write_kaggle, write_tree
-from alexnet.tools.samples.official import write_official
-from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
 from alexnet.tools.train import main as train
 from tests.conftest import encode_picture
+from tests.sources import (
+    write_cifar10,
+    write_class_tars,
+    write_files,
+    write_kaggle,
+    write_mnist,
+    write_official,
+    write_tree,
+)
 
 CI_100 = Path(__file__).parents[2] / "shards" / "ci-100"
 WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}

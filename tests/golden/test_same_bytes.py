@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from alexnet.tools.prep import main as prep
-from alexnet.tools.samples.small_sets import write_mnist
 from alexnet.tools.train import main as train
 from tests.golden.hashes import sets, streams
+from tests.sources import write_mnist
 
 HERE = Path(__file__).parent
 

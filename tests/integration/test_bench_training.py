@@ -15,7 +15,7 @@ from alexnet.tools.bench.model import case_of
 from alexnet.tools.bench.networks import Task
 from alexnet.tools.bench.report import Options, Row, read_report
 from alexnet.tools.prep import main as prep
-from alexnet.tools.samples.small_sets import write_mnist
+from tests.sources import write_mnist
 
 QUICK = ["--device", "cpu", "--rounds", "2", "--seconds", "0.1"]
 LENET = ["--arch", "lenet-5", "--precision", "fp32", "--batch", "16"]

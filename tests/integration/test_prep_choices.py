@@ -9,7 +9,7 @@ from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify import verify
 from alexnet.tools.prep import main
-from alexnet.tools.samples.layouts import write_files
+from tests.sources import write_files
 
 Picture = Callable[..., bytes]
 

@@ -10,8 +10,8 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.build import BuildOptions, Progress, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.samples.official import write_official
 from tests.conftest import digests, encode_picture
+from tests.sources import write_official
 
 SETTINGS = ConvertSettings(size_px=256, shard_images=20, seed=3)
 

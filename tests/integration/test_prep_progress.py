@@ -19,9 +19,9 @@ from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walked
 from alexnet.tools.prep import main
-from alexnet.tools.samples.layouts import write_files
 from tests.class_tars import write_entries
 from tests.conftest import encode_picture
+from tests.sources import write_files
 
 OPTIONS = ("--size", "40", "--shard-images", "10", "--seed", "7", "--workers", "1")
 

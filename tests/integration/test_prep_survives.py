@@ -15,8 +15,8 @@ from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.samples.official import write_official
 from tests.conftest import digests, encode_picture
+from tests.sources import write_official
 
 SETTINGS = ConvertSettings(size_px=256, shard_images=12, seed=3)
 OPTIONS = ("--shard-images", "12", "--seed", "3", "--workers", "2")

@@ -23,9 +23,9 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.pages.data_set import survey
-from alexnet.tools.samples.small_sets import write_mnist
 from alexnet.tools.show import show
 from alexnet.tools.stored_jpeg import estimate_quality
+from tests.sources import write_mnist
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

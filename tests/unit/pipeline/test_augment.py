@@ -22,7 +22,7 @@ from alexnet.pipeline.lighting import KRIZHEVSKY, TORCH, Lighting, normal_quanti
 from alexnet.pipeline.normalize import normalization_of, normalized
 from alexnet.shards.colour import ColourStatistics, principal_axes
 from alexnet.shards.errors import InputError
-from alexnet.tools.samples.normal_table import normal_table
+from tests.bundled import normal_table
 
 IDS: npt.NDArray[np.int64] = np.arange(20_000)
 

@@ -11,8 +11,8 @@ from alexnet.shards.processes import Pool
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import Notes, ShardJob, convert_shard
-from alexnet.tools.samples.layouts import write_files
 from tests.conftest import encode_picture
+from tests.sources import write_files
 
 SETTINGS = ConvertSettings(size_px=32, shard_images=8, seed=7)
 NAMES = [f"{c}/{i}.jpg" for c in ("cats", "dogs") for i in range(8)]

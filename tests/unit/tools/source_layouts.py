@@ -8,7 +8,7 @@ from typing import Any
 from alexnet.shards.manifest import SPLITS, Split
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import find_layout, open_source
-from alexnet.tools.samples.official import tar_of
+from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
 
 PNG = encode_picture(0, 8, 8, "PNG")

@@ -22,8 +22,8 @@ from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.shard import ConversionError, is_done
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.prep import main
-from alexnet.tools.samples.layouts import write_files
 from tests.conftest import digests
+from tests.sources import write_files
 
 SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)  # those of `data_set`
 OTHER = ConvertSettings(size_px=32, shard_images=20, seed=7)

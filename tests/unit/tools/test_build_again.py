@@ -16,9 +16,9 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import ConversionError
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
 from alexnet.tools.prep import main
-from alexnet.tools.samples.layouts import write_files
-from alexnet.tools.samples.official import tar_of
+from alexnet.tools.synth.archives import tar_of
 from tests.conftest import digests, encode_picture
+from tests.sources import write_files
 from tests.unit.tools.conftest import Here
 from tests.unit.tools.test_build import Killed, failing
 

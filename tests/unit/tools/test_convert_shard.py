@@ -9,8 +9,8 @@ from pathlib import Path
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.shard import Notes, ShardJob, convert_shard, notes_file, read_notes
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.samples.layouts import write_class_tars, write_files
 from tests.conftest import encode_picture
+from tests.sources import write_class_tars, write_files
 
 
 def attempt(source: Path, root: Path) -> tuple[ShardJob, Notes]:

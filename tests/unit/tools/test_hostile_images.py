@@ -33,8 +33,8 @@ from alexnet.tools.convert.opening import (
 )
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.prep import main
-from alexnet.tools.samples.layouts import write_files
 from tests.conftest import encode_picture
+from tests.sources import write_files
 from tests.unit.tools.images import BOMBS, gif, gradient, measured, png, psd, saved, tiff, tiff_of, with_scans
 
 EPS = saved(gradient("RGB", 64), "EPS")

@@ -23,10 +23,9 @@ from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.sources.mat_file import read_records
 from alexnet.tools.convert.sources.pickles import load_plain
 from alexnet.tools.convert.sources.tables import read_devkit, table_text
-from alexnet.tools.samples.layouts import write_files
-from alexnet.tools.samples.official import tar_of
-from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
+from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
+from tests.sources import write_cifar10, write_files, write_mnist
 
 
 @contextmanager

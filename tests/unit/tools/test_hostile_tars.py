@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
 from alexnet.tools.convert.sources.tars import Passed, Tar, list_tar
-from alexnet.tools.samples.official import tar_of
+from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
 
 X, Y = encode_picture(0), encode_picture(1)

@@ -15,11 +15,9 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Walk, Walked, save_index
-from alexnet.tools.samples.layouts import write_files, write_tree
-from alexnet.tools.samples.official import write_devkit
-from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
 from tests.class_tars import write_entries
 from tests.conftest import encode_picture
+from tests.sources import write_cifar10, write_devkit, write_files, write_mnist, write_tree
 from tests.unit.tools.source_layouts import folders, packed, write
 
 PICTURES = {f"{i}.JPEG": encode_picture(i) for i in range(3)}

@@ -17,7 +17,7 @@ from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Member, Source
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import materialise, open_source
-from alexnet.tools.samples.small_sets import write_cifar10
+from tests.sources import write_cifar10
 from tests.unit.tools.source_layouts import PNG, bytes_of, class_names, write
 
 MEMBERS = [

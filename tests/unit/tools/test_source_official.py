@@ -19,8 +19,8 @@ from alexnet.tools.convert.known import DOGS_TAR
 from alexnet.tools.convert.listing import Listing
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, find_layout, open_source
 from alexnet.tools.convert.sources.tables import kaggle_labels, read_devkit
-from alexnet.tools.samples.layouts import write_tree
-from alexnet.tools.samples.official import tar_of, write_devkit
+from alexnet.tools.synth.archives import tar_of
+from tests.sources import write_devkit, write_tree
 from tests.unit.tools.source_layouts import bytes_of, class_names
 
 KIT_FOLDER = DEVKIT_TAR.removesuffix(".tar.gz")

@@ -16,7 +16,7 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.raw import decode_raw
 from alexnet.tools.convert.sources import find_layout, materialise, open_source
 from alexnet.tools.convert.sources.pickles import load_plain
-from alexnet.tools.samples.small_sets import write_cifar10, write_mnist
+from tests.sources import write_cifar10, write_mnist
 from tests.unit.tools.source_layouts import write
 
 

@@ -11,8 +11,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, VAL_TAR, open_source
-from alexnet.tools.samples.layouts import write_files, write_kaggle, write_tree
-from alexnet.tools.samples.official import write_devkit, write_official
+from tests.sources import write_devkit, write_files, write_kaggle, write_official, write_tree
 from tests.unit.tools.source_layouts import TRAIN, VAL, WORDS, bytes_of
 
 VAL_WNIDS = [wnid for wnid, _ in VAL]

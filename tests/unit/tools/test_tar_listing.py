@@ -16,7 +16,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import TRAIN_TAR, VAL_TAR, open_source
 from alexnet.tools.convert.sources.tars import Passed, Tar, list_tar
-from alexnet.tools.samples.official import tar_of
+from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
 
 X, Y, Z = (encode_picture(i) for i in range(3))

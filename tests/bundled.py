@@ -1,23 +1,28 @@
-"""Make the source of `shards/ci-100`, the bundled data set, from scikit-image's bundled photographs.
+"""Make what the repository bundles: the source of `shards/ci-100`, and the table of normal quantiles.
 
-    python -m alexnet.tools.samples.ci_100 SOURCE       writes the three official archives
-    alexnet-prep shard SOURCE --out DIR                 makes the data set (`make ci-100` does both)
+    python -m tests.bundled ci-100 SOURCE      writes three official archives, for `alexnet-prep shard` (`make ci-100`)
+    python -m tests.bundled normals            writes `pipeline/normals.npy`
 
-The first needs scikit-image, in an environment of its own: it brings plain Pillow, which overwrites pillow-simd. Ten
-photographs are ten classes: ten random crops of each for training and two for validation. They prove that the plumbing
-works; they say nothing about generalisation, since validation crops overlap training crops. Every photograph is CC0 or
-in the public domain: see LICENSE beside the shards.
+The first needs scikit-image, in an environment of its own: it brings plain Pillow, which overwrites pillow-simd. Ten of
+its photographs are ten classes: ten random crops of each for training and two for validation. They prove that the
+plumbing works; they say nothing about generalisation, since validation crops overlap training crops. Every photograph
+is CC0 or in the public domain: see LICENSE beside the shards.
+
+The table is committed rather than computed because logarithms and square roots of different C libraries differ in their
+last bits, and the augmentation of every epoch must be the same everywhere.
 """
 
 import io
 import sys
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from alexnet.tools.samples.official import write_official
+import alexnet.pipeline
+from tests.sources import write_official
 
 PHOTOGRAPHS = (
     "astronaut",
@@ -63,5 +68,17 @@ def _crop(pixels: npt.NDArray[np.uint8], rng: np.random.Generator) -> bytes:
     return encoded.getvalue()
 
 
+SLICES = 1 << 15
+
+
+def normal_table() -> npt.NDArray[np.float32]:
+    """Return the midpoints of 32,768 equal slices of the upper half of N(0, 1): float32, rising."""
+    normal = NormalDist()
+    return np.array([normal.inv_cdf(0.5 + (i + 0.5) / (2 * SLICES)) for i in range(SLICES)], np.float32)
+
+
 if __name__ == "__main__":
-    write_source(Path(sys.argv[1]))
+    if sys.argv[1] == "ci-100":
+        write_source(Path(sys.argv[2]))
+    else:
+        np.save(Path(alexnet.pipeline.__file__).with_name("normals.npy"), normal_table())

@@ -1,14 +1,77 @@
-"""Write CIFAR-10 and MNIST in their own formats, of random pixels and any length."""
+"""Write sources in every layout that the converter reads, of any images: as downloaded, extracted, in small formats."""
 
 import gzip
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.tools.samples.layouts import write_files
-from alexnet.tools.samples.official import tar_of
+from alexnet.tools.convert.known import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
+from alexnet.tools.synth.archives import devkit_files, tar_of
+
+Files = Mapping[str, bytes]
+
+
+def write_official(
+    root: Path, words: Mapping[str, str], train: Mapping[str, Files], val: Sequence[tuple[str, bytes]]
+) -> None:
+    """Write the three archives to `root`.
+
+    `words`: class words by WNID. `train`: for each WNID its files by name. `val`: (WNID, bytes) of each validation
+    image in order.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    class_tars = {f"{wnid}.tar": tar_of(files) for wnid, files in train.items()}
+    (root / TRAIN_TAR).write_bytes(tar_of(class_tars))
+    images = {f"ILSVRC2012_val_{i:08d}.JPEG": data for i, (_, data) in enumerate(val, start=1)}
+    (root / VAL_TAR).write_bytes(tar_of(images))
+    write_devkit(root, words, [wnid for wnid, _ in val])
+
+
+def write_devkit(
+    root: Path, words: Mapping[str, str], val: Sequence[str], ids: Mapping[str, int] | None = None
+) -> None:
+    """Write the devkit to `root`: `val` has the WNID of each validation image, `ids` the ILSVRC2012_ID of each WNID."""
+    folder = DEVKIT_TAR.removesuffix(".tar.gz") + "/data"
+    devkit = {f"{folder}/{name}": data for name, data in devkit_files(words, val, ids).items()}
+    (root / DEVKIT_TAR).write_bytes(tar_of(devkit, "w:gz"))
+
+
+ValImages = Sequence[tuple[str, bytes]]
+"""WNID and bytes of each validation image, in order."""
+
+
+def write_tree(root: Path, train: Mapping[str, Files], val: ValImages = (), *, flat: bool = False) -> None:
+    """Write `train/WNID/` and `val/`, the latter in class folders, or `flat`: in need of a devkit."""
+    for wnid, files in train.items():
+        write_files(root / "train" / wnid, files)
+    for number, (wnid, data) in enumerate(val, start=1):
+        folder = root / "val" if flat else root / "val" / wnid
+        write_files(folder, {f"ILSVRC2012_val_{number:08d}.JPEG": data})
+
+
+def write_kaggle(root: Path, words: Mapping[str, str], train: Mapping[str, Files], val: ValImages) -> None:
+    """Write Kaggle's layout: a tree with flat `val` in a deeper folder, and its two tables."""
+    write_tree(root / "ILSVRC" / "Data" / "CLS-LOC", train, val, flat=True)
+    answers = [f"ILSVRC2012_val_{i:08d},{wnid} 85 1 499 272 {wnid} 2 2 9 9 \n" for i, (wnid, _) in enumerate(val, 1)]
+    table = "ImageId,PredictionString\n" + "".join(reversed(answers))  # Kaggle's has no order, either
+    (root / "LOC_val_solution.csv").write_text(table)
+    (root / "LOC_synset_mapping.txt").write_text("".join(f"{wnid} {words[wnid]}\n" for wnid in sorted(words)))
+
+
+def write_class_tars(root: Path, train: Mapping[str, Files]) -> None:
+    """Write one tar a class."""
+    write_files(root, {f"{wnid}.tar": tar_of(files) for wnid, files in train.items()})
+
+
+def write_files(folder: Path, files: Files) -> None:
+    """Write files into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _NUMPY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
