@@ -1,8 +1,8 @@
 """AlexNet, trained the way the bottleneck demands: the data pipeline first.
 
-The package is four rooms, and imports only ever point downwards:
+The package is four folders, and imports only ever point downwards:
 
-    tools                the commands; the only room that joins the two below
+    tools                the commands; the only folder that joins the two below
     pipeline | model     shards -> batches | networks, training
     shards               the on-disk format; neither torch nor DALI
 

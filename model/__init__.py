@@ -1,5 +1,5 @@
 """Networks, where they run, and how they are trained.
 
-A network here is a definition without devices, process groups or recipe numbers. This room never imports
-`alexnet.pipeline`: the trainer states in `batches` what it needs of a source, and the stream happens to fit.
+A network here is a definition without devices, process groups or recipe numbers. This folder never imports
+`alexnet.pipeline`: `batches.BatchSource` is what the trainer needs of a source, and the stream has those methods.
 """

@@ -1,7 +1,7 @@
 """What the trainer needs of a source of batches, and batches of which every rank decodes its own share.
 
-The stream fits `BatchSource` without knowing. With several ranks, each one's stream yields its part of the global batch
-as uint8 crops, a quarter of the bytes of normalized ones. The ranks that hold one network together all-gather theirs,
+`pipeline.ImageStream` is a `BatchSource`. With several ranks, each one's stream yields its part of the global batch as
+uint8 crops, a quarter of the bytes of normalized ones. The ranks that hold one network together all-gather theirs,
 and each normalizes the whole: same pixels, on any number of ranks.
 """
 
@@ -63,7 +63,7 @@ class CropSource(BatchSource, Protocol):
 
 
 class _Gathered:
-    """What all gathered batches leave to the source: where it stands is the same on every rank."""
+    """Pass on to the source what gathering does not change: its length, and where it stands on every rank."""
 
     def __init__(self, source: BatchSource, group: dist.ProcessGroup) -> None:
         self._source, self._group = source, group
@@ -99,22 +99,22 @@ class GatheredBatches(_Gathered):
 
     def __init__(self, source: CropSource, layout: Layout, group: dist.ProcessGroup) -> None:
         super().__init__(source, group)
-        self._windows, self._layout = source, layout
+        self._crops, self._layout = source, layout
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rest of the current epoch."""
         epoch = step = -1
-        for crops, labels in self._windows:
+        for crops, labels in self._crops:
             if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
-                state = self._windows.state()
+                state = self._crops.state()
                 epoch, step = divmod(state["epoch"] * len(self) + state["step"] - 1, len(self))
-                finish = self._windows.finish_pass()  # of this epoch: it may differ from the one before
-            means = self._windows.means_of(self._windows.global_plan(epoch, step))
+                finish = self._crops.finish_pass()  # of this epoch: it may differ from the one before
+            means = self._crops.means_of(self._crops.global_plan(epoch, step))
             members = self._layout.members(self._layout.group)
             sizes = [len(self._layout.part(len(means), rank)) for rank in members]
-            windows = torch.cat(of_all(crops.movedim(-3, -1), sizes, self._group))
+            gathered = torch.cat(of_all(crops.movedim(-3, -1), sizes, self._group))
             rows = self._layout.group_part(len(means))
-            images = _finished(finish, windows, means[rows.start : rows.stop])
+            images = _finished(finish, gathered, means[rows.start : rows.stop])
             yield images, torch.cat(of_all(labels, sizes, self._group))
             step += 1
 
@@ -128,10 +128,10 @@ class GatheredLabels(_Gathered):
             yield images, torch.cat(of_all(labels, row_counts(len(labels)), self._group))
 
 
-def _finished(finish: Callable[[Tensor, Tensor], Tensor], windows: Tensor, means: Tensor) -> Tensor:
+def _finished(finish: Callable[[Tensor, Tensor], Tensor], crops: Tensor, means: Tensor) -> Tensor:
     """Finish crops, (n, px, px, 3), or views of each image, (n, views, px, px, 3)."""
-    if windows.dim() == 4:
-        return finish(windows, means)
-    count, views = windows.shape[:2]
-    images = finish(windows.flatten(0, 1), means.repeat_interleave(views, dim=0))
+    if crops.dim() == 4:
+        return finish(crops, means)
+    count, views = crops.shape[:2]
+    images = finish(crops.flatten(0, 1), means.repeat_interleave(views, dim=0))
     return images.reshape(count, views, *images.shape[1:])

@@ -62,7 +62,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Mark:
+class _ProgressFile:
     """Type what every progress.json has. `files`: sizes of the tensor files, by name."""
 
     step: Annotated[int, msgspec.Meta(ge=0)]
@@ -133,7 +133,7 @@ def read_progress(path: Path) -> dict[str, Any]:
         text = read_bytes(path / PROGRESS, _MAX_PROGRESS_BYTES)
         _check(PROGRESS, hashlib.sha256(text).hexdigest(), sums)
         progress = as_typed(text, dict[str, Any])
-        files = of_type(progress, _Mark).files
+        files = of_type(progress, _ProgressFile).files
         found = {file.name: file.stat().st_size for file in path.glob(_TENSORS)}
         if found != files:
             raise ValueError(f"its files are {_listed(found)}, and were {_listed(files)}")

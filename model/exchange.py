@@ -1,7 +1,7 @@
-"""All-gather between towers: a few places in a network need all towers' values; this is what they call.
+"""Gather values at the few places of a network where a tower reads what all towers, or all ranks, computed.
 
-Two ways, one contract: towers that live in one process, and towers that live one in a process each. What goes over the
-wire has the type that the next layer computes in, and the memory format that it reads.
+One protocol, `Exchange`, for towers in one process, a tower in each process, and a part of the batch in each. What is
+sent has the type that the next layer computes in, and the memory format that it reads.
 
 Every rank sends its own to the others and adds up what comes back for it: an all-to-all there and back. Over gloo that
 takes 9 ms for conv3's maps of 64 images where gathering, and scattering sums backwards, takes 22.

@@ -1,4 +1,4 @@
-"""The layers that PyTorch has only in part, or not.
+"""Layers that PyTorch lacks, or computes in another way.
 
 Of 2012: response normalisation and dropout that does not depend on the layout. Of 1998: subsampling with weights, a
 convolution by a table, the scaled tanh.
@@ -30,7 +30,7 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise across maps."""
-        with _as_it_comes(x):
+        with _without_autocast(x):
             squares = F.conv2d(x.square(), self.band.to(x.dtype))
             return x * (squares * self.alpha + self.k).pow(-self.beta)
 
@@ -52,7 +52,7 @@ class SameMapNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise across the plane."""
-        with _as_it_comes(x):
+        with _without_autocast(x):
             squares = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2, divisor_override=1)
             return x * (squares * self.alpha + 1.0).pow(-self.beta)
 
@@ -61,7 +61,7 @@ class SameMapNorm(nn.Module):
         return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
 
 
-def _as_it_comes(x: Tensor) -> AbstractContextManager[object]:
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Return a context that computes in the type of `x`.
 
     A GPU's autocast takes squares and powers in fp32, and whatever follows would be fp32, too: twice the bytes of the

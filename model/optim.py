@@ -48,7 +48,7 @@ class OptimSettings:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Say what the parameters of one group have in common."""
+    """Name a group of parameters by what they have in common: biases or not, of which layers."""
 
     bias: bool
     full: bool
@@ -58,10 +58,10 @@ class _Kind:
         where = "first layer" if self.first_layer else "fully connected" if self.full else "convolutions"
         return f"{where}, {'biases' if self.bias else 'weights'}"
 
-    def rate(self, settings: OptimSettings, rate: float, first_layer: float) -> float:
+    def rate(self, settings: OptimSettings, rate: float, first_layer_factor: float) -> float:
         """Return this group's learning rate when the schedule says `rate`; 0: it is frozen."""
         if self.first_layer:
-            rate *= first_layer
+            rate *= first_layer_factor
         if self.bias and rate:
             return settings.bias_lr_scale * (settings.lr if settings.bias_lr == "constant" else rate)
         return rate

@@ -77,11 +77,11 @@ class Schedule:
 
         Always above 0, the last step's included: the rate is part of the velocity, which the update rule divides by it.
         """
-        warmup, rate = self._settings.warmup_steps, self._warm(step)
+        warmup, rate = self._settings.warmup_steps, self._without_warmup(step)
         return rate * (step + 1) / warmup if step < warmup else rate
 
-    def _warm(self, step: int) -> float:
-        """Return the rate of a step as if there were no warm-up."""
+    def _without_warmup(self, step: int) -> float:
+        """Return the rate of a step before the warm-up is multiplied in."""
         kind, rate, left = self._settings.kind, self._base_rate, max(1, self._total_steps - step)
         if kind == "constant":
             return rate

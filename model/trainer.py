@@ -43,7 +43,8 @@ class TrainSettings:
     epochs. `checkpoint_every`: steps between checkpoints, 0 for each epoch. `keep_checkpoints`: newest to keep.
     `views`: of each validation image, 1 or the paper's 10, whose predictions are averaged; `final_views`: of the
     evaluation that ends the run. `train_accuracy`: at the end, evaluate the training images, too (for small sets).
-    `deterministic`: see `determinism.py`. `capture`: forward and backward as one CUDA graph, see `capture.py`.
+    `deterministic`: see `placement.make_deterministic`. `capture`: forward and backward as one CUDA graph, see
+    `capture.py`.
     """
 
     batch_images: int = 128

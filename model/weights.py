@@ -28,9 +28,9 @@ from torch import Tensor
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import as_typed, bounded_memory, open_regular, replacing
 
-_MOST_WORDS = 12_000_000
-"""Bytes of a safetensors header. Of 1,000 tensors it is 0.1 MB."""
-_BESIDE = 300_000_000
+_MOST_HEADER_BYTES = 12_000_000
+"""Of safetensors. Of 1,000 tensors the header has 0.1 MB."""
+_BESIDE_BYTES = 300_000_000
 """What reading a pickle may take beside twice the file, bytes: PyTorch's reader is lenient and calls what it knows."""
 _ABOUT = "alexnet"  # the key of our own words among a file's metadata
 _DIGEST = "alexnet-sha256"  # of these words and the tensors
@@ -38,10 +38,10 @@ _OTHER_DIGEST = (
     "was changed after it was exported, or is damaged; export it again or, where the change was wanted, take "
     f"{_DIGEST} out"
 )
-_MOST_TENSORS = 100_000  # bytes of the names and shapes of a network's tensors
+_NAMES_BYTES = 100_000  # of a header: more than the names and shapes of a network's tensors take
 _UNDER = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
 """What trainers call the state dict in a file that has more of a run's state: the epoch, the optimizer's."""
-_PICKLES_BEFORE_2020 = 5  # that such a file begins with
+_PICKLES_BEFORE_2020 = 5  # a file of that time begins with so many, one after the other
 _MOST_VALUES = 1_000_000  # of a tuple
 _MOST_PARTS = 100_000  # of a zip
 _MOST_PICKLED = 4_000_000  # bytes of a pickle: 27,000 tensors
@@ -70,10 +70,10 @@ def read_weights(file: Path) -> Weights:
         if begins.startswith(_PICKLES):
             opened.seek(0)
             return _read_pickle(file, opened)
-        if (words := int.from_bytes(begins, "little")) > _MOST_WORDS:
+        if (header_bytes := int.from_bytes(begins, "little")) > _MOST_HEADER_BYTES:
             raise InputError(
-                f"{file}: cannot be read as safetensors (its header is said to have {words:,} bytes, where at most "
-                f"{_MOST_WORDS:,} can be right); give safetensors, or a state dict of PyTorch's"
+                f"{file}: cannot be read as safetensors (its header is said to have {header_bytes:,} bytes, where at "
+                f"most {_MOST_HEADER_BYTES:,} can be right); give safetensors, or a state dict of PyTorch's"
             )
     return _read_safetensors(file)
 
@@ -82,7 +82,7 @@ def write_safetensors(file: Path, weights: Weights) -> None:
     """Write a safetensors file; what was there stays until it is whole."""
     about = json.dumps(weights.about)
     words = {"format": "pt", _ABOUT: about, _DIGEST: digest(weights.tensors, about)}
-    if (size := len(json.dumps(words))) > _MOST_WORDS - _MOST_TENSORS:
+    if (size := len(json.dumps(words))) > _MOST_HEADER_BYTES - _NAMES_BYTES:
         raise InputError(f"{file}: its classes and settings take {size:,} bytes, which no reader here takes")
     with replacing(file) as partial:
         save_file(weights.tensors, partial, metadata=words)
@@ -163,7 +163,7 @@ def _read_safetensors(file: Path) -> Weights:
 def _read_pickle(file: Path, opened: io.FileIO) -> Weights:
     try:
         size = os.fstat(opened.fileno()).st_size
-        with warnings.catch_warnings(), bounded_memory(2 * size + _BESIDE):
+        with warnings.catch_warnings(), bounded_memory(2 * size + _BESIDE_BYTES):
             warnings.simplefilter("ignore")  # of the pickle's protocol; if that is too new, an error says so
             buffered = io.BufferedReader(opened)
             _check_zip(buffered) if zipfile.is_zipfile(buffered) else _check_tuples(buffered, _PICKLES_BEFORE_2020)

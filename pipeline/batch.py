@@ -1,7 +1,6 @@
-"""A batch on its way from the plan to the tensors, and the batches of a stream in order.
+"""`Batch`, which plan, decoder and normalizing fill in turn, and the batches of a stream in order.
 
-Making one reads no image, so batches can be made far ahead, for a decoder to work on and for storage to be told what
-is wanted next.
+Making one reads no image: its JPEGs are read when a decoder takes it.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Where a stream stands, and what it is: all that resuming needs, in a few hundred bytes."""
+"""A stream's state: which batch comes next (`Cursor`), and what identifies the stream (`identity`)."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from alexnet.shards.reader import SplitReader
 
 
 class Cursor:
-    """Stand at a step of an epoch of so many `steps`."""
+    """Know which batch comes next: epoch and step, of so many `steps` an epoch."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -53,11 +53,11 @@ class Cursor:
         self.epoch_number, self.step = self.epoch_number + 1, 0
 
     def advance(self) -> None:
-        """Stand at the next step."""
+        """Count a step as done."""
         self.step += 1
 
     def seek(self, epoch: int, step: int) -> None:
-        """Stand at a step of an epoch, from which an iteration that is going on, or else the next, goes on."""
+        """Move to a step of an epoch: an iteration that is going on, or else the next, continues there."""
         self.epoch_number, self.step = self._known(epoch, step)
         self._entered = False
 

@@ -47,7 +47,7 @@ class _Run:
 class DaliDecoder:
     """Decode on DALI's mixed or CPU backend."""
 
-    pinned_bytes = 0  # of its own
+    pinned_bytes = 0  # what DALI pins is not known
 
     def __init__(self, settings: DecodeSettings) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Which decoder, and what is expected of one: batches go in, in order, and come out, in order.
+"""Which decoder a name means, and `Decoder`, what one must do: batches go in, and come out in the same order.
 
 `dali` decodes on the stream's device with DALI (`gpu` is another name for it where that is a GPU), `host` on the CPU in
 C, `split=0.6` six images of ten with DALI and the others on the host. Which image goes where is a hash of its id, so

@@ -1,4 +1,4 @@
-"""The GPU's hardware JPEG engine: how many there are. Neither torch nor DALI is known here.
+"""The GPU's hardware JPEG engine: how many there are. Neither torch nor DALI is imported here.
 
 nvJPEG counts the engines; no Python package offers that call, so it goes through ctypes. NVML, the driver's own
 account, is opened here for those who ask how busy they are, which is the only proof that a decoder uses them.

@@ -1,4 +1,4 @@
-"""The colour noise of section 4.1: one shift a picture, along the principal axes of the training set's colours.
+"""The colour noise of section 4.1: one shift an image, along the principal axes of the training set's colours.
 
 All pixels of an image get the same offset, the sum of three axes, each times its *standard deviation* times a draw
 from N(0, 0.1). The paper's text says eigenvalue; the 2012 code multiplies by the square root, and on 0-255 pixels the

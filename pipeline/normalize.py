@@ -1,4 +1,4 @@
-"""What becomes of a cut and mirrored uint8 pixel: `(pixel - mean + colour_offset) * scale`.
+"""Normalizing a cut and mirrored uint8 pixel: `(pixel - mean + colour_offset) * scale`.
 
 Whoever executes it (the host decoder, DALI, `normalize_torch.py`, a trainer that gathered the crops of several ranks)
 takes the constants from here, so that all of them mean the same. A mean image is cut once, at its centre, and
@@ -44,7 +44,7 @@ def normalization_of(
     training: bool,
     epoch: int = 0,
 ) -> Normalization:
-    """Return what the settings mean for a data set's pixels.
+    """Return the constants that settings and a data set give.
 
     `mean_image`: (size, size, 3), 0-255, as stored beside the shards; needed for `mean="image"` only. `training`:
     False leaves out `lighting_division`, which evaluation never had; so does an `epoch` without lighting.

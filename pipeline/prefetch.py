@@ -111,9 +111,9 @@ class _BoundedQueue:
 
 
 class _Work:
-    """What the prefetcher's thread does; it must not hold on to the prefetcher.
+    """Decode, normalize and queue batches, on the prefetcher's thread; it must not hold on to the prefetcher.
 
-    `device_bytes`: in use on the GPU, sampled now and then. `pinned_bytes`: by the decoder.
+    `device_bytes`: in use on the GPU, as last sampled. `pinned_bytes`: of host memory, by the decoder.
     """
 
     def __init__(

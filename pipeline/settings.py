@@ -108,7 +108,7 @@ def shown(value: object) -> str:
 
 
 def split_of(given: str | bytes | os.PathLike[str]) -> tuple[Path, Literal["train", "val"]]:
-    """Take the path of a split apart into data set and split."""
+    """Return data set and split of a path such as DIR/train. Raises InputError for another."""
     try:
         path = Path(os.fsdecode(given))
     except TypeError:

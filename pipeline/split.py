@@ -1,4 +1,4 @@
-"""Make the decoder that a stream's settings name: DALI, the host's, or both, each with a fixed share of the images."""
+"""Make the decoder that a stream's settings name: DALI's, the host's, or both (`decode="split=SHARE"`)."""
 
 from collections import deque
 from dataclasses import replace

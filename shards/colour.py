@@ -26,7 +26,7 @@ except ImportError:  # no compiler when the package was installed
     _compiled = None
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-_TOGETHER = 4
+_TOGETHER = 4  # images that `_colour.c` adds to the mean image's sums in one pass
 _UINT16_IMAGES = 257  # 257 * 255 = 65,535: as many images as a uint16 can sum
 _BAND_PIXELS = 8192  # 197 kB as float64: stays in a core's cache beside the image
 _DIGITS = 12
@@ -210,7 +210,7 @@ def axes_agree(said: ColourStatistics) -> bool:
 def stored_colour_problems(
     sums: ColourSums, dc_step: int, said: ColourStatistics, mean_image: npt.NDArray[np.float32] | None
 ) -> tuple[list[str], list[str]]:
-    """Say what in the statistics, and in the mean image, is not of the stored training images whose sums are given.
+    """Say which statistics, and whether the mean image, cannot be of the stored training images whose sums are given.
 
     They cannot be equal: what is said is of the pixels before encoding. A stored JPEG has rounded frequencies, and half
     the colour resolution (4:2:0): fine detail goes, fine colour most of all, and hardly anything comes. So each figure

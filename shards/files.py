@@ -1,4 +1,4 @@
-"""Files, read and written with care: the one way in for what nobody vouched for, the one way to replace a file.
+"""Read files that may hold anything, and replace files whole or not at all.
 
 What is read may be anything: a device without an end, a FIFO that blocks, a gigabyte of brackets, a NumPy header that
 is a program. So only regular files are opened, no more is read than such a file can have, and JSON is checked against

@@ -101,7 +101,7 @@ def is_official(wnids: Iterable[str]) -> bool:
 
 
 def official_label_problems(manifest: Manifest, val_rows: IndexRows) -> Iterator[str]:
-    """Hold ILSVRC-2012's validation labels against everybody's: the mark of IDs that were taken for labels."""
+    """Yield validation labels that are not ILSVRC-2012's published ones, as where its IDs were taken for labels."""
     ours = "class_order" in manifest.settings or manifest.counts["val"].input != _VAL_IMAGES
     if ours or not is_official(record.wnid for record in manifest.classes):
         return

@@ -1,4 +1,4 @@
-"""The order of an epoch: which samples make up a global batch, which of them are one rank's, how well they are mixed.
+"""Arithmetic on an epoch's order: its permutation, a batch's slice of it, a rank's part, how well it mixes the classes.
 
 Pure functions of integers. Threads and machines have no part in them, so each sample comes exactly once an epoch and
 resuming is a cursor (epoch, step).

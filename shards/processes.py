@@ -41,7 +41,7 @@ class WorkerDiedError(Exception):
 
 
 def give_up(task: object, counts: Sequence[int], exit_code: int) -> NoReturn:
-    """Raise WorkerDiedError, whatever the task."""
+    """Raise WorkerDiedError: what a pool does where a worker died, unless it is given `on_death`."""
     raise WorkerDiedError(exit_code)
 
 
@@ -157,7 +157,7 @@ class Pool(Generic[Task, Result]):
             worker.pipe.send(task[1])
 
     def _attend(self, worker: _Worker[Task], done: dict[int, Result]) -> Iterator[tuple[int, Task]]:
-        """Take a worker's result or, if it is dead, bury it and yield what is to be tried again."""
+        """Take a worker's result or, if it died, remove it and yield the task to try instead."""
         assert worker.task is not None
         number, task = worker.task
         try:

@@ -1,6 +1,6 @@
 """Verify a data set: is every byte what the converter wrote, and does everything agree with everything else.
 
-Three witnesses are heard. SHA256SUMS and the manifest say what each file's sha256 is; the tars say what the manifest,
+Three things are compared. SHA256SUMS and the manifest say what each file's sha256 is; the tars say what the manifest,
 the index and the DALI index files must hold; and, given a decoder, the pixels say whether the colour statistics are
 theirs. Nothing is written and nothing is mended.
 """

@@ -72,7 +72,7 @@ def remove_partials(root: Path) -> None:
 
 
 def partial_of(path: Path) -> Path:
-    """Name a file that is being written: no two processes of any machine share one, even over a dead node's shard."""
+    """Name a file that is being written, after machine and process: another may write the same shard anew."""
     return path.with_name(f"{path.stem}.{socket.gethostname()}-{os.getpid()}.partial")
 
 

@@ -131,7 +131,7 @@ def handling(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameTyp
 def interruptible(line: str) -> Iterator[None]:
     """Turn Ctrl-C, SIGTERM and SIGHUP into a line on standard error and exit code 130.
 
-    Once told, or done, the process is deaf to them until it is gone: people press Ctrl-C more than once while workers
+    Once told, or done, the process ignores them until it is gone: people press Ctrl-C more than once while workers
     leave, and what is complete must not end in a traceback.
     """
     for number in stop_signals():
@@ -143,12 +143,12 @@ def interruptible(line: str) -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)  # of `_interrupt`
-        _be_deaf()
+        _ignore_stop_signals()
 
 
 def _interrupt(_: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, but not out of an import, where PyTorch would abort: try again until it is over."""
-    _be_deaf()
+    _ignore_stop_signals()
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             signal.signal(signal.SIGALRM, _interrupt)
@@ -158,7 +158,7 @@ def _interrupt(_: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _be_deaf() -> None:
+def _ignore_stop_signals() -> None:
     for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)
 

@@ -14,22 +14,22 @@ INTERRUPTED = 130
 
 
 def prep() -> None:
-    """Be `alexnet-prep`."""
+    """Run `alexnet-prep`."""
     _run("prep")
 
 
 def train() -> None:
-    """Be `alexnet-train`."""
+    """Run `alexnet-train`."""
     _run("train")
 
 
 def bench() -> None:
-    """Be `alexnet-bench`."""
+    """Run `alexnet-bench`."""
     _run("bench")
 
 
 def model() -> None:
-    """Be `alexnet-model`."""
+    """Run `alexnet-model`."""
     _run("model")
 
 
@@ -46,7 +46,7 @@ def end_when_interrupted(line: bytes = b"interrupted\n") -> None:
 
 
 def _run(name: str) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started it wants it to be deaf
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started it wants it ignored
         end_when_interrupted()
     try:
         import_module(f"alexnet.tools.{name}").main()

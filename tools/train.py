@@ -1,4 +1,4 @@
-"""`alexnet-train`: the command line. What it starts is in `training`, so that `--help` loads neither torch nor DALI."""
+"""`alexnet-train`: the command line. `run/training.py` has what it starts: `--help` loads no torch."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The host decoder: windows of JPEGs straight into a batch's memory, on the CPU, near the speed of libjpeg-turbo.
+"""The host decoder: crops of JPEGs straight into a batch's memory, on the CPU, near the speed of libjpeg-turbo.
 
 - `Decoder` fills a batch: partial decode, mirror, mean, scale and cast in one pass over each row while it is in L1
 - `read_header`, `decode_rows`: one JPEG of any size at a time; `truncation`: whether it ends too early

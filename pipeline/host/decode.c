@@ -31,7 +31,7 @@ enum { MAX_SCANS = 500, MAX_MEGABYTES = 320 };
 static const int64_t MAX_SCANNED_PIXELS = (int64_t)1 << 32;
 
 /* Where a decoded row begins within a line. libjpeg-turbo's AVX2 code writes a row that begins at a multiple of 32 past
- * the caches, which is right for a picture nobody looks at soon, and made the decode of windows 1.5 times slower.
+ * the caches, which is right for an image nobody looks at soon, and made the decode of windows 1.5 times slower.
  */
 enum { OFF_LINE = 8 };
 
@@ -275,7 +275,7 @@ static void read_window(struct decoder *decoder, const struct task *task, const 
         read_rest(jpeg, lines);
 }
 
-/* Read all of a picture, of any colour space, as small as it can be. */
+/* Read all of an image, of any colour space, reduced as far as it can be. */
 static void read_to_the_end(struct decoder *decoder, const struct task *task, const struct image *image)
 {
     j_decompress_ptr jpeg = &decoder->jpeg;

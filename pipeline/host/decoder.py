@@ -1,6 +1,6 @@
-"""A batch of JPEG windows, decoded on the CPU's cores into memory that the caller owns.
+"""A batch of crops of JPEGs, decoded on the CPU's cores into memory that the caller owns.
 
-Each thread takes image after image. Of an image only the window's pixels are reconstructed; each row is mirrored,
+Each thread takes image after image. Of an image only the crop's pixels are reconstructed; each row is mirrored,
 shifted, scaled and cast while it is in the core's first cache, and written once. What goes wrong with one image is
 reported for its row and concerns no other. The interpreter is free for the whole batch.
 
@@ -72,7 +72,7 @@ class Decoder:
         mean_image: npt.NDArray[np.float32] | None = None,
         planar: bool = False,
     ) -> list[tuple[int, str]]:
-        """Fill `out` with a batch's windows; return (row, what is wrong) of each image that could not be decoded.
+        """Fill `out` with a batch's crops; return (row, what is wrong) of each image that could not be decoded.
 
         `jpegs`: n buffers, each an image of `size` (height, width) px. `crop_yx`: int32 (n, 2), top left corners.
         `mirror`: bool or uint8 (n,). `out`: (n, crop, crop, 3), or (n, 3, crop, crop) if `planar`; contiguous, of the

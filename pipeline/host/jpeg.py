@@ -15,7 +15,7 @@ Reduction = Literal[1, 2, 4, 8]
 Jpeg = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970
-"""Where Pillow, too, refuses a image as a decompression bomb."""
+"""Where Pillow, too, refuses an image as a decompression bomb."""
 
 
 _PROGRESSIVE, _SCAN = 0xC2, 0xDA
@@ -123,7 +123,7 @@ def truncation(jpeg: Jpeg, *, max_pixels: int = MAX_PIXELS) -> str | None:
     """Say how a JPEG ends too early, None if it does not: for readers that go on after damage, and so over that, too.
 
     All of the file is read, in any colour space. Other damage, and a missing end-of-image marker, are passed over. What
-    cannot be decoded at all is not told here; more scans than a image can need are: nobody should read them all.
+    cannot be decoded at all is not told here; more scans than an image can need are: nobody should read them all.
     """
     require()
     from alexnet.pipeline.host import _host

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("shards", "pipeline", "model", "tools")
+FOLDERS = ("shards", "pipeline", "model", "tools")
 
 
 def pyproject() -> dict[str, dict[str, dict[str, object]]]:
@@ -21,21 +21,21 @@ def pyproject() -> dict[str, dict[str, dict[str, object]]]:
 def modules() -> set[str]:
     """Every module of the tree as a path inside the wheel."""
     found = {"alexnet/__init__.py"}
-    for room in ROOMS:
-        found |= {f"alexnet/{path.relative_to(ROOT)}" for path in (ROOT / room).rglob("*.py")}
+    for folder in FOLDERS:
+        found |= {f"alexnet/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*.py")}
     return found
 
 
 def stubs() -> list[Path]:
     """Return the files that tell type checkers of the C extensions."""
-    return [path for room in ROOMS for path in (ROOT / room).rglob("*.pyi")]
+    return [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.pyi")]
 
 
 def test_links_for_the_type_checkers_resolve() -> None:
-    for room in ROOMS:
-        link = ROOT / "alexnet" / room
+    for folder in FOLDERS:
+        link = ROOT / "alexnet" / folder
         assert link.is_symlink()
-        assert link.readlink() == Path("..") / room
+        assert link.readlink() == Path("..") / folder
         assert (link / "__init__.py").exists()
 
 
@@ -45,14 +45,14 @@ def test_the_list_of_packages_is_the_tree() -> None:
     assert isinstance(packages, list)
     assert isinstance(mapping, dict)
     expected = {"alexnet": "alexnet"}
-    for room in ROOMS:
-        for init in (ROOT / room).rglob("__init__.py"):
+    for folder in FOLDERS:
+        for init in (ROOT / folder).rglob("__init__.py"):
             folder = init.parent.relative_to(ROOT)
             expected["alexnet." + ".".join(folder.parts)] = str(folder)
     assert set(packages) == set(expected)
     assert mapping == expected
     in_packages = {(ROOT / folder) for folder in expected.values()}
-    assert {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")} <= in_packages
+    assert {path.parent for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")} <= in_packages
 
 
 def test_every_module_of_the_tree_is_installed() -> None:
@@ -73,8 +73,8 @@ def test_type_checkers_look_at_every_file() -> None:
 
 @pytest.mark.slow
 def test_pyright_looks_at_every_file() -> None:
-    rooms = [f"alexnet/{room}" for room in ROOMS]
-    command = [sys.executable, "-m", "pyright", "--outputjson", "alexnet/__init__.py", *rooms]
+    packages = [f"alexnet/{folder}" for folder in FOLDERS]
+    command = [sys.executable, "-m", "pyright", "--outputjson", "alexnet/__init__.py", *packages]
     report = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout)
     assert report["summary"]["filesAnalyzed"] == len(modules()) + len(stubs())
     unresolved = [

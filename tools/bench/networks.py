@@ -277,7 +277,7 @@ def _follow(task: Task, rank: int, port: int) -> None:
 
 
 def _join_as(task: Task, rank: int, port: int) -> None:
-    """Say to PyTorch what torchrun would."""
+    """Join the processes of a row, as torchrun's environment would have them joined."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": task.gpus, "LOCAL_WORLD_SIZE": task.gpus}
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
     os.environ.update({name: str(value) for name, value in {**numbers, **place}.items()})

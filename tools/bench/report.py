@@ -136,8 +136,9 @@ class Ratio:
 class Data:
     """Describe the data that were measured on.
 
-    `why`: these. `manifest`: its digest; empty for images that are no shards. `repeated`: they are less than eight
-    batches, so they lay in the CPU's cache. `cached`: share in the system's cache; None where it does not say.
+    `why`: why these were taken. `manifest`: its digest; empty for images that are no shards. `repeated`: they are less
+    than eight batches, so they lay in the CPU's cache. `cached`: share in the system's cache; None where it does not
+    say.
     """
 
     path: str

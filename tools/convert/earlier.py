@@ -23,7 +23,7 @@ from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """Hold what is kept of a source's list: its classes, its images by split, a hash of names and labels if known."""
+    """Hold what `.work/job.json` keeps of a source: classes, images by split, a hash of names and labels if known."""
 
     classes: list[str]
     images: dict[str, int]

@@ -1,4 +1,4 @@
-"""What a folder is to become, and what of it is ours.
+"""The output folder of a conversion: begin one there, go on with one, refuse another's, or delete one.
 
 A folder is one conversion's from its first file on, `.work/job.json`, which says which. So it is at every moment until
 `.work` goes: what a kill leaves is known by its name, and the next call takes it up. The caller holds the folder

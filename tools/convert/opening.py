@@ -1,4 +1,4 @@
-"""Open an image with Pillow: the one door for files that nobody has vouched for.
+"""Open an image of any file with Pillow, within bounds of memory and time.
 
 What a file is, is read from its bytes. Libraries that print are silenced, as their warnings say nothing that a verdict
 does not; metadata that nobody reads here are not unpacked; and a reason is the same on every machine.
@@ -83,7 +83,7 @@ class UndecodableError(Exception):
 
 
 class MissingDecoderError(UndecodableError):
-    """Say which decoder an image needs that is not here, and the mend."""
+    """Say which decoder an image needs that is not here, and how to get it."""
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def _begins_as(kind: str, head: bytes) -> bool:
 
 
 def lacking(kind: str) -> str | None:
-    """Return why this Pillow cannot decode a kind of image, and the mend; None if it can."""
+    """Return why this Pillow cannot decode a kind of image, and what to do; None if it can."""
     if kind in _NEVER:
         return f"{kind}: is never read here; convert it to PNG or JPEG first"
     feature, package = CODECS.get(kind, (None, None))

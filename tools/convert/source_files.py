@@ -30,7 +30,7 @@ def check_archives(root: Path, archives: Iterable[str], since_ns: int) -> None:
 
 
 def _is_since(since_ns: int, time_ns: int) -> bool:
-    return since_ns < time_ns <= time.time_ns()  # a time to come tells nothing
+    return since_ns < time_ns <= time.time_ns()  # a time in the future is a wrong clock's, and tells nothing
 
 
 class SourceFiles:

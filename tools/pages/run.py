@@ -164,7 +164,7 @@ def pairs(rate: float, share: float) -> tuple[float, float]:
 
 
 def worth_in_words(rate: float, share: float) -> str:
-    """State the arithmetic."""
+    """Say the same in a sentence, with its arithmetic."""
     low, high = rates_2012()
     least, most = map(_number, pairs(rate, share))
     times = f", times {share:.3g}, as its network multiplies that much of what the paper's does for an image"

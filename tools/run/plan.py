@@ -1,4 +1,4 @@
-"""What a run is going to do, in lines: said at its start, and all that `--dry-run` says."""
+"""Describe a run in lines: what is printed at its start, and `--dry-run`."""
 
 from pathlib import Path
 

@@ -51,7 +51,7 @@ _OWN_FILES = OwnFiles(
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """Type what settings.json of every run has, and that of no editor."""
+    """Type the sections of every run's settings.json; a file of that name from another program lacks them."""
 
     net: dict[str, Any]
     train: dict[str, Any]

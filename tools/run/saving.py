@@ -29,8 +29,8 @@ _RUN = "run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OfRun:
-    """Type what a run adds to a checkpoint."""
+class _RunProgress:
+    """Type what a run adds to a checkpoint's progress.json."""
 
     run: dict[str, Any]
 
@@ -100,7 +100,7 @@ class Saving:
         """Read what is no tensor. Raises InputError if a checkpoint is damaged, or another run's."""
         progress = read_progress(path)
         try:
-            run = of_type(progress, _OfRun).run
+            run = of_type(progress, _RunProgress).run
             of_type(progress, Progress)
         except ValueError as error:
             raise damaged(path, f"{PROGRESS}: {error}") from None

@@ -1,4 +1,4 @@
-"""What a class is, and where every choice comes from.
+"""What a synthetic class is (`Traits`), and the hash that every choice of an image comes from (`Choices`).
 
 A class is one of 16 grounds, on it a figure with one of 16 outlines, filled with one of 16 textures. Colours, places,
 sizes, tilts and grain are each image's own and say nothing of its class. The three traits are shared by many classes,

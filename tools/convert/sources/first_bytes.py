@@ -50,13 +50,13 @@ def is_compressed(head: bytes) -> bool:
 
 
 def what_is(path: Path) -> str | None:
-    """Return what a file is that should be a tar, and the mend; None if its first bytes tell nothing."""
+    """Return what a file is that should be a tar, and what to do about it; None if its first bytes tell nothing."""
     with path.open("rb") as file:
         return what_instead(file.read(HEAD_BYTES), path)
 
 
 def what_instead(head: bytes, path: Path, inner: str | None = None) -> str | None:
-    """Return what a file with these first bytes is, and the mend; None if there is nothing to say.
+    """Return what a file with these first bytes is, and what to do about it; None if there is nothing to say.
 
     `inner`: its name in the tar `path`, where it lies in one.
     """
@@ -119,7 +119,7 @@ def is_image(file: IO[bytes]) -> bool:
 
 
 def refuse_undecodable(source: Source) -> None:
-    """Raise InputError if a few images of a source all need a decoder that is not here, naming it and the mend."""
+    """Raise InputError if a few images of a source all need a decoder that is not here, naming it and how to get it."""
     why = ""
     for data in _some(source) if source.encoding == "file" else ():
         try:

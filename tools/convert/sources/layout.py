@@ -1,4 +1,4 @@
-"""What every layout gives: what it consists of, how to list it, how far that is, and the list that was kept of it.
+"""What every layout gives: its files and how to list them (`Layout`), progress (`Walk`), and a list kept for next time.
 
 The pass over the headers of 14 million images takes minutes, so its result is kept in one file: NumPy's npz without
 pickles, the columns as they are, everything else as JSON. It is good only for the key it was made with; a torn or

@@ -1,4 +1,4 @@
-"""Tars of images: one tar a class, as ImageNet-21k is distributed, or tars that splits, parts or the whole are in.
+"""Tars of images: one a class, as ImageNet-21k is distributed; one a split, or a numbered part of one; or one of all.
 
 ImageNet-21k has 14 million images in 21,841 class tars: `tar_files.py` finds the tars, `tar_classes.py` tells the class
 and split of each file, and they are listed one class at a time. A wrong label costs a training run, and nothing would
