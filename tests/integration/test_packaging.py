@@ -45,8 +45,8 @@ def test_the_list_of_packages_is_the_tree() -> None:
     assert isinstance(packages, list)
     assert isinstance(mapping, dict)
     expected = {"alexnet": "alexnet"}
-    for folder in FOLDERS:
-        for init in (ROOT / folder).rglob("__init__.py"):
+    for top in FOLDERS:
+        for init in (ROOT / top).rglob("__init__.py"):
             folder = init.parent.relative_to(ROOT)
             expected["alexnet." + ".".join(folder.parts)] = str(folder)
     assert set(packages) == set(expected)
