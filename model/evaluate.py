@@ -21,7 +21,7 @@ class StopRequestedError(Exception):
 
 
 def nobody_asks() -> bool:
-    """Return False: nobody asks to stop."""
+    """Never stop: the default of `stop`."""
     return False
 
 

@@ -1,4 +1,4 @@
-"""What a run measures about itself, kept out of the loop that trains."""
+"""Speed, waiting, loss and memory of a run, measured at logging steps and passed to sinks."""
 
 import math
 import statistics

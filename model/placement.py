@@ -1,6 +1,6 @@
-"""Where a run computes, in which precision, and who holds what. Decided here and nowhere else.
+"""Choose where a run computes, in which precision, and which process holds what (`Placement`, `Layout`).
 
-Networks, sources and the trainer receive the decision; `ranks` carries it out.
+Networks, sources and the trainer are given the choice; `ranks` carries it out.
 """
 
 import os

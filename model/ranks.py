@@ -1,6 +1,6 @@
-"""What the processes of a run do together, outside of the network: the layout, carried out.
+"""Collectives of a run's processes: `Ranks` for one process, where each does nothing, `Processes` for several.
 
-Whoever trains, evaluates or saves asks here and need not know how many processes there are.
+Whoever trains, evaluates or saves calls these and need not know how many processes there are.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The loop.
+"""The training loop: steps, validations, checkpoints.
 
 It knows a network, a source of batches, an update rule and a schedule, and nothing of files of images, progress bars or
 command lines. Everything that varies between machines comes from outside: placement, ranks, sources, sinks.

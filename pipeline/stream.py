@@ -108,7 +108,7 @@ class ImageStream:
         )
         self._cursor = Cursor(self._planner.steps)
         self._prefetcher: Prefetcher | None = None
-        self._prefetched = 0  # the batch that the prefetcher hands over next, counted over all epochs
+        self._prefetched = 0  # number of the batch that the prefetcher hands over next, counted over all epochs
         self.meter = StreamMeter()
 
     def __len__(self) -> int:

@@ -182,7 +182,7 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def _problems(manifest: Manifest) -> Iterator[str]:
-    """Find what readers cannot use: settings, and shards and files that do not add up or would lie elsewhere."""
+    """Yield why readers cannot use it: settings, or shards and files that do not add up or would lie elsewhere."""
     try:
         planned = manifest.stored.shard_images
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The tars of a data set: how one is written, to the bit, and how one that anybody may have written is walked.
+"""Write a data set's tars, to the bit (`TarWriter`), and walk one that may hold anything (`walk_samples`).
 
 Every field of a member's header is fixed, because webdataset's own writer stamps the time and sorts fields. `tarfile`
 writes the same bytes (tested) and takes 0.12 ms an image for it, as long as encoding half of the JPEG; here two members

@@ -1,4 +1,4 @@
-/* One decompressor, as the files that use it share it: how it leaves a picture half-way, and its memory. */
+/* struct decoder, for the C files that read from one: a libjpeg decompressor, its way out of an image, its memory. */
 #ifndef ALEXNET_HOST_DECODER_H
 #define ALEXNET_HOST_DECODER_H
 
@@ -20,7 +20,7 @@ struct decoder {
     finish_row *finish;
     int forgiving;       /* go on after damage */
     int damaged, no_end; /* met on the way: damage, the end of the bytes */
-    int hopeless;        /* no other decoder makes a whole picture of it, or soon */
+    int hopeless;        /* no other decoder makes a whole image of it, or soon */
 };
 
 __attribute__((format(printf, 2, 3), noreturn)) void refuse(struct decoder *decoder, const char *format, ...);

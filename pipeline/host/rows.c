@@ -32,7 +32,7 @@ typedef uint8_t bytes16 __attribute__((vector_size(16)));
 /* A line of the caches; rows so long that the two parts of lines at their ends do not matter (measured). */
 enum { LINE_BYTES = 64, LONG_BYTES = 2048 };
 
-/* The parts of an image's scratch, for rows of n = 3 * columns values. */
+/* Where in an image's scratch each intermediate lies, for rows of n = 3 * columns values. */
 struct parts {
     float *mean, *scale, *place, *value;
     uint16_t *half;
@@ -150,7 +150,7 @@ EVERYWHERE void shift_and_scale(
         values[k] = ((float)pixels[k] - mean[k]) * scale[k];
 }
 
-/* What AVX2 machines have beyond C; NULL: plain C. */
+/* Instructions that AVX2 machines have for a cast and for a copy past the caches; NULL: plain C. */
 struct beyond {
     void (*float16)(const float *values, uint16_t *out, int n);
     void (*copy)(void *out, const void *from, size_t bytes);

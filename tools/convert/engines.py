@@ -46,7 +46,7 @@ def _convert(job: ShardJob, counts: Counts) -> tuple[int, ...]:
 
 
 def _blame(job: ShardJob, counts: Sequence[int], exit_code: int) -> ShardJob:
-    """Return what is left to do where a worker died: the shard without the image that killed it, if one did."""
+    """Return the shard to try instead where a worker died on it: without the image that killed it, if one did."""
     order, at = job.order(), sum(counts)
     reason = _reason_to_reject(job, order[at]) if at < len(order) else ""
     if reason:

@@ -28,7 +28,7 @@ Pixels = npt.NDArray[np.uint8]
 Extrema = tuple[tuple[int, int], ...]
 
 _IN_C = available() is None
-_SPARE = 2
+_SPARE = 2  # times the pixels that are needed, each way, remain when a large image is reduced while it is decoded
 _REDUCTIONS: tuple[Reduction, ...] = (8, 4, 2)
 _REACH = 2.0  # of the bicubic filter, in pixels of the result
 _PHOTOMETRIC = 262  # TIFF's tag

@@ -63,7 +63,7 @@ class ShardJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """Say what one shard came to. `lengths`: see `lengths_digest`. `codecs`: see there."""
+    """Record what one shard became. `lengths`: of `lengths_digest`. `codecs`: of `codecs()`, when it was converted."""
 
     record: ShardRecord
     rejected: tuple[Reject, ...]

@@ -1,7 +1,4 @@
-"""How a training run ends before it is done: it was told to stop, or it cannot go on.
-
-Either way it ends in a line that says why, what is kept, and what to do.
-"""
+"""End a training run that was told to stop or cannot go on, in a line that says why, what is kept, and what to do."""
 
 import errno
 import signal

@@ -1,4 +1,4 @@
-"""What a run keeps of itself to go on from: its checkpoints, written and found again.
+"""Write a run's checkpoints, and find the one to go on from.
 
 It joins the run folder, which only the first process has, with the ranks, which all have.
 """

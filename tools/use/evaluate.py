@@ -42,7 +42,7 @@ def evaluate_together(
     InputError if networks and data do not go together.
     """
     _check_together(networks, read_manifest(data), data)
-    members = [_Member(network, device) for network in networks]
+    members = [_ReadyNetwork(network, device) for network in networks]
     totals = torch.zeros(len(members) + 1, 4, dtype=torch.float64)
     with ExitStack() as opened:
         streams = {
@@ -101,7 +101,7 @@ def _stream(data: Path, crop_px: int, placement: Placement, views: Views, batch_
     )
 
 
-class _Member:
+class _ReadyNetwork:
     """One network, ready to run, with what prepares its images."""
 
     def __init__(self, trained: Trained, device: str | None) -> None:

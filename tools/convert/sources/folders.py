@@ -120,7 +120,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _followed(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return what an entry, or the thing it links to, is; None if the link leads nowhere or in a circle.
+    """Return the `stat` of an entry, or of what it links to; None if the link leads nowhere or in a circle.
 
     Raises OSError where that cannot be told: images in a folder that may be listed and not searched are not ignored.
     """

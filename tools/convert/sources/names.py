@@ -59,7 +59,7 @@ def split_names(names: Iterable[str]) -> dict[str, SplitWord]:
 
 
 def split_word(name: str) -> SplitWord | None:
-    """Return the split that a name speaks of, were it alone; a name says less than names side by side."""
+    """Return the split that a name alone speaks of; `split_names` is surer, as it sees the names beside it."""
     parted = _parted(name)
     return parted[0] if parted else None
 
