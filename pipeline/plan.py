@@ -79,7 +79,7 @@ def plan_settings(
     shuffle: bool | None,
     drop_last: bool | None,
 ) -> PlanSettings:
-    """Return a plan's settings from a stream's arguments: default `shuffle` is `augment`, default `drop_last` `shuffle`."""
+    """Return a plan's settings from a stream's arguments: `shuffle` defaults to `augment`, `drop_last` to `shuffle`."""
     augment = flag("augment", augment)
     shuffled = augment if shuffle is None else flag("shuffle", shuffle)
     return PlanSettings(
