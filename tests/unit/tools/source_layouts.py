@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, Split
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import find_layout, open_source
@@ -65,3 +68,11 @@ def bytes_of(source: Source, split: Split) -> list[tuple[str, str, bytes]]:
         (source.classes[m.label].wnid, m.name, (source.root / m.file).read_bytes()[m.offset : m.offset + m.length])
         for m in source.members[split]
     ]
+
+
+def refused(root: Path, said: str) -> str:
+    """See a source refused in one line that says so; return the line."""
+    with pytest.raises(InputError, match=said) as refusal:
+        open_source(root)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)

@@ -26,6 +26,7 @@ from alexnet.tools.convert.sources.tables import read_devkit, table_text
 from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
 from tests.sources import write_cifar10, write_files, write_mnist
+from tests.unit.tools.source_layouts import refused
 
 
 @contextmanager
@@ -230,5 +231,4 @@ def test_a_table_without_an_end_is_refused(tmp_path: Path) -> None:
         table_text(file)
     write_files(tmp_path / "n00000001", {"1.jpg": encode_picture(1)})
     write_files(tmp_path / "n00000002", {"1.jpg": encode_picture(1)})
-    with pytest.raises(InputError, match="no table of labels or words"):
-        open_source(tmp_path)
+    refused(tmp_path, "no table of labels or words")

@@ -8,7 +8,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.sources.folders import is_junk
 from alexnet.tools.convert.sources.names import split_names
-from tests.unit.tools.source_layouts import PNG, bytes_of, class_names, folders, parents, write
+from tests.unit.tools.source_layouts import PNG, bytes_of, class_names, folders, parents, refused, write
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,7 @@ def test_a_folder_that_is_there_twice_by_a_link_is_refused(tmp_path: Path, link:
     write(tmp_path, folders("." if link == "kitty" else "train"))
     to = tmp_path / "train" if link == "val" else (tmp_path / link).parent / "cats"
     (tmp_path / link).symlink_to(to, target_is_directory=True)
-    with pytest.raises(InputError, match="by a link, and would be read twice"):
-        open_source(tmp_path)
+    refused(tmp_path, "by a link, and would be read twice")
 
 
 def test_names_say_less_alone_than_side_by_side() -> None:
@@ -97,8 +96,7 @@ def test_names_that_print_alike_are_refused_and_composed_letters_are_one_class(t
     assert [source.classes[m.label].wnid for m in source.members["val"]] == ["bar", composed]
     for k, other in enumerate((decomposed, f"{composed} ", f"\u200b{composed}")):
         write(tmp_path / f"b{k}", folders(".", classes=[composed, other]))
-        with pytest.raises(InputError, match=r"two classes are called 'café' as far as print shows: .*xe9'"):
-            open_source(tmp_path / f"b{k}")
+        refused(tmp_path / f"b{k}", r"two classes are called 'café' as far as print shows: .*xe9'")
 
 
 def test_a_name_like_a_copys_is_a_class_where_it_stands_alone(tmp_path: Path) -> None:
@@ -128,5 +126,4 @@ def test_what_is_no_source_is_described_with_what_would_be(tmp_path: Path, ci_10
         (tmp_path / "nowhere", "there is no such folder"),
         (tmp_path / "thesis.tex", "is not a folder"),
     ):
-        with pytest.raises(InputError, match=said):
-            open_source(wrong)
+        refused(wrong, said)

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 
 import alexnet.tools.convert.sources
-from alexnet.shards.errors import InputError
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Walk, Walked, save_index
-from tests.class_tars import write_entries
 from tests.conftest import encode_picture
 from tests.sources import write_cifar10, write_devkit, write_files, write_mnist, write_tree
 from tests.unit.tools.source_layouts import folders, packed, write
@@ -203,28 +201,3 @@ def test_a_long_pass_tells_ten_times_a_second_and_not_more() -> None:
     assert 45 <= len(told) <= 52
     assert told[-1] == Walked(stage="train", entries=10_000, done=50_000, total=50_000, unit="bytes")
     assert [w.done for w in told] == sorted(w.done for w in told)
-
-
-def test_entries_are_reported_some_hundred_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, int]] = []
-    ordinary = Walk.advance
-
-    def advance(self: Walk, done: int, entries: int = 0) -> None:
-        calls.append((done, entries))
-        ordinary(self, done, entries)
-
-    monkeypatch.setattr(Walk, "advance", advance)
-    write_entries(tmp_path / "tars", 2, 4_000)
-    open_source(tmp_path / "tars")
-    assert sum(entries for _, entries in calls) == 4_000
-    assert len(calls) < 4_000 / 100
-    assert sum(done for done, entries in calls if entries) == 2 * (tmp_path / "tars.tar").stat().st_size
-
-
-def test_a_damaged_archive_is_named_all_the_same(copy: Path) -> None:
-    tar = copy / TRAIN_TAR
-    tar.write_bytes(tar.read_bytes()[:-20_000])
-    told: list[Walked] = []
-    with pytest.raises(InputError, match=r"ILSVRC2012_img_train\.tar"):
-        open_source(copy, None, told.append)
-    assert told[-1].stage in ("class tars", "train")
