@@ -67,24 +67,29 @@ def some_draws(n: int, seed: int = 0) -> tuple[npt.NDArray[np.int32], npt.NDArra
     return places, rng.integers(0, 2, n).astype(np.bool_), means, np.array([0.017, 1.0, -3.3], np.float32)
 
 
-def centre_windows(
-    decoder: Decoder, jpegs: list[bytes], kind: Kind = "uint8", crop_px: int = 224, size: int = 256
+def decoded(
+    decoder: Decoder,
+    jpegs: list[bytes],
+    kind: Kind = "uint8",
+    *,
+    size: tuple[int, int] = (256, 256),
+    crop_px: int = 224,
+    planar: bool = False,
+    **given: Any,
 ) -> tuple[npt.NDArray[Any], list[tuple[int, str]]]:
-    """Decode the same window of every picture."""
+    """Decode a batch: where nothing else is given, the centre of every picture, not mirrored. Return it and errors."""
     n = len(jpegs)
-    out = np.full((n, crop_px, crop_px, 3), 77, DTYPES[kind])
-    errors = decoder.decode(
-        jpegs,
-        crop_yx=np.full((n, 2), (size - crop_px) // 2, np.int32),
-        mirror=np.zeros(n, np.bool_),
-        size=(size, size),
-        crop_px=crop_px,
-        out=out,
-        kind=kind,
-        mean=np.full((n, 3), 100, np.float32),
-        scale=np.full(3, 0.5, np.float32),
-    )
-    return out, errors
+    arguments: dict[str, Any] = {
+        "crop_yx": np.full((n, 2), [(side - crop_px) // 2 for side in size], np.int32),
+        "mirror": np.zeros(n, np.bool_),
+        "mean": np.full((n, 3), 100, np.float32),
+        "scale": np.full(3, 0.5, np.float32),
+        "out": np.full(
+            (n, 3, crop_px, crop_px) if planar else (n, crop_px, crop_px, 3), 77, DTYPES.get(kind, np.uint8)
+        ),
+        **given,
+    }
+    return arguments["out"], decoder.decode(jpegs, size=size, crop_px=crop_px, kind=kind, planar=planar, **arguments)
 
 
 def without_segments(jpeg: bytes, marker: int) -> bytes:

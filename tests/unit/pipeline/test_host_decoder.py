@@ -1,7 +1,6 @@
 """The host decoder as a tenant of the process: its threads, its memory, forks, and arguments that do not fit."""
 
 import os
-import resource
 import signal
 import threading
 import time
@@ -13,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from alexnet.pipeline.host import Decoder, Ring, available
-from tests.unit.pipeline.photographs import centre_windows, photograph, pixels_of, some_draws, window_of
+from alexnet.pipeline.host import Decoder, available
+from tests.unit.pipeline.photographs import decoded, photograph, pixels_of, window_of
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -24,7 +23,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     batches = []
     for threads in (1, 2, 4, 9):
         with Decoder(threads) as decoder:
-            batches.append(centre_windows(decoder, jpegs, "float32")[0].tobytes())
+            batches.append(decoded(decoder, jpegs, "float32")[0].tobytes())
     assert len(set(batches)) == 1
 
 
@@ -37,7 +36,7 @@ def test_decoders_and_python_threads_side_by_side() -> None:
     def work(decoder: Decoder, turn: int) -> None:
         for _ in range(10):
             order = [(i + turn) % 8 for i in range(8)]
-            out, errors = centre_windows(decoder, [jpegs[i] for i in order])
+            out, errors = decoded(decoder, [jpegs[i] for i in order])
             if errors or not np.array_equal(out, expected[order]):
                 wrong.append(turn)
 
@@ -53,13 +52,11 @@ def test_decoders_and_python_threads_side_by_side() -> None:
 def test_the_interpreter_is_free_during_a_batch() -> None:
     """Another thread sees the first row filled and the last one not yet."""
     n = 300
-    places, mirror = np.zeros((n, 2), np.int32), np.zeros(n, np.bool_)
     jpegs = [photograph(0)] * n
 
     def seen_half_done(decoder: Decoder) -> bool:
         out = np.zeros((n, 224, 224, 3), np.uint8)
-        arguments: dict[str, Any] = {"crop_yx": places, "mirror": mirror, "size": (256, 256), "crop_px": 224}
-        thread = threading.Thread(target=lambda: decoder.decode(jpegs, kind="uint8", out=out, **arguments))
+        thread = threading.Thread(target=lambda: decoded(decoder, jpegs, out=out))
         thread.start()
         seen = False
         while thread.is_alive() and not seen:
@@ -71,33 +68,9 @@ def test_the_interpreter_is_free_during_a_batch() -> None:
         assert any(seen_half_done(decoder) for _ in range(5))  # five times, lest this thread got no turn
 
 
-def test_no_fresh_memory_once_a_batch_has_been_made() -> None:
-    """50 batches of 9.6 MB over a ring: fresh memory would be 2,352 faults a batch."""
-    jpegs = [photograph(i % 5) for i in range(16)]
-    places, mirror, mean, scale = some_draws(16)
-    ring = Ring(16 * 224 * 224 * 3 * 4)
-    with Decoder(2) as decoder:
-
-        def batch() -> None:
-            out = ring.take((16, 3, 224, 224), np.float32)
-            assert not decoder.decode(
-                jpegs, crop_yx=places, mirror=mirror, mean=mean, scale=scale, size=(256, 256), crop_px=224, out=out,
-                kind="float32", planar=True, mean_image=image,
-            )  # fmt: skip
-
-        image = np.ones((224, 224, 3), np.float32)
-        for _ in range(5):
-            batch()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(50):
-            batch()
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert faults < 50 * 2352 / 20  # a twentieth of it: interpreter, kernel and other threads have some, too
-
-
 def test_an_empty_batch_works() -> None:
     with Decoder(2) as decoder:
-        out, errors = centre_windows(decoder, [])
+        out, errors = decoded(decoder, [])
         assert decoder.decode_planes([], size=(256, 256), out=np.empty((0, 98_304), np.uint8)) == []
     assert out.shape == (0, 224, 224, 3)
     assert errors == []
@@ -106,23 +79,11 @@ def test_an_empty_batch_works() -> None:
 def test_any_buffer_will_do() -> None:
     jpeg = photograph(1)
     with Decoder(2) as decoder:
-        out, errors = centre_windows(
+        out, errors = decoded(
             decoder, [jpeg, bytearray(jpeg), memoryview(jpeg), np.frombuffer(jpeg, np.uint8)]  # type: ignore[list-item]
         )  # fmt: skip
     assert not errors
     assert all(np.array_equal(out[0], row) for row in out[1:])
-
-
-VALID: dict[str, Any] = {
-    "crop_yx": np.zeros((2, 2), np.int32),
-    "mirror": np.zeros(2, np.bool_),
-    "size": (256, 256),
-    "crop_px": 224,
-    "out": np.zeros((2, 224, 224, 3), np.float32),
-    "kind": "float32",
-    "mean": np.zeros((2, 3), np.float32),
-    "scale": np.ones(3, np.float32),
-}
 
 
 def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -145,9 +106,12 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         ({"mean": np.zeros((2, 3))}, "mean: is float64"),
         ({"scale": np.ones((1, 3), np.float32)}, "scale: is float32"),
         ({"mean_image": np.ones((256, 256, 3), np.float32)}, "mean_image: is float32"),
-        ({"kind": "float64"}, "kind='float64': must be one of uint8, float32, bfloat16, float16"),
-        ({"kind": "uint8"}, "out: is float32"),
-        ({"planar": True}, "out: is float32"),
+        (
+            {"kind": "float64", "out": np.zeros((2, 224, 224, 3), np.float32)},
+            "kind='float64': must be one of uint8, float32, bfloat16, float16",
+        ),
+        ({"kind": "uint8", "out": np.zeros((2, 224, 224, 3), np.float32)}, "out: is float32"),
+        ({"planar": True, "out": np.zeros((2, 224, 224, 3), np.float32)}, "out: is float32"),
         ({"out": np.zeros((2, 224, 224, 3), np.float32)[::-1]}, "out: must be contiguous and writeable"),
         ({"out": read_only(np.zeros((2, 224, 224, 3), np.float32))}, "out: must be contiguous and writeable"),
         ({"out": np.zeros((2, 224, 224, 3), ">f4")}, "out: is >f4"),
@@ -159,15 +123,15 @@ def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 )
 def test_wrong_arguments_are_named(changed: dict[str, Any], message: str) -> None:
     with Decoder(1) as decoder, pytest.raises((ValueError, TypeError), match=message):
-        decoder.decode([photograph(0)] * 2, **(VALID | changed))
+        decoded(decoder, [photograph(0)] * 2, **{"kind": "float32", **changed})
 
 
 @pytest.mark.parametrize("jpegs", [["text", "text"], [None, None], [memoryview(bytes(100))[::2]] * 2, [3, 4]])
 def test_what_is_no_bytes_is_refused(jpegs: list[Any]) -> None:
     with Decoder(2) as decoder:
         with pytest.raises((ValueError, TypeError)):
-            decoder.decode(jpegs, **VALID)
-        assert not decoder.decode([photograph(0)] * 2, **VALID)
+            decoded(decoder, jpegs)
+        assert not decoded(decoder, [photograph(0)] * 2)[1]
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**5])
@@ -178,11 +142,11 @@ def test_a_number_of_threads_that_cannot_be_is_refused(threads: int) -> None:
 
 def test_a_closed_decoder_says_so() -> None:
     decoder = Decoder(2)
-    centre_windows(decoder, [photograph(0)])
+    decoded(decoder, [photograph(0)])
     decoder.close()
     decoder.close()
     with pytest.raises(ValueError, match="closed"):
-        centre_windows(decoder, [photograph(0)])
+        decoded(decoder, [photograph(0)])
 
 
 def tasks() -> set[str]:
@@ -202,7 +166,7 @@ def test_threads_end_with_their_decoder() -> None:
         before = tasks()
         decoder = Decoder(6)
         assert tasks() <= before  # none before there is work
-        centre_windows(decoder, [photograph(0)])
+        decoded(decoder, [photograph(0)])
         started = tasks() - before
         assert len(started) == 5
         end(decoder)
@@ -212,21 +176,21 @@ def test_threads_end_with_their_decoder() -> None:
 
 def test_a_forked_child_is_told_to_make_its_own() -> None:
     decoder = Decoder(2)
-    expected = centre_windows(decoder, [photograph(0)])[0].tobytes()
+    expected = decoded(decoder, [photograph(0)])[0].tobytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is what is tested
         child = os.fork()
     if child == 0:
         code = 1
         try:
-            centre_windows(decoder, [photograph(0)])
+            decoded(decoder, [photograph(0)])
         except RuntimeError as error:
             signal.alarm(20)
             del decoder  # must not wait for threads that are not there
             with Decoder(2) as own:
-                same = centre_windows(own, [photograph(0)])[0].tobytes() == expected
+                same = decoded(own, [photograph(0)])[0].tobytes() == expected
             code = 0 if "make a new one" in str(error) and same else 2
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert centre_windows(decoder, [photograph(0)])[0].tobytes() == expected
+    assert decoded(decoder, [photograph(0)])[0].tobytes() == expected

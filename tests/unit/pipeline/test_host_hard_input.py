@@ -10,8 +10,8 @@ from PIL import Image
 
 from alexnet.pipeline.host import DecodeError, Decoder, available, decode_rows, planes_bytes
 from tests.unit.pipeline.photographs import (
-    centre_windows,
     claiming,
+    decoded,
     edited,
     encoded,
     photograph,
@@ -77,15 +77,15 @@ def test_an_error_names_the_row_and_the_others_are_unharmed(what: str, threads: 
     bad, message = HARD[what]
     jpegs = [photograph(i) for i in range(5)]
     with Decoder(threads) as decoder:
-        expected, none = centre_windows(decoder, jpegs)
+        expected, none = decoded(decoder, jpegs)
         assert none == []
-        out, errors = centre_windows(decoder, [*jpegs[:2], bad, *jpegs[2:], bad])
+        out, errors = decoded(decoder, [*jpegs[:2], bad, *jpegs[2:], bad])
         assert [row for row, _ in errors] == [2, 6]
         for _, reason in errors:
             assert re.search(message, reason), reason
         assert np.array_equal(np.delete(out, (2, 6), axis=0), expected)
         assert not out[[2, 6]].any()
-        assert np.array_equal(centre_windows(decoder, jpegs)[0], expected)
+        assert np.array_equal(decoded(decoder, jpegs)[0], expected)
 
 
 @pytest.mark.parametrize("what", HARD)
@@ -111,9 +111,8 @@ def test_planes_of_other_sampling_are_refused() -> None:
 
 
 def test_every_cut_is_an_error() -> None:
-    jpegs = [GOOD[: len(GOOD) * i // 100] for i in range(100)]
     with Decoder(2) as decoder:
-        _, errors = centre_windows(decoder, jpegs)
+        _, errors = decoded(decoder, [GOOD[: len(GOOD) * i // 100] for i in range(100)])
     assert [row for row, _ in errors] == list(range(100))
 
 
@@ -124,7 +123,7 @@ def test_a_picture_lends_nothing_to_the_next() -> None:
     standard = without_segments(rough, DHT)  # the standard tables are meant, as in motion JPEG
     tuned = photograph(2, encoding="optimised")
     with Decoder(1) as decoder:
-        out, errors = centre_windows(decoder, [GOOD, lacking, tuned, standard])
+        out, errors = decoded(decoder, [GOOD, lacking, tuned, standard])
     assert errors == [(1, "Quantization table 0x00 was not defined")]
     assert np.array_equal(out[3], pixels_of(standard)[16:240, 16:240])
 
@@ -140,7 +139,7 @@ def test_nothing_is_lost_over_thousands_of_errors() -> None:
 
         def rounds(n: int) -> None:
             for _ in range(n):
-                _, errors = centre_windows(decoder, bad)
+                _, errors = decoded(decoder, bad)
                 assert len(errors) == len(bad)
                 for data in bad:
                     with pytest.raises(DecodeError):
@@ -154,15 +153,11 @@ def test_nothing_is_lost_over_thousands_of_errors() -> None:
 
 def test_messages_are_not_kept() -> None:
     n = 20_000
-    places, mirror, out = np.zeros((n, 2), np.int32), np.zeros(n, np.bool_), np.empty((n, 1, 1, 3), np.uint8)
     with Decoder(2) as decoder:
 
         def rounds(count: int) -> None:
             for _ in range(count):
-                errors = decoder.decode(
-                    [b""] * n, crop_yx=places, mirror=mirror, size=(9, 9), crop_px=1, out=out, kind="uint8"
-                )
-                assert len(errors) == n
+                assert len(decoded(decoder, [b""] * n, size=(9, 9), crop_px=1)[1]) == n
 
         rounds(3)
         before = memory_bytes()
@@ -179,8 +174,8 @@ def test_random_damage_never_harms_the_neighbours() -> None:
         damaged[places] = rng.integers(0, 256, len(places))
         jpegs += [damaged.tobytes(), GOOD]
     with Decoder(2) as decoder:
-        out, errors = centre_windows(decoder, jpegs)
-        again, same = centre_windows(decoder, jpegs)
+        out, errors = decoded(decoder, jpegs)
+        again, same = decoded(decoder, jpegs)
     assert errors == same
     assert out.tobytes() == again.tobytes()
     assert all(row % 2 == 0 for row, _ in errors)
@@ -194,7 +189,7 @@ def test_no_memory_is_taken_for_what_a_header_claims() -> None:
     bomb = claiming(photograph(0, encoding="progressive"), 65_500, 65_500)
     before = memory_bytes()
     with Decoder(2) as decoder:
-        centre_windows(decoder, [bomb] * 8)
+        decoded(decoder, [bomb] * 8)
     with pytest.raises(DecodeError):
         decode_rows(bomb, y=0, x=0, height=8, width=8)
     assert memory_bytes() - before < 50_000_000  # its coefficients alone would be 25 GB
