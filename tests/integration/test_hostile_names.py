@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from alexnet.tools.bench import main as bench
 from alexnet.tools.model import main as model
 from alexnet.tools.prep import main as prep
 from alexnet.tools.train import main as train
@@ -44,15 +46,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_class_and_file_names_go_through_every_command_escaped(source: Path, tmp_path: Path) -> None:
-    data, out, page = tmp_path / "set", tmp_path / "run", tmp_path / "page.html"
+    folder = tmp_path / f"to{STEERING}"
+    data, out, page, weights = (folder / name for name in ("set", "run", "page.html", "weights.safetensors"))
     shard = ("shard", source, "--out", data, "--size", 28, "--shard-images", 8, "--workers", 1)
     assert "3 classes" in run(prep, *shard)
     run(prep, *shard, "--classes", source / "none", code=2)
     run(prep, "verify", data)
     run(prep, "show", data, "--out", page)
-    run(
-        train, data, "--arch", "lenet-5", "--device", "cpu", "--steps", 1, "--set", "train.batch_images=4", "--out", out
-    )
+    lenet = (data, "--arch", "lenet-5", "--device", "cpu", "--steps", 1, "--set", "train.batch_images=4", "--out")
+    printed = run(train, *lenet, out, "--tensorboard")
+    assert len([line for line in printed.splitlines() if line.startswith(("data: ", "run folder: "))]) == 2
+    run(train, *lenet, out, "--dry-run")
+    run(model, "evaluate", out, data)
+    run(model, "export", out, "--to", "safetensors", "--out", weights)
+    run(train, *lenet, folder / "second", "--init", weights)
     odd = tmp_path / PICTURE
     odd.write_bytes(encode_picture(1))
     found = run(model, "predict", out, odd)
@@ -74,6 +81,12 @@ def test_class_and_file_names_go_through_every_command_escaped(source: Path, tmp
         assert not set(html.read_text(encoding="utf-8")) & set("\x1b\x07\x08\x7f\x9b\u202e\u2066"), html
     for line in (data / "rejected.jsonl").read_text().splitlines():
         assert json.loads(line)["member"].startswith("bad")
+
+
+@pytest.mark.xfail(reason="bench writes a row's options as JSON, which takes no name that is no UTF-8", strict=True)
+def test_bench_reads_a_data_set_of_such_a_name(digits: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(digits, tmp_path / STEERING)
+    run(bench, "dataloader", data, "--quick", "--seconds", 0.05, "--rows", "stream-uint8")
 
 
 def test_names_in_tars_are_escaped(tmp_path: Path) -> None:

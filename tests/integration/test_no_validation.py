@@ -60,18 +60,14 @@ def test_the_page_has_no_error_but_the_steps_and_epochs_that_were(trained: tuple
         assert said in Page((out / "report.html").read_text()).text
 
 
-def test_a_schedule_that_goes_by_validation_is_refused(data: Path, tmp_path: Path) -> None:
+def test_what_needs_validation_images_is_refused_and_the_plan_does_not_speak_of_it(
+    trained: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
     printed = train(data, *LENET, "--set", "schedule.kind=plateau", "--out", tmp_path / "run", code=2)
     assert printed.startswith("Error: schedule.kind=plateau: the data set has no validation images")
     assert not (tmp_path / "run").exists()
-
-
-def test_there_is_nothing_to_evaluate_on(trained: tuple[Path, str], data: Path) -> None:
     result = CliRunner().invoke(model, ["evaluate", str(trained[0]), str(data)])
     assert (result.exit_code, result.stderr) == (2, f"Error: {data}: has no validation images\n")
-
-
-def test_the_plan_does_not_speak_of_validating(data: Path) -> None:
     assert "24 images from 1 shard; no validation images\n" in train(data, *LENET, "--epochs", 1, "--dry-run")
 
 

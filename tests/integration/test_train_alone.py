@@ -52,9 +52,16 @@ def test_a_second_run_is_refused_and_the_first_does_not_notice(
         (("--resume", "--overwrite"), "give one of them"),
         (("--init", "nowhere.pth"), "--init nowhere.pth"),
         (("--out", "/proc/run"), "/proc/run"),
+        (("--init", "."), "cannot be read as safetensors"),
+        (
+            ("--arch", "cuda-convnet-cifar"),
+            "net.arch=cuda-convnet-cifar: takes images stored at 32 px, these",
+        ),
+        (("--arch", "cuda-convnet-cifar-80s"), "`alexnet-prep shard SOURCE --size 32`"),
     ],
 )
 def test_a_refused_run_leaves_no_folder(digits: Path, tmp_path: Path, more: tuple[str, ...], words: str) -> None:
+    more = tuple(str(digits / "manifest.json") if word == "." else word for word in more)
     assert words in trained(digits, *FOUR_STEPS, "--out", tmp_path / "run", *more, code=2).stderr
     assert not list(tmp_path.iterdir())
 

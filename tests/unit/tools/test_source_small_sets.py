@@ -61,17 +61,6 @@ def test_the_published_class_list_is_read() -> None:
     assert load_plain(data) == {"num_cases_per_batch": 10_000, "label_names": list(names), "num_vis": 3072}
 
 
-def test_what_python_2_and_newer_ones_pickled_is_read(tmp_path: Path) -> None:
-    pixels = write_cifar10(tmp_path, 3, archive=False)
-    data = (tmp_path / "cifar-10-batches-py" / "data_batch_2").read_bytes()
-    reference = pickle.loads(data, encoding="bytes")
-    assert np.array_equal(reference[b"data"], pixels[1])
-    for found in (load_plain(data), load_plain(pickle.dumps(reference, protocol=2))):
-        assert isinstance(found, dict)
-        assert np.array_equal(found["data"], pixels[1])
-        assert found["labels"] == reference[b"labels"] == [0, 1, 2]
-
-
 class Hostile:
     def __init__(self, *call: object) -> None:
         self.call = call
