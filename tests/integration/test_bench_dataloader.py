@@ -108,22 +108,3 @@ def test_ctrl_c_writes_partial_results(ci_100: Path, tmp_path: Path, monkeypatch
     report = read_report(json_file)
     assert not report.complete
     assert len(report.rows[0].rounds) == 2
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["dataloader", "--compare", "pytorch"], "--compare pytorch: must be of webdataset, torch, dali, ffcv, spdl, "),
-        (["dataloader", "--rows", "reed", "--device", "cpu"], "--rows reed: must be of"),
-        (["dataloader", "--html", "/no/such/folder/x.html"], "--html /no/such/folder/x.html: cannot be written"),
-        (["dataloader", "--seconds", "nan"], "nan is no number of this range"),
-        (["dataloader", "--seconds", "1e9"], "'--seconds'"),
-        (["diff", "/no/such/a.json", "/no/such/b.json"], "/no/such/a.json: cannot be read"),
-    ],
-)
-def test_mistakes_are_one_line(arguments: list[str], words: str, ci_100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_DATA", str(ci_100))
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-    assert "Traceback" not in result.output

@@ -1,7 +1,5 @@
 """`alexnet-bench model`, `train` and `prep` as a user types them: small networks, few steps, and what goes wrong."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from alexnet.tools.bench.model import case_of
 from alexnet.tools.bench.networks import Task
 from alexnet.tools.bench.report import Options, Row, read_report
 from alexnet.tools.prep import main as prep
-from tests.sources import write_mnist
 
 QUICK = ["--device", "cpu", "--rounds", "2", "--seconds", "0.1"]
 LENET = ["--arch", "lenet-5", "--precision", "fp32", "--batch", "16"]
@@ -107,40 +104,3 @@ def test_the_converter_beside_its_bound(tmp_path: Path) -> None:
     assert [row.name for row in report.rows] == ["bound", "workers-1", "workers-2"]
     assert report.rows[0].settings == "32 images from memory"
     assert all(row.rounds[0].amount > 0 for row in report.rows)
-
-
-def test_neither_torch_nor_dali_is_loaded_for_the_converter() -> None:
-    code = "import sys, alexnet.tools.bench.prep; print({'torch', 'nvidia.dali'} & {*sys.modules})"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "set()\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["model", "--arch", "alexnet-2013"], "--arch alexnet-2013: must be of"),
-        (["model", "--gpus", "none"], "--gpus none: must be numbers"),
-        (["model", "--gpus", "3", "--device", "cpu"], "--gpus 3: must be 1 or a multiple of 2"),
-        (["model", "--batch", "1", "--gpus", "2", "--device", "cpu"], "--batch 1: must be at least 2"),
-        (["model", "--device", "cuda"], "this machine has no GPU that PyTorch can use"),
-        (["model", "--json", "/no/such/folder/x.json"], "--json /no/such/folder/x.json: cannot be written"),
-        (["train", "--batch", "1000", "--device", "cpu"], "--batch 1000: must be at most 100"),
-        (["train", "--arch", "lenet-5", "--device", "cpu"], "takes images stored at 28 or 32"),
-        (["train", "--scaling", "0"], "--scaling 0: every number must be at least 1"),
-        (["train", "/no/such/data"], "/no/such/data"),
-        (["prep", "/no/such/source"], "/no/such/source"),
-        (["prep", "MNIST"], "holds raw pixels (mnist)"),
-    ],
-)
-def test_mistakes_are_one_line(
-    arguments: list[str], words: str, ci_100: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALEXNET_DATA", str(ci_100))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    if "MNIST" in arguments:
-        write_mnist(tmp_path, 5, 2)
-        arguments = ["prep", str(tmp_path)]
-    result = bench(*arguments)
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-    assert "Traceback" not in result.output

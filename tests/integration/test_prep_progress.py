@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 
 import alexnet.tools.convert.run as run_module
 from alexnet.shards.manifest import read_manifest
+from alexnet.shards.reader import SplitReader
+from alexnet.shards.verify import verify
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walked
 from alexnet.tools.prep import main
@@ -204,3 +206,29 @@ def test_a_slow_pillow_or_no_host_decoder_is_named_at_once_and_does_not_end_the_
     assert "Pillow 12.1.1 is in use and not pillow-simd" in line
     assert "pip install --force-reinstall --no-deps pillow-simd" in line
     assert "JPEGs that were cut short and closed again are not noticed, as the host decoder was not built" in line
+
+
+def test_named_folders_and_listed_classes_make_a_sound_data_set(tmp_path: Path) -> None:
+    source, out = tmp_path / "src", tmp_path / "set"
+    for folder, images in (("learn", 3), ("check", 2)):
+        for k, name in enumerate(("0", "1", "10", "2")):
+            write_files(
+                source / folder / name, {f"{folder}-{i}.jpg": encode_picture(10 * k + i) for i in range(images)}
+            )
+    refused = shard(source, out, code=2)
+    assert refused.stderr.startswith("Error: ")
+    assert refused.stderr.count("\n") == 1
+    assert not out.exists()
+    (tmp_path / "classes.txt").write_text("2\n10\n")
+    chosen = ("--train", "learn", "--val", "check", "--classes", str(tmp_path / "classes.txt"))
+    made = shard(source, out, *chosen)
+    assert "labels: place of the class in classes.txt\n" in made.stdout
+    assert "sorted as text" not in made.stdout
+    manifest = read_manifest(out)
+    assert [c.wnid for c in manifest.classes] == ["2", "10"]
+    assert (manifest.counts["train"].written, manifest.counts["val"].written) == (6, 4)
+    assert sorted(SplitReader(out, "val").labels.tolist()) == [0, 0, 1, 1]
+    assert not verify(out).findings
+    assert "was already complete; nothing to do" in shard(source, out, *chosen).stdout
+    other = shard(source, out, *chosen[:4], code=2)
+    assert "is of the source as it was before (class 0 in the source only" in other.stderr

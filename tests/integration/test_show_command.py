@@ -186,28 +186,6 @@ def test_a_class_may_be_called_anything(ci_100: Path, tmp_path: Path) -> None:
     assert "script" not in {tag for tag, _ in page.tags}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["/nowhere/at/all"], "there is no such folder"),
-        (["{set}/train"], "this is one split; give the data set itself"),
-        (["{set}", "--out", "{tmp}/no/such/page.html"], "cannot be written"),
-        (["{set}", "--out", "{tmp}/page.png"], "must end in .html"),
-        (["{set}", "--out", "{set}/page.html"], "would be an extra file of the data set"),
-        (["{set}", "--images", "0"], "0 is not in the range"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_exit_code_2(
-    data_set: Path, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = run(*(argument.format(set=data_set, tmp=tmp_path) for argument in arguments))
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert message in line
-    assert not list(tmp_path.iterdir())
-
-
 def test_damaged_data_end_in_one_line(data_set: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(data_set, tmp_path / "set"))
     tar = root / "train" / "000000.tar"
@@ -232,17 +210,6 @@ def test_the_default_is_a_page_in_the_current_folder(
     monkeypatch.chdir(tmp_path)
     assert run(data_set, "--images", 1).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{data_set.name}.html", f"{data_set.name}.png"]
-
-
-def test_neither_torch_nor_dali_is_loaded(data_set: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "from alexnet.tools.show import show\n"
-        f"show.main([{str(data_set)!r}, '--out', {str(tmp_path / 'page.html')!r}], standalone_mode=False)\n"
-        "print(sorted(name for name in ('torch', 'nvidia.dali') if name in sys.modules))\n"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("quality", [1, 30, 75, 90, 100])

@@ -262,7 +262,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "alexnet"
 
 
-def test_a_set_is_made_once_and_found_again(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_set_is_given_or_made_once_and_found_again(
+    cache: Path, ci_100: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench_data(ci_100, quick=False) == (ci_100, "given")
+    quick, why = bench_data(None, quick=True)
+    assert (quick.name, "--quick makes none" in why) == ("ci-100", True)
+    assert not cache.exists()
     folder, why = bench_data(None, quick=False)
     assert folder.parent == cache
     assert why == "made by `alexnet-prep synth` with seed 2012"
@@ -272,28 +278,18 @@ def test_a_set_is_made_once_and_found_again(cache: Path, capfd: pytest.CaptureFi
     assert (again, why) == (folder, "made by `alexnet-prep synth` with seed 2012, found in the cache")
     assert (folder / "manifest.json").stat().st_mtime_ns == before
     assert capfd.readouterr().err == ""
-
-
-def test_what_is_given_is_taken(cache: Path, ci_100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bench_data(ci_100, quick=False) == (ci_100, "given")
-    quick, why = bench_data(None, quick=True)
-    assert quick.name == "ci-100"
-    assert "--quick makes none" in why
     monkeypatch.setenv("ALEXNET_DATA", str(ci_100))
     assert bench_data(None, quick=False) == (ci_100, "from ALEXNET_DATA")
-    assert not cache.exists()
 
 
 def test_where_no_set_can_be_made_the_bundled_images_serve(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_data_module, "_IMAGE_BYTES", 10**15)
     folder, why = bench_data(None, quick=False)
-    assert folder.name == "ci-100"
-    assert "GB free, and" in why
+    assert (folder.name, "GB free, and" in why) == ("ci-100", True)
     cache.rmdir()
     cache.write_text("")
     folder, why = bench_data(None, quick=False)
-    assert folder.name == "ci-100"
-    assert "cannot be written" in why
+    assert (folder.name, "cannot be written" in why) == ("ci-100", True)
 
 
 def test_what_is_wrong_with_the_environment_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

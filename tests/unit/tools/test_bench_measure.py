@@ -83,18 +83,6 @@ def test_rows_that_fail_say_why_and_the_rest_goes_on(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("scripts")
-def test_ctrl_c_leaves_what_was_measured_until_then() -> None:
-    def say(text: str) -> None:
-        if text == "round 2 of 2: a":
-            raise KeyboardInterrupt
-
-    rows, missing, complete = measure_rows([case_of("a")], SHORT, say)
-    assert not complete
-    assert missing == ()
-    assert [len(row.rounds) for row in rows] == [1]
-
-
-@pytest.mark.usefixtures("scripts")
 def test_a_budget_that_is_spent_starts_no_more_rows() -> None:
     measured = measure(*map(case_of, "abc"), timing=Timing(rounds=4, seconds=0.01, budget_seconds=0))
     assert [len(row.rounds) for row in measured.rows] == [3, 3]
