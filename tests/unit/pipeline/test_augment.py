@@ -40,27 +40,6 @@ def test_draws_of_single_images_never_change(colour: ColourStatistics) -> None:
     assert digest(plain, 0, 0, IDS[:5000]) == "8ee2c4bfbd707ded"
 
 
-def test_a_draw_does_not_depend_on_the_company(colour: ColourStatistics) -> None:
-    settings = AugmentSettings(lighting="krizhevsky")
-    together = draw(settings, colour, 256, 1, 2, IDS[:100], IDS[:100])
-    alone = draw(settings, colour, 256, 1, 2, IDS[41:42], IDS[41:42])
-    assert alone.crop_yx.tolist() == together.crop_yx[41:42].tolist()
-    assert alone.mirror.tolist() == together.mirror[41:42].tolist()
-    assert alone.colour_offset.tolist() == together.colour_offset[41:42].tolist()
-
-
-def test_a_shared_crop_is_one_for_32_positions_and_keeps_each_images_lighting(colour: ColourStatistics) -> None:
-    ids, positions = IDS[:96][::-1].copy(), IDS[1000:1096]
-    shared = draw(AugmentSettings(crop_per="32-images"), colour, 256, 1, 0, ids, positions)
-    single = draw(AugmentSettings(), colour, 256, 1, 0, ids, ids)
-    assert shared.colour_offset.tolist() == single.colour_offset.tolist()
-    groups = positions // 32  # 1000..1023, 1024..1055, 1056..1087, 1088..1095
-    for group in range(31, 35):
-        rows = np.column_stack([shared.crop_yx, shared.mirror])[groups == group]
-        assert len(np.unique(rows, axis=0)) == 1
-    assert len(np.unique(shared.crop_yx, axis=0)) == 4
-
-
 def test_mirror_and_lighting_can_be_left_out(colour: ColourStatistics) -> None:
     draws = draw(AugmentSettings(mirror=False, lighting="off"), colour, 256, 1, 0, IDS, IDS)
     assert not draws.mirror.any()
@@ -99,18 +78,6 @@ def test_settings_that_cannot_work_are_named(settings: AugmentSettings, message:
     with pytest.raises(InputError, match=message) as error:
         settings.check(256)
     assert "\n" not in str(error.value)
-
-
-def test_every_documented_value_is_taken() -> None:
-    for name, values in {
-        "lighting": ("measured", "krizhevsky", "torch", "off"),
-        "crop_per": ("image", "32-images"),
-        "mean": ("channel", "image"),
-        "scale": ("pixel", "unit-variance"),
-        "lighting_division": (False, True),
-    }.items():
-        for value in values:
-            dataclasses.replace(AugmentSettings(), **{name: value}).check(256)  # type: ignore[arg-type]
 
 
 def test_the_committed_normal_table_is_what_its_script_makes() -> None:
@@ -225,10 +192,6 @@ def test_the_finishing_pass_equals_its_formula_in_float64(
         expected /= 1.2
     # Three roundings of values below 512, each at most 2^-16.
     np.testing.assert_allclose(normalized(pixels, offsets, finish), expected, rtol=0, atol=3 * 2.0**-16)
-
-
-def test_the_plain_scale_is_exactly_one(colour: ColourStatistics) -> None:
-    assert normalization_of(AugmentSettings(), colour, training=True).scale.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_finish_that_cannot_be_is_refused(colour: ColourStatistics) -> None:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +11,15 @@ import torch
 from PIL import Image
 from torch._dynamo.exc import TorchDynamoException
 
-from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.augment import BatchPlan, ten_views
-from alexnet.pipeline.decode import dali_share, decode_name, on_dali
+from alexnet.pipeline.decode import on_dali
 from alexnet.pipeline.normalize import normalization_of, normalized
 from alexnet.pipeline.normalize_torch import _Fused
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
+from tests.unit.pipeline.streams import DECODERS, stream_of
 
-DECODE = ["dali", "host", "split=0.5"]
 # DALI computes x * (1/std) - mean/std; each side rounds once or twice at magnitudes up to 255: 2^-16 each.
 DALI_ROUNDING = 2.0**-15
 
@@ -29,11 +28,7 @@ MakeStream = Callable[..., ImageStream]
 
 @pytest.fixture
 def make(ci_100: Path) -> MakeStream:
-    def stream(decode: str, **options: Any) -> ImageStream:
-        options = {"batch_images": 20, "seed": 3, "threads": 2, **options}
-        return ImageStream(ci_100 / "train", rank=0, ranks=1, settings=StreamSettings(decode=decode), **options)
-
-    return stream
+    return lambda decode, **options: stream_of(ci_100, decode=decode, **{"batch_images": 20, **options})
 
 
 def first_batch(stream: ImageStream) -> torch.Tensor:
@@ -60,7 +55,7 @@ def reference(stream: ImageStream, augment: AugmentSettings, ci_100: Path) -> np
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_uint8_windows_equal_pillow_and_numpy_to_the_bit(make: MakeStream, decode: str, channels_last: bool) -> None:
     stream = make(decode, output="uint8", channels_last=channels_last)
     images = first_batch(stream)
@@ -80,7 +75,7 @@ def test_uint8_windows_equal_pillow_and_numpy_to_the_bit(make: MakeStream, decod
     ],
     ids=["default", "unit-variance", "as in 2012", "mean image"],
 )
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_float32_equals_the_numpy_reference(
     make: MakeStream, ci_100: Path, decode: str, augment: AugmentSettings
 ) -> None:
@@ -92,7 +87,7 @@ def test_float32_equals_the_numpy_reference(
 
 
 @pytest.mark.parametrize("output", ["float16", "bfloat16"])
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_sixteen_bits_are_the_float32_reference_rounded_once(
     make: MakeStream, ci_100: Path, decode: str, output: str
 ) -> None:
@@ -103,7 +98,7 @@ def test_sixteen_bits_are_the_float32_reference_rounded_once(
     assert torch.equal(images.permute(0, 2, 3, 1), expected)
 
 
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_ten_views_are_cut_from_each_image(make: MakeStream, ci_100: Path, decode: str) -> None:
     stream = make(decode, augment=False, views=10, batch_images=7)
     images = first_batch(stream)
@@ -118,11 +113,9 @@ def test_ten_views_are_cut_from_each_image(make: MakeStream, ci_100: Path, decod
             assert np.array_equal(images[row, v].permute(1, 2, 0).numpy(), expected[0])
 
 
-def test_crops_gathered_from_ranks_can_be_finished_as_one_batch(make: MakeStream, ci_100: Path) -> None:
+def test_crops_gathered_from_ranks_can_be_finished_as_one_batch(make: MakeStream) -> None:
     whole = make("host")
-    parts = [
-        ImageStream(ci_100 / "train", batch_images=20, seed=3, rank=rank, ranks=3, output="uint8") for rank in range(3)
-    ]
+    parts = [make("host", rank=rank, ranks=3, output="uint8") for rank in range(3)]
     windows = torch.cat([first_batch(part) for part in parts]).permute(0, 2, 3, 1)
     means = whole.means_of(whole.global_plan(0, 0))
     assert torch.equal(whole.finish_pass()(windows, means), first_batch(whole))
@@ -170,11 +163,6 @@ def test_a_gpu_decoder_on_a_cpu_is_refused(make: MakeStream) -> None:
         make("gpu")
 
 
-def test_names_of_decoders_come_back() -> None:
-    for name in ("dali", "host", "split=0.6"):
-        assert decode_name(dali_share(name, None)) == name
-
-
 def test_the_default_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_built(
     make: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,19 +191,6 @@ def test_what_went_by_speed_is_no_more(make: MakeStream) -> None:
     stream = make("default")
     stream.resume({**stream.state(), "decode": "auto", "step": 2})
     assert stream.state() == {**make("default").state(), "step": 2}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"output": "int8"}, "output='int8': must be one of uint8, float32, float16, bfloat16"),
-        ({"views": 5, "augment": False}, "views=5: must be 1 or 10"),
-        ({"views": 10}, "views=10: is for evaluation; give augment=False as well"),
-    ],
-)
-def test_what_cannot_be_is_refused_at_once(make: MakeStream, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=f"^{message}"):
-        make("host", **options)
 
 
 def test_processes_that_torchrun_started_share_the_cores(

@@ -47,6 +47,9 @@ WHOLE = "must be a whole number"
         ({"drop_last": 2}, "drop_last=2: must be True or False"),
         ({"channels_last": "nhwc"}, "channels_last='nhwc': must be True or False"),
         ({"views": "10", "augment": False}, "views='10': must be 1 or 10"),
+        ({"views": 5, "augment": False}, "views=5: must be 1 or 10"),
+        ({"views": 10}, "views=10: is for evaluation; give augment=False as well"),
+        ({"output": "int8"}, "output='int8': must be one of uint8, float32, float16, bfloat16"),
         ({"output": torch.float32}, "output=torch.float32: must be one of uint8, float32, float16, bfloat16"),
         ({"device": "gpu"}, "device='gpu': must be cpu, cuda or cuda:N"),
         ({"device": "cuda:-1"}, "device='cuda:-1': must be cpu, cuda or cuda:N"),
@@ -76,6 +79,8 @@ def test_a_value_of_another_kind_is_refused_in_one_line(ci_100: Path, options: d
         ({"window_shards": "16"}, f"window_shards='16': {WHOLE}"),
         ({"decode": 0.5}, "decode=0.5: must be text"),
         ({"on_error": True}, "on_error=True: must be one of stop, skip"),
+        ({"order": "sorted"}, "order='sorted': must be one of global, blocks"),
+        ({"order": "blocks", "window_shards": 0}, "window_shards=0: must be at least 1"),
         ({"order": ["global"]}, "order=['global']: must be one of global, blocks"),
     ],
 )

@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.shards.errors import InputError, SampleError
+from tests.unit.pipeline.streams import epochs_of, same, stream_of
 
 Copy = Callable[[ImageStream], ImageStream]
 
@@ -36,26 +36,12 @@ def copied(request: pytest.FixtureRequest) -> Copy:
     return request.param  # type: ignore[no-any-return]
 
 
-def stream_of(root: Path, **options: Any) -> ImageStream:
-    given: dict[str, Any] = {"batch_images": 25, "seed": 3, "threads": 1, "rank": 0, "ranks": 1, "output": "uint8"}
-    return ImageStream(root / "train", **{**given, **options})
-
-
-def epochs_of(stream: ImageStream, epochs: int = 2) -> list[tuple[torch.Tensor, list[int]]]:
-    with stream:
-        return [(images.clone(), labels.tolist()) for _ in range(epochs) for images, labels in stream]
-
-
-def same(a: list[tuple[torch.Tensor, list[int]]], b: list[tuple[torch.Tensor, list[int]]]) -> bool:
-    return len(a) == len(b) and all(torch.equal(x[0], y[0]) and x[1] == y[1] for x, y in zip(a, b, strict=True))
-
-
 @pytest.mark.parametrize(
     "options",
     [
         {},
         {"augment": False, "views": 10, "augmentation": AugmentSettings(crop_px=64), "channels_last": True},
-        {"rank": 1, "ranks": 3, "settings": StreamSettings(order="blocks"), "drop_last": False},
+        {"rank": 1, "ranks": 3, "order": "blocks", "drop_last": False},
         {"augmentation": AugmentSettings(crop_px=64, lighting_division=True, lighting_epochs=1), "output": "bfloat16"},
     ],
 )
@@ -64,10 +50,10 @@ def test_a_copy_yields_what_the_stream_yields_and_moves_by_itself(
 ) -> None:
     stream = stream_of(ci_100, **options)
     again = copied(stream)
-    batches = epochs_of(stream)
+    batches = epochs_of(stream, 2)
     assert again.state() == stream_of(ci_100, **options).state(), "it has not moved along"
     assert again.meter.batches == 0
-    assert same(epochs_of(again), batches)
+    assert same(epochs_of(again, 2), batches)
     assert stream.state() == again.state()
     assert again.describe() == stream.describe()
 
@@ -77,7 +63,7 @@ def test_a_copy_of_a_resumed_stream_stands_where_that_stands(ci_100: Path, copie
     stream.resume({**stream.state(), "epoch": 4, "step": 2})
     again = copied(stream)
     assert (again.state()["epoch"], again.state()["step"]) == (4, 2)
-    assert same(epochs_of(again), epochs_of(stream))
+    assert same(epochs_of(again, 2), epochs_of(stream, 2))
 
 
 def test_a_copy_of_a_closed_stream_goes_on_as_that_does(ci_100: Path, copied: Copy) -> None:
@@ -88,8 +74,8 @@ def test_a_copy_of_a_closed_stream_goes_on_as_that_does(ci_100: Path, copied: Co
         copied(stream)
     stream.close()
     again = copied(stream)
-    batches = epochs_of(stream, 1)
-    assert same(epochs_of(again, 1), batches)
+    batches = epochs_of(stream)
+    assert same(epochs_of(again), batches)
     assert again.state()["epoch"] == 2
 
 
@@ -97,7 +83,7 @@ class Mine(ImageStream):
     """What a user may derive."""
 
     def __init__(self, root: Path, note: list[str]) -> None:
-        super().__init__(root / "train", batch_images=25, seed=3, threads=1, rank=0, ranks=1, output="uint8")
+        super().__init__(root / "train", batch_images=25, seed=3, threads=1, rank=0, ranks=1)
         self.note = note
 
 
@@ -105,7 +91,7 @@ def test_a_derived_stream_keeps_what_was_added(ci_100: Path, copied: Copy) -> No
     again = copied(Mine(ci_100, ["kept"]))
     assert isinstance(again, Mine)
     assert again.note == ["kept"]
-    assert same(epochs_of(again, 1), epochs_of(stream_of(ci_100), 1))
+    assert same(epochs_of(again), epochs_of(stream_of(ci_100)))
 
 
 def test_a_pickled_stream_opens_its_files_in_another_process_and_folder(ci_100: Path, tmp_path: Path) -> None:
@@ -118,7 +104,7 @@ def test_a_pickled_stream_opens_its_files_in_another_process_and_folder(ci_100: 
     run = subprocess.run(
         [sys.executable, "-c", code, str(pickle_file)], cwd="/", env=told, capture_output=True, text=True, check=True
     )
-    assert run.stdout.strip() == str([labels for _, labels in epochs_of(stream, 1)])
+    assert run.stdout.strip() == str([labels for _, labels in epochs_of(stream)])
 
 
 def test_an_error_of_a_sample_comes_from_another_process_as_it_is(data_set: Path, tmp_path: Path) -> None:
@@ -174,7 +160,7 @@ def test_in_a_worker_of_a_data_loader_a_stream_refuses(
                 assert str(refused.value).startswith(REFUSED)
                 assert "iterate the stream itself" in str(refused.value)
     epoch = 4 * int(started)
-    assert same(epochs_of(stream, 1), epochs_of(stream_of(ci_100))[epoch : epoch + 4])
+    assert same(epochs_of(stream), epochs_of(stream_of(ci_100), 2)[epoch : epoch + 4])
 
 
 IN_WORKERS = """
@@ -215,7 +201,7 @@ def test_a_data_loader_without_workers_passes_the_epochs_on(ci_100: Path) -> Non
     loader: DataLoader[Any] = DataLoader(Wrapped(stream), batch_size=None, num_workers=0)
     with stream:
         batches = [(images.clone(), labels.tolist()) for _ in range(2) for images, labels in loader]
-    assert same(batches, epochs_of(stream_of(ci_100)))
+    assert same(batches, epochs_of(stream_of(ci_100), 2))
 
 
 @pytest.mark.parametrize("decode", ["host", "dali"])
@@ -223,7 +209,7 @@ def test_a_data_loader_without_workers_passes_the_epochs_on(ci_100: Path) -> Non
     "options",
     [
         {},
-        {"settings": {"order": "blocks"}},
+        {"order": "blocks"},
         {"augment": False, "views": 10},
         {"augmentation": AugmentSettings(crop_px=32, mean="image")},
     ],
@@ -233,8 +219,7 @@ def test_a_relative_path_holds_after_a_change_of_folder(
 ) -> None:
     if decode == "dali":
         pytest.importorskip("nvidia.dali")
-    given = {"batch_images": 6, "augmentation": AugmentSettings(crop_px=32), **options}
-    given["settings"] = StreamSettings(decode=decode, **options.get("settings", {}))
+    given = {"batch_images": 6, "decode": decode, "augmentation": AugmentSettings(crop_px=32), **options}
     expected = epochs_of(stream_of(data_set, **given))
     monkeypatch.chdir(data_set.parent)
     streams = [stream_of(Path(data_set.name), **given)]

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.host import available
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
-
-DECODE = ["dali", "host", "split=0.5"]
+from tests.unit.pipeline.streams import DECODERS, epochs_of, stream_of
 
 
 @pytest.fixture
@@ -31,10 +30,8 @@ def root(data_set: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(data_set, tmp_path / "set"))
 
 
-def stream_of(root: Path, **options: Any) -> ImageStream:
-    running = {name: options.pop(name) for name in ("decode", "on_error", "read_ahead_batches") if name in options}
-    given: dict[str, Any] = {"batch_images": 6, "seed": 1, "augmentation": AugmentSettings(crop_px=32), **options}
-    return ImageStream(root / "train", rank=0, ranks=1, threads=2, settings=StreamSettings(**running), **given)
+def make(root: Path, **options: Any) -> ImageStream:
+    return stream_of(root, **{"batch_images": 6, "seed": 1, "augmentation": AugmentSettings(crop_px=32), **options})
 
 
 def damage(root: Path, sample_id: int) -> str:
@@ -49,26 +46,25 @@ def damage(root: Path, sample_id: int) -> str:
 
 
 def labels_of(stream: ImageStream) -> list[int]:
-    with stream:
-        return [label for _, labels in stream for label in labels.tolist()]
+    return [label for _, labels in epochs_of(stream) for label in labels]
 
 
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_damaged_image_stops_the_stream_and_is_named(root: Path, decode: str) -> None:
     shard = damage(root, 13)
-    stream = stream_of(root, decode=decode)
+    stream = make(root, decode=decode)
     for _ in range(2):  # and again, rather than waiting for a thread that is gone
         with pytest.raises(SampleError, match=rf"{shard}: sample 13 \(000000\d\d_n\d+_\d\): .") as raised:
             labels_of(stream)
         assert raised.value.sample_id == 13
 
 
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_damaged_image_can_be_skipped_and_is_counted(root: Path, decode: str) -> None:
-    whole = stream_of(root, decode=decode, augment=False)
+    whole = make(root, decode=decode, augment=False)
     expected = labels_of(whole)
     shards = [damage(root, sample_id) for sample_id in (2, 7, 8)]
-    stream = stream_of(root, decode=decode, augment=False, on_error="skip")
+    stream = make(root, decode=decode, augment=False, on_error="skip")
     with stream:
         sizes = [len(labels) for images, labels in stream if len(images) == len(labels)]
     assert sizes == [5, 4, 6, 6, 3][: len(sizes)]
@@ -78,34 +74,27 @@ def test_a_damaged_image_can_be_skipped_and_is_counted(root: Path, decode: str) 
     assert labels_of(stream) == [label for i, label in enumerate(expected) if i not in (2, 7, 8)]
 
 
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_batch_whose_images_are_all_damaged_is_empty(root: Path, decode: str) -> None:
     for sample_id in range(6):
         damage(root, sample_id)
-    with stream_of(root, decode=decode, augment=False, on_error="skip") as stream:
+    with make(root, decode=decode, augment=False, on_error="skip") as stream:
         shapes = [tuple(images.shape) for images, _ in stream]
     assert shapes[:2] == [(0, 3, 32, 32), (6, 3, 32, 32)]
 
 
-@pytest.mark.parametrize("decode", DECODE)
-def test_a_shard_that_vanishes_is_named(root: Path, decode: str) -> None:
-    stream = stream_of(root, decode=decode)
+@pytest.mark.parametrize("decode", DECODERS)
+def test_a_shard_that_vanishes_is_named_or_skipped(root: Path, decode: str) -> None:
+    stopping, skipping = make(root, decode=decode), make(root, decode=decode, on_error="skip", drop_last=False)
     (root / "train/000001.tar").unlink()
     with pytest.raises(SampleError, match=r"000001\.tar: sample 1\d: No such file or directory"):
-        labels_of(stream)
+        labels_of(stopping)
+    assert (len(labels_of(skipping)), skipping.meter.skipped) == (14, 10)
 
 
-@pytest.mark.parametrize("decode", DECODE)
-def test_the_images_of_a_vanished_shard_can_be_skipped(root: Path, decode: str) -> None:
-    stream = stream_of(root, decode=decode, on_error="skip", drop_last=False)
-    (root / "train/000001.tar").unlink()
-    assert len(labels_of(stream)) == 14
-    assert stream.meter.skipped == 10
-
-
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_a_shard_cut_short_while_it_is_read_is_named_and_kills_nothing(root: Path, decode: str) -> None:
-    stream = stream_of(root, decode=decode, augment=False, batch_images=1)  # few of the 24 are read ahead
+    stream = make(root, decode=decode, augment=False, batch_images=1)  # few of the 24 are read ahead
     with stream:
         batches = iter(stream)
         next(batches)
@@ -148,21 +137,21 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_nothing_is_left_after_close(root: Path, decode: str) -> None:
-    stream = stream_of(root, decode=decode)
+    stream = make(root, decode=decode)
     next(iter(stream))
     assert any(".tar" in name for name in open_files())
     stream.close()
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("decode", DECODE)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_nothing_is_left_of_a_stream_that_is_dropped(root: Path, decode: str) -> None:
     """At once, and not when Python's collector finds the time."""
     gc.disable()
     try:
-        stream = stream_of(root, decode=decode)
+        stream = make(root, decode=decode)
         next(iter(stream))
         files = open_files()
         del stream
@@ -172,16 +161,12 @@ def test_nothing_is_left_of_a_stream_that_is_dropped(root: Path, decode: str) ->
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_nothing_is_left_after_an_exception(root: Path) -> None:
-    with pytest.raises(ZeroDivisionError), stream_of(root) as stream:
+def test_nothing_is_left_after_an_exception_or_a_damaged_image(root: Path) -> None:
+    with pytest.raises(ZeroDivisionError), make(root) as stream:
         break_off(stream)
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_nothing_is_left_after_a_damaged_image(root: Path) -> None:
     damage(root, 3)
     with pytest.raises(SampleError):
-        for _ in stream_of(root):
+        for _ in make(root):
             pass
 
 
@@ -218,7 +203,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.parametrize("decode", ["dali", "host"])
 def test_memory_is_flat_over_fifty_epochs(root: Path, decode: str) -> None:
-    with stream_of(root, decode=decode) as stream:
+    with make(root, decode=decode) as stream:
         after = []
         for _ in range(50):
             for _ in stream:
@@ -231,8 +216,7 @@ def test_memory_is_flat_over_fifty_epochs(root: Path, decode: str) -> None:
 def test_the_host_decoder_takes_no_fresh_memory_over_a_hundred_epochs(ci_100: Path) -> None:
     """A batch of fresh memory would fault in each of its 2,940 pages."""
     faults, resident = [], []
-    settings = StreamSettings(decode="host", threads=2)  # each thread takes memory of its own when it first has work
-    with ImageStream(ci_100 / "train", batch_images=20, seed=1, settings=settings) as stream:
+    with stream_of(ci_100, batch_images=20, decode="host") as stream:  # threads take memory when they first have work
         for _ in range(100):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             batches = sum(1 for _ in stream)

@@ -12,17 +12,7 @@ import torch
 
 from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.shards.errors import InputError
-
-
-def stream_of(root: Path, **options: Any) -> ImageStream:
-    given: dict[str, Any] = {"batch_images": 25, "seed": 3, "threads": 1, "rank": 0, "ranks": 1, **options}
-    return ImageStream(root / "train", **given)
-
-
-def labels_of(stream: ImageStream, epoch: int) -> list[list[int]]:
-    """Return an epoch's labels, batch by batch, from its plans alone."""
-    steps = range(len(stream))
-    return [[stream.sample(int(i)).label for i in stream.plan(epoch, step).sample_ids] for step in steps]
+from tests.unit.pipeline.streams import labels_of, stream_of
 
 
 def epoch_of(stream: ImageStream) -> list[list[int]]:
