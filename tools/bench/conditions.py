@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards.errors import one_line
 from alexnet.shards.manifest import Split
 from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
@@ -110,7 +111,7 @@ def describe_data(root: Path, split: Split, batch_images: int, why: str) -> Data
 def without_home(path: Path) -> str:
     """Return a path with ~ for the home folder: reports are passed on, and whose it was is nobody's business."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
-    return str(Path("~") / path.relative_to(home) if path.is_relative_to(home) else path)
+    return one_line(str(Path("~") / path.relative_to(home) if path.is_relative_to(home) else path))
 
 
 def cached_share(files: Sequence[Path]) -> float | None:

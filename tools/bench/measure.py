@@ -9,6 +9,7 @@ answer in time is killed, with its children; its row says so, and the rest goes 
 """
 
 import contextlib
+import json
 import math
 import os
 import signal
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from alexnet.shards.errors import one_line
 from alexnet.tools.bench.report import (
     Group,
     Missing,
@@ -70,8 +72,7 @@ class Case:
 
     def command(self) -> list[str]:
         """Return the command that starts the row's process."""
-        options = msgspec.json.encode(self.options).decode()
-        return [sys.executable, "-c", _START, self.make, options]
+        return [sys.executable, "-c", _START, self.make, json.dumps(self.options)]  # ASCII: a path may be no UTF-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,7 @@ class _Running:
             group=case.group,
             unit=case.unit,
             cores=case.cores,
-            options=case.options,
+            options={k: one_line(v) if isinstance(v, str) else v for k, v in case.options.items()},
             settings=ready.settings,
             versions=ready.versions,
             before_bytes=ready.before_bytes,

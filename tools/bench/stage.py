@@ -7,6 +7,7 @@ print goes to standard error.
 """
 
 import importlib
+import json
 import os
 import sys
 import time
@@ -134,7 +135,7 @@ def make(factory: str, options: dict[str, object]) -> Stage:
 
 def answers(commands: Iterator[str], factory: str, options: str) -> Iterator[Answer]:
     """Make the stage and warm it up, in rounds of the first number of seconds; then run a round for each other one."""
-    stage = make(factory, msgspec.json.decode(options, type=dict[str, object]))
+    stage = make(factory, json.loads(options))
     runner, before = Runner(stage), peak_bytes()
     runner.warm_up(float(next(commands)))
     yield Answer(ready=Ready(settings=stage.settings, versions=stage.versions, before_bytes=before))

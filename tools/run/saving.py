@@ -3,6 +3,7 @@
 It joins the run folder, which only the first process has, with the ranks, which all have.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,16 @@ from typing import Any
 import torch
 
 from alexnet.model.batches import BatchSource
-from alexnet.model.checkpoint import PROGRESS, Checkpoint, candidates, damaged, load_checkpoint, read_progress, shapes
+from alexnet.model.checkpoint import (
+    PROGRESS,
+    Checkpoint,
+    CheckpointError,
+    candidates,
+    damaged,
+    load_checkpoint,
+    read_progress,
+    shapes,
+)
 from alexnet.model.checkpoint_writer import CheckpointWriter
 from alexnet.model.evaluate import StopRequestedError
 from alexnet.model.optim import DivergedError
@@ -84,6 +94,9 @@ class Saving:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None or isinstance(error, StopRequestedError | DivergedError):
             self._writer.wait()
+        elif isinstance(error, OSError) and self._ranks.layout.ranks == 1:  # of a log: what was begun may be whole
+            with contextlib.suppress(CheckpointError):
+                self._writer.wait()
 
     def _newest(self, trainer: Trainer) -> tuple[Path, dict[str, Any]] | None:
         """Return the checkpoint to go on from, and what is in it but tensors; say of newer ones why not from them."""

@@ -31,7 +31,8 @@ from alexnet.tools.convert.sources.names import (
 from alexnet.tools.convert.sources.tar_files import ImageTar
 from alexnet.tools.convert.sources.tars import Passed, folder_names, list_tar
 
-_ARCHIVES = (b".tar", b".tar.gz", b".tgz", b".zip", b".7z", b".rar")
+_PACKED_TARS = (b".tgz", b".tbz2", b".txz", *(b".tar." + kind for kind in (b"gz", b"bz2", b"xz", b"zst", b"lz4")))
+_ARCHIVES = (b".tar", b".zip", b".7z", b".rar", *_PACKED_TARS)
 _MEND = (
     "if what is in the tars says the classes, call them train_1.tar, train_2.tar and so on; else unpack each into a "
     "folder of its class's name"
