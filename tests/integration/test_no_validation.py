@@ -60,9 +60,7 @@ def test_the_page_has_no_error_but_the_steps_and_epochs_that_were(trained: tuple
         assert said in Page((out / "report.html").read_text()).text
 
 
-def test_what_needs_validation_images_is_refused_and_the_plan_does_not_speak_of_it(
-    trained: tuple[Path, str], data: Path, tmp_path: Path
-) -> None:
+def test_what_needs_them_is_refused(trained: tuple[Path, str], data: Path, tmp_path: Path) -> None:
     printed = train(data, *LENET, "--set", "schedule.kind=plateau", "--out", tmp_path / "run", code=2)
     assert printed.startswith("Error: schedule.kind=plateau: the data set has no validation images")
     assert not (tmp_path / "run").exists()

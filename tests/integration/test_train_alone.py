@@ -18,10 +18,8 @@ FOUR_STEPS = (*LENET, "--steps", "4")
 REFUSED = "another alexnet-train is writing there; wait for it, or give another --out\n"
 
 
-def test_a_second_run_is_refused_and_the_first_does_not_notice(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever it asks for, and under whatever name of the folder."""
+def test_a_second_run_is_refused(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it asks for, under whatever name of the folder; and the first does not notice."""
     out, link = tmp_path / "run", tmp_path / "link"
     link.symlink_to(out)
     update = Trainer.train_step
@@ -53,10 +51,7 @@ def test_a_second_run_is_refused_and_the_first_does_not_notice(
         (("--init", "nowhere.pth"), "--init nowhere.pth"),
         (("--out", "/proc/run"), "/proc/run"),
         (("--init", "."), "cannot be read as safetensors"),
-        (
-            ("--arch", "cuda-convnet-cifar"),
-            "net.arch=cuda-convnet-cifar: takes images stored at 32 px, these",
-        ),
+        (("--arch", "cuda-convnet-cifar"), "net.arch=cuda-convnet-cifar: takes images stored at 32 px, these"),
         (("--arch", "cuda-convnet-cifar-80s"), "`alexnet-prep shard SOURCE --size 32`"),
     ],
 )
@@ -67,9 +62,7 @@ def test_a_refused_run_leaves_no_folder(digits: Path, tmp_path: Path, more: tupl
 
 
 @pytest.mark.parametrize("name", [".", "digits", "digits/train"])
-def test_a_folder_of_data_is_no_run_folder(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_data_are_no_run_folder(digits: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(digits.parent)
     before = digests(digits.parent)
     for more in ((), ("--overwrite",)):

@@ -17,6 +17,7 @@ from tests.unit.tools.source_layouts import PNG, bytes_of, class_names, folders,
         ("bus", "car", "train"),
         ("bullet_train", "steam train", "test_tube", "valve"),
         ("valid", "invalid"),
+        ("cats (1)", "lions"),
         ("mask", "no mask"),
         ("images", "drawings"),
         ("train_station", "testes", "trainers"),
@@ -97,11 +98,6 @@ def test_names_that_print_alike_are_refused_and_composed_letters_are_one_class(t
     for k, other in enumerate((decomposed, f"{composed} ", f"\u200b{composed}")):
         write(tmp_path / f"b{k}", folders(".", classes=[composed, other]))
         refused(tmp_path / f"b{k}", r"two classes are called 'café' as far as print shows: .*xe9'")
-
-
-def test_a_name_like_a_copys_is_a_class_where_it_stands_alone(tmp_path: Path) -> None:
-    write(tmp_path, folders(".", classes=["cats (1)", "lions"]))
-    assert class_names(open_source(tmp_path)) == ["cats (1)", "lions"]
 
 
 def test_names_that_are_no_utf_8_can_be_read_and_printed(tmp_path: Path) -> None:

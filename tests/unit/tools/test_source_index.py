@@ -4,8 +4,8 @@ import io
 import os
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import alexnet.tools.convert.sources
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Walk, Walked, save_index
+from tests.class_tars import write_entries
 from tests.conftest import encode_picture
 from tests.sources import write_cifar10, write_devkit, write_files, write_mnist, write_tree
 from tests.unit.tools.source_layouts import folders, packed, write
@@ -46,9 +47,7 @@ def everything(source: Source) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", ["archives", "tree", "cifar10"])
-def test_the_index_is_kept_and_serves_the_source_also_where_it_was_moved(
-    copy: Path, tmp_path: Path, saves: list[Path], kind: str
-) -> None:
+def test_the_index_serves_a_moved_source_too(copy: Path, tmp_path: Path, saves: list[Path], kind: str) -> None:
     root, cache = copy if kind == "archives" else tmp_path / "root", tmp_path / "work" / "index"
     if kind == "tree":
         write_tree(root, {"n00000001": {"\udcff.JPEG": b"x", "b.JPEG": b""}}, [("n00000001", b"y")])
@@ -76,9 +75,7 @@ def append(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [TRAIN_TAR, VAL_TAR, DEVKIT_TAR])
 @pytest.mark.parametrize("change", [touch, append])
-def test_it_is_rebuilt_when_a_files_size_or_mtime_changes(
-    copy: Path, tmp_path: Path, saves: list[Path], name: str, change: Callable[[Path], None]
-) -> None:
+def test_a_change_rebuilds_it(copy: Path, tmp_path: Path, saves: list[Path], name: str, change: Any) -> None:
     open_source(copy, tmp_path / "index")
     change(copy / name)
     open_source(copy, tmp_path / "index")
@@ -201,3 +198,13 @@ def test_a_long_pass_tells_ten_times_a_second_and_not_more() -> None:
     assert 45 <= len(told) <= 52
     assert told[-1] == Walked(stage="train", entries=10_000, done=50_000, total=50_000, unit="bytes")
     assert [w.done for w in told] == sorted(w.done for w in told)
+
+
+def test_entries_of_tars_are_told_some_hundred_at_a_time(tmp_path: Path) -> None:
+    told: list[int] = []
+    write_entries(tmp_path / "tars", 2, 4_000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Walk, "advance", lambda _, done, entries=0: told.append(entries))
+        open_source(tmp_path / "tars")
+    assert sum(told) == 4_000
+    assert len(told) < 4_000 / 100

@@ -136,9 +136,7 @@ def test_a_class_tar_that_is_cut_short_is_named_and_its_neighbour_is_not_read_in
         (TRAIN_TAR, {"n00000001.tar": tar_of({})}, "holds no class tar with images"),
     ],
 )
-def test_archives_that_do_not_belong_together_are_refused(
-    copy: Path, name: str, files: dict[str, bytes], said: str
-) -> None:
+def test_archives_of_different_sets_are_refused(copy: Path, name: str, files: dict[str, bytes], said: str) -> None:
     (copy / name).write_bytes(tar_of(files))
     refused(copy, said)
 

@@ -82,9 +82,7 @@ class Hostile:
     ],
     ids=["system", "eval", "getattr", "fromfile", "objects", "floats", "fortran"],
 )
-def test_a_pickle_can_ask_for_bytes_and_nothing_else(
-    value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_can_ask_for_bytes_only(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for protocol in range(5):
         with pytest.raises(pickle.UnpicklingError):

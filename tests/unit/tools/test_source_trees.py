@@ -129,12 +129,13 @@ def half_sorted(root: Path) -> None:
     write_tree(root, TRAIN, VAL, flat=True)
 
 
-TREES: list[tuple[Callable[[Path], None], dict[str, bytes], str]] = [
-    (
-        lambda root: write_tree(root, TRAIN, VAL, flat=True),
-        {},
-        rf"val have no labels; put {DEVKIT_TAR} or LOC_val_solution\.csv into",
-    ),
+def flat(root: Path) -> None:
+    write_tree(root, TRAIN, VAL, flat=True)
+
+
+Make = Callable[[Path], None]
+TREES: list[tuple[Make, dict[str, bytes], str]] = [
+    (flat, {}, rf"val have no labels; put {DEVKIT_TAR} or LOC_val_solution\.csv into"),
     (write_flat, {"val/labels.txt": b""}, r"labels\.txt has no label: .* labels 5 images, ILSVRC2012_val_"),
     (write_flat, {"val/ILSVRC2012_val_00000001.jpg": b"x"}, "are one image by their names; move one away"),
     (write_flat, {"train/n00000009/1.JPEG": b"x"}, f"n00000009 is no class of {DEVKIT_TAR}"),
@@ -157,24 +158,24 @@ TREES: list[tuple[Callable[[Path], None], dict[str, bytes], str]] = [
         "line 3 gives an image a second label",
     ),
     (
-        lambda root: write_tree(root, TRAIN, VAL, flat=True),
+        flat,
         {"train/leftover/x": b""},
         r"train: leftover is no class of ImageNet, .* the other 3 folders .* move it away",
     ),
     (write_flat, {"train/leftover/x": b""}, "leftover is no class of ImageNet"),
-    (lambda root: write_tree(root, TRAIN), {"train/leftover/x": b"", VAL_TAR: b""}, "leftover is no class of ImageNet"),
-    (
-        lambda root: write_tree(root, TRAIN),
-        {"train/leftover/x": b"", "LOC_val_solution.csv": b""},
-        "leftover is no class of ImageNet",
+    *(
+        (
+            lambda root: write_tree(root, TRAIN),
+            {"train/leftover/x": b"", other: b""},
+            "leftover is no class of ImageNet",
+        )
+        for other in (VAL_TAR, "LOC_val_solution.csv")
     ),
 ]
 
 
 @pytest.mark.parametrize(("make", "more", "said"), TREES)
-def test_a_tree_with_something_wrong_is_refused_in_one_line(
-    tmp_path: Path, make: Callable[[Path], None], more: dict[str, bytes], said: str
-) -> None:
+def test_a_wrong_tree_is_refused(tmp_path: Path, make: Make, more: dict[str, bytes], said: str) -> None:
     make(tmp_path)
     refused(write(tmp_path, more), said)
 
