@@ -89,6 +89,12 @@ def test_the_page_of_the_bundled_set(ci_100: Path, tmp_path: Path) -> None:
     assert len(page.images()) == 3 * 9 + 1
     assert all(image["alt"] for image in page.images())
     assert sheet.size[0] > 1000
+    text = (tmp_path / "page.html").read_text()
+    assert not re.search(r"https?:|url\((?!#)|@import|<script|<link|<iframe|srcset", text), "nothing is fetched"
+    sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(source.startswith("data:image/") for source in sources)
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
 
 
 def test_the_stored_squares_and_the_windows_are_what_training_sees(ci_100: Path, tmp_path: Path) -> None:
@@ -128,18 +134,6 @@ def test_small_squares_and_rejects(data_set: Path, tmp_path: Path) -> None:
         assert reject["reason"] in page.text
 
 
-def test_nothing_is_fetched(ci_100: Path, tmp_path: Path) -> None:
-    page, _ = made(ci_100, tmp_path / "page.html", "--images", 1)
-    text = (tmp_path / "page.html").read_text()
-    assert "http:" not in text
-    assert "https:" not in text
-    assert not re.search(r"url\((?!#)|@import|<script|<link|<iframe|srcset", text)
-    sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
-    assert all(source.startswith("data:image/") for source in sources)
-    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
-    assert policy.startswith("default-src 'none'")
-
-
 def test_the_same_data_give_the_same_bytes(data_set: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         command = [sys.executable, "-c", "from alexnet.tools.show import show; show()", str(data_set)]
@@ -155,17 +149,6 @@ def test_more_images_than_there_are(data_set: Path, tmp_path: Path) -> None:
     assert [len({picture.label for picture in pictures}) for pictures in stems] == [1, 2, 3, 3]
 
 
-def test_many_classes_are_drawn_as_a_curve_and_the_extremes_named(ci_100: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(ci_100, tmp_path / "many"))
-    fields = json.loads((root / "manifest.json").read_text())
-    fields["classes"] = [{"wnid": f"n{i:08d}", "words": f"kind {i}"} for i in range(1000)]
-    (root / "manifest.json").write_text(json.dumps(fields))
-    page, _ = made(root, tmp_path / "many.html", "--images", 1)
-    assert "fewest images" in page.text
-    assert "kind 999" not in page.text  # not one of the six with the fewest
-    assert "classes, in falling order of images" in page.text
-
-
 def test_grey_images_have_one_axis_and_no_cloud(tmp_path: Path) -> None:
     write_mnist(tmp_path / "mnist", 40, 10)
     build(open_source(tmp_path / "mnist"), tmp_path / "set", ConvertSettings(size_px=28, shard_images=20))
@@ -173,17 +156,6 @@ def test_grey_images_have_one_axis_and_no_cloud(tmp_path: Path) -> None:
     assert "The images are grey" in page.text
     assert not [tag for tag, _ in page.tags if tag == "circle"]
     assert pixels_of(page.images()[1]["src"]).shape == (24, 24, 3)
-
-
-def test_a_class_may_be_called_anything(ci_100: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(ci_100, tmp_path / "set"))
-    fields = json.loads((root / "manifest.json").read_text())
-    name = """</style><script>alert("&amp;'")</script> \u732b"""
-    fields["classes"][0]["words"] = name
-    (root / "manifest.json").write_text(json.dumps(fields))
-    page, _ = made(root, tmp_path / "odd.html", "--images", 1)
-    assert name in page.text
-    assert "script" not in {tag for tag, _ in page.tags}
 
 
 def test_damaged_data_end_in_one_line(data_set: Path, tmp_path: Path) -> None:
@@ -204,17 +176,29 @@ def test_damaged_data_end_in_one_line(data_set: Path, tmp_path: Path) -> None:
         assert f"{name}: cannot be read" in result.stderr
 
 
-def test_the_default_is_a_page_in_the_current_folder(
-    data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(data_set, "--images", 1).exit_code == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{data_set.name}.html", f"{data_set.name}.png"]
-
-
 @pytest.mark.parametrize("quality", [1, 30, 75, 90, 100])
 def test_quality_is_read_off_the_tables(quality: int) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "JPEG", quality=quality)
     tables = Image.open(buffer).quantization  # type: ignore[attr-defined]
     assert estimate_quality(tables[0]) == quality
+
+
+def test_many_classes_are_drawn_as_a_curve_and_may_be_called_anything_and_the_page_goes_to_the_current_folder(
+    ci_100: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, name = Path(shutil.copytree(ci_100, tmp_path / "many")), """</style><script>alert("&amp;'")</script> \u732b"""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fields = json.loads((root / "manifest.json").read_text())
+    few = [{**fields["classes"][0], "words": name}, *fields["classes"][1:]]
+    for classes in (few, [{"wnid": f"n{i:08d}", "words": f"kind {i}"} for i in range(1000)]):
+        (root / "manifest.json").write_text(json.dumps({**fields, "classes": classes}))
+        assert run(root, "--images", 1).exit_code == 0
+        assert sorted(path.name for path in Path().iterdir()) == ["many.html", "many.png"]
+        page = Page(Path("many.html").read_text(encoding="utf-8"))
+        assert "script" not in {tag for tag, _ in page.tags}
+        assert (name in page.text) == (classes is few)
+    assert "fewest images" in page.text
+    assert "kind 999" not in page.text  # not one of the six with the fewest
+    assert "classes, in falling order of images" in page.text

@@ -71,13 +71,10 @@ def test_a_folder_that_cannot_be_made_or_holds_no_run_is_named(tmp_path: Path) -
     with pytest.raises(InputError, match="holds no run"):
         claim(tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()
-
-
-def test_overwrite_and_resume_together_delete_nothing(tmp_path: Path) -> None:
     folder = claim(tmp_path / "run")
     with pytest.raises(InputError, match="give one of them"):
         claim(tmp_path / "run", overwrite=True, resume=True)
-    assert folder.checkpoints.exists()
+    assert folder.checkpoints.exists(), "nothing was deleted"
 
 
 @pytest.mark.parametrize("finished", [False, True])
