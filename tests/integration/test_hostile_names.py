@@ -83,7 +83,6 @@ def test_class_and_file_names_go_through_every_command_escaped(source: Path, tmp
         assert json.loads(line)["member"].startswith("bad")
 
 
-@pytest.mark.xfail(reason="bench writes a row's options as JSON, which takes no name that is no UTF-8", strict=True)
 def test_bench_reads_a_data_set_of_such_a_name(digits: Path, tmp_path: Path) -> None:
     data = shutil.copytree(digits, tmp_path / STEERING)
     run(bench, "dataloader", data, "--quick", "--seconds", 0.05, "--rows", "stream-uint8")

@@ -14,6 +14,7 @@ from alexnet.tools.pages import curves
 from alexnet.tools.pages.charts import ticks
 from alexnet.tools.pages.curves import thinned
 from alexnet.tools.pages.network_images import chosen, kernel_sheets, kernels
+from alexnet.tools.pages.render import tag
 from alexnet.tools.pages.run import pairs, papers_multiply_adds, rates_2012, worth_in_words
 from alexnet.tools.use.records import read_records
 
@@ -127,3 +128,9 @@ def test_ticks_are_round_and_inside() -> None:
     assert ticks(1300) == [0, 500, 1000]
     assert ticks(30, 5, 10) == [10, 15, 20, 25, 30]
     assert ticks(1.05) == pytest.approx([0, 0.5, 1.0])
+
+
+def test_drawings_escape_texts_and_attributes() -> None:
+    assert tag("p", "x < ", [tag("b", "y"), " z"], title='"q"', rx=0.5) == (
+        '<p title="&#34;q&#34;" rx="0.5">x &lt; <b>y</b> z</p>'
+    )
