@@ -43,7 +43,7 @@ from alexnet.model.checkpoint import (
     step_name,
 )
 from alexnet.model.weights import bytes_of
-from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, replace
+from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, put_on_disk, replace
 
 _OFFSETS = "DCP_SHARDING_INFO"  # where the reader looks in a file's header for the place of a part in its whole
 
@@ -166,7 +166,7 @@ class _StepFolder(HuggingFaceStorageWriter):
             # One entry, for the library writes several in an order that varies, and equal runs shall leave equal files.
             parts = any(any(place["saved_offsets"]) for place in offsets.values())
             save_file(tensors, file, metadata={_OFFSETS: json.dumps(offsets)} if parts else {"format": "pt"})
-            _to_disk(file)
+            put_on_disk(file)
             sha256 = _sha256(tensors, file)
         done.set_result([WriteResult(item.index, 0, storage_data=(file.name, sha256)) for item in plan.items])
         return done
@@ -183,7 +183,7 @@ class _StepFolder(HuggingFaceStorageWriter):
         sha256[PROGRESS] = hashlib.sha256(text).hexdigest()
         replace(self.partial / PROGRESS, text)
         replace(self.partial / CHECKSUMS_NAME, checksum_lines(sha256))
-        _to_disk(self.partial)
+        put_on_disk(self.partial)
         self._publish()
 
     def _publish(self) -> None:
@@ -193,9 +193,9 @@ class _StepFolder(HuggingFaceStorageWriter):
             aside = self._folder / f"{REPLACED}{target.name.removeprefix('step-')}"
             target.rename(self._folder / f"{PARTIAL}{target.name}" if aside.exists() else aside)
         self.partial.rename(target)
-        _to_disk(self._folder)
+        put_on_disk(self._folder)
         replace(self._folder / LATEST, f"{target.name}\n".encode())
-        _to_disk(self._folder)
+        put_on_disk(self._folder)
         _drop_old(self._folder, target, self._keep)
 
 
@@ -238,12 +238,3 @@ def _sha256(tensors: Tensors, file: Path) -> str:
     for name in sorted(begins, key=lambda name: begins[name]):
         digest.update(bytes_of(tensors[name]))
     return digest.hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, survives a loss of power."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -185,9 +185,12 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def put_on_disk(path: Path) -> None:
-    """Wait until a file's bytes are on the disk: after a power cut, a later rename may be there and they not."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Wait until a file's bytes, or a folder's list of files, are on the disk and survive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 # SHA256SUMS

@@ -82,12 +82,13 @@ def _say(data: Path, report: Report, deep: bool) -> None:
 
 def _summary(data: Path, report: Report, deep: bool) -> str:
     images = " and ".join(f"{count:,} {split}" for split, count in report.images.items())
-    shards = f"{report.shards:,} shard{'s' if report.shards != 1 else ''}"
+    counted = f"{images} images in {report.shards:,} shard{'s' if report.shards != 1 else ''}"
+    inside = counted if report.shards else "shards not looked into"  # without a manifest they are compared as files
     looked = f"{report.decoded:,} images decoded" if deep else "pixels not looked at (--deep does)"
     speed = report.bytes / 1e6 / max(report.seconds, 1e-9)
     found = len(report.findings)
     return (
-        f"{data}: {images} images in {shards}; {report.files:,} files, {report.bytes / 1e6:,.1f} MB "
+        f"{data}: {inside}; {report.files:,} files, {report.bytes / 1e6:,.1f} MB "
         f"checked in {report.seconds:,.1f} s ({speed:,.0f} MB/s), {looked}: "
         + ("all is well" if report.passed else f"{found} finding{'s' if found > 1 else ''}")
     )

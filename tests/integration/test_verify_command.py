@@ -56,6 +56,15 @@ def test_one_line_a_finding_and_exit_code_1(copy: Path) -> None:
     assert summary.endswith(f"{len(findings)} findings")
 
 
+def test_without_a_manifest_it_does_not_count_what_it_did_not_look_into(copy: Path) -> None:
+    (copy / "manifest.json").unlink()
+    result = run(copy)
+    assert result.exit_code == 1
+    finding, last = result.stdout.splitlines()
+    assert finding == "manifest.json: is missing"
+    assert last.startswith(f"{copy}: shards not looked into; ")
+
+
 def test_events_do_not_depend_on_the_workers(copy: Path) -> None:
     for file in ("train/000000.tar", "train/000002.tar", "val/000000.idx"):
         data = (copy / file).read_bytes()

@@ -156,10 +156,10 @@ def _check_data(settings: RunSettings, architecture: Architecture, manifest: Man
     """Look at the size of the stored images first: where it is wrong, the crop's is, too, and is not the reason."""
     if architecture.shards_px and manifest.size_px not in architecture.shards_px:
         px = architecture.shards_px[0]
+        source = f"{_DATA_OF_SIZE[px]} or other images" if px in _DATA_OF_SIZE else "any images"
         raise InputError(
             f"net.arch={architecture.name}: takes images stored at {architecture.sizes()}, these shards hold "
-            f"{manifest.size_px} px; `alexnet-prep shard SOURCE --size {px}` makes them, SOURCE being "
-            f"{_DATA_OF_SIZE[px]} or other images"
+            f"{manifest.size_px} px; `alexnet-prep shard SOURCE --size {px}` makes them, SOURCE being {source}"
         )
     try:
         architecture.check_px(settings.augment.crop_px)

@@ -8,7 +8,6 @@ import gzip
 import io
 import itertools
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from scipy.io import savemat
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import replace
+from alexnet.shards.files import put_on_disk, replace
 from alexnet.shards.processes import Counts, Pool, WorkerDiedError
 from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
@@ -158,8 +157,7 @@ def _check_disk(root: Path, settings: dict[str, Any], given_back: int) -> None:
 def _write(path: Path, content: Callable[[IO[bytes]], object]) -> None:
     with path.open("wb") as file:
         content(file)
-        file.flush()
-        os.fsync(file.fileno())
+    put_on_disk(path)
 
 
 def _write_train(file: IO[bytes], settings: SynthSettings, made: Iterator[bytes]) -> None:
