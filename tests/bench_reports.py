@@ -1,10 +1,12 @@
 """Reports of benchmarks made up so that every figure is known beforehand."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
+from alexnet.tools.bench import measure
 from alexnet.tools.bench.measure import Case
-from alexnet.tools.bench.report import Conditions, Data, Report, Round, Row, rates_of, share_of, spread
+from alexnet.tools.bench.report import Conditions, Data, Report, Round, Row
+from alexnet.tools.bench.stage import Answer
 from alexnet.tools.machine import Machine
 
 DATA = Data(
@@ -21,26 +23,17 @@ CONDITIONS = Conditions(
 
 def row_of(case: Case, rate: float, *, foreign: float = 0.0, wall: float = 1.0, factors: Any = (1, 0.99, 1.01)) -> Row:
     """Make rounds up: in each, all cores of a row are busy for a second, of which `wall` is what the clock saw."""
-    rounds = tuple(
+    rounds = [
         Round(amount=rate * f, seconds=1 / wall, cpu_seconds=case.cores, foreign_load=foreign, peak_bytes=500_000_000)
         for f in factors
-    )
-    cpu = None if case.on_gpu else spread(rates_of(rounds, case.cores))
-    return Row(
-        name=case.name, title=case.title, group=case.group, unit=case.unit, cores=case.cores, options=case.options,
-        settings="so", versions={}, before_bytes=200_000_000, wall=spread(rates_of(rounds)), cpu=cpu, figures={},
-        shares={}, rounds=rounds,
-    )  # fmt: skip
+    ]
+    return measure.row_of(case, Answer(settings="so", before_bytes=200_000_000), rounds)
 
 
-def rows_of(cases: list[Case], rates: dict[str, float], **how: Any) -> dict[str, Row]:
+def rows_of(cases: Sequence[Case], rates: dict[str, float], **how: Any) -> dict[str, Row]:
     """Return the rows of cases that have a rate, with shares of their limits."""
     rows = {case.name: row_of(case, rates[case.name], **how) for case in cases if case.name in rates}
-    for case in cases:
-        if case.name in rows and case.limit in rows:
-            shares = {case.limit: share_of(rows[case.name], rows[case.limit])}
-            rows[case.name] = replace(rows[case.name], shares=shares)
-    return rows
+    return {row.name: row for row in measure.with_shares(cases, rows)}
 
 
 def report_of(rows: dict[str, Row], **more: Any) -> Report:

@@ -7,11 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from alexnet.tools.bench import dataloader
+from alexnet.tools.bench import measure as measure_module
+from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.loader_rows import GUARDED, cases_of
-from alexnet.tools.bench.loader_stages import LoaderTask
+from alexnet.tools.bench.loader_rows import cases_of
 from alexnet.tools.bench.measure import Case, Measured, Timing, measure_rows
-from alexnet.tools.bench.report import read_report
+from alexnet.tools.bench.report import Asked, read_report
 
 
 def task_of(data: Path) -> LoaderTask:
@@ -51,7 +52,8 @@ def test_quick_on_the_bundled_images_writes_a_report(tmp_path: Path, monkeypatch
     assert same.exit_code == 0, same.output
     assert "no row is slower" in same.output
     limit_only = ["dataloader", "--quick", "--rows", "stream-float32,jpeg-window", *rows[2:], "--check"]
-    monkeypatch.setitem(GUARDED, ("stream-float32", "jpeg-window"), (99.0, "stream over its limit"))
+    impossible = Asked("stream-float32", "jpeg-window", "stream over its limit", 99.0)
+    monkeypatch.setattr(dataloader, "GUARDED", [impossible])
     failed = CliRunner().invoke(main, limit_only)
     assert failed.exit_code == 1, failed.output
     assert "guarded ratios that fail: stream over its limit: " in failed.stderr
@@ -65,7 +67,7 @@ def test_the_whole_quick_mode_takes_every_row_and_baseline_along(tmp_path: Path)
     assert result.exit_code == 0, result.output
     report = read_report(json_file)
     assert all(one.why.endswith("is not installed") for one in report.missing)
-    asked = cases_of(task_of(tmp_path), 2, "cpu", quick=True, baselines=("torch", "webdataset", "dali"))
+    asked = cases_of(task_of(tmp_path), 2, "cpu", quick=True, compare=("torch", "webdataset", "dali"))
     assert {row.name for row in report.rows} | {one.name for one in report.missing} == {case.name for case in asked}
     assert {"torch-pil", "webdataset-pil", "dali"} <= {row.name for row in report.rows}
 
@@ -82,7 +84,7 @@ def test_storage_memory_and_decoding_are_measured_without_torch(ci_100: Path) ->
 
 def test_images_smaller_than_a_crop_are_taken_whole(data_set: Path) -> None:
     names = ("jpeg-window", "stream-float32", "ffcv-jpeg", "torch-pil")
-    rows, missing, _ = measure(cases_of(task_of(data_set), 2, "cpu", names=names, baselines=("ffcv", "torch")))
+    rows, missing, _ = measure(cases_of(task_of(data_set), 2, "cpu", names=names, compare=("ffcv", "torch")))
     assert {row.name for row in rows} >= {"jpeg-window", "stream-float32", "torch-pil"}, "40 px, where crops have 224"
     assert {one.why for one in missing} <= {"ffcv is not installed"}
 
@@ -95,7 +97,7 @@ def test_ctrl_c_writes_partial_results(ci_100: Path, tmp_path: Path, monkeypatch
 
         return measure_rows(cases, timing, say_once)
 
-    monkeypatch.setattr(dataloader, "measure_rows", interrupted)
+    monkeypatch.setattr(measure_module, "measure_rows", interrupted)
     json_file = tmp_path / "partial.json"
     options = ["--quick", "--rows", "read", "--seconds", "0.05", "--device", "cpu", "--json", str(json_file)]
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

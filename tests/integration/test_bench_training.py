@@ -10,8 +10,10 @@ from PIL import Image
 from alexnet.tools.bench.command import main
 from alexnet.tools.bench.measure import Case, Timing, measure_rows
 from alexnet.tools.bench.model import case_of
+from alexnet.tools.bench.naive import naive
 from alexnet.tools.bench.networks import Task
-from alexnet.tools.bench.report import Options, Row, read_report
+from alexnet.tools.bench.report import Row, read_report
+from alexnet.tools.bench.rooflines import copy
 from alexnet.tools.prep import main as prep
 
 QUICK = ["--device", "cpu", "--rounds", "2", "--seconds", "0.1"]
@@ -60,15 +62,14 @@ def test_two_processes_train_together(arch: str, parallel: str, batch: int) -> N
 @pytest.mark.slow
 def test_the_naive_network_takes_steps() -> None:
     task = Task(arch="alexnet-2012", precision="fp32", batch_images=2)
-    assert measure(case_of(task, "naive", "naive", "baseline", "naive:naive")).rounds[0].amount > 0
+    assert measure(case_of(task, "naive", "naive", "baseline", make=naive)).rounds[0].amount > 0
 
 
 @pytest.mark.slow
 def test_a_network_that_cannot_be_built_says_why_and_the_rest_goes_on(ci_100: Path) -> None:
     wrong = Task(arch="lenet-5", precision="fp32", batch_images=16, data=str(ci_100))
-    make, where = "alexnet.tools.bench.rooflines:copy", Options(device="cpu", threads=1)
-    copy = Case(name="copy", title="copy", group="limit", make=make, unit="bytes", options=where)
-    measured = measure_rows([case_of(wrong, "w", "w"), copy], Timing(rounds=1, seconds=0.05), lambda _: None)
+    memory = Case(name="copy", title="copy", make=copy, unit="bytes", options={"device": "cpu", "threads": 1})
+    measured = measure_rows([case_of(wrong, "w", "w"), memory], Timing(rounds=1, seconds=0.05), lambda _: None)
     assert "takes images stored at 28 or 32" in measured.missing[0].why
     assert [row.name for row in measured.rows] == ["copy"]
 

@@ -9,6 +9,7 @@ installed, and its memory is the row's.
 """
 
 import io
+import random
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -18,12 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.reader import SplitReader
-from alexnet.tools.bench.gpu_watch import watched
-from alexnet.tools.bench.loader_stages import LoaderTask
+from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 
-Crop = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 
 _SHUFFLE = 1_000  # as WebDataset's documentation has it
 _PREFETCH = 2  # torch's default
@@ -39,11 +38,11 @@ def torch_loader(*, decoder: str, **task: Any) -> Stage:
     from torch.utils.data import DataLoader
 
     loader: Iterable[Any] = DataLoader(
-        _Samples(given, decoder),  # type: ignore[arg-type]
+        Images(given, _cropper(decoder, given)),  # type: ignore[arg-type]
         batch_size=given.batch_images,
-        sampler=_Endless(len(given.reader)),
+        sampler=_ids(given),
         num_workers=given.threads,
-        collate_fn=_Collate(given.mean),
+        collate_fn=_collate(given),
         persistent_workers=True,
         prefetch_factor=_PREFETCH,
     )
@@ -60,18 +59,13 @@ def webdataset(*, decoder: str, **task: Any) -> Stage:
     given, versions = LoaderTask(**task), versions_of("webdataset", "torch", decoder)
     import webdataset as wds
 
-    loader = wds.WebLoader(
-        wds.WebDataset(
-            [str(given.reader.root / s.file) for s in given.reader.shards], resampled=True, shardshuffle=False
-        )
-        .shuffle(_SHUFFLE)
-        .to_tuple("jpg", "cls")
-        .map_tuple(_Cropper(decoder, given.crop_px), int)
-        .batched(given.batch_images, partial=False, collation_fn=_Collate(given.mean)),
-        batch_size=None,
-        num_workers=given.threads,
-        prefetch_factor=_PREFETCH,
+    images = (
+        wds.WebDataset(shards_of(given), resampled=True, shardshuffle=False).shuffle(_SHUFFLE).to_tuple("jpg", "cls")
     )
+    batches = images.map_tuple(_cropper(decoder, given), int).batched(
+        given.batch_images, partial=False, collation_fn=_collate(given)
+    )
+    loader = wds.WebLoader(batches, batch_size=None, num_workers=given.threads, prefetch_factor=_PREFETCH)
     words = f"resampled shards, shuffle({_SHUFFLE}), num_workers={given.threads}, {decoder}"
     return counted(loader, given, words, given.threads * _PREFETCH, versions)
 
@@ -86,13 +80,10 @@ def spdl(*, decoder: str, **task: Any) -> Stage:
     given, versions = LoaderTask(**task), versions_of("spdl", "torch", decoder)
     from spdl.pipeline import PipelineBuilder
 
-    reader, collate = given.reader, _Collate(given.mean)
-    crop = _spdl_cropper(given) if decoder == "spdl" else _Cropper(decoder, given.crop_px)
-
-    def load(ids: list[int]) -> Any:
-        return collate([(crop(reader.jpeg(n).tobytes()), int(reader.labels[n])) for n in ids])
-
-    builder = PipelineBuilder().add_source(id_batches(given)).pipe(load, concurrency=given.threads)
+    crop = _spdl_cropper(given) if decoder == "spdl" else _cropper(decoder, given)
+    images, collate = Images(given, crop), _collate(given)
+    builder = PipelineBuilder().add_source(id_batches(given))
+    builder = builder.pipe(lambda ids: collate([images[n] for n in ids]), concurrency=given.threads)
     pipeline = builder.add_sink(_PREFETCH).build(num_threads=given.threads, max_failures=0)
 
     def batches() -> Iterator[Any]:
@@ -103,94 +94,98 @@ def spdl(*, decoder: str, **task: Any) -> Stage:
     return counted(batches(), given, words, _PREFETCH + given.threads, versions)
 
 
-class _Cropper:
-    """Decode a JPEG, cut a random crop and mirror it half of the time; each worker process draws for itself."""
+class Images:
+    """What is made of a JPEG, and its label, by sample id; worker processes are forked and share the reader."""
 
-    def __init__(self, decoder: str, crop_px: int) -> None:
-        self._decoder, self._crop_px = decoder, crop_px
-        self._rng: np.random.Generator | None = None
+    def __init__(self, task: LoaderTask, make: Callable[[bytes], Any], most: int | None = None) -> None:
+        self._reader, self._make = task.reader, make
+        self._images = min(len(task.reader), most or len(task.reader))
 
-    def __call__(self, jpeg: bytes) -> Crop:
-        if self._rng is None:
-            import torch
+    def __len__(self) -> int:
+        return self._images
 
-            self._rng = np.random.default_rng(torch.initial_seed())
-        image = _decoded(self._decoder, jpeg)
-        y, x = self._rng.integers(0, (image.shape[0] - self._crop_px + 1, image.shape[1] - self._crop_px + 1))
-        crop = image[y : y + self._crop_px, x : x + self._crop_px]
-        return crop[:, ::-1] if self._rng.random() < 0.5 else crop
+    def __getitem__(self, sample_id: int) -> tuple[Any, int]:
+        return self._make(self._reader.jpeg(sample_id).tobytes()), int(self._reader.labels[sample_id])
 
 
-def _decoded(decoder: str, jpeg: bytes) -> Crop:
-    """Decode to RGB, uint8 (H, W, 3)."""
-    if decoder == "simplejpeg":
-        return import_module("simplejpeg").decode_jpeg(jpeg)  # type: ignore[no-any-return]
+def shards_of(task: LoaderTask) -> list[str]:
+    """Return the paths of the tars."""
+    return [str(task.reader.root / shard.file) for shard in task.reader.shards]
+
+
+def _ids(task: LoaderTask) -> Iterator[int]:
+    """Yield sample ids, each once an epoch, without the end of an epoch being felt."""
+    rng = np.random.default_rng(0)
+    while True:
+        yield from rng.permutation(len(task.reader)).tolist()
+
+
+def id_batches(task: LoaderTask) -> Iterator[list[int]]:
+    """Yield the ids of a batch, for ever."""
+    ids = _ids(task)
+    while True:
+        yield list(islice(ids, task.batch_images))
+
+
+def decoder_of(name: str) -> Callable[[bytes], Pixels]:
+    """Return what decodes whole JPEGs: simplejpeg, or PIL."""
+    if name == "simplejpeg":
+        return import_module("simplejpeg").decode_jpeg  # type: ignore[no-any-return]
     from PIL import Image
 
-    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-        return np.asarray(image.convert("RGB"))
+    def decode(jpeg: bytes) -> Pixels:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+            return np.asarray(image.convert("RGB"))
+
+    return decode
 
 
-def _spdl_cropper(task: LoaderTask) -> Callable[[bytes], Crop]:
+def draw(places: int) -> tuple[int, int, bool]:
+    """Draw where a crop begins, y and x, and whether it is mirrored; PyTorch seeds each of its workers for this."""
+    return random.randrange(places), random.randrange(places), random.random() < 0.5
+
+
+def _cropper(decoder: str, task: LoaderTask) -> Callable[[bytes], Pixels]:
+    """Return what decodes a JPEG, cuts a random crop and mirrors it half of the time."""
+    decode, px, places = decoder_of(decoder), task.crop_px, task.size_px - task.crop_px + 1
+
+    def crop(jpeg: bytes) -> Pixels:
+        y, x, mirror = draw(places)
+        cut = decode(jpeg)[y : y + px, x : x + px]
+        return cut[:, ::-1] if mirror else cut
+
+    return crop
+
+
+def _spdl_cropper(task: LoaderTask) -> Callable[[bytes], Pixels]:
     import spdl.io
 
-    crop_px, rng, most = task.crop_px, np.random.default_rng(0), task.size_px - task.crop_px + 1
+    px, places = task.crop_px, task.size_px - task.crop_px + 1
     one_thread = spdl.io.decode_config(decoder_options={"threads": "1"})
 
-    def crop(jpeg: bytes) -> Crop:
-        y, x, mirror = rng.integers(0, (most, most, 2)).tolist()
-        description = f"crop={crop_px}:{crop_px}:{x}:{y}:exact=1,format=pix_fmts=rgb24{',hflip' * mirror}"
-        pixels: Crop = spdl.io.to_numpy(spdl.io.load_image(jpeg, decode_config=one_thread, filter_desc=description))
+    def crop(jpeg: bytes) -> Pixels:
+        y, x, mirror = draw(places)
+        description = f"crop={px}:{px}:{x}:{y}:exact=1,format=pix_fmts=rgb24{',hflip' * mirror}"
+        pixels: Pixels = spdl.io.to_numpy(spdl.io.load_image(jpeg, decode_config=one_thread, filter_desc=description))
         return pixels
 
     return crop
 
 
-class _Collate:
-    """Subtract the mean and put planes one after another, in one pass: float32 (n, 3, crop, crop) and labels."""
+def _collate(task: LoaderTask) -> Callable[[list[tuple[Pixels, int]]], Any]:
+    """Return what subtracts the mean and puts planes behind each other, in one pass: float32 (n, 3, H, W), labels."""
+    import torch
 
-    def __init__(self, mean: npt.NDArray[np.float32]) -> None:
-        self._mean = mean[:, None, None]
+    mean = task.mean[:, None, None]
 
-    def __call__(self, samples: list[tuple[Crop, int]]) -> Any:
-        import torch
-
+    def collate(samples: list[tuple[Pixels, int]]) -> Any:
         crops, labels = zip(*samples, strict=True)
         batch = np.empty((len(crops), 3, *crops[0].shape[:2]), np.float32)
         for out, crop in zip(batch, crops, strict=True):
-            np.subtract(crop.transpose(2, 0, 1), self._mean, out=out)
+            np.subtract(crop.transpose(2, 0, 1), mean, out=out)
         return torch.from_numpy(batch), torch.tensor(labels)
 
-
-class _Samples:
-    """A map-style data set of crops and labels; each worker process opens the shards itself."""
-
-    def __init__(self, task: LoaderTask, decoder: str) -> None:
-        self._root, self._split, self._crop = task.reader.root, task.split, _Cropper(decoder, task.crop_px)
-        self._reader: SplitReader | None = None
-
-    def __getitem__(self, sample_id: int) -> tuple[Crop, int]:
-        self._reader = self._reader or SplitReader(self._root, self._split)
-        return self._crop(self._reader.jpeg(sample_id).tobytes()), int(self._reader.labels[sample_id])
-
-
-class _Endless:
-    """Sample ids, each once an epoch, without the end of an epoch being felt."""
-
-    def __init__(self, images: int) -> None:
-        self._images = images
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng(0)
-        while True:
-            yield from rng.permutation(self._images).tolist()
-
-
-def id_batches(task: LoaderTask) -> Iterator[list[int]]:
-    """Yield the ids of a batch, for ever."""
-    ids = iter(_Endless(len(task.reader)))
-    while True:
-        yield list(islice(ids, task.batch_images))
+    return collate
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -204,9 +199,7 @@ def versions_of(*packages: str) -> dict[str, str]:
     return found
 
 
-def counted(
-    batches: Iterable[Any], task: LoaderTask, words: str, ready: int, versions: dict[str, str], *, on_gpu: bool = False
-) -> Stage:
+def counted(batches: Iterable[Any], task: LoaderTask, words: str, ready: int, versions: dict[str, str]) -> Stage:
     """Count what a loader delivers, (images, labels) a batch, after its first batch has been looked at."""
 
     def work() -> Work:
@@ -215,8 +208,7 @@ def counted(
                 _check(images, len(labels), task)
             yield len(images)
 
-    stage = Stage(work=work, settings=words, ready_batches=ready, versions=versions)
-    return watched(stage) if on_gpu else stage
+    return Stage(work=work, settings=words, ready_batches=ready, versions=versions)
 
 
 def _check(images: Any, labels: int, task: LoaderTask) -> None:

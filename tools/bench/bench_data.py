@@ -1,16 +1,27 @@
-"""Which data are measured when none are given: a synthetic set that no cache holds, or the bundled images, and why.
+"""Which data are measured: those given, a synthetic set that no CPU's cache holds, or the bundled images; and why.
 
-The set is made once by `alexnet-prep synth` in a cache folder, and found there again. ALEXNET_BENCH_IMAGES changes how
-many images it has.
+The synthetic set is made once by `alexnet-prep synth` in a cache folder, and found there again. ALEXNET_BENCH_IMAGES
+changes how many images it has.
 """
 
+import ctypes
+import mmap
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import read_manifest
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.pipeline import AugmentSettings
+from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.manifest import Split, read_manifest
 from alexnet.shards.processes import usable_cores
+from alexnet.shards.reader import SplitReader
+from alexnet.tools.bench.report import Data
 from alexnet.tools.console import find_data, tell
 
 IMAGES, CLASSES, SEED = 50_000, 1_000, 2012
@@ -18,6 +29,53 @@ _VARIABLE = "ALEXNET_BENCH_IMAGES"
 _IMAGE_BYTES = 25_000  # with its share of the index and of validation images
 _CORE_IMAGES_PER_S = 800  # made and encoded, roughly: for a word of warning
 _SPARE = 2.0  # times what it takes: a disk that this fills is not to be filled
+_REPEATED_BELOW_BATCHES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderTask:
+    """What a row of the data path works on. `threads`: of decoders, or worker processes where a loader has those."""
+
+    data: str
+    split: Split
+    batch_images: int
+    threads: int
+
+    @cached_property
+    def reader(self) -> SplitReader:
+        """Open the images."""
+        return SplitReader(Path(self.data), self.split)
+
+    @property
+    def size_px(self) -> int:
+        """Return the side of the images."""
+        return self.reader.manifest.size_px
+
+    @property
+    def crop_px(self) -> int:
+        """Return the side of the crops."""
+        return min(AugmentSettings().crop_px, self.size_px)
+
+    @property
+    def mean(self) -> npt.NDArray[np.float32]:
+        """Return the channels' mean: float32 (3,), 0-255."""
+        return np.asarray(self.reader.manifest.colour.mean, np.float32)
+
+    def describe(self, why: str) -> Data:
+        """Describe the data. `why`: these are taken."""
+        reader = self.reader
+        return Data(
+            path=without_home(Path(self.data)),
+            why=why,
+            images=len(reader),
+            bytes_per_image=round(reader.jpeg_bytes() / len(reader)),
+            batch_images=self.batch_images,
+            split=self.split,
+            manifest=reader.manifest.digest(),
+            size_px=self.size_px,
+            repeated=len(reader) < _REPEATED_BELOW_BATCHES * self.batch_images,
+            cached=cached_share([reader.root / shard.file for shard in reader.shards]),
+        )
 
 
 def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
@@ -34,7 +92,7 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise InputError(f"{_VARIABLE}={text}: must be a whole number of at least 1")
     images = int(text)
-    folder, why = cache_folder() / f"bench-{SEED}-{images}", f"made by `alexnet-prep synth` with seed {SEED}"
+    folder, why = _cache_folder() / f"bench-{SEED}-{images}", f"made by `alexnet-prep synth` with seed {SEED}"
     if _is_complete(folder):
         return folder, f"{why}, found in the cache"
     if short := _no_space(folder.parent, images):
@@ -45,11 +103,46 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
         f"and {minutes:.1f} minutes (--quick takes the bundled 100 images instead)",
         err=True,
     )
-    _make(folder, images)
+    from alexnet.tools.synth.command import synth
+
+    made = ["--images", str(images), "--classes", str(min(CLASSES, images)), "--seed", str(SEED)]
+    synth.main([str(folder), *made], standalone_mode=False)
     return folder, why
 
 
-def cache_folder() -> Path:
+def without_home(path: Path) -> str:
+    """Return a path with ~ for the home folder: reports are passed on, and whose it was is nobody's business."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
+    return one_line(str(Path("~") / path.relative_to(home) if path.is_relative_to(home) else path))
+
+
+def cached_share(files: Sequence[Path]) -> float | None:
+    """Return the share of files that the system has in its cache; None where it does not say.
+
+    Asked with `mincore`, which brings nothing in, unlike a look with a read. Linux answers who may write a file.
+    """
+    if not all(os.access(path, os.W_OK) for path in files):
+        return None
+    found = [_pages_held(path) for path in files if path.stat().st_size]
+    known = [flags for flags in found if flags is not None]
+    return float(np.concatenate(known).mean()) if known and len(known) == len(found) else None
+
+
+def _pages_held(path: Path) -> npt.NDArray[np.uint8] | None:
+    """Say of each page of a file, which is not empty, whether it is cached: uint8 (pages,), 0 or 1."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as memory:
+        flags, first = np.zeros(-(-len(memory) // mmap.PAGESIZE), np.uint8), ctypes.c_char.from_buffer(memory)
+        try:
+            address, size = ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(len(memory))
+            failed = ctypes.CDLL(None).mincore(address, size, ctypes.c_void_p(flags.ctypes.data))
+        except AttributeError:  # another system than Linux
+            failed = True
+        finally:
+            del first  # or the mapping could not be closed
+    return None if failed else flags & np.uint8(1)
+
+
+def _cache_folder() -> Path:
     """Return the folder for what can be made again. Raises InputError for a user without any, as in some containers."""
     if named := os.environ.get("XDG_CACHE_HOME"):
         return Path(named) / "alexnet"
@@ -77,21 +170,3 @@ def _no_space(parent: Path, images: int) -> str:
         return f"{parent} cannot be written ({error.strerror})"
     needed = _SPARE * images * _IMAGE_BYTES
     return f"{parent} has {free / 1e9:.1f} GB free, and {needed / 1e9:.1f} GB are wanted" if free < needed else ""
-
-
-def _make(folder: Path, images: int) -> None:
-    from alexnet.tools.synth.run import run_synth
-
-    run_synth(
-        folder,
-        classes=min(CLASSES, images),
-        images=images,
-        val_images=None,
-        seed=SEED,
-        layout="shards",
-        size_px=None,
-        shard_images=None,
-        workers=None,
-        overwrite=False,
-        as_json=False,
-    )

@@ -1,19 +1,27 @@
-"""The command line of `alexnet-bench`; what it runs is loaded when it runs."""
+"""The command line of `alexnet-bench`, and what every command does around its measuring, which is loaded late."""
 
 import functools
 import importlib
 import math
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from alexnet.model.networks.others import ARCHITECTURES
-from alexnet.shards.errors import InputError, nearest
-from alexnet.tools.console import Programs, name_of, one_line_errors
+from alexnet.shards.errors import InputError, reason_of
+from alexnet.tools.console import Programs, StoppedError, interruptible, name_of, one_line_errors
 from alexnet.tools.run.recipes import recipe_names
+from alexnet.tools.start import INTERRUPTED
 
+if TYPE_CHECKING:
+    from alexnet.tools.bench.report import Report
+
+PEERS = ("webdataset", "torch", "dali", "ffcv", "spdl", "nvimagecodec", "torchvision")
+"""The loaders that there are baselines of."""
 _PARALLEL, _PRECISIONS = ("towers", "data", "owt"), ("fp32", "bf16")
 _QUICK_ROUNDS, _SECONDS, _QUICK_SECONDS = 3, 2.0, 0.5
 
@@ -31,29 +39,17 @@ class Finite(click.FloatRange):
         return number
 
 
-def words(option: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in a text with commas between, each once. Raises InputError for one that is not known."""
-    allowed = tuple(known)
-    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in found:
-        if name not in allowed:
-            raise InputError(f"{option} {name}: must be of {', '.join(allowed)}{nearest(name, allowed)}")
-    return found
+def several(one: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Return a type for click: values with commas between, each once."""
+
+    def values(text: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(one(value.strip()) for value in text.split(",") if value.strip()))
+
+    return values
 
 
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Return the numbers in a text, each once. Raises InputError for what is none, and below 1."""
-    try:
-        found = tuple(dict.fromkeys(int(n) for n in text.split(",") if text))
-    except ValueError:
-        raise InputError(f"{option} {text}: must be numbers with commas between, such as 1,2") from None
-    if min(found, default=1) < 1:
-        raise InputError(f"{option} {text}: every number must be at least 1")
-    return found
-
-
-def measures(name: str, *, rounds: int = 5) -> Callable[[Command], Command]:
-    """Have a command measure: `NAME.measure_NAME` is called with what the command's function makes of its options."""
+def measures(*, rounds: int = 5) -> Callable[[Command], Command]:
+    """Have NAME measure: `NAME.measure_NAME` is called with what the command's function makes of its options."""
     file, seconds = click.Path(path_type=Path, dir_okay=False), Finite(min=0.05, max=3600)
     shared = [
         click.option("--rounds", type=click.IntRange(min=1), help=f"Interleaved.  [default: {rounds}; 3 with --quick]"),
@@ -68,17 +64,15 @@ def measures(name: str, *, rounds: int = 5) -> Callable[[Command], Command]:
         @functools.wraps(function)
         def command(json_file: Path | None, html_file: Path | None, check: bool, **options: Any) -> None:
             from alexnet.tools.bench.measure import Timing
-            from alexnet.tools.bench.output import run
 
-            measure = getattr(importlib.import_module(f"alexnet.tools.bench.{name}"), f"measure_{name}")
-            given, wanted = options.pop("rounds"), options.pop("seconds")
-            quick = options["quick"]
-            timing = Timing(
-                rounds=given or (_QUICK_ROUNDS if quick else rounds),
-                seconds=wanted or (_QUICK_SECONDS if quick else _SECONDS),
-            )
-            settled = function(**options)
-            run(lambda say: measure(say, timing=timing, **settled), json_file, html_file, check=check)
+            _refuse_unwritable(json_file, "--json")
+            _refuse_unwritable(html_file, "--html")
+            given, wanted, quick = options.pop("rounds"), options.pop("seconds"), options["quick"]
+            usual = (_QUICK_ROUNDS, _QUICK_SECONDS) if quick else (rounds, _SECONDS)
+            settled = function(**options) | {"timing": Timing(given or usual[0], wanted or usual[1])}
+            with interruptible("interrupted before anything was measured"):
+                report = _measured(function.__name__, settled)
+                _tell(report, json_file, html_file, check=check)
 
         wrapped = one_line_errors(command)
         for option in reversed(shared):
@@ -88,8 +82,51 @@ def measures(name: str, *, rounds: int = 5) -> Callable[[Command], Command]:
     return decorated
 
 
+def _measured(name: str, settled: dict[str, Any]) -> "Report":
+    from rich.console import Console
+
+    measure = getattr(importlib.import_module(f"alexnet.tools.bench.{name}"), f"measure_{name}")
+    with Console(stderr=True).status("") as status:
+        report: Report = measure(status.update, **settled)
+    return replace(report, conditions=replace(report.conditions, load_after=os.getloadavg()[0]))
+
+
+def _tell(report: "Report", json_file: Path | None, html_file: Path | None, *, check: bool) -> None:
+    """Print a report and write what was asked for; after Ctrl-C that is what was measured until then.
+
+    Raises StoppedError for a full disk, and with `check` for ratios that fail; SystemExit if it was interrupted.
+    """
+    from alexnet.tools.bench.report import to_json
+    from alexnet.tools.bench.tables import page_of, print_report
+
+    print_report(report)
+    _write(json_file, to_json(report))
+    _write(html_file, page_of(report).encode())
+    if not report.rows:
+        whys = "; ".join(sorted({one.why for one in report.missing})) or "nothing was asked for"
+        click.echo(f"nothing was measured: {whys}", err=True)
+    if not report.complete:
+        raise SystemExit(INTERRUPTED)
+    if check and report.failed():
+        raise StoppedError(f"guarded ratios that fail: {'; '.join(report.failed())}")
+
+
+def _write(file: Path | None, content: bytes) -> None:
+    try:
+        if file is not None:
+            file.write_bytes(content)
+    except OSError as error:
+        raise StoppedError(f"{file}: cannot be written ({reason_of(error)}); the figures above are complete") from None
+
+
+def _refuse_unwritable(file: Path | None, option: str) -> None:
+    if file is not None and not os.access(file if file.exists() else file.absolute().parent, os.W_OK):
+        raise InputError(f"{option} {file}: cannot be written; give a file in a folder that exists")
+
+
 _device = click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda if there is one]")
 _data = click.argument("data", required=False, type=click.Path(path_type=Path))
+_numbers = several(click.IntRange(min=1))
 
 
 def _threads(whose: str) -> Callable[[Command], Command]:
@@ -114,13 +151,11 @@ def main() -> None:
 @click.option("--batch-images", type=click.IntRange(min=1), default=128, show_default=True)
 @_threads("Of each loader")
 @_device
-@click.option("--rows", default="", help="Only these, with commas between; a wrong name lists them all.")
-@click.option(
-    "--compare", default="", help="Other loaders, of webdataset,torch,dali,ffcv,spdl,nvimagecodec,torchvision."
-)
+@click.option("--rows", type=several(str), default="", help="Only these, with commas between; a wrong name lists them.")
+@click.option("--compare", type=several(name_of(PEERS)), default="", help=f"Other loaders, of {','.join(PEERS)}.")
 @click.option("--tune", "tune_seconds", type=Finite(min=0), default=0.0, help="Seconds to search options for.")
-@measures("dataloader")
-def dataloader(data: Path | None, quick: bool, rows: str, compare: str, **options: Any) -> dict[str, Any]:
+@measures()
+def dataloader(data: Path | None, quick: bool, **options: Any) -> dict[str, Any]:
     """Images per second of the data path on DATA, beside its limits and beside other loaders.
 
     DATA is found as `alexnet-train` finds it. Each row runs in a process of its own, in turn with the others, round
@@ -129,41 +164,43 @@ def dataloader(data: Path | None, quick: bool, rows: str, compare: str, **option
     rows and JSON. Ctrl-C writes what was measured until then.
     """
     from alexnet.tools.bench.bench_data import bench_data
-    from alexnet.tools.bench.loader_rows import BASELINES
 
-    names = tuple(name.strip() for name in rows.split(",") if name.strip())
-    baselines = words("--compare", compare, BASELINES)
     folder, why = bench_data(data, quick=quick)
-    return {"data": folder, "why": why, "quick": quick, "rows": names, "baselines": baselines, **options}
+    return {"data": folder, "why": why, "quick": quick, **options}
 
 
 @main.command()
-@click.option("--arch", default="alexnet-2012", show_default=True, help=f"Of {', '.join(ARCHITECTURES)}.")
-@click.option("--precision", default="", help="Of fp32,bf16.  [default: both; fp32 on a CPU without bf16]")
-@click.option("--batch", default="", help="Images in a batch.  [default: 64 on a CPU, 128,512,1024 on a GPU]")
-@click.option("--gpus", default="", help="Processes, a device each.  [default: 1; 1,2 on a CPU, for two towers]")
-@click.option("--parallel", default="towers", show_default=True, help="Of towers,data,owt: what several divide.")
+@click.option(
+    "--arch", "archs", type=several(name_of(ARCHITECTURES)), default="alexnet-2012", show_default=True,
+    help=f"Of {', '.join(ARCHITECTURES)}.",
+)  # fmt: skip
+@click.option(
+    "--precision", "precisions", type=several(name_of(_PRECISIONS)), default="",
+    help="Of fp32,bf16.  [default: both; fp32 on a CPU without bf16]",
+)  # fmt: skip
+@click.option(
+    "--batch", "batches", type=_numbers, default="",
+    help="Images in a batch.  [default: 64 on a CPU, 128,512,1024 on a GPU]",
+)  # fmt: skip
+@click.option(
+    "--gpus", type=_numbers, default="", help="Processes, a device each.  [default: 1; 1,2 on a CPU, for two towers]"
+)
+@click.option(
+    "--parallel", type=several(name_of(_PARALLEL)), default="towers", show_default=True,
+    help="Of towers,data,owt: what several divide.",
+)  # fmt: skip
 @_device
 @_threads("Of the CPU")
 @click.option("--naive/--no-naive", default=True, show_default=True, help="Beside the naive version.")
-@measures("model")
-def model(
-    arch: str, precision: str, batch: str, gpus: str, parallel: str, quick: bool, **options: Any
-) -> dict[str, Any]:
+@measures()
+def model(quick: bool, **options: Any) -> dict[str, Any]:
     """Images per second of networks in training, beside the machine's rooflines and a naive version.
 
     Batches are synthetic and already on the device. Options take several values with commas between; each combination
     is a row, and each row runs in processes of its own, in turn with the others. docs/benchmarks.md explains rows and
     JSON. Ctrl-C writes what was measured until then.
     """
-    return {
-        "archs": words("--arch", arch, ARCHITECTURES) or ("alexnet-2012",),
-        "precisions": words("--precision", precision, _PRECISIONS),
-        "batches": numbers("--batch", batch),
-        "gpus": numbers("--gpus", gpus),
-        "parallel": words("--parallel", parallel, _PARALLEL) or ("towers",),
-        **options,
-    }
+    return options
 
 
 @main.command()
@@ -172,12 +209,12 @@ def model(
 @click.option("--recipe", type=name_of(recipe_names()), help="Settings of the run.  [default: the network's]")
 @click.option("--precision", type=click.Choice(_PRECISIONS), help="[default: bf16; fp32 on a CPU without bf16]")
 @click.option("--batch", "batch_images", type=click.IntRange(min=1), help="[default: 64 on a CPU, 128 on a GPU]")
-@click.option("--scaling", default="1", show_default=True, help="Processes to train in, such as 1,2,4.")
+@click.option("--scaling", type=_numbers, default="1", show_default=True, help="Processes to train in, such as 1,2,4.")
 @click.option("--parallel", type=click.Choice(_PARALLEL), default="towers", show_default=True)
 @_device
 @_threads("Of the CPU")
-@measures("train")
-def train(data: Path | None, scaling: str, quick: bool, **options: Any) -> dict[str, Any]:
+@measures()
+def train(data: Path | None, quick: bool, **options: Any) -> dict[str, Any]:
     """Images per second of training on DATA, beside the loader alone and the network alone.
 
     Says which of the two bounds training, how long it waits for data, and what remains between. DATA is found as
@@ -185,22 +222,21 @@ def train(data: Path | None, scaling: str, quick: bool, **options: Any) -> dict[
     """
     from alexnet.tools.bench.bench_data import bench_data
 
-    counts = numbers("--scaling", scaling) or (1,)
     folder, why = bench_data(data, quick=quick)
-    return {"data": folder, "why": why, "scaling": counts, **options}
+    return {"data": folder, "why": why, **options}
 
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Taken evenly from SOURCE.")
-@click.option("--workers", default="1,2", show_default=True, help="Numbers of processes to measure.")
-@measures("prep", rounds=3)
-def prep(source: Path, images: int, workers: str, quick: bool) -> dict[str, Any]:
+@click.option("--workers", type=_numbers, default="1,2", show_default=True, help="Numbers of processes to measure.")
+@measures(rounds=3)
+def prep(quick: bool, **options: Any) -> dict[str, Any]:
     """Speed of `alexnet-prep shard` on SOURCE against one core's decode + resize + encode.
 
     Bound and converter are measured in turn on the same images; shards go to a temporary folder.
     """
-    return {"source": source, "images": images, "workers": numbers("--workers", workers) or (1, 2)}
+    return options
 
 
 @main.command()

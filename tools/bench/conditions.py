@@ -1,26 +1,17 @@
-"""Under what conditions figures come about: clocks, memory, what others do, and what of the data the system has cached.
+"""Under what conditions figures come about: clocks, memory, and what others do meanwhile.
 
 On a machine that is shared, wall time measures the others, too. CPU time does not, so every rate is given by both.
 """
 
-import ctypes
 import datetime
-import mmap
 import os
 import re
 import resource
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from alexnet.shards.errors import one_line
-from alexnet.shards.manifest import Split
 from alexnet.shards.processes import usable_cores
-from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.report import Conditions, Data
 from alexnet.tools.machine import describe_machine
 
@@ -28,14 +19,12 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8  # columns of /proc/stat; guests are counted as users already
 _QUIET_SHARE, _QUIET_LOOK_SECONDS, _QUIET_LIMIT_SECONDS = 0.1, 0.04, 1.0  # share of a core
 _LOOK_SECONDS = 0.5
-_REPEATED_BELOW_BATCHES = 8
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _PEAK = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)  # a child's `ru_maxrss` begins at what its parent had
 
 
-@dataclass(frozen=True, kw_only=True)
-class Clocks:
-    """Hold seconds: of the wall clock, of CPU time of this process and its children, of all cores being busy."""
+class Clocks(NamedTuple):
+    """Seconds: of the wall clock, of CPU time of this process and its children, of all cores being busy."""
 
     wall: float
     cpu: float
@@ -44,7 +33,7 @@ class Clocks:
 
 def read_clocks() -> Clocks:
     """Look at all clocks."""
-    return Clocks(wall=time.perf_counter(), cpu=_cpu_seconds(), busy=_busy_seconds())
+    return Clocks(time.perf_counter(), _cpu_seconds(), _busy_seconds())
 
 
 def foreign_load(begin: Clocks, end: Clocks) -> float:
@@ -89,63 +78,6 @@ def conditions_before(device: str, threads: int, rounds: int, seconds: float, da
         load_after=load,
         data=data,
     )
-
-
-def describe_data(root: Path, split: Split, batch_images: int, why: str) -> Data:
-    """Describe a data set."""
-    reader = SplitReader(root, split)
-    return Data(
-        path=without_home(root),
-        why=why,
-        images=len(reader),
-        bytes_per_image=round(reader.jpeg_bytes() / len(reader)),
-        batch_images=batch_images,
-        split=split,
-        manifest=reader.manifest.digest(),
-        size_px=reader.manifest.size_px,
-        repeated=len(reader) < _REPEATED_BELOW_BATCHES * batch_images,
-        cached=cached_share([reader.root / shard.file for shard in reader.shards]),
-    )
-
-
-def without_home(path: Path) -> str:
-    """Return a path with ~ for the home folder: reports are passed on, and whose it was is nobody's business."""
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
-    return one_line(str(Path("~") / path.relative_to(home) if path.is_relative_to(home) else path))
-
-
-def cached_share(files: Sequence[Path]) -> float | None:
-    """Return the share of files that the system has in its cache; None where it does not say.
-
-    Asked with `mincore`, which brings nothing in, unlike a look with a read. Linux answers who may write a file.
-    """
-    if not all(os.access(path, os.W_OK) for path in files):
-        return None
-    held = pages = 0
-    for path in files:
-        flags = _pages_held(path)
-        if flags is None:
-            return None
-        held, pages = held + int(flags.sum()), pages + len(flags)
-    return held / max(1, pages)
-
-
-def _pages_held(path: Path) -> npt.NDArray[np.uint8] | None:
-    """Say of each page of a file whether it is cached: uint8 (pages,), 0 or 1."""
-    size = path.stat().st_size
-    flags = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
-    if not size:
-        return flags
-    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as memory:
-        first = ctypes.c_char.from_buffer(memory)
-        try:
-            address, vector = ctypes.addressof(first), ctypes.c_void_p(flags.ctypes.data)
-            failed = ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), vector)
-        except AttributeError:  # another system than Linux
-            failed = True
-        finally:
-            del first  # or the mapping could not be closed
-    return None if failed else flags & np.uint8(1)
 
 
 def _cpu_seconds() -> float:

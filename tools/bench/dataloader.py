@@ -5,19 +5,18 @@ A number without its bound and its conditions is worth little, so every row has 
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from alexnet.model.placement import choose_placement
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.shards.processes import usable_cores
-from alexnet.shards.reader import SplitReader
-from alexnet.tools.bench.conditions import conditions_before, describe_data
+from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
-from alexnet.tools.bench.loader_stages import LoaderTask
-from alexnet.tools.bench.measure import Case, Timing, measure_rows
-from alexnet.tools.bench.report import Clock, Data, Options, Ratio, Report, Row, StageCost, ratio_of
+from alexnet.tools.bench.measure import Case, Say, Timing, measure_report, measure_rows
+from alexnet.tools.bench.report import Asked, Clock, Data, Options, Report, Row, StageCost, ratios_of
 
 _THREADS_SHARE = 0.95
 """Of a gain by the number of threads, 1.9 for two; by CPU time, as a stream of one thread reads on another core."""
@@ -37,7 +36,7 @@ _STAGES = (
 
 
 def measure_dataloader(
-    say: Callable[[str], None],
+    say: Say,
     *,
     data: Path,
     why: str,
@@ -48,57 +47,44 @@ def measure_dataloader(
     timing: Timing,
     quick: bool,
     rows: tuple[str, ...],
-    baselines: tuple[str, ...],
+    compare: tuple[str, ...],
     tune_seconds: float,
 ) -> Report:
     """Measure the rows that are asked for, then candidates of the stream's options if there is time for them."""
-    images = len(SplitReader(data, split))
-    if not images:
+    cores = usable_cores()
+    task = LoaderTask(data=str(data.absolute()), split=split, batch_images=batch_images, threads=threads or cores)
+    if not len(task.reader):
         raise InputError(f"{data}: its {split} split has no images; give --split with the other")
-    batch, cores = min(batch_images, images), usable_cores()
-    task = LoaderTask(data=str(data.absolute()), split=split, batch_images=batch, threads=threads or cores)
+    task = replace(task, batch_images=min(batch_images, len(task.reader)))
     kind = choose_placement(device, gpus=1, precision="auto").device.type
-    cases = cases_of(task, cores, kind, quick=quick, names=rows, baselines=baselines)
-    described = describe_data(data, split, batch, why)
-    conditions = conditions_before(kind, task.threads, timing.rounds, timing.seconds, described)
-    found, missing, complete = measure_rows(cases, timing, say)
-    notes: tuple[str, ...] = ()
-    if tune_seconds and complete:
-        notes, complete = tune(task, cores, kind, tune_seconds, say)
-    by_name = {row.name: row for row in found}
-    return Report(
-        command="dataloader",
-        complete=complete,
-        conditions=conditions,
-        rows=found,
-        missing=missing,
-        stages=stages_of(by_name),
-        ratios=ratios_of(by_name, min(task.threads, cores)),
-        notes=notes,
-        verdict=verdict_of(by_name, described),
+    cases, described = cases_of(task, cores, kind, quick=quick, names=rows, compare=compare), task.describe(why)
+    report = measure_report("dataloader", cases, timing, say, device=kind, threads=task.threads, data=described)
+    found = report.named()
+    if tune_seconds and report.complete:
+        notes, complete = tune(candidates_of(task, cores, kind), tune_seconds, say)
+        report = replace(report, notes=notes, complete=complete)
+    return replace(
+        report,
+        stages=stages_of(found),
+        ratios=ratios_of(found, asked_of(found, min(task.threads, cores))),
+        verdict=verdict_of(found, described),
     )
 
 
-def ratios_of(rows: dict[str, Row], busy_cores: int) -> tuple[Ratio, ...]:
-    """Return each guarded ratio whose rows were measured; more threads than cores are not asked for more."""
-    found = [
-        ratio_of(rows[row], rows[over], about, at_least)
-        for (row, over), (at_least, about) in GUARDED.items()
-        if {row, over} <= rows.keys()
-    ]
-    fewer = sorted((row.options["threads"], name) for name, row in rows.items() if name.endswith(("thread", "threads")))
-    if fewer and "stream-float32" in rows and fewer[0][0] == 1:
-        about = f"1 to {rows['stream-float32'].options['threads']} threads"
-        gain = _THREADS_SHARE * busy_cores
-        found.append(ratio_of(rows["stream-float32"], rows["stream-1-thread"], about, gain, by="cpu"))
-    if fewer and "stream-beside-trainer-here" in rows:  # by wall time: the trainer's CPU time is in it
+def asked_of(rows: Mapping[str, Row], busy_cores: int) -> list[Asked]:
+    """Return the guarded ratios, with those of the threads; more threads than cores are not asked for more."""
+    asked, stream = list(GUARDED), rows.get("stream-float32")
+    fewer = sorted((int(row.options["threads"] or 0), name) for name, row in rows.items() if "thread" in name)
+    if fewer and fewer[0][0] == 1 and stream:
+        about, gain = f"1 to {stream.options['threads']} threads", _THREADS_SHARE * busy_cores
+        asked.append(Asked(stream.name, "stream-1-thread", about, gain, "cpu"))
+    if fewer:  # by wall time: the trainer's CPU time is in it
         about = "the stream beside a trainer in this process over the stream alone"
-        beside, alone = rows["stream-beside-trainer-here"], rows[fewer[-1][1]]
-        found.append(ratio_of(beside, alone, about, _BESIDE_TRAINER, by="wall"))
-    return tuple(found)
+        asked.append(Asked("stream-beside-trainer-here", fewer[-1][1], about, _BESIDE_TRAINER, "wall"))
+    return asked
 
 
-def stages_of(rows: dict[str, Row]) -> tuple[StageCost, ...]:
+def stages_of(rows: Mapping[str, Row]) -> tuple[StageCost, ...]:
     """Tell where the CPU time of the float32 stream goes, by differences between rows; nothing if one is missing."""
     needed = {name for _, plus, minus, _ in _STAGES for name in (*plus, *minus)}
     if not needed <= rows.keys():
@@ -119,7 +105,7 @@ def _standard_error(values: Sequence[float]) -> float:
     return 1.25 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def verdict_of(rows: dict[str, Row], data: Data) -> str:
+def verdict_of(rows: Mapping[str, Row], data: Data) -> str:
     """Say in a few sentences what bounds the pipeline; of what was measured, and what was not."""
     stream = rows.get("stream-cuda") or rows.get("stream-float32")
     if stream is None:
@@ -132,16 +118,15 @@ def verdict_of(rows: dict[str, Row], data: Data) -> str:
     return " ".join(sentences)
 
 
-def _bound(stream: Row, rows: dict[str, Row]) -> str:
-    limit = next(iter(stream.shares), "")
-    disturbed = any(row.disturbed for row in (stream, rows.get(limit, stream)))
+def _bound(stream: Row, rows: Mapping[str, Row]) -> str:
     clock: Clock = "cpu" if stream.disturbed else "wall"
-    rate = stream.rate(clock)
-    share = stream.shares[limit].get("cpu" if disturbed else "wall", stream.shares[limit]["wall"]) if limit else 0.0
+    rate, cold = stream.rate(clock), rows.get("storage-cold")
+    limit, shares = next(iter(stream.shares.items()), ("", {}))
+    by_cpu = "cpu" in shares and (stream.disturbed or rows[limit].disturbed)
+    share = shares.get("cpu" if by_cpu else "wall", 0.0)
     if stream.name == "stream-cuda":
         of_limit = f", {share:.0%} of what nvJPEG alone does with whole images" if limit else ""
         return f"The pipeline to the GPU makes {rate:,.0f} images/s{of_limit}."
-    cold = rows.get("storage-cold")
     if cold is not None and cold.wall.median < rate:
         return (
             f"Storage bounds this pipeline when nothing is cached: it gives {cold.wall.median:,.0f} images/s from "
@@ -156,17 +141,13 @@ def _bound(stream: Row, rows: dict[str, Row]) -> str:
     return f"Decoding on the CPU bounds this pipeline: {made}{read}."
 
 
-def tune(
-    task: LoaderTask, cores: int, device: str, budget_seconds: float, say: Callable[[str], None]
-) -> tuple[tuple[str, ...], bool]:
+def tune(candidates: Sequence[Case], budget_seconds: float, say: Say) -> tuple[tuple[str, ...], bool]:
     """Search for the options of the stream that are fastest here; return what each made and which to use, in lines.
 
     And whether it came to its end: after Ctrl-C nothing is recommended. Candidates differ from the default in one thing
     at a time and take turns, the likeliest first; what cannot be told from the default is not recommended.
     """
-    candidates = candidates_of(task, cores, device)
-    timing = Timing(rounds=_TUNE_ROUNDS, seconds=_TUNE_SECONDS, budget_seconds=budget_seconds)
-    rows, missing, complete = measure_rows(candidates, timing, say)
+    rows, missing, complete = measure_rows(candidates, Timing(_TUNE_ROUNDS, _TUNE_SECONDS, budget_seconds), say)
     if not complete:
         return ("tuning was interrupted: no options are recommended",), False
     lines = [f"{row.title}: {row.wall.median:,.0f} images/s" for row in rows]
@@ -186,7 +167,7 @@ def candidates_of(task: LoaderTask, cores: int, device: str) -> list[Case]:
     for name, value in dict.fromkeys(changes):
         title = "the default" if name == "device" else f"--set stream.{name}={value}"
         options: Options = default.options | {"device": device, name: value}
-        found.append(Case(name=title, title=title, group="row", make=default.make, options=options, cores=cores))
+        found.append(replace(default, name=title, title=title, options=options))
     return found
 
 

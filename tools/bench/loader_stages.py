@@ -9,10 +9,9 @@ import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
 from importlib import import_module
-from itertools import accumulate
+from itertools import accumulate, chain, count
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.pipeline.settings import Output
-from alexnet.shards.manifest import Split
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.bench.conditions import cached_share
-from alexnet.tools.bench.gpu_watch import watched
+from alexnet.tools.bench.bench_data import LoaderTask, cached_share
+from alexnet.tools.bench.gpu_stages import watched
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 
 _BLOCK_BYTES = 4 << 20
@@ -36,38 +34,8 @@ _STEPS_AHEAD = 2  # of the trainer beside a stream
 _HELD_BYTES = 256 << 20  # of JPEGs that decoders without a reader are given, from memory
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoaderTask:
-    """What a row of the data path works on. `threads`: of decoders, or worker processes where a loader has those."""
-
-    data: str
-    split: Split
-    batch_images: int
-    threads: int
-
-    @cached_property
-    def reader(self) -> SplitReader:
-        """Open the images."""
-        return SplitReader(Path(self.data), self.split)
-
-    @property
-    def size_px(self) -> int:
-        """Return the side of the images."""
-        return self.reader.manifest.size_px
-
-    @property
-    def crop_px(self) -> int:
-        """Return the side of the crops."""
-        return min(AugmentSettings().crop_px, self.size_px)
-
-    @property
-    def mean(self) -> npt.NDArray[np.float32]:
-        """Return the channels' mean: float32 (3,), 0-255."""
-        return np.asarray(self.reader.manifest.colour.mean, np.float32)
-
-
 def storage(*, cold: bool, **task: Any) -> Stage:
-    """Read shards from front to back with one thread; before each cold pass, have the system forget them.
+    """Read shards from front to back with one thread; before each cold round, have the system forget them.
 
     After a cold round they are read in again, for the other rows: so the next one must not go on where it ended.
     """
@@ -81,20 +49,23 @@ def storage(*, cold: bool, **task: Any) -> Stage:
         scratch = memoryview(bytearray(_BLOCK_BYTES))
         for path in files:
             with path.open("rb", buffering=0) as file:
-                while count := file.readinto(scratch):
-                    yield count / image_bytes
+                while size := file.readinto(scratch):
+                    yield size / image_bytes
 
-    def restore() -> None:
+    def from_disk() -> Work:
+        _forget(files)
+        return once()
+
+    def read_in() -> None:
         sum(once())
 
     whole = sum(path.stat().st_size for path in files) / 1e6
     words = f"1 thread, blocks of 4 MiB, {len(files)} of {len(reader.shards)} shards, {whole:,.0f} MB"
-    if not cold:
-        restore()
-        return Stage(work=once, settings=words)
-    words += "; the host of a virtual machine may still have cached them"
-    forget = partial(_forget, files)
-    return Stage(work=once, settings=words, before_pass=forget, after_round=restore, starts_over=True)
+    if cold:
+        words += "; the host of a virtual machine may still have cached them"
+        return Stage(work=from_disk, settings=words, after_round=read_in, starts_over=True)
+    read_in()
+    return Stage(work=lambda: chain.from_iterable(once() for _ in count()), settings=words)
 
 
 def _forget(files: list[Path]) -> None:
@@ -111,7 +82,7 @@ def _forget(files: list[Path]) -> None:
         raise CannotRunError(f"the system keeps {still:.0%} of the shards in its cache when told to forget them")
 
 
-def memory_copy(*, threads: int) -> Stage:
+def memory_copy(*, threads: int, **_: Any) -> Stage:
     """Copy blocks of memory to others, with a thread each."""
     source, target = (np.ones((threads, _COPY_BYTES // threads), np.uint8) for _ in range(2))
     pool = ThreadPoolExecutor(threads)

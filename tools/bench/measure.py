@@ -3,41 +3,49 @@
 A machine whose speed drifts, or whose other users come and go, then treats all rows alike. A process that does not
 answer in time is killed, with its children; its row says so, and the rest goes on.
 
-    case = Case(name="read", title="reading", group="row", make="package.module:function", options={...}, cores=1)
-    measured = measure_rows([case], Timing(rounds=5, seconds=2.0), print)
-    measured.rows                     # with shares of their limits
+    case = Case(name="read", title="reading", make=loader_stages.read, options={...})
+    rows, missing, complete = measure_rows([case], Timing(rounds=5, seconds=2.0), print)
 """
 
 import contextlib
 import json
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
 
 from alexnet.shards.errors import one_line
+from alexnet.tools.bench.conditions import conditions_before
 from alexnet.tools.bench.report import (
+    Clock,
+    Command,
+    Data,
     Group,
     Missing,
     Options,
+    Report,
     Round,
     Row,
     Unit,
     medians,
     rates_of,
-    share_of,
     spread,
 )
-from alexnet.tools.bench.stage import Answer
+from alexnet.tools.bench.stage import Answer, Stage
+
+Say = Callable[[str], None]
+"""Tells the user what goes on."""
+Bounds = Callable[[Mapping[str, Row], Clock], dict[str, float]]
+"""Returns what a row cannot beat, by name, in its unit a second by a clock: of the rows that were measured."""
 
 _START = "from alexnet.tools.bench.stage import main; main()"  # with -m its classes would be there twice
 _WARM_SECONDS = 0.25  # a warm round, of the seconds of a round
@@ -46,37 +54,37 @@ _ROUND_LIMIT_SECONDS = 30.0  # beyond ten times what a round should take
 _WARM_STEPS = 8
 
 
+def limited_by(name: str) -> Bounds:
+    """Return the bounds of a row that cannot beat another."""
+    return lambda rows, clock: {name: rows[name].rate(clock)} if name in rows else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Describe a row before it is measured.
+    """Describe a row before it is measured: what is timed, and what it cannot beat.
 
-    `make`: MODULE:FUNCTION, called in the row's process with `options` as keyword arguments; returns a `Stage`.
-    `cores`: how many it can keep busy. `limit`: name of the row that this one cannot beat. `on_gpu`: CPU time says
-    nothing of it. `alone`: all its rounds are run before the rows after it are started. `start_seconds`: how long it
-    may take to stand. `step_seconds`: how long its longest step may take, beyond the seconds of a round.
+    `make`: called in the row's process with `options`, which are written as JSON. `cores`: how many it can keep busy.
+    `on_gpu`: CPU time says nothing of it. `alone`: all its rounds are run before the rows after it are started.
+    `start_seconds`: how long it may take to stand. `step_seconds`: how long its longest step may take, beyond the
+    seconds of a round.
     """
 
     name: str
     title: str
-    group: Group
-    make: str
+    make: Callable[..., Stage]
+    group: Group = "row"
     options: Options = field(default_factory=dict)
     cores: int = 1
     unit: Unit = "images"
-    limit: str = ""
+    bounds: Bounds = lambda rows, clock: {}
     on_gpu: bool = False
     alone: bool = False
     start_seconds: float = 120.0
     step_seconds: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
 
-    def command(self) -> list[str]:
-        """Return the command that starts the row's process."""
-        return [sys.executable, "-c", _START, self.make, json.dumps(self.options)]  # ASCII: a path may be no UTF-8
 
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
+class Timing(NamedTuple):
     """Settle how long is measured: `rounds` rounds in which each row runs for about `seconds`.
 
     `budget_seconds`: once half of it is spent no more rows are started, beyond two; once all of it is, no more rounds
@@ -96,8 +104,18 @@ class Measured(NamedTuple):
     complete: bool
 
 
-def measure_rows(cases: Sequence[Case], timing: Timing, say: Callable[[str], None]) -> Measured:
-    """Measure rows in interleaved rounds, telling `say` what goes on."""
+def measure_report(
+    command: Command, cases: Sequence[Case], timing: Timing, say: Say,
+    *, device: str, threads: int, data: Data | None = None,
+) -> Report:  # fmt: skip
+    """Look at the machine, measure rows, and return them as a command's report, without a verdict."""
+    conditions = conditions_before(device, threads, timing.rounds, timing.seconds, data)
+    rows, missing, complete = measure_rows(cases, timing, say)
+    return Report(command=command, complete=complete, conditions=conditions, rows=rows, missing=missing)
+
+
+def measure_rows(cases: Sequence[Case], timing: Timing, say: Say) -> Measured:
+    """Measure rows in interleaved rounds."""
     started: list[_Running] = []
     try:
         _measure(cases, started, timing, say)
@@ -108,23 +126,53 @@ def measure_rows(cases: Sequence[Case], timing: Timing, say: Callable[[str], Non
         for one in started:
             one.close()
     rows = {one.case.name: one.row() for one in started if one.rounds}
-    for one in started:
-        if one.case.name in rows and one.case.limit in rows:
-            shares = {one.case.limit: share_of(rows[one.case.name], rows[one.case.limit])}
-            rows[one.case.name] = replace(rows[one.case.name], shares=shares)
     whys = dict.fromkeys((case.name for case in cases if case.name not in rows), why)
-    whys |= {one.case.name: one.why for one in started if one.why}
+    whys |= {one.case.name: one.ready.why for one in started if one.ready.why}
     missing = (Missing(name=case.name, title=case.title, why=whys[case.name]) for case in cases if case.name in whys)
-    return Measured(tuple(rows.values()), tuple(missing), complete)
+    return Measured(with_shares(cases, rows), tuple(missing), complete)
 
 
-def _measure(cases: Sequence[Case], started: list["_Running"], timing: Timing, say: Callable[[str], None]) -> None:
+def with_shares(cases: Sequence[Case], rows: Mapping[str, Row]) -> tuple[Row, ...]:
+    """Return the rows of cases with their shares of what they cannot beat."""
+    found = []
+    for case in cases:
+        if row := rows.get(case.name):
+            shares: dict[str, dict[Clock, float]] = {}
+            clocks: tuple[Clock, ...] = ("wall", "cpu") if row.cpu else ("wall",)
+            for clock in clocks:
+                for name, bound in case.bounds(rows, clock).items():
+                    shares.setdefault(name, {})[clock] = row.rate(clock) / bound
+            found.append(replace(row, shares=shares))
+    return tuple(found)
+
+
+def row_of(case: Case, ready: Answer, rounds: Sequence[Round]) -> Row:
+    """Return what was measured of a case."""
+    return Row(
+        name=case.name,
+        title=case.title,
+        group=case.group,
+        unit=case.unit,
+        cores=case.cores,
+        options={k: one_line(v) if isinstance(v, str) else v for k, v in case.options.items()},
+        settings=ready.settings,
+        versions=ready.versions,
+        before_bytes=ready.before_bytes,
+        wall=spread(rates_of(rounds)),
+        cpu=None if case.on_gpu else spread(rates_of(rounds, case.cores)),
+        figures=medians([r.figures for r in rounds]),
+        shares={},
+        rounds=tuple(rounds),
+    )
+
+
+def _measure(cases: Sequence[Case], started: list["_Running"], timing: Timing, say: Say) -> None:
     begin = time.monotonic()
     for case in cases:
         if len(started) >= _LEAST_ROWS and time.monotonic() - begin > timing.budget_seconds / 2:
             break
         say(f"starting: {case.title}")
-        started.append(_Running(case, timing))
+        started.append(_Running(case, timing.seconds))
         started[-1].start()
         for _ in range(timing.rounds if case.alone else 0):
             started[-1].round()
@@ -139,58 +187,40 @@ def _measure(cases: Sequence[Case], started: list["_Running"], timing: Timing, s
 
 
 class _Running:
-    """The process of one row, and what it has said; `why` it says no more."""
+    """The process of one row, and what it has said; once `ready` says why, nothing more."""
 
-    def __init__(self, case: Case, timing: Timing) -> None:
-        self.case, self.why = case, ""
+    def __init__(self, case: Case, seconds: float) -> None:
+        self.case, self._seconds, self.ready = case, seconds, Answer()
         self.rounds: list[Round] = []
-        self._timing = timing
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         # A process that is killed leaves what it wrote, and FFCV's files have 2 GB: they lie here, and go with it.
         self._scratch = tempfile.TemporaryDirectory(prefix="alexnet-bench-", ignore_cleanup_errors=True)
+        make = f"{case.make.__module__}:{case.make.__qualname__}"
         self._popen = subprocess.Popen(
-            self.case.command(),
+            [sys.executable, "-c", _START, make, json.dumps(case.options)],  # ASCII: a path may be no UTF-8
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | self.case.environment | {"TMPDIR": self._scratch.name},
+            env=os.environ | case.environment | {"TMPDIR": self._scratch.name},
             start_new_session=True,  # Ctrl-C is for the command; its children go with this one
         )
 
     def start(self) -> None:
         """Wait until the stage is made and warm."""
-        limit = 10 * self._timing.seconds + self.case.start_seconds + _WARM_STEPS * self.case.step_seconds
-        answer = self._ask(self._timing.seconds * _WARM_SECONDS, limit)
-        self._ready, self.why = answer.ready, answer.why
+        self.ready = self._ask(
+            self._seconds * _WARM_SECONDS, self.case.start_seconds + _WARM_STEPS * self.case.step_seconds
+        )
 
     def round(self) -> None:
         """Run a round, unless the row has failed."""
-        if not self.why:
-            limit = 10 * self._timing.seconds + _ROUND_LIMIT_SECONDS + self.case.step_seconds
-            answer = self._ask(self._timing.seconds, limit)
+        if not self.ready.why:
+            answer = self._ask(self._seconds, _ROUND_LIMIT_SECONDS + self.case.step_seconds)
             self.rounds += [answer.round] if answer.round else []
-            self.why = answer.why
+            self.ready = replace(self.ready, why=answer.why)
 
     def row(self) -> Row:
-        """Return what was measured."""
-        assert self._ready is not None  # there are rounds
-        case, ready, rounds = self.case, self._ready, tuple(self.rounds)
-        return Row(
-            name=case.name,
-            title=case.title,
-            group=case.group,
-            unit=case.unit,
-            cores=case.cores,
-            options={k: one_line(v) if isinstance(v, str) else v for k, v in case.options.items()},
-            settings=ready.settings,
-            versions=ready.versions,
-            before_bytes=ready.before_bytes,
-            wall=spread(rates_of(rounds)),
-            cpu=None if case.on_gpu else spread(rates_of(rounds, case.cores)),
-            figures=medians(r.figures for r in rounds),
-            shares={},
-            rounds=rounds,
-        )
+        """Return what was measured; one round at least."""
+        return row_of(self.case, self.ready, self.rounds)
 
     def close(self) -> None:
         """Kill the process and its children, and delete what they wrote; who measures has nothing to save."""
@@ -202,23 +232,18 @@ class _Running:
 
     def _ask(self, seconds: float, limit_seconds: float) -> Answer:
         """Have it run for so long and return what it says; where that is nothing, why."""
-        late = threading.Event()
-        timer = threading.Timer(limit_seconds, lambda: late.set() or self._kill())  # type: ignore[func-returns-value]
-        timer.start()
-        try:
-            assert self._popen.stdin is not None
-            assert self._popen.stdout is not None
-            self._popen.stdin.write(f"{seconds}\n".encode())
-            self._popen.stdin.flush()
-            line = self._popen.stdout.readline()
-        except OSError:  # it is gone
-            line = b""
-        finally:
-            timer.cancel()
-        if line.endswith(b"\n"):
-            return msgspec.json.decode(line, type=Answer)
-        stopped = f"did not answer within {limit_seconds:,.0f} seconds and was stopped"
-        return Answer(why=stopped if late.is_set() else self._how_it_ended())
+        asks, says = self._popen.stdin, self._popen.stdout
+        assert asks is not None
+        assert says is not None
+        with contextlib.suppress(OSError):  # it is gone
+            asks.write(f"{seconds}\n".encode())
+            asks.flush()
+        limit_seconds += 10 * self._seconds
+        if not select.select([says], [], [], limit_seconds)[0]:
+            self._kill()
+            return Answer(why=f"did not answer within {limit_seconds:,.0f} seconds and was stopped")
+        line = says.readline()
+        return msgspec.json.decode(line, type=Answer) if line.endswith(b"\n") else Answer(why=self._how_it_ended())
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

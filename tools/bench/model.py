@@ -1,7 +1,7 @@
 """`alexnet-bench model`: what networks make on this machine, beside its rooflines and beside the naive version."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,12 +9,13 @@ from alexnet.model.networks.settings import NetSettings, architecture_named
 from alexnet.model.placement import Parallel, Precision, choose_placement, cpu_has_bf16
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import usable_cores
-from alexnet.tools.bench.conditions import conditions_before
-from alexnet.tools.bench.measure import Case, Timing, measure_rows
+from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_report
 from alexnet.tools.bench.naive import ARCH as NAIVE_ARCH
-from alexnet.tools.bench.networks import PARTS, Task
-from alexnet.tools.bench.report import Clock, Group, Options, Ratio, Report, Row, ratio_of
-from alexnet.tools.bench.rooflines import bounds, step_work
+from alexnet.tools.bench.naive import naive as naive_stage
+from alexnet.tools.bench.networks import PARTS, Task, network
+from alexnet.tools.bench.report import Asked, Clock, Group, Options, Report, Row, ratios_of
+from alexnet.tools.bench.rooflines import bounds, copy, matmul, step_work
+from alexnet.tools.bench.stage import Stage
 
 GUARDED_BATCH = 64
 OVER_NAIVE = 2.5
@@ -29,13 +30,13 @@ _IMAGE_SECONDS = 0.3  # that a step may take on a slow machine: the naive networ
 
 
 def measure_model(
-    say: Callable[[str], None],
+    say: Say,
     *,
     archs: tuple[str, ...],
     precisions: tuple[Precision, ...] = (),
     batches: tuple[int, ...] = (),
     gpus: tuple[int, ...] = (),
-    parallel: tuple[Parallel, ...] = ("towers",),
+    parallel: tuple[Parallel, ...] = (),
     device: str | None = None,
     threads: int | None = None,
     timing: Timing,
@@ -46,33 +47,25 @@ def measure_model(
     Raises InputError, before anything is measured, for layouts that a network or the machine cannot have.
     """
     kind = choose_placement(device, gpus=1, precision="auto").device.type
-    threads = threads or usable_cores()
+    archs, threads = archs or (NAIVE_ARCH,), threads or usable_cores()
     precisions = precisions or default_precisions(kind)
     batches = batches or (_CPU_BATCHES if kind == "cpu" else _GPU_BATCHES)
     two_towers = all(architecture_named(arch).towers == 2 for arch in archs)
     gpus = gpus or ((1, 2) if kind == "cpu" and threads > 1 and two_towers else (1,))
-    where: Options = {"device": kind, "threads": threads}
-    tasks = tasks_of(archs, precisions, batches, gpus, parallel, **where)
+    where: dict[str, Any] = {"device": kind, "threads": threads}
+    tasks = tasks_of(archs, precisions, batches, gpus, parallel or ("towers",), **where)
     refuse_layouts(tasks)
     if kind == "cuda":
         tasks += [replace(task, capture=True) for task in tasks if task.gpus == 1]
-    cases = [*_limits(precisions, where), *(case_of(task, task.name, task.title) for task in tasks)]
+    cases = [
+        *_limits(precisions, **where),
+        *(case_of(task, task.name, task.title, bounds=_bounds(task)) for task in tasks),
+    ]
     for batch in batches if naive and NAIVE_ARCH in archs else ():
-        task = Task(arch=NAIVE_ARCH, precision="fp32", batch_images=batch, **where)  # type: ignore[arg-type]
-        cases.append(case_of(task, f"naive-b{batch}", f"naive {task.title}", "baseline", "naive:naive"))
-    conditions = conditions_before(kind, threads, timing.rounds, timing.seconds)
-    found, missing, complete = measure_rows(cases, timing, say)
-    rows = with_rooflines(found)
-    ratios = _ratios(rows, kind)
-    return Report(
-        command="model",
-        complete=complete,
-        conditions=conditions,
-        rows=rows,
-        missing=missing,
-        ratios=ratios,
-        verdict=_verdict([row for row in rows if row.group == "row"]),
-    )
+        task = Task(arch=NAIVE_ARCH, precision="fp32", batch_images=batch, **where)
+        cases.append(case_of(task, _naive(batch), f"naive {task.title}", "baseline", make=naive_stage))
+    report = measure_report("model", cases, timing, say, device=kind, threads=threads)
+    return replace(report, ratios=ratios_of(report.named(), _asked(tasks)), verdict=_verdict(report))
 
 
 def default_precisions(device: str) -> tuple[Precision, ...]:
@@ -106,77 +99,75 @@ def refuse_layouts(tasks: Iterable[Task]) -> None:
             raise InputError(f"--batch {task.batch_images}: must be at least {task.gpus}, one image for each process")
 
 
-def case_of(task: Task, name: str, title: str, group: Group = "row", make: str = "networks:network") -> Case:
-    """Return the case of a task; `make`: its stage, as MODULE:FUNCTION of this folder."""
+def case_of(
+    task: Task, name: str, title: str, group: Group = "row", *, make: Callable[..., Stage] = network, **more: Any
+) -> Case:
+    """Return the case of a task. `more`: fields of it."""
     return Case(
         name=name,
         title=title,
         group=group,
-        make=f"alexnet.tools.bench.{make}",
+        make=make,
         options=asdict(task),
         cores=min(task.threads, usable_cores()),
         on_gpu=task.device == "cuda",
         step_seconds=_IMAGE_SECONDS * task.batch_images,
         environment=_SHORT_WAITS,
+        **more,
     )
 
 
-def _limits(precisions: Iterable[Precision], where: Options) -> list[Case]:
+def _limits(precisions: Iterable[Precision], *, device: str, threads: int) -> list[Case]:
     """Return the rates of the machine: of arithmetic in each precision, and of memory."""
-    copy = Case(
-        name="copy", title="memory copy", group="limit", make="alexnet.tools.bench.rooflines:copy", unit="bytes",
-        options=where, cores=min(int(where["threads"] or 1), usable_cores()), on_gpu=where["device"] == "cuda",
+    where: Options = {"device": device, "threads": threads}
+    memory = Case(
+        name="copy", title="memory copy", group="limit", make=copy, unit="bytes", options=where,
+        cores=min(threads, usable_cores()), on_gpu=device == "cuda",
     )  # fmt: skip
-    product = replace(copy, make="alexnet.tools.bench.rooflines:matmul", unit="flop")
+    product = replace(memory, make=matmul, unit="flop")
     products = [
         replace(product, name=f"matmul-{p}", title=f"matrix product, {p}", options={"precision": p, **where})
         for p in precisions
     ]
-    return [*products, copy]
+    return [*products, memory]
 
 
-def with_rooflines(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Return the rows, those of networks with their shares of the two rooflines."""
-    by_name = {row.name: row for row in rows}
-    return tuple(_with_rooflines(row, by_name) for row in by_name.values())
+def _bounds(task: Task) -> Bounds:
+    """Return the two rooflines of a task."""
+
+    def allowed(rows: Mapping[str, Row], clock: Clock) -> dict[str, float]:
+        product, memory = rows.get(f"matmul-{task.precision}"), rows.get("copy")
+        if product is None or memory is None:
+            return {}
+        settings = NetSettings(arch=task.arch, classes=task.classes)
+        work = step_work(settings, task.batch_images, _VALUE_BYTES[task.precision])
+        devices = task.gpus if task.device == "cuda" else 1
+        return bounds(work, task.batch_images, devices * product.rate(clock), devices * memory.rate(clock))
+
+    return allowed
 
 
-def _with_rooflines(row: Row, by_name: dict[str, Row]) -> Row:
-    matmul, copy = by_name.get(f"matmul-{row.options.get('precision')}"), by_name.get("copy")
-    if row.group != "row" or matmul is None or copy is None:
-        return row
-    task = Task(**row.options)  # type: ignore[arg-type]
-    work = step_work(NetSettings(arch=task.arch, classes=task.classes), task.batch_images, _VALUE_BYTES[task.precision])
-    devices = task.gpus if task.device == "cuda" else 1
-    shares: dict[str, dict[Clock, float]] = {"arithmetic": {}, "layers": {}}
-    clocks: tuple[Clock, ...] = ("wall", "cpu") if row.cpu else ("wall",)
-    for clock in clocks:
-        allowed = bounds(work, task.batch_images, devices * matmul.rate(clock), devices * copy.rate(clock))
-        for name, rate in allowed.items():
-            shares[name][clock] = row.rate(clock) / rate
-    return replace(row, shares=shares)
+def _naive(batch_images: int) -> str:
+    return f"naive-b{batch_images}"
 
 
-def _ratios(rows: tuple[Row, ...], device: str) -> tuple[Ratio, ...]:
-    """Return each network over the naive version in the same batch, and several processes over one."""
-    tasks = {row.name: (row, Task(**row.options)) for row in rows if row.group == "row"}  # type: ignore[arg-type]
-    naive = {row.options["batch_images"]: row for row in rows if row.group == "baseline"}
-    found = []
-    for row, task in tasks.values():
-        guarded = device == "cpu" and (task.arch, task.batch_images) == (NAIVE_ARCH, GUARDED_BATCH)
-        if task.arch == NAIVE_ARCH and task.batch_images in naive:
-            asked = guarded and task.precision == "bf16" and task.gpus == 1 and cpu_has_bf16()
-            about = f"{row.title} over the naive version"
-            found.append(ratio_of(row, naive[task.batch_images], about, OVER_NAIVE if asked else None))
-        one = tasks.get(replace(task, gpus=1).name)
-        if task.gpus > 1 and one:
-            asked = guarded and (task.gpus, task.parallel) == (2, "towers")
-            asked = asked and task.precision == default_precisions("cpu")[-1]  # what training would take
-            found.append(ratio_of(row, one[0], f"{row.title} over one process", PAIR_OVER_ONE if asked else None))
-    return tuple(found)
+def _asked(tasks: Iterable[Task]) -> Iterator[Asked]:
+    """Ask for each network over the naive version in the same batch, and several processes over one."""
+    for task in tasks:
+        guarded = (task.device, task.arch, task.batch_images) == ("cpu", NAIVE_ARCH, GUARDED_BATCH)
+        if task.arch == NAIVE_ARCH:
+            wanted = guarded and task.precision == "bf16" and task.gpus == 1 and cpu_has_bf16()
+            about = f"{task.title} over the naive version"
+            yield Asked(task.name, _naive(task.batch_images), about, OVER_NAIVE if wanted else None)
+        if task.gpus > 1:
+            wanted = guarded and (task.gpus, task.parallel) == (2, "towers")
+            wanted = wanted and task.precision == default_precisions("cpu")[-1]  # what training would take
+            one, about = replace(task, gpus=1).name, f"{task.title} over one process"
+            yield Asked(task.name, one, about, PAIR_OVER_ONE if wanted else None)
 
 
-def _verdict(rows: list[Row]) -> str:
+def _verdict(report: Report) -> str:
+    rows = [row for row in report.rows if row.group == "row"]
     if not rows:
         return "No verdict: no network was measured."
     best = max(rows, key=lambda row: row.wall.median)

@@ -6,7 +6,6 @@ shows. Where a network runs in several processes, a row's own is rank 0; it star
 """
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,6 +31,7 @@ from alexnet.tools.bench.rooflines import synchronise
 from alexnet.tools.bench.stage import Stage, Work
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.assembly import Streams, build_trainer
+from alexnet.tools.run.launch import take_place
 from alexnet.tools.run.recipes import recipe_for
 from alexnet.tools.run.settings import RunSettings, check_fit, load_recipe
 from alexnet.tools.settings import with_settings
@@ -263,22 +263,14 @@ def _start_others(task: Task) -> TCPStore | None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # port 0: one that is free
     for rank in range(1, task.gpus):
         get_context("spawn").Process(target=_follow, args=(task, rank, store.port), daemon=True).start()
-    _join_as(task, 0, store.port)
+    take_place(0, task.gpus, store.port)
     return store
 
 
 def _follow(task: Task, rank: int, port: int) -> None:
     """Take the steps that the first process takes, until it is gone."""
     leave_with_parent()
-    _join_as(task, rank, port)
+    take_place(rank, task.gpus, port)
     run = Training(task, rank)
     while True:
         run.steps(0)
-
-
-def _join_as(task: Task, rank: int, port: int) -> None:
-    """Join the processes of a row, as torchrun's environment would have them joined."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": task.gpus, "LOCAL_WORLD_SIZE": task.gpus}
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
-    os.environ.update({name: str(value) for name, value in {**numbers, **place}.items()})
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere

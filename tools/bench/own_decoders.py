@@ -3,7 +3,6 @@
 `baselines.py` says what the work is. A package is imported by the row that measures it.
 """
 
-import io
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.tools.bench.baselines import counted, id_batches, versions_of
-from alexnet.tools.bench.loader_stages import LoaderTask
+from alexnet.tools.bench.baselines import Images, counted, decoder_of, draw, id_batches, shards_of, versions_of
+from alexnet.tools.bench.bench_data import LoaderTask
+from alexnet.tools.bench.gpu_stages import watched
 from alexnet.tools.bench.stage import CannotRunError, Stage
 
 _INITIAL_FILL, _PREFETCH = 1_024, 2  # DALI's defaults
@@ -41,7 +41,7 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
     @pipeline_def  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         jpegs, labels = fn.readers.webdataset(  # type: ignore[misc]
-            paths=[str(given.reader.root / shard.file) for shard in given.reader.shards],
+            paths=shards_of(given),
             ext=["jpg", "cls"],
             missing_component_behavior="error",
             random_shuffle=True,
@@ -72,7 +72,8 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
         f"readers.webdataset, decoders.image{'_crop' * crops_early}{', mixed' * cuda}, crop_mirror_normalize, "
         f"DALIGenericIterator; num_threads={given.threads}, prefetch_queue_depth={_PREFETCH}"
     )
-    return counted(batches(), given, words, _PREFETCH + 1, versions, on_gpu=cuda)
+    stage = counted(batches(), given, words, _PREFETCH + 1, versions)
+    return watched(stage) if cuda else stage
 
 
 def ffcv(*, stored: str, **task: Any) -> Stage:
@@ -86,8 +87,8 @@ def ffcv(*, stored: str, **task: Any) -> Stage:
     from ffcv.fields import decoders
     from ffcv.writer import DatasetWriter
 
-    images, folder = min(len(given.reader), _FFCV_IMAGES), tempfile.mkdtemp()  # it goes with the process's scratch
-    most_bytes, free_bytes = images * 3 * given.size_px**2, shutil.disk_usage(folder).free
+    whole, folder = Images(given, decoder_of("pil"), _FFCV_IMAGES), tempfile.mkdtemp()  # it goes with the row's scratch
+    most_bytes, free_bytes = len(whole) * 3 * given.size_px**2, shutil.disk_usage(folder).free
     if free_bytes < most_bytes:
         raise CannotRunError(f"{folder}: has {free_bytes / 1e9:.1f} GB free; the file may take {most_bytes / 1e9:.1f}")
     file, crop_px = f"{folder}/set.beton", given.crop_px
@@ -95,7 +96,7 @@ def ffcv(*, stored: str, **task: Any) -> Stage:
         "image": fields.RGBImageField(write_mode=stored, jpeg_quality=_QUALITY),
         "label": fields.IntField(),
     }
-    DatasetWriter(file, columns, num_workers=given.threads).from_indexed_dataset(_WholeImages(given, images))
+    DatasetWriter(file, columns, num_workers=given.threads).from_indexed_dataset(whole)
     scale = (crop_px / given.size_px) ** 2
     image = [
         decoders.RandomResizedCropRGBImageDecoder((crop_px, crop_px), scale=(scale, scale), ratio=(1.0, 1.0)),
@@ -112,27 +113,11 @@ def ffcv(*, stored: str, **task: Any) -> Stage:
         order=loader.OrderOption.RANDOM,
         os_cache=True,
         drop_last=True,
-        indices=np.tile(np.arange(images), _FFCV_REPEATS),
+        indices=np.tile(np.arange(len(whole)), _FFCV_REPEATS),
         pipelines={"image": image, "label": label},
     )
     words = f"{stored}, os_cache, RANDOM, num_workers={given.threads}, channels last"
     return counted(batches, given, words, 4, versions)
-
-
-class _WholeImages:
-    """What FFCV writes its file from."""
-
-    def __init__(self, task: LoaderTask, images: int) -> None:
-        self._reader, self._images = task.reader, images
-
-    def __len__(self) -> int:
-        return self._images
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        from PIL import Image
-
-        image = Image.open(io.BytesIO(self._reader.jpeg(index).tobytes()), formats=("JPEG",))
-        return image.convert("RGB"), int(self._reader.labels[index])
 
 
 def on_gpu(*, library: str, **task: Any) -> Stage:
@@ -149,7 +134,7 @@ def on_gpu(*, library: str, **task: Any) -> Stage:
         raise CannotRunError("decodes batches on a GPU, and torch has none here")
     decode = _nvimagecodec(given.threads) if library == "nvimagecodec" else _torchvision()
     words = "all its backends; crop, mirror and mean in PyTorch on the GPU; one thread reads ahead"
-    return counted(_cropped_on_gpu(given, decode), given, words, 1, versions, on_gpu=True)
+    return watched(counted(_cropped_on_gpu(given, decode), given, words, 1, versions))
 
 
 def _nvimagecodec(threads: int) -> Callable[[list[bytes]], list[Any]]:
@@ -176,21 +161,16 @@ def _torchvision() -> Callable[[list[bytes]], list[Any]]:
 def _cropped_on_gpu(task: LoaderTask, decode: Callable[[list[bytes]], list[Any]]) -> Iterator[Any]:
     import torch
 
-    reader, crop_px, rng = task.reader, task.crop_px, np.random.default_rng(0)
-    mean, most = torch.from_numpy(task.mean).cuda()[:, None, None], task.size_px - crop_px + 1
-
-    def read(ids: list[int]) -> tuple[list[bytes], list[int]]:
-        return [reader.jpeg(i).tobytes() for i in ids], [int(reader.labels[i]) for i in ids]
-
+    files, px, places = Images(task, bytes), task.crop_px, task.size_px - task.crop_px + 1
+    mean = torch.from_numpy(task.mean).cuda()[:, None, None]
     with ThreadPoolExecutor(1) as ahead:
-        batches = id_batches(task)
-        coming = ahead.submit(read, next(batches))
+        coming = (ahead.submit(lambda ids: [files[n] for n in ids], ids) for ids in id_batches(task))
+        following = next(coming)
         while True:
-            jpegs, labels = coming.result()
-            coming = ahead.submit(read, next(batches))
-            batch = torch.empty((len(jpegs), 3, crop_px, crop_px), device="cuda")
-            places = rng.integers(0, (most, most, 2), (len(jpegs), 3)).tolist()
-            for out, image, (y, x, mirror) in zip(batch, decode(jpegs), places, strict=True):
-                crop = image[:, y : y + crop_px, x : x + crop_px]
+            (jpegs, labels), following = zip(*following.result(), strict=True), next(coming)
+            batch = torch.empty((len(jpegs), 3, px, px), device="cuda")
+            for out, image in zip(batch, decode(list(jpegs)), strict=True):
+                y, x, mirror = draw(places)
+                crop = image[:, y : y + px, x : x + px]
                 torch.sub(crop.flip(-1) if mirror else crop, mean, out=out)
             yield batch, labels

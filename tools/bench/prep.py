@@ -8,7 +8,6 @@ colours and writes shards besides.
 import io
 import itertools
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from PIL import Image, features
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import Counts, Pool, usable_cores
-from alexnet.tools.bench.conditions import conditions_before, without_home
-from alexnet.tools.bench.measure import Case, Timing, measure_rows
-from alexnet.tools.bench.report import Clock, Data, Options, Report, Row, ratio_of, share_of
+from alexnet.tools.bench.bench_data import without_home
+from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_report
+from alexnet.tools.bench.report import Asked, Data, Options, Report, Row, ratios_of
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 from alexnet.tools.convert.image import resize_and_crop, to_rgb
 from alexnet.tools.convert.listing import Listing, Member, Source
@@ -32,38 +31,23 @@ from alexnet.tools.host_memory import keep_freed_memory
 SHARE_OF_BOUND = 0.9
 """One worker of the converter over one core's decode + resize + encode."""
 
-_BOUND_IMAGES = 400
+_BOUND, _BOUND_IMAGES = "the bound, a core", 400
 _SHARDS = 4  # that a worker converts again and again
 _STEP_SECONDS = 60.0
 
 
-def measure_prep(
-    say: Callable[[str], None], *, source: Path, images: int, workers: tuple[int, ...], timing: Timing
-) -> Report:
+def measure_prep(say: Say, *, source: Path, images: int, workers: tuple[int, ...], timing: Timing) -> Report:
     """Measure the bound, and the converter with each number of workers, on images taken evenly from a source."""
+    workers = workers or (1, 2)
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         index = Path(folder) / "index"  # listed once: rows find it there
         listed = open_source(source, index, lambda walked: say(f"listing {source}: {walked.entries:,} entries"))
         described = _describe(sample(listed, images))
-        conditions = conditions_before("cpu", max(workers), timing.rounds, timing.seconds, described)
-        options: Options = {"source": str(source.absolute()), "index": str(index), "images": images}
-        found, missing, complete = measure_rows(_cases(options, workers), timing, say)
-    rows = {row.name: row for row in found}
-    if bound := rows.get("bound"):
-        rows |= {name: _with_share(row, bound) for name, row in rows.items() if row is not bound}
-    ratios = []
-    if bound and "workers-1" in rows:
-        about = "one worker of the converter over its bound"
-        ratios.append(ratio_of(rows["workers-1"], bound, about, SHARE_OF_BOUND))
-    return Report(
-        command="prep",
-        complete=complete,
-        conditions=conditions,
-        rows=tuple(rows.values()),
-        missing=missing,
-        ratios=tuple(ratios),
-        verdict=_verdict([row for row in rows.values() if row.shares]),
-    )
+        cases = _cases({"source": str(source.absolute()), "index": str(index), "images": images}, workers)
+        report = measure_report("prep", cases, timing, say, device="cpu", threads=max(workers), data=described)
+    asked = Asked("workers-1", "bound", "one worker of the converter over its bound", SHARE_OF_BOUND)
+    verdict = _verdict([row for row in report.rows if row.shares])
+    return replace(report, ratios=ratios_of(report.named(), [asked]), verdict=verdict)
 
 
 def sample(source: Source, images: int) -> Source:
@@ -114,24 +98,30 @@ def converter(*, source: str, index: str, images: int, workers: int) -> Stage:
         with Pool(_convert, workers) as pool:
             yield from pool.results(jobs)
 
-    words = f"{settings.shard_images} images a shard, {workers} worker{'s' * (workers > 1)}"
+    words = f"{settings.shard_images} images a shard, {_workers(workers)}"
     return Stage(work=work, settings=words, ready_batches=workers - 1, least_batches=2 * workers)
 
 
 def _cases(options: Options, workers: tuple[int, ...]) -> list[Case]:
-    make = "alexnet.tools.bench.prep:"
     title = "bound: one core, decode + resize + encode"
-    cases = [Case(name="bound", title=title, group="limit", make=f"{make}bound", options=options)]
+    cases = [Case(name="bound", title=title, group="limit", make=bound, options=options)]
     for n in workers:
-        title = f"alexnet-prep shard, {n} worker{'s' * (n > 1)}"
-        own: Options = {**options, "workers": n}
+        cores = min(n, usable_cores())
         cases.append(
             Case(
-                name=f"workers-{n}", title=title, group="row", make=f"{make}converter", options=own,
-                cores=min(n, usable_cores()), step_seconds=_STEP_SECONDS,
+                name=f"workers-{n}", title=f"alexnet-prep shard, {_workers(n)}", make=converter, cores=cores,
+                options={**options, "workers": n}, bounds=_bound_of(cores), step_seconds=_STEP_SECONDS,
             )
         )  # fmt: skip
     return cases
+
+
+def _bound_of(cores: int) -> Bounds:
+    return lambda rows, clock: {_BOUND: cores * rows["bound"].rate(clock)} if "bound" in rows else {}
+
+
+def _workers(n: int) -> str:
+    return f"{n} worker{'s' * (n > 1)}"
 
 
 def _convert(job: ShardJob, counts: Counts) -> int:
@@ -165,16 +155,11 @@ def _describe(source: Source) -> Data:
     return Data(path=without_home(source.root), why="given", images=len(members), bytes_per_image=mean_bytes)
 
 
-def _with_share(row: Row, bound: Row) -> Row:
-    share: dict[Clock, float] = {clock: value / row.cores for clock, value in share_of(row, bound).items()}
-    return replace(row, shares={"the bound, a core": share})
-
-
 def _verdict(rows: list[Row]) -> str:
     if not rows:
         return "No verdict: the bound or the converter was not measured."
     first, last = rows[0], rows[-1]
-    share = first.shares["the bound, a core"]["wall"]
+    share = first.shares[_BOUND]["wall"]
     said = f"{first.title} makes {first.wall.median:,.0f} images/s, {share:.0%} of the bound a core"
     gain = last.wall.median / first.wall.median
     return f"{said}; {last.options['workers']} workers {gain:.2f} times that." if last is not first else f"{said}."

@@ -6,10 +6,10 @@ Schema of them.
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ FOREIGN_LOAD_MARK = 0.05
 Clock = Literal["wall", "cpu"]
 Group = Literal["limit", "row", "part", "baseline"]
 Unit = Literal["images", "bytes", "flop"]
+Command = Literal["dataloader", "model", "train", "prep"]
 Options = dict[str, str | int | float | bool | None]
 
 _MEND = "give a file that --json of this version wrote"
@@ -187,7 +188,7 @@ class Report:
     """Hold what a command measured. `complete`: False if it was interrupted. `rows`: of all groups, limits first."""
 
     schema: int = SCHEMA
-    command: Literal["dataloader", "model", "train", "prep"]
+    command: Command
     complete: bool
     conditions: Conditions
     rows: tuple[Row, ...]
@@ -195,7 +196,7 @@ class Report:
     stages: tuple[StageCost, ...] = ()
     ratios: tuple[Ratio, ...] = ()
     notes: tuple[str, ...] = ()
-    verdict: str
+    verdict: str = ""
 
     def named(self) -> dict[str, Row]:
         """Return the rows by name."""
@@ -225,36 +226,42 @@ def rates_of(rounds: Iterable[Round], busy_cores: int | None = None) -> list[flo
     return [busy_cores * r.amount / max(r.cpu_seconds, 1e-9) for r in rounds]
 
 
-def medians(figures: Iterable[dict[str, float]]) -> dict[str, float]:
+def medians(figures: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the median of each named figure over those that tell it."""
-    told: dict[str, list[float]] = {}
-    for one in figures:
-        for name, value in one.items():
-            told.setdefault(name, []).append(value)
-    return {name: statistics.median(values) for name, values in told.items()}
+    names = dict.fromkeys(name for one in figures for name in one)
+    return {name: statistics.median(one[name] for one in figures if name in one) for name in names}
 
 
-def ratio_of(row: Row, over: Row, about: str, at_least: float | None = None, by: Clock | None = None) -> Ratio:
-    """Return a ratio of two rows. `by`: the clock that decides, else CPU time where others disturbed one of them.
+class Asked(NamedTuple):
+    """Ask for a ratio of two rows, by name. `by`: the clock that decides, else CPU time where others disturbed one."""
 
-    It is taken between rounds that ran within seconds of each other, so that a machine's drift cancels.
+    row: str
+    over: str
+    about: str
+    at_least: float | None = None
+    by: Clock | None = None
+
+
+def ratios_of(rows: Mapping[str, Row], asked: Iterable[Asked]) -> tuple[Ratio, ...]:
+    """Return the ratios whose rows were measured, taken round by round.
+
+    Rounds of one number ran within seconds of each other, so that a machine's drift cancels.
     """
-    on_cpu = row.cpu is not None and over.cpu is not None
-    clock: Clock = by or ("cpu" if on_cpu and (row.disturbed or over.disturbed) else "wall")
-    by_clock = {c: spread(a / b for a, b in zip(row.rates(c), over.rates(c), strict=False)) for c in _CLOCKS}
-    holds = at_least is None or by_clock[clock].median >= at_least
-    cpu = by_clock["cpu"] if on_cpu else None
-    names = {"about": about, "row": row.name, "over": over.name}
-    return Ratio(**names, wall=by_clock["wall"], cpu=cpu, by=clock, at_least=at_least, holds=holds)
+    return tuple(_ratio(rows[one.row], rows[one.over], one) for one in asked if {one.row, one.over} <= rows.keys())
 
 
-_CLOCKS: tuple[Clock, Clock] = ("wall", "cpu")
+def _ratio(row: Row, over: Row, asked: Asked) -> Ratio:
+    def by_clock(clock: Clock) -> Spread:
+        return spread(a / b for a, b in zip(row.rates(clock), over.rates(clock), strict=False))
 
-
-def share_of(row: Row, limit: Row) -> dict[Clock, float]:
-    """Return how much of a limit a row reaches, by each clock that says something of both."""
-    by_cpu = {"cpu": row.cpu.median / limit.cpu.median} if row.cpu and limit.cpu else {}
-    return {"wall": row.wall.median / limit.wall.median, **by_cpu}  # type: ignore[dict-item]
+    wall, cpu = by_clock("wall"), by_clock("cpu") if row.cpu and over.cpu else None
+    by = asked.by or ("cpu" if cpu and (row.disturbed or over.disturbed) else "wall")
+    decides = cpu if cpu and by == "cpu" else wall
+    holds = asked.at_least is None or decides.median >= asked.at_least
+    return Ratio(
+        about=asked.about, row=asked.row, over=asked.over, wall=wall, cpu=cpu, by=by, at_least=asked.at_least,
+        holds=holds,
+    )  # fmt: skip
 
 
 def to_json(report: Report) -> bytes:

@@ -6,9 +6,9 @@ standard input for how many seconds to run. Answers are lines of JSON on what wa
 print goes to standard error.
 """
 
-import importlib
 import json
 import os
+import pkgutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,10 +36,10 @@ class CannotRunError(Exception):
 class Stage:
     """Hold a stage that can be run.
 
-    `work`: begins a pass; most never end, and are then begun once. `settings`: what it was told, in words.
-    `starts_over`: every round begins a pass, as what the round before left is no longer what it was.
-    `ready_batches`: what it may have finished before it is asked. `least_batches`: of a round, however long they take.
-    `before_pass`, `after_round`: are not timed. `figures`: asked after a round for what else is to be told of it.
+    `work`: begins it, untimed; a round ends where it ends. `settings`: what it was told, in words. `starts_over`: every
+    round begins it anew, as what the round before left is no longer what it was. `ready_batches`: what it may have
+    finished before it is asked. `least_batches`: of a round, however long they take. `after_round`: is not timed.
+    `figures`: asked after a round for what else is to be told of it.
     """
 
     work: Callable[[], Work]
@@ -48,63 +48,55 @@ class Stage:
     starts_over: bool = False
     ready_batches: int = 0
     least_batches: int = 16  # loaders with worker processes deliver in bursts
-    before_pass: Callable[[], None] = lambda: None
     after_round: Callable[[], None] = lambda: None
     figures: Callable[[], dict[str, float]] = dict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
-    """Say that a stage is made and warm. `before_bytes`: of memory, before it ran."""
-
-    settings: str
-    versions: dict[str, str]
-    before_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One of: the stage is ready, a round, or why there is neither."""
+    """Say that the stage is made and warm, or what a round gave, or why there is neither.
 
-    ready: Ready | None = None
+    `before_bytes`: of memory, before it ran.
+    """
+
+    settings: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    before_bytes: int = 0
     round: Round | None = None
     why: str = ""
 
 
 class Runner:
-    """Run a stage in rounds, taking up the pass where the round before left it, unless the stage wants a new one."""
+    """Run a stage in rounds, going on where the round before ended, unless the stage wants to start over."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._pass: Work | None = None
+        self._work: Work | None = None
 
     def round(self, seconds: float) -> Round:
         """Run for about so long and for some batches at least; then wait until what runs ahead has come to rest."""
-        if self._stage.starts_over:
-            self._pass = None
-        for _ in range(self._stage.ready_batches):
-            next(self._running(), None)
-        amount, batches = 0.0, 0
-        wall = cpu = busy = 0.0
-        deadline = time.perf_counter() + _LONGEST * seconds
-        while not batches or (self._wants_more(wall, seconds, batches) and time.perf_counter() < deadline):
-            work, begin = self._running(), read_clocks()
-            for finished in work:
-                amount, batches, now = amount + finished, batches + 1, time.perf_counter()
-                if now >= deadline or not self._wants_more(wall + now - begin.wall, seconds, batches):
-                    break
-            else:
-                self._pass = None
-            end = read_clocks()
-            busy += foreign_load(begin, end) * (end.wall - begin.wall)
-            wall, cpu = wall + end.wall - begin.wall, cpu + end.cpu - begin.cpu
-        self._stage.after_round()
-        figures = self._stage.figures()
+        stage = self._stage
+        if self._work is None or stage.starts_over:
+            self._work = stage.work()
+        for _ in range(stage.ready_batches):
+            next(self._work, None)
+        amount, begin = 0.0, read_clocks()
+        for batches, finished in enumerate(self._work, 1):
+            amount, passed = amount + finished, time.perf_counter() - begin.wall
+            if passed >= _LONGEST * seconds or (passed >= seconds and batches >= stage.least_batches):
+                break
+        end = read_clocks()
+        stage.after_round()
+        figures = stage.figures()
         wait_until_quiet()
-        load, peak = busy / wall, peak_bytes()
         return Round(
-            amount=amount, seconds=wall, cpu_seconds=cpu, foreign_load=load, peak_bytes=peak, figures=figures
-        )  # fmt: skip
+            amount=amount,
+            seconds=end.wall - begin.wall,
+            cpu_seconds=end.cpu - begin.cpu,
+            foreign_load=foreign_load(begin, end),
+            peak_bytes=peak_bytes(),
+            figures=figures,
+        )
 
     def warm_up(self, seconds: float) -> None:
         """Run until two rounds in turn need the same CPU time for the same work, within 5%, or for five rounds."""
@@ -116,29 +108,13 @@ class Runner:
                 return
             before = speed
 
-    def _wants_more(self, wall: float, seconds: float, batches: int) -> bool:
-        return wall < seconds or batches < self._stage.least_batches
-
-    def _running(self) -> Work:
-        if self._pass is None:
-            self._stage.before_pass()
-            self._pass = self._stage.work()
-        return self._pass
-
-
-def make(factory: str, options: dict[str, object]) -> Stage:
-    """Return the stage that `factory`, as MODULE:FUNCTION, makes of these keyword arguments."""
-    module, _, function = factory.partition(":")
-    stage: Stage = getattr(importlib.import_module(module), function)(**options)
-    return stage
-
 
 def answers(commands: Iterator[str], factory: str, options: str) -> Iterator[Answer]:
     """Make the stage and warm it up, in rounds of the first number of seconds; then run a round for each other one."""
-    stage = make(factory, json.loads(options))
+    stage: Stage = pkgutil.resolve_name(factory)(**json.loads(options))
     runner, before = Runner(stage), peak_bytes()
     runner.warm_up(float(next(commands)))
-    yield Answer(ready=Ready(settings=stage.settings, versions=stage.versions, before_bytes=before))
+    yield Answer(settings=stage.settings, versions=stage.versions, before_bytes=before)
     for seconds in commands:
         yield Answer(round=runner.round(float(seconds)))
 
@@ -150,9 +126,10 @@ def main() -> None:
     try:
         for answer in answers(iter(sys.stdin.readline, ""), *sys.argv[1:]):
             out.write(msgspec.json.encode(answer) + b"\n")
-    except (CannotRunError, InputError) as error:
-        out.write(msgspec.json.encode(Answer(why=str(error))) + b"\n")
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["gives no reason"]
-        out.write(msgspec.json.encode(Answer(why=f"{type(error).__name__}: {lines[0][:200]}")) + b"\n")
+        why = str(error)
+        if not isinstance(error, CannotRunError | InputError):
+            lines = [line.strip() for line in why.splitlines() if line.strip()] or ["gives no reason"]
+            why = f"{type(error).__name__}: {lines[0][:200]}"
+        out.write(msgspec.json.encode(Answer(why=why)) + b"\n")
     os._exit(0)  # whatever threads and worker processes a loader leaves behind must not keep this alive

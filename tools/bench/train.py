@@ -4,7 +4,6 @@ All three are measured in the same run, in turn: so the difference between what 
 the two allows can be told in a sentence.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +11,18 @@ from alexnet.model.placement import Parallel, Precision, choose_placement
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.bench.conditions import conditions_before, describe_data
-from alexnet.tools.bench.measure import Case, Timing, measure_rows
+from alexnet.tools.bench.bench_data import LoaderTask
+from alexnet.tools.bench.measure import Case, Say, Timing, measure_report
 from alexnet.tools.bench.model import case_of, default_precisions, refuse_layouts
-from alexnet.tools.bench.networks import WAITS, Task
-from alexnet.tools.bench.report import Clock, Ratio, Report, Row, ratio_of
+from alexnet.tools.bench.networks import WAITS, Task, loader
+from alexnet.tools.bench.report import Asked, Clock, Report, Row, ratios_of
 
 _CPU_BATCH, _GPU_BATCH = 64, 128
 _SMALL = 0.03  # of a rate: what is less was not measured
 
 
 def measure_train(
-    say: Callable[[str], None],
+    say: Say,
     *,
     data: Path,
     why: str,
@@ -31,7 +30,7 @@ def measure_train(
     recipe: str | None = None,
     precision: Precision | None = None,
     batch_images: int | None = None,
-    scaling: tuple[int, ...] = (1,),
+    scaling: tuple[int, ...] = (),
     parallel: Parallel = "towers",
     device: str | None = None,
     threads: int | None = None,
@@ -42,11 +41,10 @@ def measure_train(
     Raises InputError if network, data and layouts do not go together.
     """
     kind = choose_placement(device, gpus=1, precision="auto").device.type
-    images = len(SplitReader(data, "train"))
+    images, threads, scaling = len(SplitReader(data, "train")), threads or usable_cores(), scaling or (1,)
     batch = batch_images or min(_CPU_BATCH if kind == "cpu" else _GPU_BATCH, images)
     if not 1 <= batch <= images:
         raise InputError(f"--batch {batch}: must be at most {images}, the training images in {data}")
-    threads = threads or usable_cores()
     task = Task(
         arch=arch, precision=precision or default_precisions(kind)[-1], batch_images=batch, device=kind,
         threads=threads, recipe=recipe, data=str(data.absolute()),
@@ -54,33 +52,33 @@ def measure_train(
     tasks = [replace(task, gpus=count, parallel=parallel if count > 1 else "towers") for count in scaling]
     refuse_layouts(tasks)
     task.settings()
-    described = describe_data(data, "train", batch, why)
-    conditions = conditions_before(kind, threads, timing.rounds, timing.seconds, described)
-    rows, missing, complete = measure_rows(_cases(tasks), timing, say)
-    by_name = {row.name: row for row in rows}
+    described = LoaderTask(data=task.data, split="train", batch_images=batch, threads=threads).describe(why)
+    report = measure_report("train", _cases(tasks), timing, say, device=kind, threads=threads, data=described)
+    rows = report.named()
     explained = [
-        explain(by_name[f"train-{count}"], by_name["loader"], by_name[f"model-{count}"])
+        explain(rows[f"train-{count}"], rows["loader"], rows[f"model-{count}"])
         for count in scaling
-        if {f"train-{count}", f"model-{count}", "loader"} <= by_name.keys()
+        if {f"train-{count}", f"model-{count}", "loader"} <= rows.keys()
     ]
-    return Report(
-        command="train",
-        complete=complete,
-        conditions=conditions,
-        rows=rows,
-        missing=missing,
-        ratios=_ratios(by_name, scaling),
-        verdict=" ".join(explained) or "No verdict: loader, network or training is missing.",
-    )
+    verdict = " ".join(explained) or "No verdict: loader, network or training is missing."
+    return replace(report, ratios=ratios_of(rows, _asked(scaling)), verdict=verdict)
 
 
 def _cases(tasks: list[Task]) -> list[Case]:
     """Return the loader, then the network on synthetic batches and on the data, for each number of processes."""
-    cases = [case_of(tasks[0], "loader", "the stream alone", "limit", "networks:loader")]
+    cases = [case_of(tasks[0], "loader", "the stream alone", "limit", make=loader)]
     for task in tasks:
         cases.append(case_of(task, f"model-{task.gpus}", f"synthetic batches: {task.title}", "limit"))
         cases.append(case_of(replace(task, synthetic=False), f"train-{task.gpus}", f"real data: {task.title}"))
     return cases
+
+
+def _asked(scaling: tuple[int, ...]) -> list[Asked]:
+    """Ask for real data over synthetic batches for each number of processes, and for each number over the first."""
+    words = {n: f"{n} process{'es' * (n > 1)}" for n in scaling}
+    asked = [Asked(f"train-{n}", f"model-{n}", f"real data over synthetic batches, {words[n]}") for n in scaling]
+    first = scaling[0]
+    return asked + [Asked(f"train-{n}", f"train-{first}", f"{first} to {words[n]}") for n in scaling[1:]]
 
 
 def explain(train: Row, loader: Row, model: Row) -> str:
@@ -109,12 +107,3 @@ def explain(train: Row, loader: Row, model: Row) -> str:
         return f"{said}, and what remains is less than was measured."
     likely = "caches and turns of the scheduler" if on_cpu else "copies, and crops normalised on the same GPU"
     return f"{said}, and {rest:.1%} remain for {likely}, which were not measured apart."
-
-
-def _ratios(rows: dict[str, Row], scaling: tuple[int, ...]) -> tuple[Ratio, ...]:
-    """Return real data over synthetic batches for each number of processes, and each number over the first."""
-    first = f"train-{scaling[0]}"
-    words = {n: f"{n} process{'es' * (n > 1)}" for n in scaling}
-    pairs = [(f"train-{n}", f"model-{n}", f"real data over synthetic batches, {words[n]}") for n in scaling]
-    pairs += [(f"train-{n}", first, f"{scaling[0]} to {words[n]}") for n in scaling[1:]]
-    return tuple(ratio_of(rows[a], rows[b], about) for a, b, about in pairs if {a, b} <= rows.keys())

@@ -65,6 +65,14 @@ def launch(work: Callable[[], None], processes: int) -> None:
             raise StoppedError(f"rank {error.error_index} failed as shown above; {_CONTINUE}") from None
 
 
+def take_place(rank: int, processes: int, port: int) -> None:
+    """Say in the environment, as torchrun would, which of the processes on this machine this one is."""
+    place = {"MASTER_ADDR": _HERE, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
+
+
 def _how(error: ProcessExitedException) -> str:
     """Say how a process ended that could not say so itself."""
     process = f"(process {error.error_pid})"
@@ -109,10 +117,7 @@ def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endi
     end_when_interrupted(b"")
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     guard_output()
-    place = {"MASTER_ADDR": _HERE, "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-    os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
+    take_place(rank, processes, port)
     try:
         work()
         if output_is_lost():

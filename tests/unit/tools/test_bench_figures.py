@@ -13,17 +13,17 @@ from alexnet.pipeline.jpeg_engine import JpegEngine
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench import bench_data as bench_data_module
 from alexnet.tools.bench import dataloader, gpu_stages
-from alexnet.tools.bench.bench_data import bench_data
-from alexnet.tools.bench.dataloader import candidates_of, ratios_of, recommendation, stages_of, tune, verdict_of
+from alexnet.tools.bench.bench_data import LoaderTask, bench_data
+from alexnet.tools.bench.command import PEERS
+from alexnet.tools.bench.dataloader import asked_of, candidates_of, recommendation, stages_of, tune, verdict_of
 from alexnet.tools.bench.diff import changes, run_diff
 from alexnet.tools.bench.loader_rows import BASELINES, cases_of
-from alexnet.tools.bench.loader_stages import LoaderTask, storage
+from alexnet.tools.bench.loader_stages import storage
 from alexnet.tools.bench.measure import Measured
 from alexnet.tools.bench.measurements import page_of as measurements_page
-from alexnet.tools.bench.page import page_of
-from alexnet.tools.bench.report import Report, Row, read_report, to_json
+from alexnet.tools.bench.report import Ratio, Report, Row, ratios_of, read_report, to_json
 from alexnet.tools.bench.stage import CannotRunError
-from alexnet.tools.bench.tables import print_report
+from alexnet.tools.bench.tables import page_of, print_report
 from alexnet.tools.console import StoppedError
 from tests.bench_reports import CONDITIONS, DATA, report_of, row_of, rows_of
 
@@ -49,16 +49,21 @@ def rows(rates: dict[str, float] = RATES, device: str = "cpu", **how: Any) -> di
     return rows_of(cases_of(TASK, 2, device), rates, **how)
 
 
+def ratios(rates: dict[str, float] = RATES, **how: Any) -> tuple[Ratio, ...]:
+    found = rows(rates, **how)
+    return ratios_of(found, asked_of(found, 2))
+
+
 def without(name: str) -> dict[str, float]:
     return {key: rate for key, rate in RATES.items() if key != name}
 
 
 def test_rows_are_known_by_name_or_refused() -> None:
     compare = tuple(BASELINES)
-    cases = cases_of(LoaderTask(data="/data", split="train", batch_images=1, threads=8), 4, "cuda", baselines=compare)
+    cases = cases_of(LoaderTask(data="/data", split="train", batch_images=1, threads=8), 4, "cuda", compare=compare)
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
-    assert all(not case.limit or case.limit in names for case in cases)
+    assert compare == PEERS
     assert {case.cores for case in cases} == {1, 2, 4}, "threads beyond the cores keep none busy"
     assert {case.name for case in cases if case.on_gpu} >= {"nvjpeg", "to-device", "stream-cuda", "nvimagecodec"}
     assert {"stream-1-thread", "stream-2-threads", "stream-4-threads", "stream-beside-trainer-here"} <= set(names)
@@ -67,8 +72,8 @@ def test_rows_are_known_by_name_or_refused() -> None:
         return {case.name for case in cases_of(TASK, 2, "cpu", **how)}
 
     spdl = {"spdl", "spdl-simplejpeg"}
-    assert chosen(names=("read",), baselines=("spdl",)) == {"read", *spdl}
-    assert chosen(names=("read", "spdl"), baselines=("spdl",)) == {"read", "spdl"}
+    assert chosen(names=("read",), compare=("spdl",)) == {"read", *spdl}
+    assert chosen(names=("read", "spdl"), compare=("spdl",)) == {"read", "spdl"}
     assert chosen(quick=True) < chosen()
     assert chosen(names=("guarded",)) == {
         "jpeg-window", "dali-plain", "stream-uint8", "stream-float32", "stream-dali-float32", "stream-1-thread",
@@ -79,8 +84,8 @@ def test_rows_are_known_by_name_or_refused() -> None:
 
 
 def test_guarded_ratios_that_hold_and_that_fail() -> None:
-    ratios = {f"{ratio.row}/{ratio.over}": ratio for ratio in ratios_of(rows(), 2)}
-    assert {name: ratio.holds for name, ratio in ratios.items()} == {
+    found = {f"{ratio.row}/{ratio.over}": ratio for ratio in ratios()}
+    assert {name: ratio.holds for name, ratio in found.items()} == {
         "stream-uint8/dali-plain": True,
         "stream-float32/dali-plain": False,
         "stream-dali-float32/dali-plain": True,
@@ -89,11 +94,11 @@ def test_guarded_ratios_that_hold_and_that_fail() -> None:
         "stream-float32/stream-1-thread": True,
         "stream-beside-trainer-here/stream-1-thread": True,
     }
-    assert ratios["stream-float32/stream-1-thread"].at_least == pytest.approx(1.9)
-    assert ratios["stream-float32/stream-1-thread"].by == "cpu"
-    disturbed = ratios_of(rows(foreign=0.6, wall=0.4), 2)
+    assert found["stream-float32/stream-1-thread"].at_least == pytest.approx(1.9)
+    assert found["stream-float32/stream-1-thread"].by == "cpu"
+    disturbed = ratios(foreign=0.6, wall=0.4)
     assert [ratio.by for ratio in disturbed] == ["cpu"] * 6 + ["wall"]
-    assert ratios_of(rows({"read": 1}), 2) == ()
+    assert ratios({"read": 1}) == ()
 
 
 def test_stages_are_differences_and_sum_up_to_the_stream() -> None:
@@ -124,7 +129,7 @@ def test_the_verdict_names_what_bounds() -> None:
 
 
 def test_page_and_table_show_every_row(capsys: pytest.CaptureFixture[str]) -> None:
-    report = report_of(rows(), ratios=ratios_of(rows(), 2), stages=stages_of(rows()))
+    report = report_of(rows(), ratios=ratios(), stages=stages_of(rows()))
     page = page_of(report)
     assert page == page_of(report)
     print_report(report)
@@ -150,7 +155,7 @@ def test_a_search_recommends_only_what_gains(monkeypatch: pytest.MonkeyPatch) ->
     assert recommendation(once).startswith("use the defaults"), "one round of three"
     assert "tuning failed" in recommendation(same[1:])
     monkeypatch.setattr(dataloader, "measure_rows", lambda *_: Measured((), (), False))
-    lines, complete = tune(TASK, 2, "cpu", 10.0, print)
+    lines, complete = tune(cases, 10.0, print)
     assert (lines, complete) == (("tuning was interrupted: no options are recommended",), False)
 
 

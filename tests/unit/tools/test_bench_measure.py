@@ -1,19 +1,24 @@
 """How rows are measured, in processes of their own, and the reports that hold them."""
 
-import dataclasses
 import json
+import os
 import re
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from alexnet.shards.errors import InputError
+from alexnet.tools.bench import measure as measure_module
 from alexnet.tools.bench.conditions import conditions_before
-from alexnet.tools.bench.measure import Case, Measured, Timing, measure_rows
-from alexnet.tools.bench.report import Report, Round, Row, rates_of, ratio_of, read_report, spread, to_json
-from alexnet.tools.bench.stage import CannotRunError, Runner, Stage, Work
+from alexnet.tools.bench.measure import Case, Measured, Timing, limited_by, measure_rows
+from alexnet.tools.bench.report import Asked, Ratio, Report, Round, Row, ratios_of, read_report, to_json
+from alexnet.tools.bench.stage import Answer, CannotRunError, Runner, Stage, Work
 
 SHORT = Timing(rounds=2, seconds=0.02)
 
@@ -30,22 +35,28 @@ def counting(*, fails: str = "") -> Stage:
     return Stage(work=work, settings="counts by two", figures=lambda: {"height m": 3.0})
 
 
-def case_of(name: str, *, script: str = "", **more: object) -> Case:
-    case = Case(name=name, title=name, group="row", make=f"{__name__}:counting", **more)  # type: ignore[arg-type]
-    if script:
-        return dataclasses.replace(case, make=script)
-    return case
+def hanging() -> Stage:
+    threading.Event().wait()
+    raise AssertionError
 
 
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have cases whose `make` is no MODULE:FUNCTION run as scripts."""
-    real = Case.command
+def dying() -> Stage:
+    print("on fire", file=sys.stderr, flush=True)
+    os.abort()
 
-    def command(case: Case) -> list[str]:
-        return real(case) if case.make.endswith(":counting") else [sys.executable, "-c", case.make]
 
-    monkeypatch.setattr(Case, "command", command)
+def leaving() -> Stage:
+    Path(tempfile.mkdtemp(), "f").touch()
+    raise SystemExit(3)
+
+
+def case_of(name: str, make: Callable[..., Stage] = counting, **more: Any) -> Case:
+    return Case(name=name, title=name, make=make, **more)
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a row's process find this module."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
@@ -53,17 +64,16 @@ def measure(*cases: Case, timing: Timing = SHORT) -> Measured:
     return measure_rows(cases, timing, lambda _: None)
 
 
-@pytest.mark.usefixtures("scripts")
 def test_rows_that_fail_say_why_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     cases = [
         case_of("cannot", options={"fails": "ffcv is not installed"}),
         case_of("wrong", options={"colour": 1}),
-        case_of("hang", script="import threading; threading.Event().wait()", start_seconds=0.2),
-        case_of("die", script="import os, sys; print('on fire', file=sys.stderr, flush=True); os.abort()"),
-        case_of("leave", script="import tempfile; open(tempfile.mkdtemp() + '/f', 'w').close(); raise SystemExit(3)"),
+        case_of("hang", hanging, start_seconds=0.2),
+        case_of("die", dying),
+        case_of("leave", leaving),
         case_of("limit"),
-        case_of("fine", limit="limit"),
+        case_of("fine", bounds=limited_by("limit")),
     ]
     measured = measure(*cases)
     assert measured.complete
@@ -82,7 +92,6 @@ def test_rows_that_fail_say_why_and_the_rest_goes_on(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == [], "what a row wrote goes with it, however it ended"
 
 
-@pytest.mark.usefixtures("scripts")
 def test_a_budget_that_is_spent_starts_no_more_rows() -> None:
     measured = measure(*map(case_of, "abc"), timing=Timing(rounds=4, seconds=0.01, budget_seconds=0))
     assert [len(row.rounds) for row in measured.rows] == [3, 3]
@@ -103,35 +112,35 @@ def test_a_round_goes_on_where_the_one_before_ended_unless_it_must_not(starts_ov
     assert len(begun) == passes
 
 
-def row_of(name: str, rate: float, cpu: float = 1.0, foreign: float = 0.0) -> Row:
-    rounds = tuple(
+def row_of(name: str, rate: float, cpu: float = 1.0, foreign: float = 0.0, **more: Any) -> Row:
+    rounds = [
         Round(amount=rate * k, seconds=1.0, cpu_seconds=cpu, foreign_load=foreign, peak_bytes=1) for k in (1, 0.9, 1.1)
-    )
-    return Row(
-        name=name, title=name, group="row", unit="images", cores=2, options={}, settings="", versions={},
-        before_bytes=1, wall=spread(rates_of(rounds)), cpu=spread(rates_of(rounds, 2)), figures={}, shares={},
-        rounds=rounds,
-    )  # fmt: skip
+    ]
+    return measure_module.row_of(case_of(name, cores=2, **more), Answer(), rounds)
+
+
+def ratio_of(row: Row, over: Row, *asked: Any) -> Ratio:
+    return ratios_of({row.name: row, over.name: over}, [Asked(row.name, over.name, "a over b", *asked)])[0]
 
 
 def test_ratios_go_by_the_clock_that_others_do_not_change() -> None:
     quiet, over = row_of("a", 300.0), row_of("b", 100.0, cpu=2.0)
-    assert ratio_of(quiet, over, "a over b", 3.1).in_words() == "a over b: 3.00 by wall time, at least 3.10: FAILS"
+    assert ratio_of(quiet, over, 3.1).in_words() == "a over b: 3.00 by wall time, at least 3.10: FAILS"
     loud = row_of("b", 100.0, cpu=2.0, foreign=0.06)
-    ratio = ratio_of(quiet, loud, "a over b", 3.1)
+    ratio = ratio_of(quiet, loud, 3.1)
     assert (ratio.by, ratio.holds) == ("cpu", True)
     assert ratio.cpu is not None
     assert ratio.cpu.median == pytest.approx(6)
-    assert not ratio_of(quiet, loud, "a over b", 3.1, by="wall").holds
-    on_gpu = dataclasses.replace(quiet, cpu=None)
-    assert (ratio_of(on_gpu, loud, "").by, ratio_of(on_gpu, loud, "").cpu) == ("wall", None)
+    assert not ratio_of(quiet, loud, 3.1, "wall").holds
+    on_gpu = ratio_of(row_of("a", 300.0, on_gpu=True), loud)
+    assert (on_gpu.by, on_gpu.cpu) == ("wall", None)
 
 
 def test_reports_are_read_as_they_were_written_or_refused(tmp_path: Path) -> None:
     rows = (row_of("a", 300.0), row_of("b", 100.0))
     conditions = conditions_before("cpu", 2, 3, 1.0)
     report = Report(
-        command="prep", complete=True, conditions=conditions, rows=rows, ratios=(ratio_of(*rows, "x"),), verdict=""
+        command="prep", complete=True, conditions=conditions, rows=rows, ratios=(ratio_of(*rows),), verdict=""
     )
     file = tmp_path / "report.json"
     file.write_bytes(to_json(report))

@@ -1,7 +1,7 @@
 """Rows of `alexnet-bench model`, `train` and `prep`, and what is made of their figures: limits, ratios, sentences."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from torch import nn
 
 from alexnet.model.networks.build import build_network, parameter_count
 from alexnet.model.networks.settings import NetSettings
-from alexnet.tools.bench import model, prep, train
+from alexnet.tools.bench import measure, model, prep, train
 from alexnet.tools.bench.measure import Case, Measured, Timing
 from alexnet.tools.bench.naive import naive_network
 from alexnet.tools.bench.networks import Task
 from alexnet.tools.bench.report import Report, Row
 from alexnet.tools.bench.rooflines import bounds, step_work
-from tests.bench_reports import CONDITIONS, row_of
+from tests.bench_reports import CONDITIONS, row_of, rows_of
 
 PAPER = NetSettings(arch="alexnet-2012")
 TIMING = Timing(rounds=3, seconds=1.0)
@@ -26,23 +26,23 @@ NAIVE_OVER = {"alexnet-2012-bf16-b64": 60.0, "alexnet-2012-bf16-b64-towers2": 66
 MACHINE = {"matmul-fp32": 4e11, "matmul-bf16": 1e12, "copy": 1e10}
 
 
-def with_rates(rates: dict[str, float]) -> Callable[..., Measured]:
-    """Return what stands for the measuring: rows have the rates that are given, and who has none was not measured."""
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Stand for the measuring: rows have the rates that are put in here, and who has none was not measured."""
+    rates = dict(MACHINE)
 
-    def measure(cases: Sequence[Case], timing: Timing, say: object) -> Measured:
-        rows = (row_of(case, rates[case.name]) for case in cases if case.name in rates)
-        return Measured(tuple(rows), (), True)
+    def measure_rows(cases: Sequence[Case], *_: object) -> Measured:
+        return Measured(tuple(rows_of(cases, rates).values()), (), True)
 
-    return measure
+    monkeypatch.setattr(measure, "measure_rows", measure_rows)
+    monkeypatch.setattr(measure, "conditions_before", lambda *_: CONDITIONS)
+    return rates
 
 
-def model_report(
-    monkeypatch: pytest.MonkeyPatch, rates: dict[str, float], *, bf16: bool = True, **asked: Any
-) -> Report:
-    monkeypatch.setattr(model, "measure_rows", with_rates(MACHINE | rates))
+def model_report(monkeypatch: pytest.MonkeyPatch, *, bf16: bool = True, **asked: Any) -> Report:
     monkeypatch.setattr(model, "cpu_has_bf16", lambda: bf16)
     asked = {"archs": ("alexnet-2012",), "device": "cpu", "threads": 2, **asked}
-    return model.measure_model(lambda _: None, timing=TIMING, **asked)
+    return model.measure_model(print, timing=TIMING, **asked)
 
 
 def test_naive_is_the_same_network() -> None:
@@ -79,8 +79,11 @@ def test_rooflines_are_limits_of_one_machine() -> None:
     assert bounds(work, 64, math.inf, 1e10)["layers"] == pytest.approx(64e10 / sum(layer.bytes for layer in work))
 
 
-def test_a_network_stands_beside_rooflines_naive_version_and_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = model_report(monkeypatch, NAIVE_OVER)
+def test_a_network_stands_beside_rooflines_naive_version_and_one_process(
+    monkeypatch: pytest.MonkeyPatch, measured: dict[str, float]
+) -> None:
+    measured |= NAIVE_OVER
+    report = model_report(monkeypatch)
     rows, ratios = report.named(), {ratio.about: ratio for ratio in report.ratios}
     assert [row.group for row in report.rows] == ["limit", "limit", "limit", "row", "row", "baseline"]
     allowed = bounds(step_work(PAPER, 64, 2), 64, 1e12, 1e10)
@@ -94,42 +97,36 @@ def test_a_network_stands_beside_rooflines_naive_version_and_one_process(monkeyp
     assert over_one.wall.median == pytest.approx(1.1)
     assert (over_one.at_least, over_one.holds) == (1.0, True)
     assert report.verdict.startswith("The fastest is alexnet-2012, bf16, batch 64, 2 processes (towers): 66.0 images/s")
-    slower = model_report(monkeypatch, NAIVE_OVER | {"naive-b64": 30.0, "alexnet-2012-bf16-b64-towers2": 59.9})
-    assert [line.partition(": ")[2] for line in slower.failed()] == [
+    measured |= {"naive-b64": 30.0, "alexnet-2012-bf16-b64-towers2": 59.9}
+    assert [line.partition(": ")[2] for line in model_report(monkeypatch).failed()] == [
         "2.00 by wall time, at least 2.50: FAILS",
         "0.9983 by wall time, at least 1.00: FAILS",
     ]
 
 
-def test_a_cpu_without_bf16_is_asked_for_nothing_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = model_report(monkeypatch, NAIVE_OVER, bf16=False, precisions=("bf16",))
-    assert [ratio.at_least for ratio in report.ratios] == [None, None, None]
-    nothing = model_report(monkeypatch, {}, bf16=False)
+def test_a_cpu_without_bf16_is_asked_for_nothing_in_it(
+    monkeypatch: pytest.MonkeyPatch, measured: dict[str, float]
+) -> None:
+    nothing = model_report(monkeypatch, bf16=False)
     assert nothing.verdict == "No verdict: no network was measured."
+    measured |= NAIVE_OVER
+    report = model_report(monkeypatch, bf16=False, precisions=("bf16",))
+    assert [ratio.at_least for ratio in report.ratios] == [None, None, None]
 
 
-def test_rows_follow_from_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_follow_from_what_was_asked_for(monkeypatch: pytest.MonkeyPatch, measured: dict[str, float]) -> None:
     tasks = model.tasks_of(["alexnet-2012", "alexnet-owt"], ["fp32"], [8, 16], [1, 2], ["towers", "data"])
     names = [task.name for task in tasks]
     assert len(names) == len(set(names))
     assert {"alexnet-2012-fp32-b8-towers2", "alexnet-owt-fp32-b16-data2"} < set(names)
     assert "alexnet-owt-fp32-b16-towers2" not in names, "one tower is not divided"
-    asked: list[str] = []
-
-    def measure(cases: Sequence[Case], timing: Timing, say: object) -> Measured:
-        asked.extend(case.name for case in cases)
-        return Measured((), (), True)
-
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr(model, "measure_rows", measure)
-    monkeypatch.setattr(model, "conditions_before", lambda *_: CONDITIONS)
-    model.measure_model(
-        lambda _: None, archs=("alexnet-owt",), precisions=("bf16",), batches=(8,), gpus=(1, 2), timing=TIMING
-    )
-    assert asked == [
-        "matmul-bf16", "copy", "alexnet-owt-bf16-b8", "alexnet-owt-bf16-b8-data2", "alexnet-owt-bf16-b8-graph",
-    ]  # fmt: skip
+    owt = ("alexnet-owt-bf16-b8", "alexnet-owt-bf16-b8-data2", "alexnet-owt-bf16-b8-graph")
+    measured |= dict.fromkeys((*owt, "alexnet-owt-fp32-b8", "naive-b8"), 1.0)
+    asked = {"archs": ("alexnet-owt",), "precisions": ("bf16",), "batches": (8,), "gpus": (1, 2)}
+    report = model.measure_model(print, timing=TIMING, **asked)  # type: ignore[arg-type]
+    assert [row.name for row in report.rows] == ["matmul-bf16", "copy", *owt]
 
 
 def training(device: str = "cpu", **rates: float) -> list[Row]:
@@ -158,18 +155,18 @@ def test_training_is_explained_by_loader_and_network(
     assert all(word in said for word in words), said
 
 
-def test_training_without_its_limits_gets_no_verdict(monkeypatch: pytest.MonkeyPatch, ci_100: Path) -> None:
-    monkeypatch.setattr(train, "measure_rows", with_rates({"loader": 900.0, "model-1": 60.0, "model-2": 66.0}))
+def test_training_without_its_limits_gets_no_verdict(measured: dict[str, float], ci_100: Path) -> None:
+    measured |= {"loader": 900.0, "model-1": 60.0, "model-2": 66.0}
     report = train.measure_train(
-        lambda _: None, data=ci_100, why="given", batch_images=8, scaling=(1, 2), device="cpu", timing=TIMING
+        print, data=ci_100, why="given", batch_images=8, scaling=(1, 2), device="cpu", timing=TIMING
     )
     assert [row.name for row in report.rows] == ["loader", "model-1", "model-2"]
     assert (report.ratios, report.verdict) == ((), "No verdict: loader, network or training is missing.")
 
 
-def test_the_converter_is_held_against_one_cores_bound(monkeypatch: pytest.MonkeyPatch, official: Path) -> None:
-    monkeypatch.setattr(prep, "measure_rows", with_rates({"bound": 600.0, "workers-1": 570.0, "workers-2": 1_140}))
-    report = prep.measure_prep(lambda _: None, source=official, images=8, workers=(1, 2), timing=TIMING)
+def test_the_converter_is_held_against_one_cores_bound(measured: dict[str, float], official: Path) -> None:
+    measured |= {"bound": 600.0, "workers-1": 570.0, "workers-2": 1_140.0}
+    report = prep.measure_prep(print, source=official, images=8, workers=(1, 2), timing=TIMING)
     assert [row.shares.get("the bound, a core", {}).get("wall") for row in report.rows] == [None, 0.95, 0.95]
     (ratio,) = report.ratios
     assert ratio.wall.median == pytest.approx(0.95)
