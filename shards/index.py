@@ -5,6 +5,7 @@ its shards. It is memory-mapped: opening it costs milliseconds whatever its leng
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -98,6 +99,18 @@ def is_official(wnids: Iterable[str]) -> bool:
     """Say whether these are the 1,000 classes of ILSVRC-2012."""
     text = "".join(f"{wnid}\n" for wnid in sorted(wnids))
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() == OFFICIAL_CLASSES_SHA256
+
+
+def class_problem(manifest: Manifest) -> str:
+    """Say which class is not where its WNID's place in sorted order, or the user's list, has it; nothing if all are."""
+    wnids = [record.wnid for record in manifest.classes]
+    if manifest.settings.get("class_order", "sorted") != "sorted":
+        return "" if len(set(wnids)) == len(wnids) else "has a class twice"
+    for label, (before, after) in enumerate(itertools.pairwise(wnids), start=1):
+        if before >= after:
+            said = f"class {label} ({after}) must not come after class {label - 1} ({before})"
+            return f"{said}: labels follow the sorted WNIDs"
+    return ""
 
 
 def official_label_problems(manifest: Manifest, val_rows: IndexRows) -> Iterator[str]:

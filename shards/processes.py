@@ -55,7 +55,7 @@ class _Worker(Generic[Task]):
     task: tuple[int, Task] | None = None
 
 
-class Pool(Generic[Task, Result]):
+class WorkerPool(Generic[Task, Result]):
     """Apply `function(task, counts)` to tasks in `workers` processes; with 0, in this one. A context manager.
 
     `counted`: how many counts a task has. `on_counts(sums)`: called ten times a second with the counts of all tasks.

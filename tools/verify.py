@@ -3,13 +3,12 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import usable_cores
-from alexnet.shards.verify import Report
+from alexnet.shards.verify import Verification
 from alexnet.shards.verify import verify as verify_data_set
 from alexnet.tools.console import interruptible, one_line_errors, tell
 from alexnet.tools.progress import Amount, progress, say
@@ -61,26 +60,26 @@ def verify(data: Path, deep: bool, workers: int | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _say(data: Path, report: Report, deep: bool) -> None:
+def _say(data: Path, report: Verification, deep: bool) -> None:
     """Tell machines: an event a finding, and one that ends it."""
     for finding in report.findings:
         say(event="finding", **dataclasses.asdict(finding))
-    what: dict[str, Any] = {
-        "data_set": data.absolute().name,
-        "deep": deep,
-        "passed": report.passed,
-        "findings": len(report.findings),
-        "files": report.files,
-        "bytes": report.bytes,
-        "shards": report.shards,
-        "images": report.images,
-        "decoded": report.decoded,
-        "seconds": round(report.seconds, 3),
-    }
-    say(event="complete", **what)
+    say(
+        event="complete",
+        data_set=data.absolute().name,
+        deep=deep,
+        passed=report.passed,
+        findings=len(report.findings),
+        files=report.files,
+        bytes=report.bytes,
+        shards=report.shards,
+        images=report.images,
+        decoded=report.decoded,
+        seconds=round(report.seconds, 3),
+    )
 
 
-def _summary(data: Path, report: Report, deep: bool) -> str:
+def _summary(data: Path, report: Verification, deep: bool) -> str:
     images = " and ".join(f"{count:,} {split}" for split, count in report.images.items())
     counted = f"{images} images in {report.shards:,} shard{'s' if report.shards != 1 else ''}"
     inside = counted if report.shards else "shards not looked into"  # without a manifest they are compared as files

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from alexnet.shards.processes import Pool
+from alexnet.shards.processes import WorkerPool
 
 Program = Callable[[list[str]], object]
 
@@ -16,11 +16,11 @@ def prep() -> Program:
     from alexnet.tools.prep import main
     from alexnet.tools.synth import archives
 
-    def pool_of_none(function: Any, _: int, **options: Any) -> Pool[Any, Any]:
-        return Pool(function, 0, **options)
+    def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
+        return WorkerPool(function, 0, **options)
 
     for module in (engines, archives):
-        vars(module)["Pool"] = pool_of_none
+        vars(module)["WorkerPool"] = pool_of_none
     return main
 
 

@@ -51,13 +51,13 @@ def test_nothing_is_said_or_recorded_of_validation(trained: tuple[Path, str], da
 def test_the_page_has_no_error_but_the_steps_and_epochs_that_were(trained: tuple[Path, str], tmp_path: Path) -> None:
     """30 steps: 20 were logged. Unfinished, the checkpoint has the number; without one, the log is all there is."""
     out = Path(shutil.copytree(trained[0], tmp_path / "run"))
-    assert "30steps, 5 epochs" in (text := Page((out / "report.html").read_text()).text)
+    assert "30steps, 5 epochs" in (text := Page(out / "report.html").text)
     assert "top-1 error" not in text
     assert "validation error" not in text
     for gone, said in (("result.json", "30steps"), ("checkpoints", "20steps")):
         shutil.rmtree(out / gone) if (out / gone).is_dir() else (out / gone).unlink()
         assert CliRunner().invoke(model, ["report", str(out)]).exit_code == 0
-        assert said in Page((out / "report.html").read_text()).text
+        assert said in Page(out / "report.html").text
 
 
 def test_what_needs_them_is_refused(trained: tuple[Path, str], data: Path, tmp_path: Path) -> None:

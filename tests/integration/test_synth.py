@@ -20,9 +20,9 @@ from alexnet.shards.reader import SplitReader
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.prep import main
 from alexnet.tools.synth.archives import end_of_tar
-from alexnet.tools.synth.classes import Choices, traits_of, wnid_of
+from alexnet.tools.synth.classes import Choices, SynthSettings, traits_of, wnid_of
 from alexnet.tools.synth.image import encode_photograph
-from alexnet.tools.synth.source import SynthSettings, synthetic_source
+from alexnet.tools.synth.run import synthetic_source
 from tests.conftest import digests
 
 SHARDS = ("--classes", "5", "--images", "61", "--val-images", "11", "--shard-images", "16", "--size", "48")

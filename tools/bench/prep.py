@@ -15,7 +15,7 @@ import PIL
 from PIL import Image, features
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.processes import Counts, Pool, usable_cores
+from alexnet.shards.processes import Counts, WorkerPool, usable_cores
 from alexnet.tools.bench.bench_data import without_home
 from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_report
 from alexnet.tools.bench.report import Asked, Data, Options, Report, Row, ratios_of
@@ -95,7 +95,7 @@ def converter(*, source: str, index: str, images: int, workers: int) -> Stage:
     )  # fmt: skip
 
     def work() -> Work:
-        with Pool(_convert, workers) as pool:
+        with WorkerPool(_convert, workers) as pool:
             yield from pool.results(jobs)
 
     words = f"{settings.shard_images} images a shard, {_workers(workers)}"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.processes import Counts, Pool, WorkerDiedError
+from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import UndecodableError
 from alexnet.tools.convert.shard import ConversionError, ShardJob, convert_shard
@@ -34,7 +34,7 @@ _RAY_TASKS_PER_CORE = 2  # in flight: jobs hold their members' names, and 14 mil
 
 def convert_here(jobs: Iterable[ShardJob], workers: int, on_counts: OnCounts) -> None:
     """Convert every job in so many worker processes; 0: in this one. Raises as `convert_shard`, and ConversionError."""
-    with Pool(_convert, workers, counted=2, on_counts=on_counts, on_death=_blame) as pool:
+    with WorkerPool(_convert, workers, counted=2, on_counts=on_counts, on_death=_blame) as pool:
         for _ in pool.results(jobs):
             pass
 
@@ -65,7 +65,7 @@ def _reason_to_reject(job: ShardJob, position: int) -> str:
     A crash or lack of memory is the image's fault, SIGKILL somebody else's.
     """
     try:
-        with Pool(_try_alone, 1) as trial:
+        with WorkerPool(_try_alone, 1) as trial:
             return next(trial.results([replace(job, members=[job.members[position]])]))
     except WorkerDiedError as death:
         if death.exit_code >= 0 or death.exit_code == -signal.SIGKILL:

@@ -5,7 +5,7 @@ chart is right in the light and in the dark.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,17 @@ class Frame:
     def y(self, value: float) -> float:
         """Return a value's place from the top."""
         return round(self.height - _BOTTOM - (self.height - _TOP - _BOTTOM) * value / self.y_high, 1)
+
+    def line(self, x: Iterable[float], y: Iterable[float]) -> str:
+        """Return the path of a line through points."""
+        return "M" + "L".join(self._points(x, y))
+
+    def dots(self, x: Iterable[float], y: Iterable[float]) -> str:
+        """Return a path of dots, one a point."""
+        return "".join(f"M{point}h0" for point in self._points(x, y))
+
+    def _points(self, x: Iterable[float], y: Iterable[float]) -> Iterator[str]:
+        return (f"{self.x(a):g} {self.y(b):g}" for a, b in zip(x, y, strict=True))
 
 
 def ticks(high: float, count: int = 4, low: float = 0.0) -> list[float]:
@@ -99,30 +110,15 @@ def histogram(values: npt.NDArray[np.integer], x_title: str, width: float, heigh
 
 def class_bars(counts: npt.NDArray[np.integer], names: Sequence[str], width: float) -> Markup:
     """Draw a named bar a class: for a few classes."""
-    row, left = 26.0, 190.0
-    most = max(int(counts.max()), 1)
+    row, left, inner = 26.0, 190.0, width - 190.0 - 60
     children: list[Markup] = []
-    for k, (count, name) in enumerate(zip(counts.tolist(), names, strict=True)):
-        y = k * row
+    for k, (share, count, name) in enumerate(zip(counts / max(counts.max(), 1), counts, names, strict=True)):
+        y, long = k * row, round(inner * float(share), 1)
         short = name if len(name) <= 26 else f"{name[:25]}…"
         children += [
             tag("text", tag("title", name), short, x=left - 10, y=y + 17, class_="label end"),
-            tag(
-                "rect",
-                x=left,
-                y=y + 5,
-                width=round((width - left - 60) * count / most, 1),
-                height=16,
-                rx=2,
-                class_="bar",
-            ),
-            tag(
-                "text",
-                f"{count:,}",
-                x=round(left + (width - left - 60) * count / most + 8, 1),
-                y=y + 17,
-                class_="note start",
-            ),
+            tag("rect", x=left, y=y + 5, width=long, height=16, rx=2, class_="bar"),
+            tag("text", f"{count:,}", x=left + long + 8, y=y + 17, class_="note start"),
         ]
     return svg(width, len(names) * row, f"Images of each of {len(names)} classes", children)
 
@@ -133,11 +129,9 @@ def class_profile(counts: npt.NDArray[np.integer], width: float, height: float) 
     classes = len(falling)
     frame = Frame(width=width, height=height, x_low=0.0, x_high=float(classes), y_high=float(falling[0]) * 1.08 or 1.0)
     places = np.unique(np.linspace(0, classes - 1, min(classes, _MOST_POINTS)).astype(int))
-    steps = "".join(f"L{frame.x(p):g} {frame.y(falling[p]):g}" for p in [*places.tolist()])
-    base = frame.y(0)
-    last = f"L{frame.x(classes):g} {frame.y(falling[-1]):g}L{frame.x(classes):g} {base:g}"
-    area = tag("path", d=f"M{frame.x(0):g} {base:g}{steps}{last}Z", class_="area")
-    line = tag("path", d=f"M{steps[1:]}L{frame.x(classes):g} {frame.y(falling[-1]):g}", class_="curve")
+    curve = frame.line([*places, classes], [*falling[places], falling[-1]])
+    area = tag("path", d=f"{frame.line([0], [0])}L{curve[1:]}L{frame.line([classes], [0])[1:]}Z", class_="area")
+    line = tag("path", d=curve, class_="curve")
     description = f"Images a class, {classes} classes in falling order, from {falling[0]} to {falling[-1]}"
     return plot(frame, "classes, in falling order of images", description, area, line)
 
@@ -146,9 +140,8 @@ def order(labels: npt.NDArray[np.int32], classes: int, width: float, height: flo
     """Draw the label of samples spread over the whole order: a good shuffle looks like rain."""
     n = len(labels)
     frame = Frame(width=width, height=height, x_low=0.0, x_high=float(n), y_high=float(max(classes, 1)))
-    places = np.unique(np.linspace(0, n - 1, min(n, 2 * _MOST_POINTS)).astype(int)).tolist()
-    dots = "".join(f"M{frame.x(p + 0.5):g} {frame.y(labels[p] + 0.5):g}h0" for p in places)
-    marks = tag("path", d=dots, class_="dots")
+    places = np.unique(np.linspace(0, n - 1, min(n, 2 * _MOST_POINTS)).astype(int))
+    marks = tag("path", d=frame.dots(places + 0.5, labels[places] + 0.5), class_="dots")
     return plot(frame, "place in the training set; upwards: label", f"Labels of {len(places)} samples by place", marks)
 
 

@@ -95,14 +95,13 @@ def chart(
 
 def _marks(frame: Frame, curve: Curve) -> list[Markup]:
     x, low, mean, high = thinned(curve.x, np.minimum(curve.y, frame.y_high))
+    line = tag("path", d=frame.line(x, mean), class_=f"line {curve.kind}")
     if curve.dots and len(curve.x) <= MOST_POINTS // 2:
-        dots = "".join(f"M{frame.x(a):g} {frame.y(b):g}h0" for a, b in zip(x, mean, strict=True))
-        return [_line(frame, x, mean, curve.kind), tag("path", d=dots, class_=f"points {curve.kind}")]
+        return [line, tag("path", d=frame.dots(x, mean), class_=f"points {curve.kind}")]
     if len(x) == len(curve.x):
-        return [_line(frame, x, mean, curve.kind)]
-    upper = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x, high, strict=True))
-    lower = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x[::-1], low[::-1], strict=True))
-    return [tag("path", d=f"M{upper}L{lower}Z", class_=f"band {curve.kind}"), _line(frame, x, mean, curve.kind)]
+        return [line]
+    band = f"{frame.line(x, high)}L{frame.line(x[::-1], low[::-1])[1:]}Z"
+    return [tag("path", d=band, class_=f"band {curve.kind}"), line]
 
 
 def thinned(x: Series, y: Series) -> tuple[Series, Series, Series, Series]:
@@ -113,11 +112,6 @@ def thinned(x: Series, y: Series) -> tuple[Series, Series, Series, Series]:
     columns = [(x[p].mean(), y[p].min(), y[p].mean(), y[p].max()) for p in parts]
     first, low, mean, high = np.array(columns).T
     return first, low, mean, high
-
-
-def _line(frame: Frame, x: Series, y: Series, kind: str) -> Markup:
-    points = "L".join(f"{frame.x(a):g} {frame.y(b):g}" for a, b in zip(x, y, strict=True))
-    return tag("path", d=f"M{points}", class_=f"line {kind}")
 
 
 def _validated(records: Records, values: Sequence[float], kind: str = "two") -> Curve:

@@ -20,7 +20,7 @@ from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Mani
 from alexnet.shards.order import shuffle_score
 from alexnet.shards.reader import SplitReader, read_mean_image
 from alexnet.tools.pages import charts
-from alexnet.tools.pages.render import data_uri, image_uri, render
+from alexnet.tools.pages.render import render
 from alexnet.tools.stored_jpeg import rgb_and_quality
 
 EPOCHS = 8
@@ -34,7 +34,6 @@ _FEW_CLASSES = 40  # up to so many get a bar and a name each
 _NAMED = 6  # of many classes, the fewest and the most images are named
 _SPLIT_NAMES = {"train": "training", "val": "validation"}
 _HALF, _THIRD = 530.0, 352.0  # of a page of 1,100, in CSS pixels
-_IMAGENET_DEVIATIONS = (121.78, 37.09, 19.72)  # of the training set as the network of 2012 knew it
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,11 +48,6 @@ class Crop:
     light: str
     pixels: Pixels
 
-    @property
-    def image(self) -> str:
-        """Return it as a URI."""
-        return image_uri(self.pixels, "JPEG", quality=88)
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
@@ -65,20 +59,6 @@ class StoredImage:
     jpeg: bytes
     pixels: Pixels
     crops: tuple[Crop, ...]
-
-    @property
-    def stored(self) -> str:
-        """Return the JPEG as a URI."""
-        return data_uri(self.jpeg)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejects:
-    """Hold the rejects: how many, how often each reason came, and split, source, member and reason of the first."""
-
-    total: int
-    reasons: list[tuple[str, str]]
-    first: list[tuple[str, str, str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,75 +85,52 @@ def survey(root: Path, images: int) -> Survey:
         raise InputError(f"{root}: holds no training images; there is nothing to show")
     settings = AugmentSettings(crop_px=max(1, train.manifest.size_px * 224 // 256))
     qualities, cloud = _look_at(train)
-    chosen = [_stored_image(train, i, settings) for i in _chosen(train.labels, images)]
-    return Survey(root=root, train=train, settings=settings, images=chosen, qualities=qualities, cloud=cloud)
+    shown = [_stored_image(train, i, settings) for i in chosen(train.labels, images)]
+    return Survey(root=root, train=train, settings=settings, images=shown, qualities=qualities, cloud=cloud)
 
 
 def page(found: Survey) -> str:
     """Return the page as HTML; the same survey gives the same text. Raises InputError if something cannot be read."""
-    manifest = found.train.manifest
-    rows = {split: read_index(found.root, manifest, split) for split in SPLITS if split in manifest.counts}
-    counts = {
-        split: np.bincount(r["label"], minlength=len(manifest.classes)) for split, r in rows.items() if len(r["label"])
-    }
-    rejects = _rejects(found.root / REJECTED_NAME)
+    manifest, labels = found.train.manifest, found.train.labels
+    rows = {split: read_index(found.root, manifest, split) for split in SPLITS}
+    counts = {split: np.bincount(r["label"], minlength=len(manifest.classes)) for split, r in rows.items() if len(r)}
+    reasons, rejects = _rejects(found.root / REJECTED_NAME)
     mean_image = read_mean_image(found.root / MEAN_IMAGE_NAME, manifest.size_px, mend="bring it back from a copy")
-    tiles = [
-        *((f"{len(rows[split]) if split in rows else 0:,}", f"{_SPLIT_NAMES[split]} images") for split in SPLITS),
-        (f"{len(manifest.classes):,}", "classes"),
-        (f"{manifest.size_px} px", "squares"),
-        (_size(sum(shard.bytes for shard in manifest.shards)), f"in {len(manifest.shards):,} shards"),
-        (f"{rejects.total:,}", "rejected"),
-    ]
+    lengths = np.concatenate([r["length"] for r in rows.values()])
     colour = manifest.colour
     return render(
         "data.html",
         title=f"{found.name}: data set",
-        name=found.name,
+        found=found,
         manifest=manifest,
-        tiles=tiles,
-        images=found.images,
+        splits=_SPLIT_NAMES,
+        rows=rows,
+        size=_size,
         epochs=EPOCHS,
-        crop_px=found.settings.crop_px,
-        pixels=len(found.cloud),
         planes=[charts.plane(found.cloud, colour, x, y, _THIRD) for x, y in ((0, 1), (0, 2), (2, 1))],
-        mean_image=image_uri(np.rint(mean_image).astype(np.uint8), optimize=True),
-        mean=", ".join(f"{v:.1f}" for v in colour.mean),
-        axes=_axes(manifest, found.settings),
-        spread="; ".join(f"{_SPLIT_NAMES[split]} {_range(images)}" for split, images in counts.items()),
+        strips=[charts.strip(colour, axis) for axis in range(3)],
+        mean_image=np.rint(mean_image).astype(np.uint8),
+        counts=counts,
         classes=[(_SPLIT_NAMES[split], _classes(images, manifest)) for split, images in counts.items()],
         extremes=[] if len(manifest.classes) <= _FEW_CLASSES else _extremes(counts["train"], manifest),
-        order=_order(found.train.labels, len(manifest.classes)),
-        files=_files(np.concatenate([r["length"] for r in rows.values()]), found.qualities, manifest.size_px),
+        shuffle=shuffle_score(labels),
+        order=charts.order(labels, len(manifest.classes), 1100.0, 240.0),
+        lengths=lengths,
+        files=[
+            ("bytes of a JPEG", charts.histogram(lengths, "bytes", _HALF, 260)),
+            ("estimated JPEG quality", charts.histogram(found.qualities, "quality", _HALF, 260)),
+        ],
+        reasons=[(reason, f"{n:,}") for reason, n in reasons.most_common()],
+        rejected=reasons.total(),
         rejects=rejects,
-        going_in=sum(c.input for c in manifest.counts.values()),
         facts=_facts(manifest),
     )
-
-
-def _axes(manifest: Manifest, settings: AugmentSettings) -> list[dict[str, object]]:
-    colour = manifest.colour
-    return [
-        {
-            "name": name,
-            "strip": charts.strip(colour, k),
-            "deviation": colour.standard_deviations[k],
-            "lighting": colour.standard_deviations[k] * settings.lighting_std,
-            "imagenet": _IMAGENET_DEVIATIONS[k],
-        }
-        for k, name in enumerate(("first", "second", "third"))
-    ]
 
 
 def _classes(images: npt.NDArray[np.int64], manifest: Manifest) -> Markup:
     if len(images) <= _FEW_CLASSES:
         return charts.class_bars(images, [_words(manifest, k) for k in range(len(images))], _HALF)
     return charts.class_profile(images, _HALF, 260)
-
-
-def _range(images: npt.NDArray[np.int64]) -> str:
-    low, high = int(images.min()), int(images.max())
-    return f"{low:,} in each" if low == high else f"{low:,} to {high:,}, {images.mean():,.1f} on average"
 
 
 def _extremes(images: npt.NDArray[np.int64], manifest: Manifest) -> list[tuple[str, list[tuple[str, str, str]]]]:
@@ -184,34 +141,13 @@ def _extremes(images: npt.NDArray[np.int64], manifest: Manifest) -> list[tuple[s
     ]
 
 
-def _order(labels: npt.NDArray[np.int32], classes: int) -> dict[str, str]:
-    found, ideal = shuffle_score(labels)
-    said = (
-        f"{min(256, len(labels))} consecutive training samples hold {found:,.1f} distinct classes on average; a random "
-        f"order gives about {ideal:,.1f}. The shuffle score is their ratio, {found / ideal:.2f}. Each dot is a sample: "
-        "a good shuffle looks like rain, a set that was written class by class like a staircase."
-    )
-    return {"said": said, "chart": charts.order(labels, classes, 1100.0, 240.0)}
-
-
-def _files(lengths: npt.NDArray[np.int32], qualities: npt.NDArray[np.int64], size_px: int) -> dict[str, object]:
-    mean = float(lengths.mean())
-    said = (
-        f"All {len(lengths):,} JPEGs by size: {_size(mean)} on average, {8 * mean / size_px**2:.2f} bits a pixel. "
-        f"Quality is estimated from the quantisation tables of {len(qualities):,} training images spread over the set; "
-        "a set that was encoded in one go has one quality."
-    )
-    drawn = (("bytes of a JPEG", lengths, "bytes"), ("estimated JPEG quality", qualities, "quality"))
-    return {"said": said, "charts": [(title, charts.histogram(v, what, _HALF, 260)) for title, v, what in drawn]}
-
-
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [
         *((name.replace("_", " "), str(value)) for name, value in manifest.settings.items()),
         *((f"source {name}", value) for name, value in manifest.source.items()),
         *((f"version of {name}", value) for name, value in manifest.versions.items()),
         *(
-            (_SPLIT_NAMES.get(split, split), f"{c.input:,} in = {c.written:,} written + {c.rejected:,} rejected")
+            (_SPLIT_NAMES[split], f"{c.input:,} in = {c.written:,} written + {c.rejected:,} rejected")
             for split, c in manifest.counts.items()
         ),
         ("sha256 of the manifest", manifest.digest()),
@@ -222,15 +158,19 @@ def _words(manifest: Manifest, label: int) -> str:
     return manifest.classes[label].words or manifest.classes[label].wnid
 
 
-def _chosen(labels: npt.NDArray[np.int32], images: int) -> list[int]:
-    """Choose samples of as many classes as there is place for, spread over the class list."""
-    first_of_class = np.unique(labels, return_index=True)[1]
-    images = min(images, len(labels))
-    if images <= len(first_of_class):
-        return [int(first_of_class[k * len(first_of_class) // images]) for k in range(images)]
-    others = np.setdiff1d(np.arange(len(labels)), first_of_class)
-    chosen = np.concatenate([first_of_class, others[: images - len(first_of_class)]])
-    return [int(i) for i in chosen[np.argsort(labels[chosen], kind="stable")]]
+def chosen(labels: npt.NDArray[np.int32], images: int) -> list[int]:
+    """Choose samples of as many classes as there is place for, then second ones of the same classes, and so on.
+
+    They depend on the data set alone, so the pages of two runs show the same.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    sorted_labels = labels[by_class]
+    place_in_class = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
+    first = by_class[place_in_class == 0]
+    if len(first) >= images:
+        return [int(first[k * len(first) // images]) for k in range(images)]
+    taken = by_class[np.argsort(place_in_class, kind="stable")][:images]
+    return [int(k) for k in taken[np.argsort(labels[taken], kind="stable")]]
 
 
 def _decode(reader: SplitReader, sample_id: int) -> tuple[Pixels, int]:
@@ -277,8 +217,11 @@ def _look_at(reader: SplitReader) -> tuple[npt.NDArray[np.int64], Pixels]:
     return np.array(qualities), np.concatenate(points)[:_CLOUD_POINTS]
 
 
-def _rejects(path: Path) -> Rejects:
-    """Read the rejects; a reason that differs from another in numbers alone is the same reason."""
+def _rejects(path: Path) -> tuple[Counter[str], list[tuple[str, str, str, str]]]:
+    """Return how often each reason came, and split, source, member and reason of the first rejects.
+
+    A reason that differs from another in numbers alone is the same reason.
+    """
     reasons: Counter[str] = Counter()
     first: list[tuple[str, str, str, str]] = []
     try:
@@ -288,8 +231,7 @@ def _rejects(path: Path) -> Rejects:
                 first.append((reject.split, reject.source, reject.member, reject.reason))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({reason_of(error)}); bring it back from a copy") from None
-    counted = [(reason, f"{count:,}") for reason, count in reasons.most_common()]
-    return Rejects(total=reasons.total(), reasons=counted, first=first)
+    return reasons, first
 
 
 def _size(count: float) -> str:

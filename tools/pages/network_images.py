@@ -4,23 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from alexnet.model.networks.architecture import Conv
 from alexnet.model.networks.build import Network
 from alexnet.pipeline.augment import centre_corner
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.pages.render import image_uri
+from alexnet.tools.pages.data_set import Pixels, chosen
 from alexnet.tools.stored_jpeg import rgb_and_quality
 from alexnet.tools.use.predict import Guess, Predictor
-
-Pixels = npt.NDArray[np.uint8]
 
 IMAGES = 20
 _A_ROW = 16  # kernels, as in figure 3
 _SCALE, _GAP = 6, 9  # pixels: of one weight, and between kernels
-_SMALL_PX = 96  # smaller images are shown pixel by pixel, not smoothed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +28,6 @@ class Judged:
     key: str
     pixels: Pixels
     guesses: tuple[Guess, ...]
-
-    @property
-    def uri(self) -> str:
-        """Return the image as a URI."""
-        return image_uri(self.pixels, "JPEG", quality=85)
-
-    @property
-    def small(self) -> bool:
-        """Say whether its pixels are to be seen."""
-        return len(self.pixels) < _SMALL_PX
 
 
 def judged(predictor: Predictor, data: Path) -> list[Judged]:
@@ -64,27 +50,12 @@ def judged(predictor: Predictor, data: Path) -> list[Judged]:
     ]
 
 
-def chosen(labels: npt.NDArray[np.int32], images: int) -> list[int]:
-    """Choose samples of as many classes as there is place for, then second ones of the same classes, and so on.
-
-    They depend on the data set alone, so the pages of two runs show the same.
-    """
-    by_class = np.argsort(labels, kind="stable")
-    sorted_labels = labels[by_class]
-    place_in_class = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
-    first = by_class[place_in_class == 0]
-    if len(first) >= images:
-        return [int(first[k * len(first) // images]) for k in range(images)]
-    taken = by_class[np.argsort(place_in_class, kind="stable")][:images]
-    return [int(k) for k in taken[np.argsort(labels[taken], kind="stable")]]
-
-
-def kernel_sheets(net: Network) -> list[tuple[str, str]]:
-    """Return caption and image, as a URI, of each tower's first layer."""
+def kernel_sheets(net: Network) -> list[tuple[str, Pixels]]:
+    """Return caption and image of each tower's first layer."""
     towers = kernels(net)
     titles = [f"tower {k + 1}" for k in range(len(towers))] if len(towers) > 1 else ["all"]
     return [
-        (f"{title}: {len(tower)} kernels of {tower.shape[1]}x{tower.shape[2]}", image_uri(sheet(tower), optimize=True))
+        (f"{title}: {len(tower)} kernels of {tower.shape[1]}x{tower.shape[2]}", sheet(tower))
         for title, tower in zip(titles, towers, strict=False)
     ]
 

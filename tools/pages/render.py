@@ -60,6 +60,9 @@ def data_uri(encoded: bytes, file_format: str = "JPEG") -> str:
     return f"data:image/{file_format.lower()};base64,{base64.b64encode(encoded).decode()}"
 
 
+_TEMPLATES.filters.update(image_uri=image_uri, data_uri=data_uri)
+
+
 def _text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 

@@ -15,6 +15,7 @@ from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.console import tell
 from alexnet.tools.pages import curves
+from alexnet.tools.pages.data_set import Pixels
 from alexnet.tools.pages.network_images import Judged, judged, kernel_sheets
 from alexnet.tools.pages.render import render
 from alexnet.tools.use.data_record import read_data_record
@@ -58,7 +59,7 @@ def page(run: Path, data: Path | None = None) -> str:
     architecture = architecture_of(net)
     rows = figures(architecture, px=px, channels=net.input_channels, classes=net.classes)
     trained, missing = _weights(run)
-    kernels, images = list[tuple[str, str]](), list[Judged]()
+    kernels, images = list[tuple[str, Pixels]](), list[Judged]()
     if trained is not None:
         predictor = Predictor(trained, "cpu")  # a GPU may be busy, and 20 images take the CPU a second
         kernels = kernel_sheets(predictor.net)
@@ -73,7 +74,7 @@ def page(run: Path, data: Path | None = None) -> str:
         records=records,
         about=f"{net.arch}: {architecture.about}.{state}",
         tiles=_tiles(records, steps, parameters, share),
-        curves=(("Learning", *_learning(records)), ("Feeding", *_feeding(records))),
+        curves=curves,
         kernels=kernels,
         images=images,
         missing=missing,
@@ -101,41 +102,6 @@ def _tiles(records: Records, steps: int, parameters: int, share: float) -> list[
         (f"{records.waited:.1%}", "waiting for data"),
         (f"{parameters / 1e6:,.1f} M", "parameters"),
         (f"{least}–{most}", "pairs of GTX 580"),  # noqa: RUF001 (an en dash is meant)
-    ]
-
-
-def _learning(records: Records) -> tuple[str, list[tuple[str, list[tuple[str, str]], str]]]:
-    """Return what is said of loss and error, and their charts: title, curves, architecture."""
-    if not len(records.steps):
-        return "", []
-    classes = records.kept.net.classes
-    validated = ", and of all validation images after each epoch" if records.judged else ""
-    dashed = " Dashed: the paper's network, 40.7% and 18.2%, with ten views." if curves.of_ilsvrc(records) else ""
-    many = len(records.steps) > curves.MOST_POINTS
-    band = " Where there are many batches, a line is their mean and a band their range." * many
-    caption = (
-        "The loss is the cross-entropy: of single batches in training, where images are augmented and units dropped"
-        f"{validated}. Guessing among {classes:,} classes has {curves.chance(classes):.2f}.{band}{dashed}"
-    )
-    loss = ("loss", [("one", "training, a batch"), ("two", "validation")][: 1 + bool(records.judged)])
-    charts: list[tuple[str, list[tuple[str, str]], str]] = [(*loss, curves.loss(records))]
-    if records.judged:
-        error = [("one", "top-1"), ("two", "top-5")]
-        charts.append(("validation error, per cent", error, curves.error(records)))
-    return caption, charts
-
-
-def _feeding(records: Records) -> tuple[str, list[tuple[str, list[tuple[str, str]], str]]]:
-    """Return what is said of speed and waiting, and their charts."""
-    if not len(records.steps):
-        return "", []
-    caption = (
-        f"{records.rate:,.1f} images/s over all of training, {records.waited:.2%} of it spent waiting for a batch. "
-        "Validation and checkpoints are not part of that time. The first steps of a process are slow."
-    )
-    return caption, [
-        ("images a second", [], curves.speed(records)),
-        ("waiting for data, per cent of the time", [], curves.waiting(records)),
     ]
 
 

@@ -20,14 +20,13 @@ from scipy.io import savemat
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import put_on_disk, replace
-from alexnet.shards.processes import Counts, Pool, WorkerDiedError
+from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool
 from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.known import CLASSES, DEVKIT_TAR, TRAIN_TAR, VAL_IMAGES, VAL_TAR
 from alexnet.tools.convert.sources.tables import GROUND_TRUTH, META
 from alexnet.tools.output_folder import OwnFiles, needed_and_free
-from alexnet.tools.synth.classes import VERSION, Choices, traits_of, wnid_of, words_of
+from alexnet.tools.synth.classes import VERSION, Choices, SynthSettings, traits_of, wnid_of, words_of
 from alexnet.tools.synth.image import encode_photograph
-from alexnet.tools.synth.source import SynthSettings
 
 RECORD_NAME = "synth.json"
 """What the folder holds; written last, so that a folder that has it is complete."""
@@ -67,7 +66,7 @@ def write_archives(
     try:
         if not _take_folder(root, record, overwrite=overwrite):
             return False
-        with Pool(make_images, workers, on_counts=lambda counts: on_progress(counts[0])) as pool:
+        with WorkerPool(make_images, workers, on_counts=lambda counts: on_progress(counts[0])) as pool:
             made = itertools.chain.from_iterable(pool.results(_tasks(settings), in_order=True))
             _write(root / _WORK / TRAIN_TAR, lambda file: _write_train(file, settings, made))
             if settings.val_images:
@@ -107,17 +106,17 @@ def _tasks(settings: SynthSettings) -> Iterator[Task]:
 def _take_folder(root: Path, record: Record, *, overwrite: bool) -> bool:
     """Make the folder this set's and empty but for a record of it; return False if the set is complete there."""
     complete, begun = root / RECORD_NAME, root / _WORK / RECORD_NAME
-    ours = complete.exists() or begun.exists()
-    foreign = _OWN.foreign(root) if ours else sorted(path.name for path in root.iterdir() if path.name != _WORK)
-    if foreign and (overwrite or not ours):
+    found = next((path for path in (complete, begun) if path.exists()), None)
+    foreign = _OWN.foreign(root) if found else sorted(path.name for path in root.iterdir() if path.name != _WORK)
+    if foreign and (overwrite or not found):
         kept = ", so nothing was deleted" if overwrite else ""
         raise InputError(f"{root}: holds {', '.join(foreign[:3])}, not made by synth{kept}; give another DIR")
-    if ours and not overwrite:
-        _refuse_differences(root, record["settings"], _read(complete if complete.exists() else begun))
-    if complete.exists() and not overwrite:
-        shutil.rmtree(root / _WORK, ignore_errors=True)  # a kill came between the record and the end
-        return False
-    own = [path for path in (*root.glob("*"), *root.glob(f"{_WORK}/*")) if path.is_file()] if ours else []
+    if found and not overwrite:
+        _refuse_differences(root, record["settings"], _read(found))
+        if found == complete:
+            shutil.rmtree(root / _WORK, ignore_errors=True)  # a kill came between the record and the end
+            return False
+    own = [path for path in (*root.glob("*"), *root.glob(f"{_WORK}/*")) if path.is_file()] if found else []
     _check_disk(root, record["settings"], sum(path.stat().st_size for path in own))
     (root / _WORK).mkdir(exist_ok=True)
     replace(begun, json.dumps(record).encode())  # first: it says whose all else is

@@ -1,4 +1,4 @@
-"""What a synthetic class is (`Traits`), and the hash that every choice of an image comes from (`Choices`).
+"""What a set consists of, what a class is (`Traits`), and the hash that an image's choices come from (`Choices`).
 
 A class is one of 16 grounds, on it a figure with one of 16 outlines, filled with one of 16 textures. Colours, places,
 sizes, tilts and grain are each image's own and say nothing of its class. The three traits are shared by many classes,
@@ -17,8 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards.errors import InputError
+
 TRAITS = 16
 MAX_CLASSES = TRAITS**3
+MAX_IMAGES = 20_000_000  # ImageNet-21k has 14 million
+_MAX_SEED = (1 << 63) - 1
 
 _FIRST_WNID = 90_000_001  # no WordNet number begins with 9
 _STEP = 0x111  # odd, so that every label has its own traits; neighbours differ in all three
@@ -82,6 +86,42 @@ def words_of(label: int) -> str:
     """Describe a class."""
     traits = traits_of(label)
     return f"{OUTLINES[traits.outline]} of {TEXTURES[traits.figure]} on {TEXTURES[traits.ground]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthSettings:
+    """Settle a set. `images`, `val_images`: of all classes together, dealt out evenly, the first classes in turn."""
+
+    classes: int
+    images: int
+    val_images: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        limits = (
+            ("classes", 1, MAX_CLASSES),
+            ("images", self.classes, MAX_IMAGES),
+            ("val_images", 0, MAX_IMAGES),
+            ("seed", 0, _MAX_SEED),
+        )
+        for field, low, high in limits:
+            value = getattr(self, field)
+            if not low <= value <= high:
+                why = ", one for each class" if field == "images" and value < low else ""
+                raise InputError(f"{field}={value}: must be between {low:,} and {high:,}{why}")
+
+    def train_stems(self, label: int) -> list[str]:
+        """Return the names of a class's training images, without ending."""
+        images = self.images // self.classes + (label < self.images % self.classes)
+        return [f"{wnid_of(label)}_{i}" for i in range(images)]
+
+    def val_stems(self) -> list[str]:
+        """Return the names of the validation images, without ending."""
+        return [f"ILSVRC2012_val_{number:08d}" for number in range(1, self.val_images + 1)]
+
+    def val_labels(self) -> list[int]:
+        """Return their labels: classes take turns, so that the first images are of all of them."""
+        return [k % self.classes for k in range(self.val_images)]
 
 
 VERSION = 1  # of what is made: a new one for every change that alters a pixel

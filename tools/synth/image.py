@@ -7,12 +7,14 @@ photograph is such an image in the sizes and qualities of ImageNet's files, with
 
 import functools
 import io
+import struct
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from alexnet.tools.synth.classes import Choices, Traits, random_bytes
+from alexnet.tools.synth.classes import Choices, Traits, label_of, random_bytes, traits_of
 from alexnet.tools.synth.shapes import GRAINS, POSES, SIDE_PX, Tiles, grain, masks, patterns
 
 Pixels = npt.NDArray[np.uint32]
@@ -21,6 +23,11 @@ Pixels = npt.NDArray[np.uint32]
 IMAGE_PX = 256
 """Height or width of an image, whichever is less."""
 MAX_PX = 512
+
+_HEADER_BYTES = 64  # 54, and padding that leaves the pixels aligned
+_PIXEL_BYTES = 4 * IMAGE_PX**2
+BITMAP_BYTES = _HEADER_BYTES + _PIXEL_BYTES
+_NO_SCALE = 2835  # pixels a metre: 72 an inch, which says nothing
 
 
 def make_image(traits: Traits, choices: Choices, width_px: int = IMAGE_PX, height_px: int = IMAGE_PX) -> Pixels:
@@ -148,3 +155,18 @@ def _sensor_noise() -> tuple[npt.NDArray[np.uint8], ...]:
     dice = random_bytes("sensor", 2, pixels).astype(np.int16) - 128
     bell = dice.sum(axis=0, dtype=np.int16)
     return tuple(np.repeat((bell * strength >> 6).astype(np.uint8), 3) for strength in _GRAINS)
+
+
+def open_synthetic(path: Path, seed: int) -> io.BytesIO:
+    """Make the image that a path names by its class and stem; return its file."""
+    traits = traits_of(label_of(path.parent.name))
+    return io.BytesIO(_bitmap(make_image(traits, Choices(f"{seed} {path.stem}"))))
+
+
+def _bitmap(pixels: Pixels) -> bytes:
+    """Return a Windows bitmap of 32 bits a pixel, the top row first."""
+    height, width = pixels.shape
+    head = struct.pack("<2sIHHI", b"BM", BITMAP_BYTES, 0, 0, _HEADER_BYTES) + struct.pack(
+        "<IiiHHIIiiII", 40, width, -height, 1, 32, 0, _PIXEL_BYTES, _NO_SCALE, _NO_SCALE, 0, 0
+    )
+    return b"".join((head.ljust(_HEADER_BYTES, b"\0"), pixels.astype("<u4", copy=False).data.cast("B")))

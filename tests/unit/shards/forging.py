@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.shards.verify import Verification
 from alexnet.shards.writer import write_checksums
 
 Forge = Callable[[Path], object]
@@ -18,6 +20,11 @@ Member = tuple[str, bytes]
 Change = Callable[[Any], Any]
 
 TAR = "train/000000.tar"
+_PLACE = "what stands here is put in afterwards"
+
+
+def problems(report: Verification) -> str:
+    return "\n".join(map(str, report.findings))
 
 
 def put_back(sound: Path, root: Path) -> None:
@@ -68,15 +75,25 @@ def edit_field(*path: str | int, change: Change) -> Forge:
 
 
 def set_field(*path: str | int, to: object) -> Forge:
-    return edit_field(*path, change=always(to))
+    return edit_field(*path, change=lambda _: to)
 
 
-def always(value: object) -> Change:
-    return lambda _: value
+def with_text(path: tuple[str | int, ...], text: str) -> Forge:
+    """Put a text, be it JSON or not, where the manifest has a value."""
+
+    def forge(root: Path) -> None:
+        edit_field(*path, change=lambda _: _PLACE)(root)
+        edit_bytes("manifest.json", lambda whole: whole.replace(f'"{_PLACE}"'.encode(), text.encode()))(root)
+
+    return forge
 
 
 def edit_bytes(file: str, change: Callable[[bytes], bytes]) -> Forge:
     return lambda root: (root / file).write_bytes(change((root / file).read_bytes()))
+
+
+def with_bytes(file: str, content: bytes) -> Forge:
+    return edit_bytes(file, lambda _: content)
 
 
 def edit_lines(file: str, change: Callable[[list[str]], list[str]]) -> Forge:
@@ -110,6 +127,10 @@ def edit_row(field: str, row: int, change: Change) -> Forge:
     return edit_array("index.npy", edit)
 
 
+def set_row(field: str, row: int, to: object) -> Forge:
+    return edit_row(field, row, lambda _: to)
+
+
 def poke(file: str, at: int, content: bytes) -> Forge:
     """Put something into a file where it has something else."""
 
@@ -119,6 +140,10 @@ def poke(file: str, at: int, content: bytes) -> Forge:
         return data[:begin] + other + data[begin + len(content) :]
 
     return edit_bytes(file, change)
+
+
+def resize(file: str, by: int) -> Forge:
+    return lambda root: os.truncate(root / file, (root / file).stat().st_size + by)
 
 
 def members(root: Path, file: str = TAR) -> list[Member]:
@@ -139,7 +164,7 @@ def edit_tar(change: Change, file: str = TAR) -> Forge:
         with tarfile.open(root / file, "w", format=tarfile.USTAR_FORMAT) as tar:
             for name, data in contents:
                 member = tarfile.TarInfo(name)
-                member.size = len(data)
+                member.size, member.mode, member.uname, member.gname = len(data), 0o444, "root", "root"
                 tar.addfile(member, io.BytesIO(data))
 
     return forge

@@ -1,5 +1,7 @@
 """Colour statistics are exact: equal to a float64 computation, and the same bits for every order of work."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -50,33 +52,39 @@ def test_c_and_numpy_give_the_same_integers(size_px: int, channels: int, value: 
     assert np.array_equal(recent, 1000 + images.sum(axis=0))
 
 
-def test_images_that_may_change_are_summed_at_once(images: Images) -> None:
+def frozen(images: Images) -> ColourSums:
+    frozen = images.copy()
+    frozen.flags.writeable = False
+    return sums_of(frozen)
+
+
+def mixed(images: Images) -> ColourSums:
+    """Some may change after they were added, some have a fourth channel, which is not looked at."""
     sums, buffer = ColourSums(8), np.empty((8, 8, 3), np.uint8)
-    for i, image in enumerate(images):
-        if i % 3:
-            buffer[:] = image
-            sums.add(buffer)
-        else:
-            frozen = image.copy()
-            frozen.flags.writeable = False
-            sums.add(frozen)
-    assert statistics_of(sums) == statistics_of(sums_of(images))
-    assert np.array_equal(sums.mean_image(), sums_of(images).mean_image())
+    for i, (image, still) in enumerate(zip(np.pad(images, [(0, 0)] * 3 + [(0, 1)], "edge"), images, strict=True)):
+        buffer[:] = still
+        sums.add((image, buffer, still)[i % 3])
+    return sums
 
 
-def test_without_the_c_extension_the_sums_are_the_same(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = statistics_of(sums_of(images))
-    monkeypatch.setattr(colour, "_compiled", None)
-    assert statistics_of(sums_of(images)) == whole
+def merged(images: Images) -> ColourSums:
+    sums = ColourSums(8)
+    for part in (images[400:], images[:7], images[7:400]):
+        sums.merge(ColourSums.from_arrays(sums_of(part).to_arrays()))
+    return sums
 
 
-def test_a_fourth_channel_is_not_looked_at(images: Images) -> None:
-    noise = np.random.default_rng(1).integers(0, 256, (600, 8, 8, 1), np.uint8)
-    mixed = ColourSums(8)
-    for i, image in enumerate(np.concatenate([images, noise], axis=3)):
-        mixed.add(image if i % 3 else image[:, :, :3])
-    assert statistics_of(mixed) == statistics_of(sums_of(images))
-    assert np.array_equal(mixed.mean_image(), sums_of(images).mean_image())
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("way", [sums_of, frozen, mixed, merged])
+def test_every_way_of_work_gives_the_same_bits(
+    images: Images, way: Callable[[Images], ColourSums], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sums_of(images)
+    if not compiled:
+        monkeypatch.setattr(colour, "_compiled", None)
+    sums = way(images)
+    assert statistics_of(sums) == statistics_of(whole)
+    assert np.array_equal(sums.mean_image(), whole.mean_image())
 
 
 def test_an_image_of_another_size_or_type_is_refused(images: Images) -> None:
@@ -89,15 +97,6 @@ def test_mean_image_survives_more_images_than_a_uint16_can_sum(images: Images) -
     white = np.full((600, 8, 8, 3), 255, np.uint8)
     assert np.array_equal(sums_of(white).mean_image(), white[0].astype(np.float32))
     np.testing.assert_allclose(sums_of(images).mean_image(), images.mean(axis=0), rtol=1e-6)
-
-
-def test_every_order_of_work_gives_the_same_bits(images: Images) -> None:
-    whole = statistics_of(sums_of(images))
-    merged = ColourSums(8)
-    for part in (images[400:], images[:7], images[7:400]):
-        merged.merge(ColourSums.from_arrays(sums_of(part).to_arrays()))
-    assert statistics_of(merged) == whole
-    assert np.array_equal(merged.mean_image(), sums_of(images).mean_image())
 
 
 def test_totals_far_beyond_64_bits_stay_exact() -> None:

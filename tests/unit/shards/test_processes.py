@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from alexnet.shards.errors import SampleError
-from alexnet.shards.processes import Counts, Pool, WorkerDiedError, starting_workers
+from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool, starting_workers, usable_cores
 
 
 def work(task: int, counts: Counts) -> tuple[int, int]:
@@ -36,7 +37,7 @@ def test_every_task_has_its_result_in_order_and_counts_add_up(workers: int) -> N
             taken.append(k)
             yield k
 
-    with Pool(work, workers, counted=2, on_counts=sums.append) as pool:
+    with WorkerPool(work, workers, counted=2, on_counts=sums.append) as pool:
         for k, (square, pid) in enumerate(pool.results(tasks(), in_order=True)):
             assert square == k * k
             assert (pid == os.getpid()) == (workers == 0)
@@ -53,21 +54,21 @@ def test_a_worker_that_dies_is_replaced_and_its_task_tried_as_told() -> None:
         deaths.append((task, list(counts), exit_code))
         return 100
 
-    with Pool(work, 2, counted=2, on_death=on_death) as pool:
+    with WorkerPool(work, 2, counted=2, on_death=on_death) as pool:
         assert sorted(square for square, _ in pool.results([1, -1, 2, -2, 3])) == [1, 4, 9, 10_000, 10_000]
     assert sorted(deaths) == [(-2, [1, 0], 1), (-1, [1, 0], -signal.SIGSEGV)]
 
 
 @pytest.mark.parametrize(("task", "said"), [(-1, "died by SIGSEGV; is the"), (-2, "died with exit code 1; is the")])
 def test_unless_told_a_death_ends_it(task: int, said: str) -> None:
-    with pytest.raises(WorkerDiedError, match=said), Pool(work, 2, counted=2) as pool:
+    with pytest.raises(WorkerDiedError, match=said), WorkerPool(work, 2, counted=2) as pool:
         list(pool.results([1, task, 2]))
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_the_function_raises_is_raised_as_it_is(workers: int) -> None:
-    with pytest.raises(SampleError, match=r"^one line$") as raised, Pool(work, workers, counted=2) as pool:
+    with pytest.raises(SampleError, match=r"^one line$") as raised, WorkerPool(work, workers, counted=2) as pool:
         list(pool.results([1, -3, 2]))
     assert raised.value.sample_id == 7
     assert multiprocessing.active_children() == []
@@ -96,3 +97,32 @@ def test_workers_hear_no_signal_that_is_meant_for_their_parent() -> None:
     with starting_workers():
         assert {signal.SIGINT, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000"}, 64),
+        ("0::/pods/one\n", {"pods/one/cpu.max": "max 100000", "pods/cpu.max": "400000 100000"}, 4),
+        (
+            "3:cpu,cpuacct:/docker/x\n2:pids:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "800000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            8,
+        ),
+        ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("3:cpuset:/\n", {"cpu.max": "100000 100000"}, 64),
+        ("", {}, 64),
+        ("0::/\n", {"cpu.max": "10000 100000"}, 1),
+    ],
+)
+def test_a_containers_quota_is_all_the_cores_there_are(
+    groups: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    (tmp_path / "own").write_text(groups)
+    for name, text in files.items():
+        (tmp_path / "mount" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mount" / name).write_text(text + "\n")
+    assert usable_cores(tmp_path / "mount", tmp_path / "own") == cores
+    assert usable_cores(tmp_path / "mount", tmp_path / "not there") == 64

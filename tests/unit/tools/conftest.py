@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alexnet.shards.processes import Pool
+from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import Notes, ShardJob, convert_shard
@@ -33,9 +33,9 @@ class Here:
     before: list[Callable[[], object]] = field(default_factory=list)
 
 
-def pool_of_none(function: Any, _: int, **options: Any) -> Pool[Any, Any]:
+def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
     """Stand for a pool: without processes."""
-    return Pool(function, 0, **options)
+    return WorkerPool(function, 0, **options)
 
 
 @pytest.fixture
@@ -49,6 +49,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
         here.converted.append(job.plan.name)
         return convert_shard(job, counts)
 
-    monkeypatch.setattr(engines, "Pool", pool_of_none)
+    monkeypatch.setattr(engines, "WorkerPool", pool_of_none)
     monkeypatch.setattr(engines, "convert_shard", noting)
     return here

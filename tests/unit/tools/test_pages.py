@@ -13,7 +13,8 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.pages import curves
 from alexnet.tools.pages.charts import ticks
 from alexnet.tools.pages.curves import thinned
-from alexnet.tools.pages.network_images import chosen, kernel_sheets, kernels
+from alexnet.tools.pages.data_set import chosen
+from alexnet.tools.pages.network_images import kernel_sheets, kernels
 from alexnet.tools.pages.render import tag
 from alexnet.tools.pages.run import pairs, papers_multiply_adds, rates_2012, worth_in_words
 from alexnet.tools.use.records import read_records
