@@ -223,12 +223,12 @@ class Reject:
 
     split: Split
     place: Annotated[int, Meta(ge=0, lt=MAX_IMAGES)]
-    member: str
-    reason: str
     source: str = ""
+    member: str
     offset: ByteCount | None = None
     bytes: ByteCount | None = None
     sha256: Sha256 | None = None
+    reason: str
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.source)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
+from alexnet.tools.prep import main
 from tests.sources import write_official
 
 WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}  # words are not unique
@@ -67,6 +69,14 @@ def digests(root: Path) -> dict[str, str]:
     """Return the sha256 of every file below a folder, by its path there."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def prep(*arguments: object, code: int = 0) -> Result:
+    """Call `alexnet-prep` in this process; it must end with an exit code and no traceback."""
+    result = CliRunner().invoke(main, [os.fsdecode(str(argument)) for argument in arguments])
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    assert result.exit_code == code, result.output
+    return result
 
 
 def list_anew(checkpoint: Path) -> None:

@@ -12,15 +12,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
-# What pip builds or needs, how to see whether it is there, and Debian's package that brings it.
-HEADERS = (
-    ("jpeglib.h", "#include <stdio.h>\n#include <jpeglib.h>\n", "libjpeg-dev", "pillow-simd is built against it"),
-    ("zlib.h", "#include <zlib.h>\n", "zlib1g-dev", "pillow-simd is built against it"),
-)
-# What pillow-simd is built with where it is there, for pictures of other formats.
+# What pillow-simd is built with where it is there, for pictures of other formats: a header, and Debian's package.
 OPTIONAL = {
     "WebP": ("webp/decode.h", "libwebp-dev"),
     "compressed TIFF": ("tiffio.h", "libtiff-dev"),
@@ -31,25 +25,27 @@ OPTIONAL = {
 
 def missing_packages() -> list[tuple[str, str, str]]:
     """Return (what, Debian package, why) of everything that is missing."""
-    missing = []
-    if subprocess.call([sys.executable, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) != 0:
-        missing.append(("the venv module", "python3-venv", "the project lives in a virtual environment"))
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        missing.append(("Python.h", "python3-dev", "pillow-simd is a C extension"))
+    venv = subprocess.call([sys.executable, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) == 0
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    built, against = "pillow-simd is a C extension", "pillow-simd is built against it"
+    needed = (
+        (venv, "the venv module", "python3-venv", "the project lives in a virtual environment"),
+        (headers, "Python.h", "python3-dev", built),
+        (compiler, "a C compiler", "gcc libc6-dev", built),
+        (_can_include("jpeglib.h", compiler), "jpeglib.h", "libjpeg-dev", against),
+        (_can_include("zlib.h", compiler), "zlib.h", "zlib1g-dev", against),
+    )
+    return [(what, package, why) for there, what, package, why in needed if not there]
+
+
+def _can_include(header: str, compiler: str | None) -> bool:
+    """Ask the compiler for a header or, where there is none yet, look for it."""
     if not compiler:
-        missing.append(("a C compiler", "gcc libc6-dev", "pillow-simd is a C extension"))
-        return missing + [(name, package, why) for name, _, package, why in HEADERS if not _header_exists(name)]
-    missing += [(name, package, why) for name, text, package, why in HEADERS if not _compiles(compiler, text)]
-    return missing
-
-
-def _compiles(compiler: str, text: str) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "probe.c")
-        source.write_text(text + "int main(void) { return 0; }\n")
-        command = [*compiler.split(), "-fsyntax-only", str(source)]
-        return subprocess.call(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+        return _header_exists(header)
+    command = [*compiler.split(), "-fsyntax-only", "-x", "c", "-"]
+    text = f"#include <stdio.h>\n#include <{header}>\n".encode()
+    return subprocess.run(command, input=text, capture_output=True, check=False).returncode == 0
 
 
 def _header_exists(name: str) -> bool:

@@ -192,13 +192,16 @@ def test_struck_where_the_folder_is_claimed_sealed_or_deleted_the_same_command_g
 ) -> None:
     windows: dict[str, tuple[str, ...]] = {
         "first": ("job.json", "/train", "/val", "000001.tar", "manifest.json", "/.work", ".SHA256SUMS.partial"),
+        "of a source that was mended": ("unlink .notes", "rename .notes"),
         "sealed not yet, to overwrite": (".clearing", "job.json", "/train"),
     }
     hows: tuple[How, ...] = ("before", "after", "full")
     for name, endings in windows.items():
         trial = trial_of(name)
-        for k, ending in enumerate(endings):
-            at = max(number for number, call in enumerate(trial.calls, start=1) if call.endswith(ending))
+        for k, what in enumerate(endings):
+            verb, _, ending = what.rpartition(" ")
+            calls = enumerate(trial.calls, start=1)
+            at = max(number for number, call in calls if call.startswith(verb) and call.endswith(ending))
             trial.strike(at, hows[k % 3])
 
 

@@ -12,26 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import alexnet.tools.convert.run as run_module
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify import verify
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walked
-from alexnet.tools.prep import main
+from alexnet.tools.convert.sources.layout import Layout, OnWalk
+from alexnet.tools.progress import Amount
 from tests.class_tars import write_entries
-from tests.conftest import encode_picture
+from tests.conftest import encode_picture, prep
 from tests.sources import write_files
 
 OPTIONS = ("--size", "40", "--shard-images", "10", "--seed", "7", "--workers", "1")
 
 
-def shard(source: Path, out: Path, *more: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["shard", str(source), "--out", str(out), *OPTIONS, *more])
-    assert result.exit_code == code, result.output
-    return result
+def shard(source: Path, out: Path, *more: object, code: int = 0) -> Result:
+    return prep("shard", source, "--out", out, *OPTIONS, *more, code=code)
 
 
 def events_of(source: Path, out: Path, *more: str) -> list[dict[str, Any]]:
@@ -86,7 +84,7 @@ def test_stopped_while_it_reads_headers_it_says_so_in_one_line(
     official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(root: Path, cache: Path | None, on_walk: OnWalk, layout: Layout) -> Source:
-        on_walk(Walked(stage="train", entries=1, done=1, total=2, unit="bytes"))
+        on_walk(Amount(event="index", stage="train", done=1, total=2, unit="bytes"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module, "open_source", interrupted)
@@ -119,8 +117,7 @@ def test_interrupted_in_a_terminal_it_leaves_one_clean_line(tmp_path: Path) -> N
 
 
 def test_what_can_be_refused_before_any_header_is_read_is(official: Path, data_set: Path, tmp_path: Path) -> None:
-    (tmp_path / "theses").mkdir()
-    (tmp_path / "theses" / "thesis.tex").touch()
+    write_files(tmp_path / "theses", {"thesis.tex": b""})
     begun = tmp_path / "begun"
     shard(official, begun, "--max-rejected", "3")
     (begun / "notes.txt").touch()
@@ -150,36 +147,23 @@ def test_an_output_among_the_images_is_refused_and_beside_them_is_where_it_goes(
         assert f"lies in {images}, whose files are taken for images" in line
     assert not (images / "out").exists()
     monkeypatch.chdir(images / "cat")
-    result = CliRunner().invoke(main, ["shard", "..", *OPTIONS])
-    assert result.exit_code == 0, result.output
+    prep("shard", "..", *OPTIONS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "pictures-40"]
     monkeypatch.chdir(tmp_path)
     again = shard(Path("pictures"), Path("pictures-40"))
     assert "pictures-40 was already complete; nothing to do" in again.output
 
 
-def test_names_of_any_bytes_break_no_line_and_no_page(tmp_path: Path) -> None:
-    """Linux allows every byte in a name but two, and terminals obey some."""
+def test_names_of_any_bytes_are_told_where_no_surrogate_can_be_written(tmp_path: Path) -> None:
+    """As in a terminal. Linux allows every byte in a name but two."""
     source, odd = tmp_path / "pic\udcfftures", "\udcff\n<b>\x1b[31m.jpg"
     write_files(source / "cat\n", {"1.jpg": encode_picture(1), odd: b"no picture"})
-    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in a terminal: surrogates are not written
-
-    def prep(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "alexnet.tools.prep", *map(str, arguments)]
-        return subprocess.run(command, env=strict, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    stopped = prep("shard", source, *OPTIONS, "--on-error", "fail")
-    assert stopped.returncode == 1
+    command = [sys.executable, "-m", "alexnet.tools.prep", "shard", str(source), *OPTIONS, "--on-error", "fail"]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    stopped = subprocess.run(command, env=strict, capture_output=True, text=True, check=False)
     escaped = r"cat\n/\udcff\n<b>\x1b[31m.jpg: \udcff\n<b>\x1b[31m.jpg at byte 0: not an image of any known format"
-    assert stopped.stderr == f"Error: --on-error fail: {escaped}\n"
-    written = prep("shard", source, *OPTIONS)
-    assert written.returncode == 0, written.stderr
-    assert f"{tmp_path}/pic\\udcfftures-40 is complete" in written.stdout
-    made = tmp_path / f"{source.name}-40"
-    assert prep("verify", made).returncode == 0
-    shown = prep("show", made, "--out", "page.html")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert r"\udcff" in (tmp_path / "page.html").read_text("utf-8")
+    assert (stopped.returncode, stopped.stderr) == (1, f"Error: --on-error fail: {escaped}\n")
+    assert f"{tmp_path}/pic\\udcfftures-40 is complete" in prep("shard", source, *OPTIONS).stdout
 
 
 def test_overwrite_reads_the_source_anew_and_begins_where_there_is_nothing_yet(tmp_path: Path) -> None:
@@ -212,23 +196,20 @@ def test_named_folders_and_listed_classes_make_a_sound_data_set(tmp_path: Path) 
     source, out = tmp_path / "src", tmp_path / "set"
     for folder, images in (("learn", 3), ("check", 2)):
         for k, name in enumerate(("0", "1", "10", "2")):
-            write_files(
-                source / folder / name, {f"{folder}-{i}.jpg": encode_picture(10 * k + i) for i in range(images)}
-            )
-    refused = shard(source, out, code=2)
-    assert refused.stderr.startswith("Error: ")
-    assert refused.stderr.count("\n") == 1
+            files = {f"{folder}-{i}.jpg": encode_picture(10 * k + i) for i in range(images)}
+            write_files(source / folder / name, files)
+    assert shard(source, out, code=2).stderr.startswith("Error: ")
     assert not out.exists()
     (tmp_path / "classes.txt").write_text("2\n10\n")
-    chosen = ("--train", "learn", "--val", "check", "--classes", str(tmp_path / "classes.txt"))
-    made = shard(source, out, *chosen)
-    assert "labels: place of the class in classes.txt\n" in made.stdout
-    assert "sorted as text" not in made.stdout
+    chosen = ("--train", "learn", "--val", "check", "--classes", tmp_path / "classes.txt")
+    made = shard(source, out, *chosen).stdout
+    assert "labels: place of the class in classes.txt\n" in made
+    assert "sorted as text" not in made
     manifest = read_manifest(out)
     assert [c.wnid for c in manifest.classes] == ["2", "10"]
     assert (manifest.counts["train"].written, manifest.counts["val"].written) == (6, 4)
     assert sorted(SplitReader(out, "val").labels.tolist()) == [0, 0, 1, 1]
     assert not verify(out).findings
     assert "was already complete; nothing to do" in shard(source, out, *chosen).stdout
-    other = shard(source, out, *chosen[:4], code=2)
-    assert "is of the source as it was before (class 0 in the source only" in other.stderr
+    other = shard(source, out, *chosen[:4], code=2).stderr
+    assert "is of the source as it was before (class 0 in the source only" in other

@@ -41,7 +41,7 @@ def measure_prep(say: Say, *, source: Path, images: int, workers: tuple[int, ...
     workers = workers or (1, 2)
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         index = Path(folder) / "index"  # listed once: rows find it there
-        listed = open_source(source, index, lambda walked: say(f"listing {source}: {walked.entries:,} entries"))
+        listed = open_source(source, index, lambda at: say(f"listing {source}: {at.counts['entries']:,} entries"))
         described = _describe(sample(listed, images))
         cases = _cases({"source": str(source.absolute()), "index": str(index), "images": images}, workers)
         report = measure_report("prep", cases, timing, say, device="cpu", threads=max(workers), data=described)
@@ -88,7 +88,7 @@ def converter(*, source: str, index: str, images: int, workers: int) -> Stage:
     settings = ConvertSettings(shard_images=max(1, -(-len(found.members["train"]) // (_SHARDS * workers))))
     jobs = (
         ShardJob(
-            root=root, source=found.root, encoding="file", settings=settings, on_error="reject", plan=plan,
+            root=root, source=replace(found, members={}), settings=settings, on_error="reject", plan=plan,
             members=plan.members(found),
         )
         for plan in itertools.cycle(plan_shards(found, settings))

@@ -2,9 +2,8 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,9 +28,9 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.writer import file_record, remove_partials, write_checksums
-from alexnet.tools.convert.earlier import changed_rejects, in_words
+from alexnet.tools.convert.earlier import Job, changed_rejects, in_words, job_of
 from alexnet.tools.convert.engines import convert_here, convert_on_ray
-from alexnet.tools.convert.folder import Job, begin, given_back, is_begun, is_complete, job_of
+from alexnet.tools.convert.folder import begin, given_back, is_begun
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.shard import (
@@ -39,8 +38,6 @@ from alexnet.tools.convert.shard import (
     ConversionError,
     OnError,
     ShardJob,
-    is_done,
-    line_of,
     notes_file,
     read_arrays,
     read_notes,
@@ -48,6 +45,7 @@ from alexnet.tools.convert.shard import (
 from alexnet.tools.convert.source_files import check_archives
 from alexnet.tools.convert.sources import materialise
 from alexnet.tools.output_folder import needed_and_free
+from alexnet.tools.progress import Amount
 
 _BYTES_PER_PIXEL = 0.4  # of a stored JPEG at quality 90: ImageNet has 0.34
 _NOTES_BYTES_PER_PIXEL = 24  # of a shard's colour sums in .work: three int64
@@ -60,8 +58,7 @@ class BuildOptions:
     `workers`: processes; 0: none but this one. `on_error`: what an undecodable image does. `max_rejected`: more than so
     many and no manifest is written; None allows 5 or 0.1%, whichever is more. `overwrite`: delete the data set that is
     there. `engine`: processes of this machine, or tasks of the Ray cluster at `address` (None: start one here), which
-    must all see the folders. `since_ns`: when the source began to be listed; what was written to it since ends the run.
-    None: now.
+    must all see the folders.
     """
 
     workers: int = 1
@@ -70,21 +67,10 @@ class BuildOptions:
     overwrite: bool = False
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
-    since_ns: int | None = None
 
     def __post_init__(self) -> None:
         if self.address is not None and self.engine != "ray":
             raise InputError(f"--address {self.address}: is of a Ray cluster; add --engine ray, or leave it out")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Count images: written and rejected by this call, done by an earlier one, and all there are."""
-
-    written: int
-    rejected: int
-    resumed: int
-    total: int
 
 
 def build(
@@ -92,7 +78,7 @@ def build(
     root: Path,
     settings: ConvertSettings,
     options: BuildOptions | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Amount], None] = lambda _: None,
 ) -> Manifest:
     """Convert a source into a data set at `root`; continue what an earlier call with equal settings left there.
 
@@ -105,12 +91,11 @@ def build(
         root.mkdir(parents=True, exist_ok=True)
         if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
             _check_disk_space(root, settings, plans, given_back(root) if options.overwrite else 0)
-        begin(root, job, source, plans, overwrite=options.overwrite)
-        if not is_complete(root):
+        left = begin(root, job, source, plans, overwrite=options.overwrite)
+        if left is not None:
             stored = materialise(source, root / WORK)
-            since_ns = (options.since_ns if stored is source else None) or time.time_ns()
-            _convert(stored, root, settings, plans, options, since_ns, on_progress)
-            _check_source(stored, since_ns)
+            _convert(stored, root, settings, left, options, on_progress)
+            _check_source(stored)
             _finish(stored, root, job, plans, options.max_rejected)
         _seal(root)
         return read_manifest(root)
@@ -124,32 +109,29 @@ def _convert(
     source: Source,
     root: Path,
     settings: ConvertSettings,
-    plans: list[ShardPlan],
+    left: list[ShardPlan],
     options: BuildOptions,
-    since_ns: int,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[Amount], None],
 ) -> None:
-    """Convert the shards that no earlier call did."""
-    missing = [plan for plan in plans if not is_done(root, plan)]
-    _check_disk_space(root, settings, missing)
-    total, left = (sum(len(plan.member_ids) for plan in some) for some in (plans, missing))
+    """Convert the shards that are left; tell of progress, which begins with the images of earlier calls."""
+    _check_disk_space(root, settings, left)
+    total = sum(map(len, source.members.values()))
+    earlier = total - sum(len(plan.member_ids) for plan in left)
     jobs = (
         ShardJob(
             root=root.absolute(),  # also on another machine, in whichever folder that works
-            source=source.root,
-            encoding=source.encoding,
-            opener=source.opener,
+            source=replace(source, classes=(), members={}),
             settings=settings,
             on_error=options.on_error,
             plan=plan,
             members=plan.members(source),  # made when a worker is free: all at once would not fit for 14 million
-            since_ns=since_ns,
         )
-        for plan in missing
+        for plan in left
     )
 
     def on_counts(counts: Sequence[int]) -> None:
-        on_progress(Progress(counts[0], counts[1], total - left, total))
+        done, rejected = earlier + sum(counts), {"rejected": counts[1]}
+        on_progress(Amount(event="progress", done=done, total=total, unit="images", counts=rejected))
 
     on_counts((0, 0))
     if options.engine == "ray":
@@ -168,12 +150,11 @@ def _check_disk_space(root: Path, settings: ConvertSettings, missing: list[Shard
         raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
 
 
-def _check_source(source: Source, since_ns: int) -> None:
+def _check_source(source: Source) -> None:
     """Refuse to finish where an archive changed; a file that is one image was looked at when it was read."""
-    for split in SPLITS:
-        listing = source.members[split]
+    for listing in source.members.values():
         if not listing.in_folders:
-            check_archives(source.root, listing.containers, since_ns)
+            check_archives(source.root, listing.containers, source.since_ns)
 
 
 def _finish(source: Source, root: Path, job: Job, plans: list[ShardPlan], max_rejected: int | None) -> None:
@@ -191,7 +172,7 @@ def _finish(source: Source, root: Path, job: Job, plans: list[ShardPlan], max_re
 
     index = root / WORK / f"{INDEX_NAME}.partial"
     write_index(index, rows_of_shards())
-    (root / REJECTED_NAME).write_text("".join(json.dumps(line_of(reject)) + "\n" for reject in rejected))
+    (root / REJECTED_NAME).write_text("".join(json.dumps(asdict(reject)) + "\n" for reject in rejected))
     if other := changed_rejects(rejected, source.root):
         raise ConversionError(f"{source.root}: changed meanwhile: {in_words(other)}; give the same command again")
     counts = _counts(source, records, rejected)

@@ -10,33 +10,60 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any
 
+import PIL
+from PIL import features
+
+from alexnet import __version__
+from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, REJECTED_NAME, SPLITS, Reject, read_rejects, shard_file
 from alexnet.shards.writer import Sample
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.opening import UndecodableError
-from alexnet.tools.convert.plan import ShardPlan
+from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
 from alexnet.tools.convert.shard import WORK, Notes, codecs, lengths_digest, notes_file, read_notes
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """Hold what `.work/job.json` keeps of a source: classes, images by split, a hash of names and labels if known."""
+    """Hold what is kept of a source's list: classes, images by split, a hash of names and labels if known."""
 
     classes: list[str]
     images: dict[str, int]
     names: str = ""
 
-    @classmethod
-    def of(cls, source: Source) -> Self:
-        """Return what to keep of a source, so that another one can be compared with it."""
-        return cls(
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Say what is to be made: what two calls must agree on to work on one folder.
+
+    `settings`, `source` (kind and digest) and `versions` are the manifest's.
+    """
+
+    settings: dict[str, Any]
+    source: dict[str, str]
+    versions: dict[str, str]
+    listed: Listed
+
+
+def job_of(source: Source, settings: ConvertSettings) -> Job:
+    """Describe what a source is to become."""
+    return Job(
+        settings={**settings.as_manifest(), "channels": source.channels},
+        source={"kind": source.kind, "digest": source.digest()},
+        versions={
+            "alexnet": __version__,
+            "pillow": PIL.__version__,
+            "libjpeg-turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
+        },
+        listed=Listed(
             classes=[record.wnid for record in source.classes],
             images={split: len(source.members[split]) for split in SPLITS},
             names=source.digest(("names", "name_ends", "labels")),
-        )
+        ),
+    )
 
 
 def rejects_of(root: Path) -> list[Reject]:
@@ -75,30 +102,29 @@ def in_words(rejected: Sequence[Reject]) -> str:
     return f"{len(rejected):,} rejected images, {name} the first" if len(rejected) > 1 else f"1 rejected image, {name}"
 
 
-def outdated_shards(
-    root: Path, source: Source, plans: list[ShardPlan], *, same_lengths: bool
-) -> list[ShardPlan] | None:
-    """Return the shards that are not what the source would give now; None if that is all of them.
+def left_to_convert(root: Path, source: Source, plans: Iterable[ShardPlan], *, same_lengths: bool) -> list[ShardPlan]:
+    """Return the shards that are not done, or not what the source would give now.
 
-    All are where each has an image that was good and has another length now: that is another source of the same names.
-    `same_lengths`: no image of the source has another length than it had in the call before, so it is that one, and
-    what is outdated is left of a call that was killed while it forgot.
+    Where each has an image that was good and has another length now, it is another source of the same names: an
+    InputError. `same_lengths`: no image has another length than in the call before, so it is that source, and what
+    differs is left of a call that was killed while it forgot.
     """
-    outdated: list[ShardPlan] = []
-    done = strange = 0
+    left, strange = list[ShardPlan](), list[bool]()
     for plan in plans:
-        notes = read_notes(notes_file(root, plan))
-        if notes is None:
+        notes, tar = read_notes(notes_file(root, plan)), root / shard_file(plan.split, plan.number)
+        if notes is None or not tar.exists() or tar.stat().st_size != notes.record.bytes:
+            left.append(plan)
             continue
-        done += 1
         lengths = source.members[plan.split].lengths[plan.member_ids]
         same = notes.lengths == lengths_digest(lengths)
         if not (same and _rejects_stand(notes, plan, source)):
-            outdated.append(plan)
+            left.append(plan)
         for reject in notes.rejected:
             lengths[reject.place - plan.first_place] = reject.bytes or 0
-        strange += not same and notes.lengths != lengths_digest(lengths)
-    return None if strange == done > 1 and not same_lengths else outdated
+        strange.append(not same and notes.lengths != lengths_digest(lengths))
+    if all(strange) and len(strange) > 1 and not same_lengths:
+        raise other_source(root, "images of every shard had other lengths")
+    return left
 
 
 def _rejects_stand(notes: Notes, plan: ShardPlan, source: Source) -> bool:
@@ -111,25 +137,31 @@ def _rejects_stand(notes: Notes, plan: ShardPlan, source: Source) -> bool:
 
 
 def forget(root: Path, plans: Iterable[ShardPlan]) -> None:
-    """Delete shards that were done, so that they are converted again."""
+    """Delete what there is of shards that are to be converted."""
     for plan in plans:
-        (root / shard_file(plan.split, plan.number)).unlink(missing_ok=True)  # first: a tar that is there is done
-        notes_file(root, plan).unlink()
+        if notes_file(root, plan).exists():
+            (root / shard_file(plan.split, plan.number)).unlink(missing_ok=True)  # first: a tar that is there is done
+            notes_file(root, plan).unlink()
 
 
-def differences(
-    root: Path, before: Listed, now: Listed, source: Source, plans: list[ShardPlan], rejected: list[Reject]
-) -> list[str]:
+def other_source(root: Path, what: str) -> InputError:
+    """Return the error that says how a folder's source is another than the one it was made of."""
+    return InputError(
+        f"{root}: is of the source as it was before ({what}); give another --out, or --overwrite to make it anew"
+    )
+
+
+def differences(root: Path, before: Listed, now: Listed, source: Source, plans: list[ShardPlan]) -> str:
     """Say how a source differs from what it was, as far as that is recorded in a folder made of it."""
-    found = [*_other_classes(set(before.classes), set(now.classes))]
-    found += [
+    said = [*_other_classes(set(before.classes), set(now.classes))]
+    said += [
         f"{before.images[split]:,} {split} images there, {images:,} in the source"
         for split, images in now.images.items()
         if images != before.images[split]
     ]
-    if other := changed_rejects(rejected, source.root):
-        found.append(f"changed since, or gone: {in_words(other)}")
-    return found or [*_renamed(root, source, plans)] or ["images had other names, labels or lengths"]
+    if other := changed_rejects(rejects_of(root), source.root):
+        said.append(f"changed since, or gone: {in_words(other)}")
+    return "; ".join(said or _renamed(root, source, plans)) or "images had other names, labels or lengths"
 
 
 def _other_classes(before: set[str], now: set[str]) -> Iterator[str]:

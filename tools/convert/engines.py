@@ -81,8 +81,9 @@ def _try_alone(job: ShardJob, _: Counts) -> str:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.alarm(_TRIAL_SECONDS)  # which kills the process
     try:
-        with SourceFiles(job.source, opener=job.opener) as files:
-            convert_image(files.read(job.members[0]), job.settings.size_px, job.settings.quality, job.encoding)
+        with SourceFiles(job.source.root, opener=job.source.opener) as files:
+            data = files.read(job.members[0])
+            convert_image(data, job.settings.size_px, job.settings.quality, job.source.encoding)
     except (UndecodableError, SourceChangedError, OSError):
         return ""  # no decoder's fault: the shard's next run says what it is
     except MemoryError:

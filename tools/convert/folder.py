@@ -9,26 +9,32 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import PIL
-from PIL import features
-
-from alexnet import __version__
 from alexnet.shards import files
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import CHECKSUMS_NAME
 from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, read_manifest
-from alexnet.tools.convert.earlier import Listed, changed_rejects, differences, forget, outdated_shards, rejects_of
+from alexnet.tools.convert.earlier import (
+    Job,
+    Listed,
+    changed_rejects,
+    differences,
+    forget,
+    left_to_convert,
+    other_source,
+    rejects_of,
+)
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
+from alexnet.tools.convert.plan import ShardPlan
 from alexnet.tools.convert.shard import WORK
 from alexnet.tools.output_folder import OwnFiles, locked
 
 _JOB = f"{WORK}/job.json"
-_INDEX = f"{WORK}/index"
+INDEX = f"{WORK}/index"
+"""Where the list of the source is kept for the next call."""
 _CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
 _DIGITS = "[0-9]" * 6
 _WRITTEN = (MANIFEST_NAME, *FILES, CHECKSUMS_NAME)
@@ -36,37 +42,10 @@ _OWN_FILES = OwnFiles(
     files=(
         *(_CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
         *(f"{split}/{_DIGITS}*.{kind}" for split in SPLITS for kind in ("tar", "idx", "partial")),
-        *(_JOB, _INDEX, *(f"{WORK}/{name}" for name in ("*.notes", "*.npz", "*.partial", "pixels-*/*"))),
+        *(_JOB, INDEX, *(f"{WORK}/{name}" for name in ("*.notes", "*.npz", "*.partial", "pixels-*/*"))),
     ),
     folders=(WORK, *SPLITS, f"{WORK}/pixels-*"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Say what is to be made: what two calls must agree on to work on one folder.
-
-    `settings`, `source` (kind and digest) and `versions` are the manifest's. `listed`: what the source's list was.
-    """
-
-    settings: dict[str, Any]
-    source: dict[str, str]
-    versions: dict[str, str]
-    listed: Listed
-
-
-def job_of(source: Source, settings: ConvertSettings) -> Job:
-    """Describe what a source is to become."""
-    return Job(
-        settings={**settings.as_manifest(), "channels": source.channels},
-        source={"kind": source.kind, "digest": source.digest()},
-        versions={
-            "alexnet": __version__,
-            "pillow": PIL.__version__,
-            "libjpeg-turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
-        },
-        listed=Listed.of(source),
-    )
 
 
 @contextmanager
@@ -91,16 +70,9 @@ def is_begun(root: Path) -> bool:
     return any((root / name).exists() for name in (MANIFEST_NAME, _CLEARING, _JOB))
 
 
-def index_cache(root: Path) -> Path | None:
-    """Return where the source's index may be kept for the next call; None in a folder that is finished or not ours."""
-    if is_complete(root) or (any(root.iterdir()) and not (root / WORK).is_dir()):
-        return None
-    return root / _INDEX
-
-
 def drop_index(root: Path) -> None:
     """Have the next call list the source anew; nothing is left of a call that came no further than its list."""
-    (root / _INDEX).unlink(missing_ok=True)
+    (root / INDEX).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         (root / WORK).rmdir()
 
@@ -113,8 +85,8 @@ def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> No
         _refuse_differences(root, found, settings=settings)
 
 
-def begin(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> None:
-    """Begin a job in a folder, or go on with it there, and forget what of its shards the source outdated.
+def begin(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> list[ShardPlan] | None:
+    """Begin a job in a folder, or go on with it there; return the shards that are left of it, None if it is complete.
 
     Raises InputError if it holds another job's work, finished or not, or something else; `overwrite` deletes the
     former, never the latter.
@@ -123,14 +95,17 @@ def begin(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overw
     if overwrite or (root / _CLEARING).exists():
         _clear(root)
     found = _found(root)
-    outdated = _outdated(root, found, job, source, plans) if found else []
+    if found:
+        _refuse_other(root, found, job, source, plans)
     if is_complete(root):
-        return
+        return None
+    left = left_to_convert(root, source, plans, same_lengths=found is not None and found.source == job.source)
     (root / WORK).mkdir(exist_ok=True)
     files.replace(root / _JOB, json.dumps(asdict(job)).encode())  # before anything else: it says whose all is
     for split in SPLITS:
         (root / split).mkdir(exist_ok=True)
-    forget(root, outdated)
+    forget(root, left)
+    return left
 
 
 def _found(root: Path) -> Job | None:
@@ -147,23 +122,15 @@ def _found(root: Path) -> Job | None:
     return None
 
 
-def _outdated(root: Path, found: Job, job: Job, source: Source, plans: list[ShardPlan]) -> list[ShardPlan]:
-    """Return the shards to do again, where no more than lengths of files changed. Raises InputError for another job.
-
-    A finished data set must be of the same source, be it an image that was rejected.
-    """
-    complete, rejected = is_complete(root), rejects_of(root)
-    versions = {} if complete else {"versions": job.versions}
-    _refuse_differences(root, found, settings=job.settings, source=job.source, **versions)
-    same = found.source.get("digest") == job.source["digest"]
-    if complete and same and not changed_rejects(rejected, source.root):
-        return []
-    if complete or not (same or found.listed == job.listed):
-        _refuse_changed(root, differences(root, found.listed, job.listed, source, plans, rejected))
-    outdated = outdated_shards(root, source, plans, same_lengths=same)
-    if outdated is None:
-        _refuse_changed(root, ["images of every shard had other lengths"])
-    return outdated
+def _refuse_other(root: Path, found: Job, job: Job, source: Source, plans: list[ShardPlan]) -> None:
+    """Raise InputError if a folder is another job's. Of one that is begun, images may have other lengths now."""
+    complete, same = is_complete(root), found.source == job.source
+    versions = found.versions if complete else job.versions
+    _refuse_differences(root, found, settings=job.settings, source=job.source, versions=versions)
+    if complete and same:
+        same = not changed_rejects(rejects_of(root), source.root)
+    if not (same or (found.listed == job.listed and not complete)):
+        raise other_source(root, differences(root, found.listed, job.listed, source, plans))
 
 
 def given_back(root: Path) -> int:
@@ -207,10 +174,3 @@ def _refuse_differences(root: Path, found: Job, **wanted: dict[str, Any]) -> Non
         raise InputError(
             f"{root}: already holds another data set ({'; '.join(different)}); give another --out, or --overwrite"
         )
-
-
-def _refuse_changed(root: Path, what: list[str]) -> NoReturn:
-    raise InputError(
-        f"{root}: is of the source as it was before ({'; '.join(what)}); give another --out, or --overwrite to make it "
-        "anew"
-    )

@@ -7,9 +7,10 @@ file knows nothing of layouts: `alexnet.tools.convert.sources` finds the images.
 
 import hashlib
 import os
+import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -166,7 +167,8 @@ class Source:
     `channels`, `size_px`: of images that all have one size, else 3 and None.
     `label_order`, `description`: for people: what a label is; layout, classes and images. `notes`: what is odd about
     the source. `ignored`: links, sockets, devices, folders, hidden files: what was there and is no image. `opener`:
-    makes files that are on no disk when they are opened; None where they are.
+    makes files that are on no disk when they are opened; None where they are. `since_ns`: when listing began, as
+    `time.time_ns` tells it: what was written to the source since ends a conversion.
     """
 
     root: Path
@@ -182,6 +184,7 @@ class Source:
     notes: tuple[str, ...] = ()
     ignored: int = 0
     opener: Opener | None = None
+    since_ns: int = field(default_factory=time.time_ns)
 
     def digest(self, columns: Sequence[str] = ("names", "name_ends", "lengths", "labels")) -> str:
         """Return a sha256 over the classes and every member's name, length and label: the identity of the source.

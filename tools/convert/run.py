@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 
 from alexnet.pipeline.host.extension import available
@@ -16,16 +15,16 @@ from alexnet.shards.manifest import Manifest
 from alexnet.shards.order import shuffle_score
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.console import interruptible, tell
-from alexnet.tools.convert.build import BuildOptions, Progress, build
+from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
-from alexnet.tools.convert.folder import drop_index, held, index_cache, is_begun, is_complete, refuse_early
+from alexnet.tools.convert.folder import INDEX, drop_index, held, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.known import archives_in, md5_notes, naming
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
-from alexnet.tools.convert.sources.layout import Layout, Walk, Walked
+from alexnet.tools.convert.sources.layout import Layout, Walk
 from alexnet.tools.progress import Amount, progress, say
 
 _SIMD_MARK = ".post"  # every release of pillow-simd is a post-release of the Pillow it was made from
@@ -107,12 +106,12 @@ def _convert(
     layout: Layout, root: Path, settings: ConvertSettings, options: ShardOptions, check: Callable[[], None]
 ) -> None:
     """List the source and convert it; list it anew where the index that an earlier call kept proves outdated."""
-    cache = None if options.overwrite else index_cache(root)  # it would go with the rest
+    cache = None if options.overwrite or is_complete(root) else root / INDEX  # it would go with the rest
     outdated = cache is not None and cache.exists()  # perhaps
     while True:
         try:
-            how = dataclasses.replace(options, since_ns=time.time_ns())
-            convert(_listed(layout, root, cache, options), root, settings, how, check, as_json=options.as_json)
+            source = _listed(layout, root, cache, options)
+            convert(source, root, settings, options, check, as_json=options.as_json)
             return
         except SourceChangedError:
             drop_index(root)
@@ -133,7 +132,7 @@ def _listed(layout: Layout, root: Path, cache: Path | None, options: ShardOption
     if mended:
         drop_index(root)
     with progress(as_json=options.as_json) as view:
-        source = open_source(layout.root, cache, lambda walked: view.update(of_index(walked)), layout)
+        source = open_source(layout.root, cache, view.update, layout)
     notes = order_notes(source) if options.classes is None else ()
     if options.classes is not None:
         source = select_classes(source, options.classes)
@@ -149,7 +148,7 @@ def _listed(layout: Layout, root: Path, cache: Path | None, options: ShardOption
 def _md5(source: Path, options: ShardOptions) -> tuple[str, ...]:
     archives = archives_in(source)
     with progress(as_json=options.as_json) as view:
-        walk = Walk(lambda walked: view.update(of_index(walked)))
+        walk = Walk(view.update)
         walk.begin("md5", "bytes", sum(path.stat().st_size for path in archives))
         notes = md5_notes(archives, walk.advance)
         walk.end()
@@ -190,24 +189,21 @@ def convert(
 
     `check` raises if the folder is not to be written to any more.
     """
-    already = is_complete(root) and not options.overwrite
-    started, last = time.perf_counter(), Progress(0, 0, 0, 0)
+    started, told = time.perf_counter(), list[Amount]()
 
-    def on_progress(done: Progress) -> None:
-        nonlocal last
+    def on_progress(amount: Amount) -> None:
         check()
-        last = done
-        view.update(of_images(done))
+        told[1:] = [amount]  # behind the first: what earlier calls did
+        view.update(amount)
 
     with progress(as_json=as_json) as view:
         manifest = build(source, root, settings, options, on_progress)
-    seconds = None if already else time.perf_counter() - started
-    labels = SplitReader(root, "train").labels
+    seconds = time.perf_counter() - started if told else None
     if not as_json:
-        for line in _lines(root, manifest, labels, seconds, last):
+        for line in _lines(root, manifest, seconds, told):
             tell(line)
         return
-    score, ideal = shuffle_score(labels)
+    score, ideal = shuffle_score(SplitReader(root, "train").labels)
     say(
         event="complete",
         root=str(root),
@@ -217,33 +213,11 @@ def convert(
     )
 
 
-def of_index(walked: Walked) -> Amount:
-    """Say how far the pass over the headers is."""
-    return Amount(
-        event="index",
-        stage=walked.stage,
-        done=walked.done,
-        total=walked.total,
-        unit=walked.unit,
-        counts={"entries": walked.entries},
-    )
+def _lines(root: Path, manifest: Manifest, seconds: float | None, told: list[Amount]) -> Iterator[str]:
+    """Yield what people are told at the end. `seconds`: None if all was there. `told`: the first amount, and the last.
 
-
-def of_images(done: Progress) -> Amount:
-    """Say how many images are done, those of an earlier call among them, and how many of this call's were rejected."""
-    return Amount(
-        event="progress",
-        done=done.written + done.rejected + done.resumed,
-        total=done.total,
-        unit="images",
-        counts={"rejected": done.rejected},
-    )
-
-
-def _lines(
-    root: Path, manifest: Manifest, labels: npt.NDArray[np.int32], seconds: float | None, done: Progress
-) -> Iterator[str]:
-    """Yield what people are told at the end. `labels`: of the training images. `seconds`: None if all was there."""
+    Raises InputError, behind the counts, if a shard of a finished data set is gone.
+    """
     for split, c in manifest.counts.items():
         yield f"{split}: {c.input:,} in = {c.written:,} written + {c.rejected:,} rejected"
     mean, deviations = (
@@ -251,6 +225,7 @@ def _lines(
         for values in (manifest.colour.mean, manifest.colour.standard_deviations)
     )
     yield f"mean RGB {mean}; standard deviations along the axes {deviations}"
+    labels = SplitReader(root, "train").labels
     score, ideal = shuffle_score(labels)
     window = min(256, len(labels))
     yield f"shuffle: {score:.1f} classes in {window} consecutive images; a perfect shuffle has {ideal:.1f}"
@@ -260,14 +235,15 @@ def _lines(
     empty = [record.wnid for record, n in zip(manifest.classes, images, strict=True) if n == 0]
     if note := naming("class has", "classes have", " no training image in the data set", empty):
         yield f"note: {note}"
-    yield f"{root} was already complete; nothing to do" if seconds is None else _speed(root, manifest, seconds, done)
+    yield f"{root} was already complete; nothing to do" if seconds is None else _speed(root, manifest, seconds, told)
 
 
-def _speed(root: Path, manifest: Manifest, seconds: float, done: Progress) -> str:
+def _speed(root: Path, manifest: Manifest, seconds: float, told: list[Amount]) -> str:
     """Count the images of this call only: those of an earlier one took their time then."""
-    images, shards = done.written + done.rejected, len(manifest.shards)
+    resumed, shards = told[0].done, len(manifest.shards)
+    images = told[-1].done - resumed
     complete = f"{root} is complete: {shards:,} shard{'s' if shards > 1 else ''}; "
     if not images:
         return f"{complete}all images were converted by an earlier call"
-    earlier = f" ({done.resumed:,} more by an earlier call)" if done.resumed else ""
+    earlier = f" ({resumed:,} more by an earlier call)" if resumed else ""
     return f"{complete}{images:,} images{earlier} in {seconds:,.1f} s, {images / seconds:,.0f} images/s"

@@ -6,11 +6,10 @@ notes, before the tar gets its name: so a tar that is there never needs decoding
 
 import hashlib
 import json
-import time
 from collections.abc import MutableSequence, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,11 @@ import numpy.typing as npt
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.files import as_typed, put_on_disk
 from alexnet.shards.index import IndexRows
-from alexnet.shards.manifest import Reject, ShardRecord, shard_file
+from alexnet.shards.manifest import Reject, ShardRecord
 from alexnet.shards.writer import Sample, partial_of, publish_shard, write_shard
 from alexnet.tools.console import StoppedError
-from alexnet.tools.convert.image import Converted, convert_image
-from alexnet.tools.convert.listing import Encoding, Member, Opener
+from alexnet.tools.convert.image import convert_image
+from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.opening import CODECS, UndecodableError, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
 from alexnet.tools.convert.source_files import SourceFiles
@@ -39,22 +38,19 @@ class ConversionError(StoppedError):
 class ShardJob:
     """Hold all that a worker needs to convert one shard, wherever it runs.
 
-    `poisoned`: reasons by position in the shard of images that kill the decoder; they are rejected undecoded.
-    `deaths`: of workers on it so far, for which no image was to blame. `since_ns`: when the source began to be listed,
-    as `time.time_ns` tells it.
+    `source`: without its members, of which only the shard's own go to the worker. `poisoned`: reasons by position in
+    the shard of images that kill the decoder; they are rejected undecoded. `deaths`: of workers on it so far, for which
+    no image was to blame.
     """
 
     root: Path
-    source: Path
-    encoding: Encoding
+    source: Source
     settings: ConvertSettings
     on_error: OnError
     plan: ShardPlan
     members: list[Member]
     poisoned: dict[int, str] = field(default_factory=dict)
     deaths: int = 0
-    since_ns: int = field(default_factory=time.time_ns)
-    opener: Opener | None = None
 
     def order(self) -> list[int]:
         """Return the positions of the images in the order of converting: by offset, so that a disk reads forwards."""
@@ -80,13 +76,15 @@ def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
     sums = ColourSums(job.settings.size_px)
     rejected: list[Reject] = []
     samples: list[Sample] = []
-    with SourceFiles(job.source, job.since_ns, job.opener) as files:
+    with SourceFiles(job.source.root, job.source.since_ns, job.source.opener) as files:
         for i in job.order():
             member, place = job.members[i], job.plan.first_place + i
             data = None
             try:
                 data = files.read(member)
-                image = _convert(job, i, data)
+                if i in job.poisoned:
+                    raise UndecodableError(job.poisoned[i])
+                image = convert_image(data, job.settings.size_px, job.settings.quality, job.source.encoding)
             except UndecodableError as error:
                 files.check_bad(member)
                 rejected.append(_reject(job, place, member, data, str(error)))
@@ -105,12 +103,6 @@ def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
     _save(notes_file(job.root, job.plan), notes, rows, sums)
     publish_shard(job.root, record)
     return notes
-
-
-def _convert(job: ShardJob, position: int, data: bytes) -> Converted:
-    if position in job.poisoned:
-        raise UndecodableError(job.poisoned[position])
-    return convert_image(data, job.settings.size_px, job.settings.quality, job.encoding)
 
 
 def _reject(job: ShardJob, place: int, member: Member, data: bytes | None, reason: str) -> Reject:
@@ -157,17 +149,11 @@ def read_notes(file: Path) -> Notes | None:
 
 
 def read_arrays(file: Path) -> tuple[IndexRows, ColourSums]:
-    """Return the index rows and colour sums of a shard that `is_done`."""
+    """Return the index rows and colour sums of a shard that is done."""
     with file.open("rb") as stream:
         stream.readline(), stream.readline()
         with np.load(stream, allow_pickle=False) as arrays:
             return arrays["rows"], ColourSums.from_arrays(arrays)
-
-
-def is_done(root: Path, plan: ShardPlan) -> bool:
-    """Say whether a shard is complete: its tar and its notes are there and agree on the tar's size."""
-    notes, tar = read_notes(notes_file(root, plan)), root / shard_file(plan.split, plan.number)
-    return notes is not None and tar.exists() and tar.stat().st_size == notes.record.bytes
 
 
 def lengths_digest(lengths: Sequence[int] | npt.NDArray[np.uint32]) -> str:
@@ -178,9 +164,3 @@ def lengths_digest(lengths: Sequence[int] | npt.NDArray[np.uint32]) -> str:
 def codecs() -> tuple[str, ...]:
     """Name the decoders that Pillow was built with: what it rejects without one, it may take with it."""
     return tuple(kind for kind in CODECS if lacking(kind) is None)
-
-
-def line_of(reject: Reject) -> dict[str, Any]:
-    """Return a reject as rejected.jsonl has it."""
-    names = ("split", "place", "source", "member", "offset", "bytes", "sha256", "reason")
-    return {name: getattr(reject, name) for name in names}

@@ -18,12 +18,13 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import interruptible, tell
-from alexnet.tools.convert.build import BuildOptions, Progress
-from alexnet.tools.convert.folder import held, is_complete, job_of, refuse_early
+from alexnet.tools.convert.build import BuildOptions
+from alexnet.tools.convert.earlier import job_of
+from alexnet.tools.convert.folder import held, is_complete, refuse_early
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
 from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.run import convert, of_images, tell_source
-from alexnet.tools.progress import progress, say
+from alexnet.tools.convert.run import convert, tell_source
+from alexnet.tools.progress import Amount, progress, say
 from alexnet.tools.synth.archives import write_archives
 from alexnet.tools.synth.classes import VERSION, SynthSettings, wnid_of, words_of
 from alexnet.tools.synth.image import BITMAP_BYTES, IMAGE_PX, open_synthetic
@@ -97,7 +98,7 @@ def _make_archives(
 
     def on_progress(made: int) -> None:
         check()
-        view.update(of_images(Progress(made, 0, 0, total)))
+        view.update(Amount(event="progress", done=made, total=total, unit="images", counts={"rejected": 0}))
 
     with progress(as_json=as_json) as view:
         made = write_archives(

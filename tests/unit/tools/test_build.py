@@ -4,33 +4,27 @@ import errno
 import json
 import os
 import re
+import resource
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, read_manifest
 from alexnet.shards.verify import verify
-from alexnet.tools.convert.build import BuildOptions, Progress, build
-from alexnet.tools.convert.folder import held, refuse_early
+from alexnet.tools.convert.build import BuildOptions, build
+from alexnet.tools.convert.folder import held
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
-from alexnet.tools.convert.shard import ConversionError, is_done
+from alexnet.tools.convert.shard import ConversionError, Notes, ShardJob, convert_shard, notes_file, read_notes
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.prep import main
-from tests.conftest import digests
-from tests.sources import write_files
+from alexnet.tools.progress import Amount
+from tests.conftest import digests, encode_picture, prep
+from tests.sources import write_class_tars, write_files
 
 SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)  # those of `data_set`
 OTHER = ConvertSettings(size_px=32, shard_images=20, seed=7)
-
-
-class Killed(BaseException):
-    pass
 
 
 def times(root: Path) -> dict[Path, int]:
@@ -66,20 +60,18 @@ def test_neither_workers_nor_an_interruption_change_a_byte_of_it_or_of_the_sourc
     source, root = open_source(official), tmp_path / "set"
     before = {path: (path.stat().st_mtime_ns, digests(official)) for path in official.rglob("*")}
 
-    def interrupt(progress: Progress) -> None:
-        if progress.written >= 12:
+    def interrupt(amount: Amount) -> None:
+        if amount.done >= 14:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         build(source, root, SETTINGS, BuildOptions(workers=1), interrupt)
     assert not (root / "manifest.json").exists()
-    done = [
-        root / f"{plan.split}/{plan.number:06d}.tar" for plan in plan_shards(source, SETTINGS) if is_done(root, plan)
-    ]
     earlier = times(root)
     build(source, root, SETTINGS, BuildOptions(workers=3))
     assert digests(root) == digests(data_set)
-    assert {path: times(root)[path] for path in done} == {path: earlier[path] for path in done}
+    assert earlier
+    assert {path: times(root)[path] for path in earlier} == earlier
     assert {path: (path.stat().st_mtime_ns, digests(official)) for path in official.rglob("*")} == before
     assert build(source, root, SETTINGS) == read_manifest(data_set)
 
@@ -132,50 +124,17 @@ def test_another_data_set_or_something_else_is_refused_and_untouched_and_overwri
     assert verify(root).passed
 
 
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize(("call", "step"), [("unlink", 1), ("unlink", 2), ("unlink", 5), ("rmdir", 1), ("rmdir", 2)])
-def test_killed_at_any_step_of_overwriting_the_same_command_goes_on_with_and_without_it(
-    official: Path,
-    data_set: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    finished: bool,
-    call: str,
-    step: int,
+def test_a_complete_set_that_lacks_a_shard_is_said_to_with_its_counts(
+    official: Path, data_set: Path, tmp_path: Path
 ) -> None:
-    source, made = open_source(official), set[str]()
-    for again in (False, True):
-        root = Path(shutil.copytree(data_set, tmp_path / str(again)))
-        if not finished:
-            write_files(root / ".work", {"job.json": (root / MANIFEST_NAME).read_bytes()})
-            (root / MANIFEST_NAME).unlink()
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, call, failing(getattr(Path, call), step))
-            with pytest.raises(Killed):
-                build(source, root, OTHER, BuildOptions(overwrite=True))
-        refuse_early(root, OTHER.as_manifest(), overwrite=again)
-        build(source, root, OTHER, BuildOptions(overwrite=again))
-        made.add(json.dumps(digests(root)))
-    build(source, tmp_path / "fresh", OTHER)
-    assert made == {json.dumps(digests(tmp_path / "fresh"))}
+    root = Path(shutil.copytree(data_set, tmp_path / "set"))
+    (root / "train" / "000000.tar").unlink()
+    said = prep("shard", official, "--out", root, "--size", 40, "--shard-images", 10, "--seed", 7, code=2)
+    assert "train: 27 in = 24 written + 3 rejected\n" in said.stdout
+    assert "000000.tar: No such file or directory; the manifest names it, so bring it back" in said.stderr
 
 
-def failing(ordinary: Callable[..., Any], step: int, calls: Iterator[int] | None = None) -> Callable[..., Any]:
-    """Return a function of which the call number `step` never happens."""
-    calls = calls or iter(range(1, 100))
-
-    def function(*arguments: Any, **options: Any) -> Any:
-        if next(calls) == step:
-            raise Killed
-        return ordinary(*arguments, **options)
-
-    return function
-
-
-def test_a_folder_that_is_another_runs_or_another_users_is_one_line(tmp_path: Path) -> None:
-    with held(tmp_path / "set"), pytest.raises(InputError, match="another alexnet-prep is writing there"):
-        held(tmp_path / "set").__enter__()
+def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path) -> None:
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".work" / "job.json"))
     with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .* must be yours"), held(tmp_path):
         raise denied
@@ -190,34 +149,12 @@ def test_a_command_that_finds_no_disk_space_leaves_nothing_and_deletes_nothing(
         build(open_source(official), tmp_path / "set", SETTINGS)
     assert not list((tmp_path / "set").iterdir()), "a smaller size may be tried next, in the same folder"
     for root, options in ((tmp_path / "a" / "b", ()), (made, ("--overwrite", "--size", "512"))):
-        refused = CliRunner().invoke(main, ["shard", str(official), "--out", str(root), *options])
-        assert refused.exit_code == 2, refused.output
-        said = r"Error: --out .*: about [\d.]+ MB are needed and .* are free; make room.*\n"
-        assert re.fullmatch(said, refused.stderr)
+        refused = prep("shard", official, "--out", root, *options, code=2).stderr
+        assert re.fullmatch(r"Error: --out .*: about [\d.]+ MB are needed and .* are free; make room.*\n", refused)
     assert not (tmp_path / "a").exists()
     assert digests(made) == before
-    classes = ["shard", str(official), "--out", str(tmp_path / "c"), "--classes", str(tmp_path / "nowhere")]
-    assert CliRunner().invoke(main, classes).exit_code == 2
+    prep("shard", official, "--out", tmp_path / "c", "--classes", tmp_path / "nowhere", code=2)
     assert not (tmp_path / "c").exists()
-
-
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("last_step", ["write_index", "write_checksums"])
-def test_a_disk_that_is_full_at_the_last_step_ends_in_one_line_and_the_next_call_continues(
-    official: Path, data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_step: str
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "index.npy")
-
-    root, source = tmp_path / "set", open_source(official)
-    with monkeypatch.context() as patch:
-        patch.setattr(f"alexnet.tools.convert.build.{last_step}", full)
-        with pytest.raises(ConversionError, match=r"No space left on device: index\.npy; mend it and give the same"):
-            build(source, root, SETTINGS)
-    before = times(root)
-    build(source, root, SETTINGS)
-    assert digests(root) == digests(data_set)
-    assert times(root) == before
 
 
 @pytest.mark.usefixtures("here")
@@ -244,3 +181,42 @@ def test_all_bytes_are_on_the_disk_before_the_manifest_has_its_name(
     build(open_source(official), tmp_path / "set", SETTINGS)
     assert missing == []
     assert verify(tmp_path / "set").passed
+
+
+def convert_only_shard(source: Path, root: Path) -> tuple[Path, Notes]:
+    """Convert a source of one shard in this process; return its notes, and their file."""
+    found, settings = open_source(source), ConvertSettings(size_px=32)
+    (plan,) = plan_shards(found, settings)
+    for folder in ("train", ".work"):
+        (root / folder).mkdir(parents=True)
+    members = plan.members(found)
+    job = ShardJob(root=root, source=found, settings=settings, on_error="reject", plan=plan, members=members)
+    return notes_file(root, plan), convert_shard(job, [0, 0])
+
+
+def test_a_shard_from_more_class_tars_than_files_may_be_open(tmp_path: Path) -> None:
+    """ImageNet-21k: 5,000 images from nearly as many tars, and 1,024 open files are what most systems grant."""
+    write_class_tars(tmp_path / "tars", {f"n{k:08d}": {f"{k}.JPEG": encode_picture(k)} for k in range(40)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))
+    try:
+        _, notes = convert_only_shard(tmp_path / "tars", tmp_path / "set")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert notes.record.images == 40
+
+
+def test_a_file_too_large_to_be_an_image_is_rejected_unread_and_damaged_notes_are_none(tmp_path: Path) -> None:
+    write_files(tmp_path / "source" / "cat", {"1.jpg": encode_picture(1), "film.mp4": b""})
+    os.truncate(tmp_path / "source" / "cat" / "film.mp4", 5 << 30)
+    file, notes = convert_only_shard(tmp_path / "source", tmp_path / "set")
+    said = "has more than 150,000,000 bytes, and is not read; store it smaller, or as JPEG"
+    assert [(reject.member, reject.reason) for reject in notes.rejected] == [("film.mp4", said)]
+    whole = file.read_bytes()
+    assert read_notes(file) == notes
+    arrays = whole.index(b"PK")
+    for at in range(0, arrays - 1, 5):
+        for data in (whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :], whole[:at]):
+            file.write_bytes(data)
+            assert read_notes(file) is None

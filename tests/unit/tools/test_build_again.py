@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import ConversionError
 from alexnet.tools.convert.sources import TRAIN_TAR, open_source
-from alexnet.tools.prep import main
-from alexnet.tools.synth.archives import tar_of
-from tests.conftest import digests, encode_picture
-from tests.sources import write_files
+from tests.conftest import digests, encode_picture, prep
 from tests.unit.tools.conftest import Here
-from tests.unit.tools.test_build import Killed, failing
+from tests.unit.tools.source_layouts import write
 
 SETTINGS = ConvertSettings(size_px=32, shard_images=4, seed=7)
 OPTIONS = ("--size", "32", "--shard-images", "4", "--seed", "7")
@@ -32,19 +29,11 @@ pytestmark = pytest.mark.usefixtures("here")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Class folders with two files that are no images."""
-    write(tmp_path / "pictures", {**GOOD, **BAD})
-    return tmp_path / "pictures"
+    return write(tmp_path / "pictures", {**GOOD, **BAD})
 
 
-def write(root: Path, files: dict[str, bytes]) -> None:
-    for name, data in files.items():
-        write_files((root / name).parent, {Path(name).name: data})
-
-
-def shard(source: Path, root: Path, *arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["shard", str(source), "--out", str(root), *OPTIONS, *arguments])
-    assert result.exit_code == code, result.output
-    return result
+def shard(source: Path, root: Path, *more: str, code: int = 0) -> Result:
+    return prep("shard", source, "--out", root, *OPTIONS, *more, code=code)
 
 
 def refused_for_rejects(source: Path, root: Path) -> set[str]:
@@ -67,9 +56,10 @@ def kept(root: Path) -> dict[str, str]:
 
 def test_mended_rejects_are_taken_up_and_no_other_shard_is_touched(folder: Path, tmp_path: Path, here: Here) -> None:
     root = tmp_path / "set"
-    shard(folder, root, "--max-rejected", "1", code=1)
-    shard(folder, root, "--max-rejected", "1", code=1)
-    assert len(here.converted) == 5, "nothing had changed"
+    assert "--on-error fail: " in shard(folder, root, "--on-error", "fail", code=1).output
+    for _ in range(2):
+        shard(folder, root, "--max-rejected", "1", code=1)
+    assert len(here.converted) == 5 + 1, "the shard that ended the run is done again, and no other"
     concerned = refused_for_rejects(folder, root)
     write(folder, {name: GOOD[name] for name in BAD})  # in place: the folder shows nothing
     here.converted.clear()
@@ -119,26 +109,16 @@ def test_a_copy_of_the_source_with_other_times_is_the_same_source_and_its_tar_ma
     here.converted.clear()
     refused_for_rejects(copy, root)
     assert here.converted == []
-    class_tars = {}
-    for k in (1, 2, 3):
-        files = {f"n0000000{k}_{i}.JPEG": encode_picture(100 * (k - 1) + i) for i in range(9)}
-        class_tars[f"n0000000{k}.tar"] = files
+    class_tars = {
+        f"n0000000{k}.tar": {f"n0000000{k}_{i}.JPEG": encode_picture(100 * (k - 1) + i) for i in range(9)}
+        for k in (1, 2, 3)
+    }
     class_tars["n00000002.tar"]["n00000002_3.JPEG"] = b""
     class_tars["n00000003.tar"]["n00000003_6.JPEG"] = encode_picture(2, file_format="PNG")
-    (copy / TRAIN_TAR).write_bytes(tar_of({name: tar_of(files) for name, files in sorted(class_tars.items())}))
+    write(copy, {TRAIN_TAR: class_tars})
     shard(copy, root, "--max-rejected", "1")
     assert 0 < len(here.converted) < total
     assert digests(root) == fresh(copy, tmp_path / "fresh")
-
-
-def test_one_that_ended_the_run_is_taken_up_once_it_is_mended_and_those_not_reached_yet_too(
-    folder: Path, tmp_path: Path
-) -> None:
-    root = tmp_path / "set"
-    assert "--on-error fail: " in shard(folder, root, "--on-error", "fail", code=1).output
-    write(folder, GOOD)
-    shard(folder, root, "--on-error", "fail")
-    assert digests(root) == fresh(folder, tmp_path / "fresh")
 
 
 def test_another_source_of_the_same_names_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -149,24 +129,6 @@ def test_another_source_of_the_same_names_is_refused(folder: Path, tmp_path: Pat
     said = "is of the source as it was before (images of every shard had other lengths); give another --out"
     assert said in shard(tmp_path / "alike", root, "--max-rejected", "0", code=2).output
     assert {**kept(root), ".work/job.json": ""} == {**before, ".work/job.json": ""}
-
-
-@pytest.mark.parametrize("step", range(1, 9))
-def test_killed_while_it_takes_them_up_it_goes_on(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    """The new tar is often as long as the old one, which must not be taken for it."""
-    root = tmp_path / "set"
-    refused_for_rejects(folder, root)
-    write(folder, GOOD)
-    with monkeypatch.context() as patch:
-        calls = iter(range(1, 100))
-        for call in ("unlink", "replace"):
-            patch.setattr(Path, call, failing(getattr(Path, call), step, calls))
-        with pytest.raises(Killed):
-            build(open_source(folder), root, SETTINGS)
-    build(open_source(folder), root, SETTINGS)
-    assert digests(root) == fresh(folder, tmp_path / "fresh")
 
 
 def test_a_codec_that_is_there_now_gives_rejects_another_try(
@@ -252,27 +214,22 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "class ants in the source only, the first of 2; 20 train images there, 22 in the source",
     ),
     "a validation set added": (add_val, "0 val images there, 1 in the source"),
+    "another length": (
+        lambda root: write(root, {"cats/1.jpg": GOOD["cats/1.jpg"] + b"\0"}),
+        r"as it was before \(images had other names, labels or lengths\)",
+    ),
 }
 
 
-@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("kind", CHANGES)
-def test_a_source_that_changed_otherwise_is_refused_with_what_changed(
-    folder: Path, tmp_path: Path, kind: str, finished: bool
-) -> None:
-    root, (change, said) = tmp_path / "set", CHANGES[kind]
-    shard(folder, root, "--max-rejected", "2" if finished else "0", code=0 if finished else 1)
-    before = kept(root)
+def test_a_source_that_changed_otherwise_is_refused_with_what_changed(folder: Path, tmp_path: Path, kind: str) -> None:
+    """Of a set that was only begun, images may have other lengths."""
+    (change, said), begun, finished = CHANGES[kind], tmp_path / "begun", tmp_path / "finished"
+    shard(folder, begun, "--max-rejected", "0", code=1)
+    shard(folder, finished)
     change(folder)
-    with pytest.raises(InputError, match=said):
-        build(open_source(folder), root, SETTINGS)
-    assert kept(root) == before
-
-
-def test_an_image_of_another_length_after_the_set_was_complete_is_told_as_far_as_known(
-    folder: Path, tmp_path: Path
-) -> None:
-    fresh(folder, tmp_path / "set")
-    write(folder, {"cats/1.jpg": GOOD["cats/1.jpg"] + b"\0"})
-    with pytest.raises(InputError, match=r"as it was before \(images had other names, labels or lengths\)"):
-        build(open_source(folder), tmp_path / "set", SETTINGS)
+    for root in (begun, finished) if kind != "another length" else (finished,):
+        before = kept(root)
+        with pytest.raises(InputError, match=said):
+            build(open_source(folder), root, SETTINGS)
+        assert kept(root) == before

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image, PngImagePlugin, features
 
 from alexnet.shards.errors import InputError
@@ -32,8 +31,7 @@ from alexnet.tools.convert.opening import (
     orientation,
 )
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.prep import main
-from tests.conftest import encode_picture
+from tests.conftest import encode_picture, prep
 from tests.sources import write_files
 from tests.unit.tools.images import BOMBS, gif, gradient, measured, png, psd, saved, tiff, tiff_of, with_scans
 
@@ -65,8 +63,7 @@ def test_an_image_starts_no_program_and_is_a_reject_and_a_folder_of_such_is_refu
     root = tmp_path / "source"
     write_files(root / "a", {"0.JPEG": EPS, "1.JPEG": encode_picture(1)})
     write_files(root / "b", {"0.JPEG": encode_picture(2)})
-    result = CliRunner().invoke(main, ["shard", str(root), "--size", "28", "--workers", "1"])
-    assert "train: 3 in = 2 written + 1 rejected" in result.output
+    assert "train: 3 in = 2 written + 1 rejected" in prep("shard", root, "--size", 28, "--workers", 1).output
     assert "EPS: is never read here" in (tmp_path / "source-28" / "rejected.jsonl").read_text()
     for file in root.glob("*/*"):
         file.write_bytes(EPS)
@@ -292,7 +289,6 @@ def test_special_files_in_place_of_ours_are_refused(special: str, tmp_path: Path
     for name in ("a", "b"):
         write_files(tmp_path / "source" / name, {"1.jpg": encode_picture(1)})
     for where in arguments.values():
-        result = CliRunner().invoke(main, ["shard", *map(str, where), "--out", str(tmp_path / "set"), "--size", "28"])
-        assert result.exit_code == 2, result.output
-        assert result.output.splitlines()[-1].startswith("Error: ")
-        assert str(file) in result.output
+        said = prep("shard", *where, "--out", tmp_path / "set", "--size", 28, code=2).stderr
+        assert said.startswith("Error: ")
+        assert str(file) in said

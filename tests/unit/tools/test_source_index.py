@@ -13,7 +13,8 @@ import pytest
 import alexnet.tools.convert.sources
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, find_layout, open_source
-from alexnet.tools.convert.sources.layout import Walk, Walked, save_index
+from alexnet.tools.convert.sources.layout import Walk, save_index
+from alexnet.tools.progress import Amount
 from tests.class_tars import write_entries
 from tests.conftest import encode_picture
 from tests.sources import write_cifar10, write_devkit, write_files, write_mnist, write_tree
@@ -42,8 +43,9 @@ def saves(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def everything(source: Source) -> dict[str, object]:
-    fields = {field: getattr(source, field) for field in Source.__dataclass_fields__ if field != "members"}
-    return fields | {split: list(members) for split, members in source.members.items()}
+    fields = Source.__dataclass_fields__.keys() - {"members", "since_ns"}
+    members = {split: list(members) for split, members in source.members.items()}
+    return {field: getattr(source, field) for field in fields} | members
 
 
 @pytest.mark.parametrize("kind", ["archives", "tree", "cifar10"])
@@ -138,13 +140,13 @@ def test_a_disk_that_refuses_the_index_does_not_stop_the_run(copy: Path, tmp_pat
 
 def walk(root: Path, cache: Path | None = None) -> dict[str, tuple[int, int, int | None, str]]:
     """Read a source; return entries, done, total and unit at the end of each stage."""
-    told: list[Walked] = []
+    told: list[Amount] = []
     open_source(root, cache, told.append)
     stages = {stage: [walked for walked in told if walked.stage == stage] for stage in (w.stage for w in told)}
     for first, *_, last in stages.values():
-        assert (first.entries, first.done) == (0, 0)
+        assert (first.counts["entries"], first.done) == (0, 0)
         assert last.total is None or last.done == last.total, "a stage ends with all of its total"
-    return {stage: (w[-1].entries, w[-1].done, w[-1].total, w[-1].unit) for stage, w in stages.items()}
+    return {stage: (w[-1].counts["entries"], w[-1].done, w[-1].total, w[-1].unit) for stage, w in stages.items()}
 
 
 def test_archives_are_measured_in_bytes(official: Path) -> None:
@@ -187,7 +189,7 @@ def test_small_sets_are_measured_in_files(tmp_path: Path) -> None:
 
 
 def test_a_long_pass_tells_ten_times_a_second_and_not_more() -> None:
-    told: list[Walked] = []
+    told: list[Amount] = []
     now = 0.0
     progress = Walk(told.append, clock=lambda: now)
     progress.begin("train", "bytes", 50_000)
@@ -196,7 +198,9 @@ def test_a_long_pass_tells_ten_times_a_second_and_not_more() -> None:
         progress.advance(10, 2)
     progress.end()
     assert 45 <= len(told) <= 52
-    assert told[-1] == Walked(stage="train", entries=10_000, done=50_000, total=50_000, unit="bytes")
+    assert told[-1] == Amount(
+        event="index", stage="train", done=50_000, total=50_000, unit="bytes", counts={"entries": 10_000}
+    )
     assert [w.done for w in told] == sorted(w.done for w in told)
 
 

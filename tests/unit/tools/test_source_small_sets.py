@@ -12,8 +12,8 @@ import pytest
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
+from alexnet.tools.convert.image import decode_raw
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.raw import decode_raw
 from alexnet.tools.convert.sources import find_layout, materialise, open_source
 from alexnet.tools.convert.sources.pickles import load_plain
 from tests.sources import write_cifar10, write_mnist
@@ -238,5 +238,5 @@ def test_an_unpacking_that_was_killed_is_done_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("encoding", "length"), [("cifar10", 3071), ("mnist", 785), ("mnist", 0)])
 def test_raw_pixels_of_another_length_are_refused(encoding: str, length: int) -> None:
-    with pytest.raises(ValueError, match=f"{length} bytes where an image of {encoding} has"):
+    with pytest.raises(ValueError, match=f"array of size {length} into shape"):
         decode_raw(bytes(length), encoding)  # type: ignore[arg-type]

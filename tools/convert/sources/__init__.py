@@ -6,6 +6,7 @@ knows what lies there, says what that consists of and how it is listed; to add o
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -61,7 +62,7 @@ def open_source(
     wrongly labelled.
     """
     with _readable(root):
-        layout, walk = layout or _recognise(root), Walk(on_walk)
+        since_ns, layout, walk = time.time_ns(), layout or _recognise(root), Walk(on_walk)
         key = layout.key(walk) if cache else ""
         source = load_index(cache, key, root) if cache else None
         if source is None:
@@ -70,7 +71,7 @@ def open_source(
                 save_index(cache, key, source)
         refuse_undecodable(source)
         walk.end()
-        return source
+        return replace(source, since_ns=since_ns)
 
 
 def check_out(layout: Layout, out: Path) -> None:
@@ -106,7 +107,7 @@ def materialise(source: Source, scratch: Path) -> Source:
         split: replace(listing, containers=tuple(f"{folder.name}/{Path(name).name}" for name in listing.containers))
         for split, listing in source.members.items()
     }
-    return replace(source, root=scratch, members=members, packed=False)
+    return replace(source, root=scratch, members=members, packed=False, since_ns=time.time_ns())
 
 
 def _recognise(root: Path) -> Layout:

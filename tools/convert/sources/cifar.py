@@ -16,9 +16,9 @@ import numpy.typing as npt
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import ClassRecord, Split
+from alexnet.tools.convert.image import CIFAR_BYTES, CIFAR_PX
 from alexnet.tools.convert.known import published_notes
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
-from alexnet.tools.convert.raw import CIFAR_BYTES, CIFAR_PX
 from alexnet.tools.convert.sources.layout import Layout, Walk
 from alexnet.tools.convert.sources.pickles import load_plain
 from alexnet.tools.convert.sources.tar_headers import files_in

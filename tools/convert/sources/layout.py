@@ -22,6 +22,7 @@ from alexnet.shards.files import replacing
 from alexnet.shards.manifest import SPLITS, ClassRecord
 from alexnet.tools.convert.listing import Listing, Source
 from alexnet.tools.convert.sources.folders import stamps
+from alexnet.tools.progress import Amount
 
 Stage = Literal["changes", "class tars", "train", "val", "md5"]
 WalkUnit = Literal["bytes", "folders", "files"]
@@ -29,21 +30,11 @@ WalkUnit = Literal["bytes", "folders", "files"]
 _TELL_SECONDS = 0.1
 _VERSION = 3  # of what an index means; a new one makes every kept index stale
 _NAMES = ("utf-8", "surrogateescape")  # a file's name can be any bytes
-_KEPT = [field.name for field in fields(Source) if field.name not in ("root", "classes", "members", "opener")]
+_OF_THIS_CALL = ("root", "classes", "members", "opener", "since_ns")
+_KEPT = [field.name for field in fields(Source) if field.name not in _OF_THIS_CALL]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Walked:
-    """Say how far one stage is: entries found in it, and how much of its total is done; None where it is not known."""
-
-    stage: Stage
-    entries: int
-    done: int
-    total: int | None
-    unit: WalkUnit
-
-
-OnWalk = Callable[[Walked], None]
+OnWalk = Callable[[Amount], None]
 """Told how far a pass is, at the beginning and the end of each stage and ten times a second between."""
 
 
@@ -81,7 +72,8 @@ class Walk:
     def _tell(self) -> None:
         if self._stage is not None:
             stage, unit, total = self._stage
-            self._on_walk(Walked(stage=stage, entries=self._entries, done=self._done, total=total, unit=unit))
+            counts = {"entries": self._entries}
+            self._on_walk(Amount(event="index", stage=stage, done=self._done, total=total, unit=unit, counts=counts))
         self._due = self._clock() + _TELL_SECONDS
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, ClassRecord, Split
+from alexnet.tools.convert.image import MNIST_BYTES, MNIST_PX
 from alexnet.tools.convert.known import published_notes
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
-from alexnet.tools.convert.raw import MNIST_BYTES, MNIST_PX
 from alexnet.tools.convert.sources.first_bytes import is_gzipped, unpacked
 from alexnet.tools.convert.sources.layout import Layout, Walk
 
