@@ -13,6 +13,7 @@ import torch
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.order import rank_part
+from alexnet.shards.torchrun import told
 
 Precision = Literal["auto", "fp32", "bf16"]
 Parallel = Literal["towers", "data", "owt"]
@@ -132,16 +133,17 @@ def worker_of_environment() -> Worker | None:
 
     Raises InputError if the environment says only half of it.
     """
-    rank, ranks = _number_of_environment("RANK", 0), _number_of_environment("WORLD_SIZE", 1)
+    rank, ranks = told("RANK") or 0, told("WORLD_SIZE") or 1
     if ranks < 2 and not rank:
         return None
     if missing := [name for name in _TORCHRUNS if not os.environ.get(name)]:
         there = ", ".join(f"{name}={os.environ[name]}" for name in _TORCHRUNS if name not in missing)
         raise InputError(f"{there}: the environment has no {', '.join(missing)}; {_MEND}")
     _refuse_beyond("RANK", rank, "WORLD_SIZE", ranks)
-    local_ranks = _number_of_environment("LOCAL_WORLD_SIZE", ranks)
-    local_rank = _number_of_environment("LOCAL_RANK", rank)
-    if os.environ.get("LOCAL_RANK"):
+    local_rank, local_ranks = told("LOCAL_RANK"), told("LOCAL_WORLD_SIZE") or ranks
+    if local_rank is None:
+        local_rank = rank
+    else:
         _refuse_beyond("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_ranks)
     return Worker(rank=rank, ranks=ranks, local_rank=local_rank, local_ranks=local_ranks)
 
@@ -153,16 +155,6 @@ _MEND = "start the processes with torchrun, or unset WORLD_SIZE and RANK"
 def _refuse_beyond(name: str, number: int, of: str, size: int) -> None:
     if not 0 <= number < size:
         raise InputError(f"{name}={number}: must be at least 0 and below {of}={size}; {_MEND}")
-
-
-def _number_of_environment(name: str, default: int) -> int:
-    text = os.environ.get(name) or default
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(
-            f"{name}={text}: must be a number, as torchrun sets it; or unset WORLD_SIZE and RANK"
-        ) from None
 
 
 def cpu_has_bf16() -> bool:

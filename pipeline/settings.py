@@ -14,6 +14,7 @@ import numpy as np
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.manifest import SPLITS
 from alexnet.shards.processes import usable_cores
+from alexnet.shards.torchrun import told
 
 if TYPE_CHECKING:
     import torch
@@ -121,8 +122,8 @@ def split_of(given: str | bytes | os.PathLike[str]) -> tuple[Path, Literal["trai
 
 def rank_of(rank: int | None, ranks: int | None) -> tuple[int, int]:
     """Return rank and world size, by default torchrun's; one without the other would give ranks the same part."""
-    part = _torchruns("RANK") if rank is None else whole("rank", rank)
-    parts = _torchruns("WORLD_SIZE") if ranks is None else whole("ranks", ranks, 1)
+    part = told("RANK") if rank is None else whole("rank", rank)
+    parts = told("WORLD_SIZE") if ranks is None else whole("ranks", ranks, 1)
     if (part is None and parts not in (None, 1)) or (parts is None and part not in (None, 0)):
         raise InputError(
             f"rank={part}, ranks={parts}: give both, as torchrun does with RANK and WORLD_SIZE in the environment"
@@ -132,7 +133,7 @@ def rank_of(rank: int | None, ranks: int | None) -> tuple[int, int]:
 
 def threads_of(threads: int | None) -> int:
     """Return how many threads decode: by default one a core of this process's share, if torchrun started several."""
-    return whole("threads", threads or max(1, usable_cores() // (_torchruns("LOCAL_WORLD_SIZE") or 1)), 1)
+    return whole("threads", threads or max(1, usable_cores() // (told("LOCAL_WORLD_SIZE") or 1)), 1)
 
 
 def device_id_of(device: "str | torch.device") -> int | None:
@@ -143,11 +144,3 @@ def device_id_of(device: "str | torch.device") -> int | None:
     if kind == "cuda" and (number.isdecimal() or not number):
         return int(number or 0)
     raise refusal("device", device, "cpu, cuda or cuda:N")
-
-
-def _torchruns(name: str) -> int | None:
-    """Return a number that torchrun puts into the environment of its processes."""
-    text = os.environ.get(name)
-    if text is not None and not text.isdecimal():
-        raise InputError(f"{name}={text!r} in the environment: must be a number, as torchrun sets it; unset it")
-    return None if text is None else int(text)

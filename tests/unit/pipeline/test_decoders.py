@@ -200,8 +200,6 @@ def test_processes_that_torchrun_started_share_the_cores(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert "host decoder, 3 threads" in make("host", threads=None).describe()[-1]
     assert "host decoder, 7 threads" in make("host", threads=7).describe()[-1]
-    monkeypatch.setenv("RANK", "")
-    with pytest.raises(
-        InputError, match=r"^RANK='' in the environment: must be a number, as torchrun sets it; unset it"
-    ):
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(InputError, match=r"^RANK=first: must be a number, as torchrun sets it; or unset WORLD_SIZE"):
         ImageStream(ci_100 / "train", batch_images=20)
