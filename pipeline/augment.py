@@ -8,8 +8,9 @@ and not the image. Positions run over the global batches, hence ranks agree all 
 What happens to a pixel afterwards (mean, scale) is settled here, too, and computed in `normalize.py`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ Scale = Literal["pixel", "unit-variance"]
 IMAGES_PER_SHARED_CROP = 32
 
 _HASHES_PER_SAMPLE = 2
+_FIRST_FIELDS = 9  # of `AugmentSettings`, which its first digest had
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,17 @@ class AugmentSettings:
     def lit(self, epoch: int) -> bool:
         """Say whether colours are shifted in an epoch, counted from 0."""
         return self.lighting_epochs == 0 or epoch < self.lighting_epochs
+
+    def digest(self) -> str:
+        """Return 16 digits that differ where the settings do, for a stream's state.
+
+        A field that came later than the first ones counts unless it has its default: earlier states still resume.
+        """
+        values = [(f.name, getattr(self, f.name), f.default) for f in fields(self)]
+        counted = [
+            (name, value) for n, (name, value, usual) in enumerate(values) if n < _FIRST_FIELDS or value != usual
+        ]
+        return hashlib.sha256(repr(sorted(counted)).encode()).hexdigest()[:16]
 
     def check(self, size_px: int) -> None:
         """Raise InputError unless the values are known, go together, and the crop fits the stored images."""
@@ -90,6 +103,10 @@ class BatchPlan:
     crop_yx: npt.NDArray[np.int32]
     mirror: npt.NDArray[np.bool_]
     colour_offset: npt.NDArray[np.float32]
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> Self:
+        """Return the rows that are marked: bool (n,)."""
+        return type(self)(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
 
 
 def draw(
@@ -164,17 +181,12 @@ def augmented(
     return shifted
 
 
-def lighting_noise_std(settings: AugmentSettings, colour: ColourStatistics) -> tuple[float, float, float]:
-    """Return the standard deviation of the colour noise of R, G and B, on the 0-255 scale, before any division."""
-    return channel_noise(lighting_axes(settings.lighting, colour), settings.lighting_std)
-
-
 def describe_lighting(settings: AugmentSettings, colour: ColourStatistics) -> str:
     """Say in one line how strong the colour noise is, for the start of a run."""
     axes = lighting_axes(settings.lighting, colour)
     if axes is None:
         return "lighting off: no colour noise"
-    channels = lighting_noise_std(settings, colour)
+    channels = channel_noise(axes, settings.lighting_std)
     along = tuple(settings.lighting_std * deviation for deviation in axes.standard_deviations)
     line = (
         f"lighting {settings.lighting}: colour noise of standard deviation {_row(channels)} on R, G, B of 0-255 "

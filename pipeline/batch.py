@@ -1,111 +1,126 @@
-"""`Batch`, which plan, decoder and normalizing fill in turn, and the batches of a stream in order.
+"""What a decoder is (`Decoder`), what it is told (`DecodeSettings`), and what goes in and comes out (`Batch`).
 
-Making one reads no image: its JPEGs are read when a decoder takes it.
+A decoder knows nothing of order, epochs or ranks. It yields normalized tensors, or cut and mirrored uint8 crops, which
+`normalize_torch.py` then turns into what was asked for.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from alexnet.pipeline.plan import Planner
+from alexnet.pipeline.augment import BatchPlan
+from alexnet.pipeline.normalize import Normalization
+from alexnet.pipeline.settings import Output
 from alexnet.shards.errors import SampleError
-from alexnet.shards.index import IndexRows
 from alexnet.shards.reader import SplitReader
 
-_NONE_YET = torch.empty(0)
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """Settle what a decoder yields and with what means.
+
+    `decode`: its name, by `decoder_named`. `device_id`: GPU number, None for the CPU. `threads`: of the CPU. `depth`:
+    batches in flight. `max_images`: rows of the largest batch. `size_px`: side of the stored images. `crop_px`: side of
+    what is cut from them. `crops_only`: leave crops as they are, uint8. `views_px`: side of the ten views that are then
+    cut from each crop, or None. `output`: what a finished tensor holds. `channels_last`: its memory is (n, H, W, 3)
+    instead of (n, 3, H, W). `mean_image`: whether one is subtracted, besides each image's own mean.
+    """
+
+    decode: str
+    device_id: int | None
+    threads: int
+    depth: int
+    max_images: int
+    size_px: int
+    crop_px: int
+    crops_only: bool
+    views_px: int | None
+    output: Output
+    channels_last: bool
+    mean_image: bool
+
+    @property
+    def device(self) -> str:
+        """Return where batches end up, as torch names it."""
+        return "cpu" if self.device_id is None else f"cuda:{self.device_id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Hold one rank's part of a global batch, one row an image that can be used; it may be empty.
 
-    From the plan: `step_index`: which global batch, counted over all epochs. `sample_ids`: int64 (n,). `labels`: int64
-    (n,). `crop_yx`: int32 (n, 2). `mirror`: bool (n,). `means`: float32 (n, 3), what is subtracted: the channels' mean
-    minus the colour offset, or minus the offset alone where a mean image is subtracted, too. `scale`: float32 (3,),
-    what is multiplied with. `rows`: where the JPEGs lie.
+    `step_index`: which global batch, counted over all epochs. `plan`: what the images are and what becomes of them.
+    `normalization`: that of the epoch. `reader`: where the JPEGs lie.
 
-    From the decoder: `images`: crops, uint8 (n, H, W, 3), or if `normalized` what was asked for, (n, 3, H, W).
-    `failures`: the samples that could not be used; they have no row. `ready`: on a GPU, the event after which the
-    tensors may be read.
+    From the decoder: `images`: a tensor of uint8 crops, (n, H, W, 3), or if `normalized` of what was asked for,
+    (n, 3, H, W). `failures`: the samples that could not be used; they have no row. At last `labels`: int64 (n,), and on
+    a GPU `ready`: the event after which the tensors may be read.
     """
 
     step_index: int
-    sample_ids: npt.NDArray[np.int64]
-    labels: torch.Tensor
-    crop_yx: npt.NDArray[np.int32]
-    mirror: npt.NDArray[np.bool_]
-    means: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
-    rows: IndexRows
+    plan: BatchPlan
+    normalization: Normalization
     reader: SplitReader = field(repr=False)
-    images: torch.Tensor = _NONE_YET
+    images: Any = None
     normalized: bool = False
     failures: tuple[SampleError, ...] = ()
-    ready: "torch.cuda.Event | None" = None
+    labels: Any = None
+    ready: Any = None
 
     def __len__(self) -> int:
-        return len(self.sample_ids)
+        return len(self.plan.sample_ids)
 
-    def select(self, keep: npt.NDArray[np.bool_]) -> "Batch":
+    @property
+    def means(self) -> npt.NDArray[np.float32]:
+        """Return what is subtracted from each image besides a mean image: float32 (n, 3)."""
+        return self.normalization.means(self.plan.colour_offset)
+
+    def select(self, keep: npt.NDArray[np.bool_]) -> Self:
         """Return the rows that are marked: bool (n,); before they are decoded."""
-        return replace(
-            self,
-            sample_ids=self.sample_ids[keep],
-            labels=self.labels[torch.from_numpy(keep)],
-            crop_yx=self.crop_yx[keep],
-            mirror=self.mirror[keep],
-            means=self.means[keep],
-            rows=self.rows[keep],
-        )
+        return replace(self, plan=self.plan.select(keep))
 
-    def without(self, failures: Sequence[SampleError]) -> "Batch":
+    def without(self, failures: Sequence[SampleError]) -> Self:
         """Return the rows whose samples have not failed, and say of the others why."""
         if not failures:
             return self
-        rest = self.select(~np.isin(self.sample_ids, [error.sample_id for error in failures]))
+        rest = self.select(~np.isin(self.plan.sample_ids, [error.sample_id for error in failures]))
         return replace(rest, failures=(*self.failures, *failures))
 
-    def read(self) -> tuple["Batch", list[npt.NDArray[np.uint8]]]:
+    def without_rows(self, reasons: Mapping[int, str]) -> Self:
+        """Return the other rows than those for which there is a reason why they cannot be used."""
+        ids = self.plan.sample_ids
+        return self.without([self.reader.error(int(ids[row]), reason) for row, reason in reasons.items()])
+
+    def read(self) -> tuple[Self, list[npt.NDArray[np.uint8]]]:
         """Read the JPEGs: return the rows that could be read, and their bytes."""
         jpegs, failures = [], []
-        for sample_id in self.sample_ids.tolist():
+        for sample_id in self.plan.sample_ids.tolist():
             try:
                 jpegs.append(self.reader.jpeg(sample_id))
             except SampleError as error:
                 failures.append(error.with_traceback(None))  # which would keep the arrays of this frame
         return self.without(failures), jpegs
 
-    def errors(self, reasons: Sequence[str]) -> list[SampleError]:
-        """Name the samples for which there is a reason why they cannot be used; `reasons`: one a row, or empty."""
-        found = zip(self.sample_ids.tolist(), reasons, strict=True)
-        return [self.reader.error(sample_id, reason) for sample_id, reason in found if reason]
 
+class Decoder(Protocol):
+    """Decode batches, each of at least one image, in the order in which they come."""
 
-def batches(reader: SplitReader, planner: Planner, first: int, *, whole: bool) -> Iterator[Batch]:
-    """Make batches in order from a first one on, counted over all epochs; there is always a next one.
+    @property
+    def ahead(self) -> int:
+        """How many batches it wants before the first result is taken, and keeps from then on."""
 
-    `whole`: crops begin at the corner, for a decoder that is to yield whole images.
-    Used on the prefetcher's thread; holds the reader and the planner but not the stream, so that a stream nobody uses
-    any more can go.
-    """
-    normalization = planner.normalization(first // planner.steps)
-    for step_index in itertools.count(first):
-        epoch, step = divmod(step_index, planner.steps)
-        if step == 0:
-            normalization = planner.normalization(epoch)
-        plan = planner.plan(epoch, step)
-        yield Batch(
-            step_index=step_index,
-            sample_ids=plan.sample_ids,
-            labels=torch.from_numpy(reader.labels[plan.sample_ids].astype(np.int64)),
-            crop_yx=np.zeros_like(plan.crop_yx) if whole else plan.crop_yx,
-            mirror=plan.mirror,
-            means=normalization.means(plan.colour_offset),
-            scale=normalization.scale,
-            rows=reader.rows(plan.sample_ids),
-            reader=reader,
-        )
+    @property
+    def pinned_bytes(self) -> int:
+        """How much host memory it pinned itself; DALI's own pools are not known."""
+
+    def submit(self, batch: Batch) -> Callable[[], Batch]:
+        """Take a batch and, if possible, begin with it; return what waits for it, to be called in that order.
+
+        What it gives is those rows that could be decoded, with `images`.
+        """
+
+    def close(self) -> None:
+        """Give threads and memory back."""

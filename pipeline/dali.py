@@ -24,8 +24,7 @@ import torch
 from nvidia.dali import Pipeline, fn, types
 from torch.utils.dlpack import from_dlpack
 
-from alexnet.pipeline.batch import Batch
-from alexnet.pipeline.decode import DecodeSettings
+from alexnet.pipeline.batch import Batch, DecodeSettings
 from alexnet.pipeline.host.jpeg import DecodeError, read_header
 
 _GPU_RUN_IMAGES = 1024
@@ -35,13 +34,19 @@ Inputs = tuple[Any, ...]
 """Of the graph, a row an image: JPEG bytes, corners, mirror flags, and means and divisors if it normalizes."""
 
 
+Part = tuple[Batch, Jpegs]
+"""Of a run: those rows of a batch that DALI can be given, and their bytes."""
+
+
 @dataclass(kw_only=True)
 class _Run:
     """Hold one run of the graph until its results are taken: the arrays too, which DALI reads in place."""
 
-    batches: list[Batch]
-    jpegs: Jpegs
+    parts: list[Part]
     inputs: Inputs = ()
+
+    def __len__(self) -> int:
+        return sum(len(jpegs) for _, jpegs in self.parts)
 
 
 class DaliDecoder:
@@ -65,45 +70,38 @@ class DaliDecoder:
         """Fill the queue of runs."""
         return self._batches_per_run * self._settings.depth
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch) -> Callable[[], Batch]:
         """Collect a batch; start a run when enough are there."""
         self._collected.append(batch)
         if len(self._collected) == self._batches_per_run:
             self._start_run()
+        return self._oldest
 
-    def result(self) -> Batch:
-        """Wait for the oldest batch."""
+    def close(self) -> None:
+        """Let go of the graph."""
+        self._graph = None
+
+    def _oldest(self) -> Batch:
         if not self._ready:
             if not self._runs:
                 self._start_run()  # a run that is not full: what was submitted must come out
             self._ready.extend(self._results(self._runs.popleft()))
         return self._ready.popleft()
 
-    def close(self) -> None:
-        """Let go of the graph."""
-        self._graph = None
-
     def _start_run(self) -> None:
-        run = _Run(batches=[], jpegs=[])
-        for batch in self._collected:
-            self._add(run, *self._read(batch))
+        run = _Run(parts=[self._read(batch) for batch in self._collected])
         self._collected = []
         self._runs.append(run)
         self._schedule(run)
 
-    def _read(self, batch: Batch) -> tuple[Batch, Jpegs]:
-        """Read the JPEGs that DALI can be given; return their rows and their bytes."""
+    def _read(self, batch: Batch) -> Part:
         batch, jpegs = batch.read()
         return _without(batch, jpegs, [self._headers.damage(jpeg) for jpeg in jpegs])
 
-    def _add(self, run: _Run, batch: Batch, jpegs: Jpegs) -> None:
-        run.batches.append(batch)
-        run.jpegs += jpegs
-
     def _schedule(self, run: _Run) -> None:
-        if not run.jpegs:
+        if not len(run):
             return  # DALI knows no empty batch
-        run.inputs = self._inputs_of(run.batches, run.jpegs)
+        run.inputs = self._inputs_of(run.parts)
         self._inputs.append(run.inputs)
         if self._graph is None:
             self._graph = build_graph(self._settings, self._settings.max_images * self._batches_per_run, self._inputs)
@@ -111,19 +109,19 @@ class DaliDecoder:
         self._graph.schedule_run()
         self._graph.reset()
 
-    def _inputs_of(self, batches: Sequence[Batch], jpegs: Jpegs) -> Inputs:
-        crop_yx = np.concatenate([batch.crop_yx for batch in batches])
-        mirror = np.concatenate([batch.mirror for batch in batches]).astype(np.int32)
+    def _inputs_of(self, parts: Sequence[Part]) -> Inputs:
+        batches, jpegs = [batch for batch, _ in parts], [jpeg for _, jpegs in parts for jpeg in jpegs]
+        crop_yx = np.concatenate([batch.plan.crop_yx for batch in batches])
+        mirror = np.concatenate([batch.plan.mirror for batch in batches]).astype(np.int32)
         if not self._normalizes:
             return jpegs, crop_yx, mirror
-        means = np.concatenate([batch.means for batch in batches])
-        divisors = [np.repeat(np.float32(1) / batch.scale[None], len(batch), axis=0) for batch in batches]
-        return jpegs, crop_yx, mirror, means, np.concatenate(divisors)
+        divisors = [np.tile(np.float32(1) / batch.normalization.scale, (len(batch), 1)) for batch in batches]
+        return jpegs, crop_yx, mirror, np.concatenate([batch.means for batch in batches]), np.concatenate(divisors)
 
     def _results(self, run: _Run) -> list[Batch]:
         """Return the batches of a run, with their part of its output."""
         images, normalized = None, self._normalizes
-        while images is None and run.jpegs:
+        while images is None and len(run):
             try:
                 (outputs,) = self._graph.outputs()
                 images = from_dlpack(outputs.as_tensor())
@@ -132,23 +130,20 @@ class DaliDecoder:
                 error = raised.with_traceback(None)  # which would keep the graph alive
             self._drop_bad_images(run, error)
         if images is None:
-            side = self._settings.side_px
+            side = self._settings.crop_px
             images = torch.empty((0, side, side, 3), dtype=torch.uint8, device=self._settings.device)
             normalized = False
         if normalized and self._settings.channels_last:
             images = images.permute(0, 3, 1, 2)
-        parts = images.split([len(batch) for batch in run.batches])
-        return [replace(b, images=part, normalized=normalized) for b, part in zip(run.batches, parts, strict=True)]
+        images = iter(images.split([len(batch) for batch, _ in run.parts]))
+        return [replace(batch, images=next(images), normalized=normalized) for batch, _ in run.parts]
 
     def _drop_bad_images(self, run: _Run, error: RuntimeError) -> None:
         """Find out which images of a failed run DALI cannot decode, and start again without them."""
         self._graph = None  # first of all: until it is gone, its threads read the arrays of every run that was started
-        batches, before = run.batches, len(run.jpegs)
-        run.batches, run.jpegs = [], []
-        for batch in batches:
-            readable, jpegs = self._read(batch)
-            self._add(run, *_without(readable, jpegs, self._reasons(readable, jpegs)))
-        if len(run.jpegs) == before:
+        before, readable = len(run), [self._read(batch) for batch, _ in run.parts]
+        run.parts = [_without(*part, self._reasons(*part)) for part in readable]
+        if len(run) == before:
             raise error  # not an image's fault
         self._inputs.clear()
         for queued in (run, *self._runs):
@@ -160,7 +155,9 @@ class DaliDecoder:
         for row, jpeg in enumerate(jpegs):
             if graph is None:  # after a failure, too: nothing of it shall be left
                 graph = build_graph(self._settings, 1, waiting)
-            inputs = self._inputs_of([batch.select(np.arange(len(batch)) == row)], [jpeg])  # held: DALI reads in place
+            inputs = self._inputs_of(
+                [(batch.select(np.arange(len(batch)) == row), [jpeg])]
+            )  # held: DALI reads in place
             waiting.append(inputs)
             try:
                 graph.schedule_run()
@@ -203,15 +200,15 @@ class HeaderCheck:
         return ""
 
 
-def _without(batch: Batch, jpegs: Jpegs, reasons: list[str]) -> tuple[Batch, Jpegs]:
+def _without(batch: Batch, jpegs: Jpegs, reasons: list[str]) -> Part:
     """Return the rows and bytes of the images for which there is no reason against them."""
     left = [jpeg for jpeg, reason in zip(jpegs, reasons, strict=True) if not reason]
-    return batch.without(batch.errors(reasons)), left
+    return batch.without_rows({row: reason for row, reason in enumerate(reasons) if reason}), left
 
 
 def normalizes(settings: DecodeSettings) -> bool:
     """Say whether the graph itself yields what was asked for."""
-    if settings.crops_only or settings.mean_image is not None:
+    if settings.crops_only or settings.mean_image:
         return False
     return settings.output == "float32" or (settings.output == "float16" and settings.device_id is not None)
 
@@ -265,7 +262,7 @@ def _crops(settings: DecodeSettings, jpegs: Any, crop_yx: Any) -> Any:
     Asking a GPU for a crop may keep its JPEG engine out. The engine takes all images, or none where there is no
     engine: of a share, DALI would choose those images by their place in the run, and a resumed run has other places.
     """
-    shape = (settings.side_px, settings.side_px)
+    shape = (settings.crop_px, settings.crop_px)
     # Chroma is upsampled as libjpeg does it; EXIF orientation is ignored, as by every published ImageNet result.
     decode: dict[str, Any] = {"output_type": types.RGB, "jpeg_fancy_upsampling": True, "adjust_orientation": False}
     if settings.device_id is None:

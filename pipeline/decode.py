@@ -1,114 +1,71 @@
-"""Which decoder a name means, and `Decoder`, what one must do: batches go in, and come out in the same order.
+"""The decoders there are (`_DECODERS`): which a name means, what makes it.
 
 `dali` decodes on the stream's device with DALI (`gpu` is another name for it where that is a GPU), `host` on the CPU in
 C, `split=0.6` six images of ten with DALI and the others on the host. Which image goes where is a hash of its id, so
 that every epoch, and a resumed run, decodes it the same way. `default` is `dali` on a GPU, and `host` on a CPU (`dali`
 where the host decoder was not built). All do what the plan says; pixels differ only by a decoder's rounding.
-
-A decoder knows nothing of order, epochs or ranks. It yields normalized tensors, or cut and mirrored uint8 crops, which
-`normalize_torch.py` then turns into what was asked for.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.pipeline.host.extension import available
+from alexnet.pipeline.batch import Batch, Decoder, DecodeSettings
+from alexnet.pipeline.host.jpeg import available
 from alexnet.pipeline.jpeg_engine import query_jpeg_engine
-from alexnet.pipeline.settings import Output
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of
 
-if TYPE_CHECKING:
-    from alexnet.pipeline.batch import Batch
 
+class SplitDecoder:
+    """Decode with two decoders that yield crops on one device; `share`: DALI's of the images, by a hash of their ids.
 
-@dataclass(frozen=True, kw_only=True)
-class DecodeSettings:
-    """Settle what a decoder yields and with what means.
-
-    `dali_share`: of the images, 1.0 all, 0.0 none: all on the host. `device_id`: GPU number, None for the CPU.
-    `threads`: of the CPU. `depth`: batches in flight. `max_images`: rows of the largest batch. `size_px`: side of the
-    stored images. `crop_px`: side of a finished image. `ten_views`: to be cut from each image by who takes the batch,
-    so the decoder yields whole images. `output`: what a finished tensor holds. `channels_last`: its memory is
-    (n, H, W, 3) instead of (n, 3, H, W). `mean_image`: float32 (crop, crop, 3), what is subtracted besides each image's
-    own mean, or None.
+    DALI works while the host decodes, for it runs asynchronously.
     """
 
-    dali_share: float
-    device_id: int | None
-    threads: int
-    depth: int
-    max_images: int
-    size_px: int
-    crop_px: int
-    ten_views: bool
-    output: Output
-    channels_last: bool
-    mean_image: npt.NDArray[np.float32] | None
-
-    @property
-    def side_px(self) -> int:
-        """Return the side of what is cut from a stored image while it is decoded."""
-        return self.size_px if self.ten_views else self.crop_px
-
-    @property
-    def crops_only(self) -> bool:
-        """Say whether a decoder has to leave uint8 crops as they are: views are cut from them, or parts joined."""
-        return self.ten_views or 0 < self.dali_share < 1
-
-    @property
-    def device(self) -> str:
-        """Return where batches end up, as torch names it."""
-        return "cpu" if self.device_id is None else f"cuda:{self.device_id}"
-
-
-class Decoder(Protocol):
-    """Decode batches, each of at least one image, in the order in which they come."""
+    def __init__(self, dali: Decoder, host: Decoder, share: float) -> None:
+        self._dali, self._host, self._share = dali, host, share
 
     @property
     def ahead(self) -> int:
-        """How many batches it wants before the first result is taken, and keeps from then on."""
+        """Keep the hungrier of the two busy."""
+        return max(self._dali.ahead, self._host.ahead)
 
     @property
     def pinned_bytes(self) -> int:
-        """How much host memory it pinned itself; DALI's own pools are not known."""
+        """What both pinned."""
+        return self._dali.pinned_bytes + self._host.pinned_bytes
 
-    def submit(self, batch: "Batch") -> None:
-        """Take a batch and, if possible, begin with it."""
-
-    def result(self) -> "Batch":
-        """Wait for the oldest batch that was submitted; return what of it could be decoded, with `images`."""
+    def submit(self, batch: Batch) -> Callable[[], Batch]:
+        """Hand each its rows."""
+        chosen = on_dali(batch.plan.sample_ids, self._share)
+        shares = ((self._dali, chosen), (self._host, ~chosen))
+        return partial(_joined, batch, [decoder.submit(batch.select(rows)) for decoder, rows in shares if rows.any()])
 
     def close(self) -> None:
-        """Give threads and memory back."""
+        """Close both."""
+        self._dali.close()
+        self._host.close()
 
 
-def dali_share(text: str, device_id: int | None) -> float:
-    """Read a decoder's name as DALI's share; raises InputError for what there is not, or not on this device."""
-    reason = available()
-    if text == "default":
-        return 1.0 if device_id is not None or reason else 0.0
-    if text == "gpu" and device_id is None:
-        raise InputError("decode='gpu': the stream's device is cpu; use decode='host' or decode='dali'")
-    if text == "auto":
-        raise InputError(
-            "decode='auto': went by speed, so that runs differed, and is no more; use decode='default', which goes on "
-            "as the run that is resumed, or decode='split=SHARE'"
-        )
-    share = {"gpu": 1.0, "dali": 1.0, "host": 0.0}.get(text, _share(text))
-    if share is None:
-        raise InputError(f"decode={text!r}: must be default, gpu, dali, host, or split=SHARE with SHARE in 0 to 1")
-    if reason and share < 1:
-        raise InputError(f"decode={text!r}: {reason}; or use decode='dali'")
-    return share
+def _joined(batch: Batch, shares: Sequence[Callable[[], Batch]]) -> Batch:
+    """Wait for all shares of a batch and put their rows back in order."""
+    parts = [share() for share in reversed(shares)]  # the host's first, while DALI works on its part
+    place = {sample_id: row for row, sample_id in enumerate(batch.plan.sample_ids.tolist())}
+    batch = batch.without(sorted((e for p in parts for e in p.failures), key=lambda error: place[error.sample_id]))
+    first = parts[0].images
+    images = first.new_empty((len(batch), *first.shape[1:]))
+    for part in parts:
+        images[np.flatnonzero(np.isin(batch.plan.sample_ids, part.plan.sample_ids))] = part.images
+    if images.is_cuda:  # a part's memory is DALI's again when the part goes, at the end of this function
+        import torch
 
-
-def decode_name(share: float) -> str:
-    """Say as a user would which decoder has this share of DALI's."""
-    return {0.0: "host", 1.0: "dali"}.get(share, f"split={share:g}")
+        torch.cuda.current_stream(images.device).synchronize()
+    return replace(batch, images=images)
 
 
 def on_dali(sample_ids: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.bool_]:
@@ -116,30 +73,102 @@ def on_dali(sample_ids: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.b
     return hashes(key_of(Purpose.DECODE_SHARE, 0, 0), sample_ids) < np.uint64(min(share * 2.0**64, 2.0**64 - 2**11))
 
 
-def describe_decoding(settings: DecodeSettings) -> str:
-    """Say in one line who decodes, and on a GPU whether its JPEG engine is there: nvJPEG does without it in silence."""
-    share, reason = settings.dali_share, available()
-    host = f"host decoder, {settings.threads} threads"
-    if settings.device_id is not None:
-        dali, reason = f"DALI on GPU {settings.device_id} ({_engines()})", None
-    else:
-        dali = "DALI on the CPU" + f", {settings.threads} threads" * (share == 1)
-    line = {0.0: host, 1.0: dali}.get(share, f"{share:.0%} {dali}, the others {host}")
-    return f"decoding: {line}" + (f"; {reason}" if reason else "")
+def _host(settings: DecodeSettings) -> Decoder:
+    from alexnet.pipeline.cpu import HostDecoder  # which loads torch
+
+    return HostDecoder(settings)
 
 
-def _engines() -> str:
-    """Ask nvJPEG how many hardware engines it sees."""
-    engine = query_jpeg_engine()
-    if not engine.engines:
-        return f"no JPEG engine in use: {engine.nvjpeg}"
-    return f"{engine.engines} JPEG engines of {engine.cores_per_engine} cores"
-
-
-def _share(text: str) -> float | None:
-    name, _, number = text.partition("=")
+def _dali(settings: DecodeSettings) -> Decoder:
     try:
-        share = float(number)
+        from alexnet.pipeline.dali import DaliDecoder  # which a machine without DALI goes without
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: decode='dali' needs NVIDIA DALI, for Linux") from None
+    return DaliDecoder(settings)
+
+
+def _split(settings: DecodeSettings) -> Decoder:
+    crops = replace(settings, crops_only=True)
+    return SplitDecoder(_dali(crops), _host(crops), _share_of(settings))
+
+
+def _share_of(settings: DecodeSettings) -> float:
+    return float(settings.decode.removeprefix("split="))
+
+
+def _describe_host(settings: DecodeSettings) -> str:
+    return f"host decoder, {settings.threads} threads"
+
+
+def _describe_dali(settings: DecodeSettings) -> str:
+    """Say on a GPU whether its JPEG engine is there: nvJPEG does without it in silence."""
+    if settings.device_id is None:
+        return f"DALI on the CPU, {settings.threads} threads"
+    engine = query_jpeg_engine()
+    found = f"{engine.engines} JPEG engines of {engine.cores_per_engine} cores"
+    return (
+        f"DALI on GPU {settings.device_id} ({found if engine.engines else f'no JPEG engine in use: {engine.nvjpeg}'})"
+    )
+
+
+def _describe_split(settings: DecodeSettings) -> str:
+    return f"{_share_of(settings):.0%} {_describe_dali(settings)}, the others {_describe_host(settings)}"
+
+
+class _Kind(NamedTuple):
+    """Hold what there is to know of a decoder. `missing`: why it cannot be used here, None if it can."""
+
+    missing: Callable[[], str | None]
+    make: Callable[[DecodeSettings], Decoder]
+    describe: Callable[[DecodeSettings], str]
+
+
+_DECODERS = {
+    "host": _Kind(lambda: available(), _host, _describe_host),
+    "dali": _Kind(lambda: None, _dali, _describe_dali),
+    "split=": _Kind(lambda: available(), _split, _describe_split),
+}
+
+
+def decoder_named(text: str, device_id: int | None) -> str:
+    """Return the name of the decoder that a setting means; raises InputError for none, or one that cannot be here."""
+    if text == "default":
+        return "dali" if device_id is not None or available() else "host"
+    if text == "gpu" and device_id is None:
+        raise InputError("decode='gpu': the stream's device is cpu; use decode='host' or decode='dali'")
+    if text == "auto":
+        raise InputError(
+            "decode='auto': went by speed, so that runs differed, and is no more; use decode='default', which goes on "
+            "as the run that is resumed, or decode='split=SHARE'"
+        )
+    name = "dali" if text == "gpu" else _split_name(text) if text.startswith("split=") else text
+    if not name or _key(name) not in _DECODERS:
+        raise InputError(f"decode={text!r}: must be default, gpu, dali, host, or split=SHARE with SHARE in 0 to 1")
+    if reason := _DECODERS[_key(name)].missing():
+        raise InputError(f"decode={text!r}: {reason}; or use decode='dali'")
+    return name
+
+
+def _split_name(text: str) -> str | None:
+    """Name a split in one way, with six digits; one that is none after the decoder that has all."""
+    try:
+        share = float(f"{float(text.removeprefix('split=')):g}")
     except ValueError:
         return None
-    return share if name == "split" and 0 <= share <= 1 else None
+    return {0.0: "host", 1.0: "dali"}.get(share, f"split={share:g}") if 0 <= share <= 1 else None
+
+
+def _key(name: str) -> str:
+    return "".join(name.partition("=")[:2])
+
+
+def make_decoder(settings: DecodeSettings) -> Decoder:
+    """Make the decoder that settings name; raises InputError if what it needs is not installed."""
+    return _DECODERS[_key(settings.decode)].make(settings)
+
+
+def describe_decoding(settings: DecodeSettings) -> str:
+    """Say in one line who decodes, and on a CPU what a host decoder that is not there would need."""
+    reason = available() if settings.device_id is None else None
+    line = _DECODERS[_key(settings.decode)].describe(settings)
+    return f"decoding: {line}" + (f"; {reason}" if reason else "")

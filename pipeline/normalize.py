@@ -57,15 +57,15 @@ def normalization_of(
 
 
 def normalized(
-    pixels: npt.NDArray[np.uint8], colour_offset: npt.NDArray[np.float32], finish: Normalization
+    pixels: npt.NDArray[np.uint8], colour_offset: npt.NDArray[np.float32], normalization: Normalization
 ) -> npt.NDArray[np.float32]:
     """Normalize crops in NumPy: the reference for every decoder.
 
     `pixels`: uint8 (n, crop, crop, 3), cut and mirrored. `colour_offset`: float32 (n, 3). Returns float32 of the shape
     of `pixels`.
     """
-    mean = finish.mean - colour_offset[:, None, None, :]
-    result: npt.NDArray[np.float32] = (pixels.astype(np.float32) - mean) * finish.scale
+    mean = normalization.mean - colour_offset[:, None, None, :]
+    result: npt.NDArray[np.float32] = (pixels.astype(np.float32) - mean) * normalization.scale
     return result
 
 

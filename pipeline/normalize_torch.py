@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from alexnet.pipeline.augment import ten_views
@@ -42,37 +41,35 @@ def device_of(device_id: int | None) -> torch.device:
 class Normalizer:
     """Turn uint8 crops into normalized tensors.
 
-    `finish`: mean and scale. `output`: `uint8` leaves pixels as they are. `channels_last`: memory format of the result.
-    `device`: where the crops are. `views_px`: crops are whole images, and the ten views of this side are cut from each.
+    `output`: `uint8` leaves pixels as they are. `channels_last`: memory format of the result. `device`: where the crops
+    are. `views_px`: crops are whole images, and the ten views of this side are cut from each.
     """
 
     def __init__(
         self,
-        finish: Normalization,
+        normalization: Normalization,
         output: Output,
         *,
         channels_last: bool,
         device: torch.device,
         views_px: int | None = None,
     ) -> None:
-        self._dtype = DTYPES[output]
+        self.normalization, self._dtype = normalization, DTYPES[output]
         self._memory = torch.channels_last if channels_last else torch.contiguous_format
-        mean = np.zeros(3, np.float32) if finish.mean_image is None else finish.mean_image.copy()
-        self._mean, self._scale = torch.from_numpy(mean).to(device), torch.from_numpy(finish.scale.copy()).to(device)
+        image = normalization.mean_image
+        self._mean = torch.from_numpy(np.zeros(3, np.float32) if image is None else image.copy()).to(device)
+        self._scale = torch.from_numpy(normalization.scale.copy()).to(device)
         self._device, self._views_px = device, views_px
 
-    def __call__(
-        self, crops: torch.Tensor, means: torch.Tensor, scale: npt.NDArray[np.float32] | None = None
-    ) -> torch.Tensor:
+    def __call__(self, crops: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
         """Normalize uint8 crops (n, H, W, 3), each with its mean, float32 (n, 3).
 
-        `scale`: float32 (3,), by default that of `finish`. Returns (n, 3, H, W), or (n, 10, 3, H, W) of ten views.
+        Returns (n, 3, H, W), or (n, 10, 3, H, W) of ten views.
         """
-        factors = self._scale if scale is None else torch.from_numpy(scale).to(self._device)
         if self._views_px is None:
-            return self._normalized(crops, means, factors)
+            return self._normalized(crops, means)
         views = self._cut(crops, self._views_px)
-        images = self._normalized(views.flatten(0, 1), means.repeat_interleave(views.shape[1], dim=0), factors)
+        images = self._normalized(views.flatten(0, 1), means.repeat_interleave(views.shape[1], dim=0))
         return images.reshape(*views.shape[:2], *images.shape[1:])
 
     def _cut(self, images: torch.Tensor, side: int) -> torch.Tensor:
@@ -80,22 +77,22 @@ class Normalizer:
         cuts = ((images[:, y : y + side, x : x + side], mirror) for y, x, mirror in ten_views(images.shape[1], side))
         return torch.stack([cut.flip(2) if mirror else cut for cut, mirror in cuts], dim=1)
 
-    def _normalized(self, crops: torch.Tensor, means: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    def _normalized(self, crops: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
         """Return (n, 3, H, W) in the memory format and of the type that were asked for."""
         if self._dtype == torch.uint8:
             return crops.movedim(-1, 1).contiguous(memory_format=self._memory)
         if self._device.type == "cuda":
             arithmetic = _fused() if len(crops) else _arithmetic  # no kernel for an empty part
-            images = arithmetic(crops, self._mean, means, scale, self._dtype)
+            images = arithmetic(crops, self._mean, means, self._scale, self._dtype)
             return images.movedim(-1, 1).contiguous(memory_format=self._memory)
-        return self._on_cpu(crops, means, scale)
+        return self._on_cpu(crops, means)
 
-    def _on_cpu(self, crops: torch.Tensor, means: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    def _on_cpu(self, crops: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
         """Go image by image, each in place, as rows of W * 3 numbers: three wide, they cost 3.3 times the time."""
         height, width = crops.shape[1:3]
         images = torch.empty((len(crops), 3, height, width), dtype=self._dtype, memory_format=self._memory)
         mean = self._mean.repeat(width) if self._mean.ndim == 1 else self._mean.flatten(1)
-        scales, shifts = scale.repeat(width), means.repeat(1, width)
+        scales, shifts = self._scale.repeat(width), means.repeat(1, width)
         in_between = torch.empty((height, width * 3), dtype=torch.float32)
         in_place = self._dtype == torch.float32 and self._memory == torch.channels_last
         for image, crop, shift in zip(images.movedim(1, -1), crops.flatten(2), shifts, strict=True):

@@ -1,7 +1,7 @@
 """The order of an epoch and the plan of a batch: which samples, and what happens to each. No image is read to make one.
 
-All are pure functions of the settings and (epoch, step). Two kinds of shuffle say how far apart on storage neighbours
-in the order may lie:
+`Cursor` says which batch is next; all else are pure functions of the settings and (epoch, step). Two kinds of shuffle
+say how far apart on storage neighbours in the order may lie:
 
 - `global` is one permutation of all samples: any image may follow any other, which wants memory or an NVMe disk.
 - `blocks` permutes the shards, takes them in windows of K and permutes the samples inside each window. So each shard is
@@ -11,16 +11,16 @@ in the order may lie:
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.augment import AugmentSettings, BatchPlan, centre, draw
 from alexnet.pipeline.normalize import Normalization, normalization_of
-from alexnet.pipeline.settings import Order, StreamSettings, flag, whole
+from alexnet.pipeline.settings import flag, whole
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of, permutation
@@ -40,25 +40,29 @@ _KEPT_ORDERS = 2  # 10 MB each for ImageNet; reading ahead looks into the next e
 class PlanSettings:
     """Settle what a stream yields, apart from how fast.
 
-    `batch_images`: the global batch, over all ranks. `ranks`: the world size. `shuffle`, `augment`: off for evaluation;
-    without a shuffle the order is that of the ids. `drop_last`: leave out the partial batch at an epoch's end.
-    `order`: the kind of shuffle. `window_shards`: K, how many shards `blocks` mixes at a time: 16 shards of 1,000
-    images of 22 kB are 360 MB, to be held twice by a reader that reads ahead.
+    `batch_images`: the global batch, over all ranks. `ranks`: the world size. `augment`, `shuffle`: off for evaluation;
+    without a shuffle, which defaults to `augment`, the order is that of the ids. `drop_last`: leave out the partial
+    batch at an epoch's end; by default with a shuffle. `window_shards`: K, how many shards the order `blocks` mixes at
+    a time, or None for `global`: 16 shards of 1,000 images of 22 kB are 360 MB, to be held twice by a reader that reads
+    ahead.
     """
 
     batch_images: int
     seed: int = 0
     rank: int = 0
     ranks: int = 1
-    shuffle: bool = True
     augment: bool = True
-    drop_last: bool = True
-    order: Order = "global"
-    window_shards: int = 16
+    shuffle: bool | None = None
+    drop_last: bool | None = None
+    window_shards: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_images < 1:
-            raise InputError(f"batch_images={self.batch_images}: must be at least 1")
+        """Take numbers and flags of any library as Python's own."""
+        augment = flag("augment", self.augment)
+        shuffle = augment if self.shuffle is None else flag("shuffle", self.shuffle)
+        drop_last = shuffle if self.drop_last is None else flag("drop_last", self.drop_last)
+        batch_images, seed = whole("batch_images", self.batch_images, 1), whole("seed", self.seed)
+        vars(self).update(augment=augment, shuffle=shuffle, drop_last=drop_last, batch_images=batch_images, seed=seed)
         if not 0 <= self.rank < self.ranks:
             raise InputError(f"rank={self.rank}: must be between 0 and ranks-1={self.ranks - 1}")
 
@@ -67,32 +71,7 @@ class PlanSettings:
         """Say which order this is: settings with one name give one order."""
         if not self.shuffle:
             return "ids"
-        return self.order if self.order == "global" else f"blocks of {self.window_shards} shards"
-
-
-def plan_settings(
-    settings: StreamSettings,
-    batch_images: int,
-    seed: int,
-    rank_and_ranks: tuple[int, int],
-    augment: bool,
-    shuffle: bool | None,
-    drop_last: bool | None,
-) -> PlanSettings:
-    """Return a plan's settings from a stream's arguments: `shuffle` defaults to `augment`, `drop_last` to `shuffle`."""
-    augment = flag("augment", augment)
-    shuffled = augment if shuffle is None else flag("shuffle", shuffle)
-    return PlanSettings(
-        batch_images=whole("batch_images", batch_images),
-        seed=whole("seed", seed),
-        rank=rank_and_ranks[0],
-        ranks=rank_and_ranks[1],
-        shuffle=shuffled,
-        augment=augment,
-        drop_last=shuffled if drop_last is None else flag("drop_last", drop_last),
-        order=settings.order,
-        window_shards=settings.window_shards,
-    )
+        return f"blocks of {self.window_shards} shards" if self.window_shards else "global"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +148,7 @@ class Planner:
     @property
     def steps(self) -> int:
         """Count an epoch's steps; all ranks take the same number."""
-        return steps_per_epoch(self.images, self.settings.batch_images, self.settings.drop_last)
+        return steps_per_epoch(self.images, self.settings.batch_images, bool(self.settings.drop_last))
 
     def plan(self, epoch: int, step: int) -> BatchPlan:
         """Return this rank's part of a global batch; it may be empty."""
@@ -189,6 +168,17 @@ class Planner:
         training = self.settings.augment
         return normalization_of(self.augment, self._colour, self._mean_image, training=training, epoch=epoch)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what a state says of a plan: those of one identity are equal. Ranks are not part of it."""
+        s, digest = self.settings, self.augment.digest()
+        return {
+            "seed": s.seed,
+            "batch_images": s.batch_images,
+            "order": s.order_name,
+            "augment": digest if s.augment else f"off {digest}",
+            "drop_last": s.drop_last,
+        }
+
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the ids in the order of an epoch: int64 (images,), read-only."""
         return self._orders(epoch)
@@ -196,7 +186,7 @@ class Planner:
     def windows(self, epoch: int) -> tuple[Window, ...]:
         """Cut an epoch into stretches whose shards are needed nowhere else in it; without a shuffle, shard by shard."""
         sizes, s = self._shard_images, self.settings
-        if s.shuffle and s.order == "blocks":
+        if s.shuffle and s.window_shards:
             return windows(sizes, s.window_shards, s.seed, epoch)
         if s.shuffle:
             return (Window(positions=range(self.images), shards=np.arange(len(sizes))),)
@@ -212,7 +202,7 @@ class Planner:
         classes, ideal = shuffle_score(labels[self.order(epoch)], window)
         name = s.order_name if s.shuffle else "of the ids"
         line = f"order {name}: {classes:.1f} classes in {window} consecutive images, {ideal:.1f} if perfectly shuffled"
-        if s.shuffle and s.order == "blocks":
+        if s.shuffle and s.window_shards:
             met, chance = pairs_met_again(self.order(epoch), self.order(epoch + 1), s.batch_images)
             line += f"; {met:,.1f} pairs of a batch meet again in the next epoch, {chance:,.1f} by chance"
         return line
@@ -245,9 +235,53 @@ def _order(settings: PlanSettings, shard_images: tuple[int, ...], epoch: int) ->
     images = sum(shard_images)
     if not settings.shuffle:
         order = np.arange(images)
-    elif settings.order == "blocks":
+    elif settings.window_shards:
         order = windowed_order(shard_images, settings.window_shards, settings.seed, epoch)
     else:
         order = epoch_order(images, settings.seed, epoch)
     order.flags.writeable = False
     return order
+
+
+class Cursor:
+    """Stand before a batch: `at`, its number, counted over all epochs of so many `steps`; who takes it counts on."""
+
+    def __init__(self, steps: int) -> None:
+        self._none, self.steps = steps == 0, max(1, steps)
+        self.at, self._end = 0, self.steps  # the second is where the epoch at hand ends
+        self._entered = False  # whether an iteration has begun since the last seek
+        self._iterations = 0
+
+    @property
+    def epoch_number(self) -> int:
+        """Return the epoch at hand: when its last batch is out, it is still that one until the iteration has ended."""
+        return self._end // self.steps - 1
+
+    def epoch(self) -> Iterator[None]:
+        """Go through an epoch, from where `seek` left it or from the start of the next.
+
+        There is one place to stand at: an iteration that is taken up again when another has begun raises RuntimeError.
+        """
+        if self._entered and self.at % self.steps:
+            self.at = self._end
+        self._end = (self.at // self.steps + 1) * self.steps
+        self._entered = True
+        self._iterations += 1
+        mine = self._iterations
+        while self.at < self._end and not self._none:
+            yield
+            if mine != self._iterations:
+                raise RuntimeError("this iteration of the stream ended when another one began; go on with that one")
+        self.at, self._end = self._end, self._end + self.steps
+
+    def seek(self, epoch: int, step: int) -> None:
+        """Move to a step of an epoch: an iteration that is going on, or else the next, continues there."""
+        at = self.number_of(epoch, step)
+        self.at, self._end, self._entered = at, self.number_of(epoch, 0) + self.steps, False
+
+    def number_of(self, epoch: Any, step: Any) -> int:
+        """Return a batch's number. Behind an epoch's last batch comes the next one's first."""
+        epoch_number, step_number, steps = whole("epoch", epoch), whole("step", step), 0 if self._none else self.steps
+        if epoch_number < 0 or not 0 <= step_number <= steps:
+            raise InputError(f"epoch={epoch_number}, step={step_number}: epochs count from 0, steps from 0 to {steps}")
+        return epoch_number * self.steps + step_number

@@ -5,25 +5,27 @@ finished batches from a queue.
 """
 
 import contextlib
+import itertools
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 
+import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from alexnet.pipeline.batch import Batch, batches
-from alexnet.pipeline.decode import Decoder, DecodeSettings
+from alexnet.pipeline.batch import Batch, Decoder, DecodeSettings
+from alexnet.pipeline.decode import make_decoder
 from alexnet.pipeline.meter import StreamMeter
 from alexnet.pipeline.normalize_torch import Normalizer, device_of
 from alexnet.pipeline.plan import Planner
 from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.pipeline.settings import StreamSettings
-from alexnet.pipeline.split import make_decoder
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
 
@@ -32,7 +34,7 @@ _BATCHES_PER_MEMORY_SAMPLE = 64
 
 
 class Prefetcher:
-    """Hand over the batches of a stream in order from number `first` on, for as long as it is asked.
+    """Hand over the batches of a stream in order from number `coming` on, for as long as it is asked.
 
     At most `depth` finished batches wait in the queue. An error on the thread is raised by `next_batch`. The threads
     end with `close()`, when the prefetcher is garbage collected and when the interpreter exits. `process`: whose it is.
@@ -40,15 +42,15 @@ class Prefetcher:
     """
 
     def __init__(
-        self, reader: SplitReader, planner: Planner, decoding: DecodeSettings, settings: StreamSettings, first: int
+        self, reader: SplitReader, planner: Planner, decoding: DecodeSettings, settings: StreamSettings, coming: int
     ) -> None:
         _refuse_in_a_worker()
-        self.process = os.getpid()
+        self.process, self.coming = os.getpid(), coming
         self._device = device_of(decoding.device_id)
         ahead = settings.read_ahead_batches
-        read_ahead = ReadAhead(reader, planner, first, ahead) if ahead else None
-        coming = batches(reader, planner, first, whole=decoding.ten_views)
-        self._work = _Work(coming, decoding, planner, settings, read_ahead)
+        read_ahead = ReadAhead(reader, planner, coming, ahead) if ahead else None
+        batches = _batches(reader, planner, coming, whole=decoding.views_px is not None)
+        self._work = _Work(batches, decoding, read_ahead, skips=settings.on_error == "skip")
         self._ends = [_own_thread(self, "prefetch", self._work.run, self._work.queue.stop)]
         if read_ahead is not None:
             self._ends.append(_own_thread(self, "read-ahead", read_ahead.run, read_ahead.stop))
@@ -67,6 +69,7 @@ class Prefetcher:
             item = self._work.queue.get()
         if isinstance(item, BaseException):
             raise item
+        self.coming += 1
         meter.delivered(len(item), [str(error) for error in item.failures])
         meter.used_memory(self._work.device_bytes, self._work.pinned_bytes)
         if stream is not None and begin is not None and item.ready is not None:
@@ -117,17 +120,11 @@ class _Work:
     """
 
     def __init__(
-        self,
-        coming: Iterator[Batch],
-        decoding: DecodeSettings,
-        planner: Planner,
-        settings: StreamSettings,
-        read_ahead: ReadAhead | None,
+        self, coming: Iterator[Batch], decoding: DecodeSettings, read_ahead: ReadAhead | None, *, skips: bool
     ) -> None:
-        self._coming, self._decoding, self._read_ahead = coming, decoding, read_ahead
-        self._skips = settings.on_error == "skip"
+        self._coming, self._decoding, self._read_ahead, self._skips = coming, decoding, read_ahead, skips
         self._device = torch.device(decoding.device)
-        self._normalization = planner.normalization(0)  # whose scale is not used: each batch has its own
+        self._normalize: Normalizer | None = None
         self.queue = _BoundedQueue(decoding.depth)
         self.device_bytes = self.pinned_bytes = 0
 
@@ -138,17 +135,12 @@ class _Work:
                 _own_stream(self._device) as stream,
                 contextlib.closing(make_decoder(self._decoding)) as decoder,
             ):
-                d = self._decoding
-                views_px = d.crop_px if d.ten_views else None
-                normalize = Normalizer(
-                    self._normalization, d.output, channels_last=d.channels_last, device=self._device, views_px=views_px
-                )
                 for count, batch in enumerate(self._decoded(decoder)):
                     if self.queue.stopped:
                         return
                     if batch.failures and not self._skips:
                         raise batch.failures[0]
-                    finished = self._finished(batch, normalize)
+                    finished = self._finished(batch)
                     if stream is not None:
                         finished = _ready(finished, stream, batch.images)
                         self._sample_memory(count, decoder)
@@ -158,26 +150,27 @@ class _Work:
 
     def _decoded(self, decoder: Decoder) -> Iterator[Batch]:
         """Keep the decoder busy and yield what comes out; empty batches pass it by."""
-        waiting: deque[Batch] = deque()
-        side = self._decoding.side_px
+        waiting: deque[Callable[[], Batch]] = deque()
+        side = self._decoding.crop_px
         nothing = torch.empty((0, side, side, 3), dtype=torch.uint8, device=self._device)
-        while True:
-            while len(waiting) < decoder.ahead:
-                batch = next(self._coming)
-                if self._read_ahead is not None:
-                    self._read_ahead.begun(batch.step_index)
-                waiting.append(batch)
-                if len(batch):
-                    decoder.submit(batch)
-            batch = waiting.popleft()
-            yield decoder.result() if len(batch) else replace(batch, images=nothing)
+        for batch in self._coming:
+            if self._read_ahead is not None:
+                self._read_ahead.begun(batch.step_index)
+            waiting.append(decoder.submit(batch) if len(batch) else partial(replace, batch, images=nothing))
+            if len(waiting) == decoder.ahead:
+                yield waiting.popleft()()
 
-    def _finished(self, batch: Batch, normalize: Normalizer) -> Batch:
+    def _finished(self, batch: Batch) -> Batch:
         """Normalize what a decoder left as it was, and bring the labels to the device."""
-        labels = batch.labels.to(self._device)
+        labels = torch.from_numpy(batch.reader.labels[batch.plan.sample_ids].astype(np.int64)).to(self._device)
         if batch.normalized:
             return replace(batch, labels=labels)
-        images = normalize(batch.images, torch.from_numpy(batch.means).to(self._device), batch.scale)
+        if self._normalize is None or self._normalize.normalization is not batch.normalization:
+            d, device = self._decoding, self._device
+            self._normalize = Normalizer(
+                batch.normalization, d.output, channels_last=d.channels_last, device=device, views_px=d.views_px
+            )
+        images = self._normalize(batch.images, torch.from_numpy(batch.means).to(self._device))
         return replace(batch, images=images, labels=labels, normalized=True)
 
     def _sample_memory(self, count: int, decoder: Decoder) -> None:
@@ -186,6 +179,22 @@ class _Work:
         if count % _BATCHES_PER_MEMORY_SAMPLE == 0:
             free, total = torch.cuda.mem_get_info(self._device)
             self.device_bytes = int(total - free)
+
+
+def _batches(reader: SplitReader, planner: Planner, first: int, *, whole: bool) -> Iterator[Batch]:
+    """Make batches in order from a first one on, counted over all epochs; there is always a next one.
+
+    `whole`: crops begin at the corner, for a decoder that is to yield whole images. It reads no image, and holds reader
+    and planner but not the stream, so that a stream nobody uses any more can go.
+    """
+    normalization = planner.normalization(first // planner.steps)
+    for step_index in itertools.count(first):
+        epoch, step = divmod(step_index, planner.steps)
+        if step == 0:
+            normalization = planner.normalization(epoch)
+        plan = planner.plan(epoch, step)
+        plan = replace(plan, crop_yx=np.zeros_like(plan.crop_yx)) if whole else plan
+        yield Batch(step_index=step_index, plan=plan, normalization=normalization, reader=reader)
 
 
 def _ready(batch: Batch, stream: "torch.cuda.Stream", decoded: torch.Tensor) -> Batch:

@@ -50,7 +50,7 @@ class ReadAhead:
     def run(self) -> None:
         """Fetch until stopped."""
         s = self._planner.settings
-        if s.shuffle and s.order == "global":
+        if s.shuffle and not s.window_shards:
             self._fetch_samples()
         else:
             self._fetch_windows()

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from alexnet.pipeline.augment import AugmentSettings, BatchPlan, describe_lighting
-from alexnet.pipeline.cursor import Cursor, check_state, identity
-from alexnet.pipeline.decode import DecodeSettings, dali_share, decode_name, describe_decoding
+from alexnet.pipeline.batch import Batch, DecodeSettings
+from alexnet.pipeline.decode import decoder_named, describe_decoding
 from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.plan import Planner, PlanSettings, plan_settings
+from alexnet.pipeline.plan import Cursor, Planner, PlanSettings
 from alexnet.pipeline.settings import (
     Output,
     StreamSettings,
@@ -27,6 +27,7 @@ from alexnet.pipeline.settings import (
     rank_of,
     refusal,
     settings_of,
+    shown,
     split_of,
     threads_of,
     whole,
@@ -37,7 +38,6 @@ from alexnet.shards.reader import SplitReader
 if TYPE_CHECKING:  # torch and DALI are loaded with the first batch, not with this module
     import torch
 
-    from alexnet.pipeline.batch import Batch
     from alexnet.pipeline.normalize_torch import Normalizer
     from alexnet.pipeline.prefetch import Prefetcher
 
@@ -88,28 +88,44 @@ class ImageStream:
         views: Literal[1, 10] = 1,
         settings: StreamSettings | None = None,
     ) -> None:
-        self.settings = settings_of("settings", settings, StreamSettings)
+        self.settings = s = settings_of("settings", settings, StreamSettings)
         augmentation = settings_of("augmentation", augmentation, AugmentSettings)
         self._reader = SplitReader(*split_of(path))
-        plan = plan_settings(self.settings, batch_images, seed, rank_of(rank, ranks), augment, shuffle, drop_last)
-        self._planner = _planner_of(self._reader, plan, augmentation)
+        manifest, (rank, ranks), device_id = self._reader.manifest, rank_of(rank, ranks), device_id_of(device)
+        plan = PlanSettings(
+            batch_images=batch_images,
+            seed=seed,
+            rank=rank,
+            ranks=ranks,
+            augment=augment,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            window_shards=s.window_shards if s.order == "blocks" else None,
+        )
+        if views not in (1, 10):
+            raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
+        if views == 10 and plan.augment:
+            raise InputError("views=10: is for evaluation; give augment=False as well")
+        mean_image = self._reader.mean_image() if augmentation.mean == "image" else None
+        shard_images = [shard.images for shard in self._reader.shards]
+        self._planner = Planner(plan, augmentation, manifest.colour, manifest.size_px, shard_images, mean_image)
         self._decoding = DecodeSettings(
-            dali_share=dali_share(self.settings.decode, device_id_of(device)),
-            device_id=device_id_of(device),
-            threads=threads_of(threads or self.settings.threads),
-            depth=self.settings.depth,
+            decode=decoder_named(s.decode, device_id),
+            device_id=device_id,
+            threads=threads_of(threads or s.threads),
+            depth=s.depth,
             max_images=-(-plan.batch_images // plan.ranks),
-            size_px=self._reader.manifest.size_px,
-            crop_px=augmentation.crop_px,
-            ten_views=_asks_for_views(views, augment=plan.augment),
+            size_px=manifest.size_px,
+            crop_px=manifest.size_px if views == 10 else augmentation.crop_px,
+            crops_only=views == 10,
+            views_px=augmentation.crop_px if views == 10 else None,
             output=choice("output", output, get_args(Output)),
             channels_last=flag("channels_last", channels_last),
-            mean_image=self._planner.normalization(0).mean_image,
+            mean_image=self._planner.normalization(0).mean_image is not None,
         )
-        self._cursor = Cursor(self._planner.steps)
-        self._prefetcher: Prefetcher | None = None
-        self._prefetched = 0  # number of the batch that the prefetcher hands over next, counted over all epochs
         self.meter = StreamMeter()
+        self._prefetcher: Prefetcher | None = None
+        self._cursor = Cursor(len(self))
 
     def __len__(self) -> int:
         """Count the steps of an epoch."""
@@ -127,7 +143,7 @@ class ImageStream:
         """
         for _ in self._cursor.epoch():
             batch = self._next_batch()
-            self._cursor.advance()
+            self._cursor.at += 1
             yield batch.images, batch.labels
 
     def plan(self, epoch: int, step: int) -> BatchPlan:
@@ -159,8 +175,8 @@ class ImageStream:
 
         After an epoch's last step it stands at the first of the next one.
         """
-        epoch, step = self._cursor.place
-        return {"epoch": epoch, "step": step, **self._identity(self._decoding.dali_share)}
+        epoch, step = divmod(self._cursor.at, self._cursor.steps)
+        return {"epoch": epoch, "step": step, **self._identity(self._decoding.decode)}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken, decoding every image as it was decoded there.
@@ -169,16 +185,21 @@ class ImageStream:
         """
         if not isinstance(state, Mapping):
             raise refusal("state", state, "what the state() of a stream returned")
-        share, theirs = self._decoding.dali_share, state.get("decode")
+        decode, theirs = self._decoding.decode, state.get("decode")
         if isinstance(theirs, str) and theirs == "auto":  # of an earlier version, before anything was decoded
-            state = {**state, "decode": decode_name(share)}
+            state = {**state, "decode": decode}
         elif isinstance(theirs, str) and self.settings.decode == "default":  # left open: what the state says holds
-            share = dali_share(theirs, self._decoding.device_id)
-        check_state(state, self._identity(share))
-        place = self._cursor.place_of(state.get("epoch"), state.get("step"))
-        if share != self._decoding.dali_share:
+            decode = decoder_named(theirs, self._decoding.device_id)
+        for name, mine in self._identity(decode).items():
+            if getattr(theirs := state.get(name), "ndim", 0) or theirs != mine:  # an array is equal to nothing
+                raise InputError(
+                    f"{name}: the state to resume from has {shown(theirs)}, this stream {mine!r}; "
+                    "resume with the same data and settings, or start anew"
+                )
+        place = divmod(self._cursor.number_of(state.get("epoch"), state.get("step")), self._cursor.steps)
+        if decode != self._decoding.decode:
             self.close()
-            self._decoding = replace(self._decoding, dali_share=share)
+            self._decoding = replace(self._decoding, decode=decode)
         self.seek(*place)
 
     def finish_pass(self, output: Output = "float32") -> "Normalizer":
@@ -241,17 +262,22 @@ class ImageStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _identity(self, share: float) -> dict[str, Any]:
-        return identity(self._planner, self._reader, ten_views=self._decoding.ten_views, dali_share=share)
+    def _identity(self, decode: str) -> dict[str, Any]:
+        """Return what a stream is: those of one identity yield the same batches. Ranks and threads change nothing."""
+        return {
+            **self._planner.identity(),
+            "views": 10 if self._decoding.views_px else 1,
+            "split": self._reader.split,
+            "manifest": self._reader.manifest.digest()[:16],
+            "decode": decode,
+        }
 
-    def _next_batch(self) -> "Batch":
+    def _next_batch(self) -> Batch:
         try:
-            batch = self._running().next_batch(self.meter)
-            self._prefetched += 1
+            return self._running().next_batch(self.meter)
         except BaseException:
             self.close()  # its thread is gone: who iterates again gets a new one, and the error again
             raise
-        return batch
 
     def _running(self) -> "Prefetcher":
         """Return the prefetcher, restarted if it does not stand where this stream stands.
@@ -268,25 +294,7 @@ class ImageStream:
                 f"this stream was started in process {self._prefetcher.process}, and its threads did not come along "
                 f"with the fork; make a new stream in process {os.getpid()}, or close() this one before the fork"
             )
-        here = self._cursor.index
-        if self._prefetcher is None or self._prefetched != here:
+        if self._prefetcher is None or self._prefetcher.coming != self._cursor.at:
             self.close()
-            self._prefetcher = Prefetcher(self._reader, self._planner, self._decoding, self.settings, here)
-            self._prefetched = here
+            self._prefetcher = Prefetcher(self._reader, self._planner, self._decoding, self.settings, self._cursor.at)
         return self._prefetcher
-
-
-def _planner_of(reader: SplitReader, plan: PlanSettings, augmentation: AugmentSettings) -> Planner:
-    manifest = reader.manifest
-    mean_image = reader.mean_image() if augmentation.mean == "image" else None
-    shard_images = [shard.images for shard in reader.shards]
-    return Planner(plan, augmentation, manifest.colour, manifest.size_px, shard_images, mean_image)
-
-
-def _asks_for_views(views: int, *, augment: bool) -> bool:
-    """Say whether the ten views are asked for, instead of one crop."""
-    if views not in (1, 10):
-        raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
-    if views == 10 and augment:
-        raise InputError("views=10: is for evaluation; give augment=False as well")
-    return views == 10

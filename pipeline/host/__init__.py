@@ -1,6 +1,6 @@
 """The host decoder: crops of JPEGs straight into a batch's memory, on the CPU, near the speed of libjpeg-turbo.
 
-- `Decoder` fills a batch: partial decode, mirror, mean, scale and cast in one pass over each row while it is in L1
+- `JpegPool` fills a batch: partial decode, mirror, mean, scale and cast in one pass over each row while it is in L1
 - `read_header`, `decode_rows`: one JPEG of any size at a time; `truncation`: whether it ends too early
 - `Ring`: batch memory that is used again when nobody holds it any more
 - `available` says why there is no decoder, where there is none
@@ -8,17 +8,22 @@
 It knows NumPy and libjpeg-turbo; neither torch nor DALI, nor anything of shards and plans.
 """
 
-from alexnet.pipeline.host.decoder import Decoder, Kind, planes_bytes
-from alexnet.pipeline.host.extension import available
-from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, JpegHeader, decode_rows, read_header, truncation
-from alexnet.pipeline.host.ring import Ring
+from alexnet.pipeline.host.jpeg import (
+    DecodeError,
+    HopelessError,
+    JpegHeader,
+    available,
+    decode_rows,
+    read_header,
+    truncation,
+)
+from alexnet.pipeline.host.pool import JpegPool, Ring, planes_bytes
 
 __all__ = [
     "DecodeError",
-    "Decoder",
     "HopelessError",
     "JpegHeader",
-    "Kind",
+    "JpegPool",
     "Ring",
     "available",
     "decode_rows",

@@ -1,15 +1,15 @@
-"""One JPEG of any size: what its header says, and any window of it as RGB pixels.
+"""One JPEG of any size: what its header says, and any window of it as RGB pixels; and whether the C extension is there.
 
-Stricter than most readers: whatever libjpeg warns of (data cut short, a damaged code, stray bytes) is an error, so a
+Stricter than most readers: whatever libjpeg warns of (data cut short, a damaged code, stray bytes) is an error, so an
 image that comes through is undamaged, and equal to the last bit to what any libjpeg-turbo makes of all of it.
 """
 
-from typing import Literal, NamedTuple, get_args
+import functools
+import importlib
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-
-from alexnet.pipeline.host.extension import require
 
 Reduction = Literal[1, 2, 4, 8]
 Jpeg = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
@@ -17,10 +17,36 @@ Jpeg = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
 MAX_PIXELS = 178_956_970
 """Where Pillow, too, refuses an image as a decompression bomb."""
 
+_NEEDS = (
+    "install a C compiler, Python's headers and those of libjpeg-turbo 1.5 or newer (Debian, Ubuntu: "
+    "apt-get install gcc libc6-dev python3-dev libjpeg-dev), then install alexnet again"
+)
 
 _PROGRESSIVE, _SCAN = 0xC2, 0xDA
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # what libjpeg-turbo and nvJPEG decode: baseline, extended, progressive
 _SEGMENTS = {*range(0xC0, 0xD0), *range(0xDA, 0xFF)}
+
+
+@functools.cache
+def available() -> str | None:
+    """Return None if the C extension can be used, else why not and what to install, in one line.
+
+    Installing the package succeeds without it, so this is where a user learns of it.
+    """
+    try:
+        importlib.import_module("alexnet.pipeline.host._host")
+    except ModuleNotFoundError:
+        return f"the host decoder was not built; {_NEEDS}"
+    except ImportError as error:  # built, but the library it was linked with is gone or is another one
+        return f"the host decoder cannot be loaded ({error}); {_NEEDS}"
+    return None
+
+
+def extension() -> Any:
+    """Return the C extension, `_host.pyi`. Raises RuntimeError with the line of `available` if there is none."""
+    if reason := available():
+        raise RuntimeError(reason)
+    return importlib.import_module("alexnet.pipeline.host._host")
 
 
 class DecodeError(ValueError):
@@ -99,9 +125,7 @@ def decode_rows(
     Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside; HopelessError, which
     is one, where scans are missing or too many.
     """
-    require()
-    from alexnet.pipeline.host import _host
-
+    host = extension()
     if out is None:
         if height is None or width is None:
             raise ValueError("height and width: both are needed without out")
@@ -113,7 +137,7 @@ def decode_rows(
     if reduced_by not in get_args(Reduction):
         raise ValueError(f"reduced_by={reduced_by}: must be 1, 2, 4 or 8")
     rows, columns, channels = out.shape
-    message, hopeless = _host.decode_rows(jpeg, y, x, rows, columns, reduced_by, channels == 4, max_pixels, out)
+    message, hopeless = host.decode_rows(jpeg, y, x, rows, columns, reduced_by, channels == 4, max_pixels, out)
     if message is not None:
         raise (HopelessError if hopeless else DecodeError)(message)
     return out
@@ -125,7 +149,5 @@ def truncation(jpeg: Jpeg, *, max_pixels: int = MAX_PIXELS) -> str | None:
     All of the file is read, in any colour space. Other damage, and a missing end-of-image marker, are passed over. What
     cannot be decoded at all is not told here; more scans than an image can need are: nobody should read them all.
     """
-    require()
-    from alexnet.pipeline.host import _host
-
-    return _host.truncation(jpeg, max_pixels)
+    text: str | None = extension().truncation(jpeg, max_pixels)
+    return text

@@ -1,4 +1,4 @@
-/* The Python face of the C decoder, as thin as can be. decoder.py and jpeg.py check what comes in and name what is
+/* The Python face of the C decoder, as thin as can be. pool.py and jpeg.py check what comes in and name what is
  * wrong; here only what memory depends on is checked again, so that no argument can crash the interpreter.
  */
 #define PY_SSIZE_T_CLEAN

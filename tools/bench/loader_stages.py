@@ -114,7 +114,7 @@ def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
 
     `part`: "whole"; "crop"; or "last-pixel" of it: all that lies above is read bit by bit, but not made into pixels.
     """
-    from alexnet.pipeline.host import Decoder, Ring, available
+    from alexnet.pipeline.host import JpegPool, Ring, available
 
     if reason := available():
         raise CannotRunError(reason)
@@ -125,8 +125,8 @@ def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
     jpegs = _held_jpegs(given.reader, n)
     shape = (n, side, side, 3) if output == "uint8" else (n, 3, side, side)
     out = Ring(4 * n * 3 * side**2, keep=1).take(shape, np.uint8 if output == "uint8" else np.float32)
-    decoder, rng = Decoder(given.threads), np.random.default_rng(0)
-    to_float = {"mean": np.full((n, 3), 120.0, np.float32), "scale": np.ones(3, np.float32), "planar": True}
+    decoder, rng = JpegPool(given.threads), np.random.default_rng(0)
+    mean, scale = np.full((n, 3), 120.0, np.float32), np.ones(3, np.float32)
 
     def work() -> Work:
         while True:
@@ -136,13 +136,13 @@ def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
                     crop_yx=rng.integers(0, places, (n, 2), np.int32) + np.int32(inset * (part == "last-pixel")),
                     mirror=rng.random(n) < (0.5 if part == "crop" else 0.0),
                     size=(size_px, size_px),
-                    crop_px=side,
                     out=out,
-                    kind=output,
-                    **(to_float if output != "uint8" else {"mean": None, "scale": None, "planar": False}),
+                    planar=output != "uint8",
+                    mean=mean,
+                    scale=scale,
                 )
-                if bad:
-                    raise CannotRunError(f"an image cannot be decoded: {bad[0][1]}")
+                for reason in bad.values():
+                    raise CannotRunError(f"an image cannot be decoded: {reason}")
                 yield n
 
     words = f"{given.threads} threads, {len(jpegs):,} JPEGs in memory, one buffer that is used again"

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from alexnet.pipeline.host.extension import available
-from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, Reduction, decode_rows, read_header
+from alexnet.pipeline.host.jpeg import DecodeError, HopelessError, Reduction, available, decode_rows, read_header
 from alexnet.tools.convert.listing import Encoding
 from alexnet.tools.convert.opening import MAX_BYTES, MAX_PIXELS, UndecodableError, opened, refuse_costly
 

@@ -20,8 +20,7 @@ from contextlib import contextmanager, suppress
 
 from PIL import Image, UnidentifiedImageError, _imaging, features
 
-from alexnet.pipeline.host.extension import available
-from alexnet.pipeline.host.jpeg import truncation
+from alexnet.pipeline.host.jpeg import available, truncation
 from alexnet.shards.files import TooMuchMemoryError, bounded_memory
 
 MAX_PIXELS = 1 << 27

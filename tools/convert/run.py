@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from alexnet.pipeline.host.extension import available
+from alexnet.pipeline.host.jpeg import available
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest
 from alexnet.shards.order import shuffle_score

@@ -39,7 +39,7 @@ def make_planner() -> MakePlanner:
         def pick(settings: type) -> dict[str, object]:
             return {name: options[name] for name in settings.__dataclass_fields__ if name in options}  # type: ignore[attr-defined]
 
-        plan = PlanSettings(**{"batch_images": 64, "seed": 5, "window_shards": 3, **pick(PlanSettings)})  # type: ignore[arg-type]
+        plan = PlanSettings(**{"batch_images": 64, "seed": 5, **pick(PlanSettings)})  # type: ignore[arg-type]
         augment = AugmentSettings(**pick(AugmentSettings))  # type: ignore[arg-type]
         return Planner(plan, augment, COLOUR, SIZE_PX, SHARD_IMAGES)
 

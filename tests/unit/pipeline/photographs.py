@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from alexnet.pipeline.host.decoder import DTYPES, Decoder, Kind
+from alexnet.pipeline.host.pool import DTYPES, JpegPool
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -68,15 +68,15 @@ def some_draws(n: int, seed: int = 0) -> tuple[npt.NDArray[np.int32], npt.NDArra
 
 
 def decoded(
-    decoder: Decoder,
+    pool: JpegPool,
     jpegs: list[bytes],
-    kind: Kind = "uint8",
+    kind: str = "uint8",
     *,
     size: tuple[int, int] = (256, 256),
     crop_px: int = 224,
     planar: bool = False,
     **given: Any,
-) -> tuple[npt.NDArray[Any], list[tuple[int, str]]]:
+) -> tuple[npt.NDArray[Any], dict[int, str]]:
     """Decode a batch: where nothing else is given, the centre of every picture, not mirrored. Return it and errors."""
     n = len(jpegs)
     arguments: dict[str, Any] = {
@@ -84,12 +84,10 @@ def decoded(
         "mirror": np.zeros(n, np.bool_),
         "mean": np.full((n, 3), 100, np.float32),
         "scale": np.full(3, 0.5, np.float32),
-        "out": np.full(
-            (n, 3, crop_px, crop_px) if planar else (n, crop_px, crop_px, 3), 77, DTYPES.get(kind, np.uint8)
-        ),
+        "out": np.full((n, 3, crop_px, crop_px) if planar else (n, crop_px, crop_px, 3), 77, DTYPES[kind]),
         **given,
     }
-    return arguments["out"], decoder.decode(jpegs, size=size, crop_px=crop_px, kind=kind, planar=planar, **arguments)
+    return arguments["out"], pool.decode(jpegs, size=size, planar=planar, **arguments)
 
 
 def without_segments(jpeg: bytes, marker: int) -> bytes:

@@ -15,10 +15,9 @@ from alexnet.pipeline.augment import (
     centre,
     describe_lighting,
     draw,
-    lighting_noise_std,
     ten_views,
 )
-from alexnet.pipeline.lighting import KRIZHEVSKY, TORCH, Lighting, normal_quantiles
+from alexnet.pipeline.lighting import KRIZHEVSKY, TORCH, Lighting, channel_noise, lighting_axes, normal_quantiles
 from alexnet.pipeline.normalize import normalization_of, normalized
 from alexnet.shards.colour import ColourStatistics, principal_axes
 from alexnet.shards.errors import InputError
@@ -117,7 +116,7 @@ def test_the_stated_noise_is_that_of_the_draws(
     colour: ColourStatistics, lighting: Lighting, lighting_std: float
 ) -> None:
     settings = AugmentSettings(lighting=lighting, lighting_std=lighting_std)
-    stated = lighting_noise_std(settings, colour)
+    stated = channel_noise(lighting_axes(lighting, colour), lighting_std)
     measured = draw(settings, colour, 256, 0, 0, IDS, IDS).colour_offset.astype(np.float64).std(axis=0)
     np.testing.assert_allclose(measured, stated, rtol=5 / (2 * len(IDS)) ** 0.5)  # five standard errors
 

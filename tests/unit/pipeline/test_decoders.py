@@ -1,23 +1,22 @@
-"""Every decoder yields the same windows, and the same finished tensors as a NumPy reference."""
+"""Every decoder yields the same crops, and the same finished tensors as a NumPy reference; and which decoder it is."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from PIL import Image
 from torch._dynamo.exc import TorchDynamoException
 
 from alexnet.pipeline import AugmentSettings, ImageStream
-from alexnet.pipeline.augment import BatchPlan, ten_views
+from alexnet.pipeline.augment import ten_views
 from alexnet.pipeline.decode import on_dali
 from alexnet.pipeline.normalize import normalization_of, normalized
 from alexnet.pipeline.normalize_torch import _Fused
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
+from tests.unit.pipeline.photographs import pixels_of, window_of
 from tests.unit.pipeline.streams import DECODERS, stream_of
 
 # DALI computes x * (1/std) - mean/std; each side rounds once or twice at magnitudes up to 255: 2^-16 each.
@@ -37,88 +36,67 @@ def first_batch(stream: ImageStream) -> torch.Tensor:
     return images
 
 
-def windows_of(stream: ImageStream, plan: BatchPlan, crop_px: int = 224) -> npt.NDArray[np.uint8]:
-    """Decode with Pillow, cut and mirror with NumPy."""
-    windows = []
-    for sample_id, (y, x), mirror in zip(plan.sample_ids, plan.crop_yx, plan.mirror, strict=True):
-        pixels = np.asarray(Image.open(io.BytesIO(stream.sample(int(sample_id)).jpeg)).convert("RGB"))
-        window = pixels[y : y + crop_px, x : x + crop_px]
-        windows.append(window[:, ::-1] if mirror else window)
-    return np.stack(windows)
+def reference(stream: ImageStream, augment: AugmentSettings, ci_100: Path, *, views: bool) -> Any:
+    """Decode a stream's first batch with Pillow, cut and mirror it with NumPy; return (uint8, float32) of it, NHWC.
+
+    With ten views their rows follow each other, image by image.
+    """
+    plan, reader = stream.plan(0, 0), SplitReader(ci_100, "train")
+    crops, offsets = [], []
+    for row, sample_id in enumerate(plan.sample_ids.tolist()):
+        whole = pixels_of(stream.sample(sample_id).jpeg)
+        y, x = plan.crop_yx[row].tolist()
+        for y_, x_, mirror in ten_views(256, 224) if views else [(y, x, bool(plan.mirror[row]))]:
+            crops.append(window_of(whole, np.array([y_, x_]), 224, mirror))
+            offsets.append(plan.colour_offset[row])
+    finish = normalization_of(augment, reader.manifest.colour, reader.mean_image(), training=not views)
+    return np.stack(crops), normalized(np.stack(crops), np.stack(offsets), finish)
 
 
-def reference(stream: ImageStream, augment: AugmentSettings, ci_100: Path) -> npt.NDArray[np.float32]:
-    plan = stream.plan(0, 0)
-    reader = SplitReader(ci_100, "train")
-    finish = normalization_of(augment, reader.manifest.colour, reader.mean_image(), training=True)
-    return normalized(windows_of(stream, plan), plan.colour_offset, finish)
+IN_2012 = AugmentSettings(mean="image", crop_per="32-images", lighting_division=True)
+CASES: dict[str, dict[str, Any]] = {
+    "uint8": {"output": "uint8"},
+    "uint8, channels last": {"output": "uint8", "channels_last": True},
+    "float32": {},
+    "unit variance": {"augmentation": AugmentSettings(scale="unit-variance", lighting="krizhevsky")},
+    "as in 2012": {"augmentation": IN_2012},
+    "mean image": {"augmentation": AugmentSettings(mean="image", scale="unit-variance", lighting="off", mirror=False)},
+    "float16": {"output": "float16", "channels_last": True},
+    "bfloat16": {"output": "bfloat16", "channels_last": True},
+    "ten views": {"augment": False, "views": 10, "batch_images": 7},
+}
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("decode", DECODERS)
-def test_uint8_windows_equal_pillow_and_numpy_to_the_bit(make: MakeStream, decode: str, channels_last: bool) -> None:
-    stream = make(decode, output="uint8", channels_last=channels_last)
+def test_batches_equal_pillow_and_numpy(make: MakeStream, ci_100: Path, decode: str, case: str) -> None:
+    """To the bit, but where DALI's graph normalizes; 16 bits are the float32 reference rounded once."""
+    options = CASES[case]
+    augment, output, views = options.get("augmentation", AugmentSettings()), options.get("output", "float32"), "views"
+    stream = make(decode, **options)
     images = first_batch(stream)
-    assert images.shape == (20, 3, 224, 224)
-    assert images.dtype == torch.uint8
-    assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), windows_of(stream, stream.plan(0, 0)))
-
-
-@pytest.mark.parametrize(
-    "augment",
-    [
-        AugmentSettings(),
-        AugmentSettings(scale="unit-variance", lighting="krizhevsky"),
-        AugmentSettings(mean="image", crop_per="32-images", lighting_division=True),
-        AugmentSettings(mean="image", scale="unit-variance", lighting="off", mirror=False),
-    ],
-    ids=["default", "unit-variance", "as in 2012", "mean image"],
-)
-@pytest.mark.parametrize("decode", DECODERS)
-def test_float32_equals_the_numpy_reference(
-    make: MakeStream, ci_100: Path, decode: str, augment: AugmentSettings
-) -> None:
-    stream = make(decode, augmentation=augment)
-    images = first_batch(stream).permute(0, 2, 3, 1).numpy()
-    expected = reference(stream, augment, ci_100)
-    graph_finishes = decode == "dali" and augment.mean == "channel"
-    np.testing.assert_allclose(images, expected, rtol=0, atol=DALI_ROUNDING if graph_finishes else 0)
-
-
-@pytest.mark.parametrize("output", ["float16", "bfloat16"])
-@pytest.mark.parametrize("decode", DECODERS)
-def test_sixteen_bits_are_the_float32_reference_rounded_once(
-    make: MakeStream, ci_100: Path, decode: str, output: str
-) -> None:
-    stream = make(decode, output=output, channels_last=True)
-    images = first_batch(stream)
-    assert images.is_contiguous(memory_format=torch.channels_last)
-    expected = torch.from_numpy(reference(stream, AugmentSettings(), ci_100)).to(getattr(torch, output))
-    assert torch.equal(images.permute(0, 2, 3, 1), expected)
-
-
-@pytest.mark.parametrize("decode", DECODERS)
-def test_ten_views_are_cut_from_each_image(make: MakeStream, ci_100: Path, decode: str) -> None:
-    stream = make(decode, augment=False, views=10, batch_images=7)
-    images = first_batch(stream)
-    assert images.shape == (7, 10, 3, 224, 224)
-    reader = SplitReader(ci_100, "train")
-    finish = normalization_of(AugmentSettings(), reader.manifest.colour, training=False)
-    for row in range(7):
-        pixels = np.asarray(Image.open(io.BytesIO(stream.sample(row).jpeg)))
-        for v, (y, x, mirror) in enumerate(ten_views(256, 224)):
-            window = pixels[y : y + 224, x : x + 224]
-            expected = normalized((window[:, ::-1] if mirror else window)[None], np.zeros((1, 3), np.float32), finish)
-            assert np.array_equal(images[row, v].permute(1, 2, 0).numpy(), expected[0])
+    assert images.dtype == getattr(torch, output)
+    if views in options:
+        assert images.shape == (7, 10, 3, 224, 224)
+        images = images.flatten(0, 1)
+    else:
+        assert images.shape == (20, 3, 224, 224)
+        last = options.get("channels_last", False)
+        assert images.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    crops, finished = reference(stream, augment, ci_100, views=views in options)
+    expected = torch.from_numpy(crops if output == "uint8" else finished).to(images.dtype)
+    if decode == "dali" and output == "float32" and augment.mean == "channel" and views not in options:
+        torch.testing.assert_close(images.permute(0, 2, 3, 1), expected, rtol=0, atol=DALI_ROUNDING)
+    else:
+        assert torch.equal(images.permute(0, 2, 3, 1), expected)
 
 
 def test_crops_gathered_from_ranks_can_be_finished_as_one_batch(make: MakeStream) -> None:
     whole = make("host")
     parts = [make("host", rank=rank, ranks=3, output="uint8") for rank in range(3)]
-    windows = torch.cat([first_batch(part) for part in parts]).permute(0, 2, 3, 1)
+    crops = torch.cat([first_batch(part) for part in parts]).permute(0, 2, 3, 1)
     means = whole.means_of(whole.global_plan(0, 0))
-    assert torch.equal(whole.finish_pass()(windows, means), first_batch(whole))
+    assert torch.equal(whole.finish_pass()(crops, means), first_batch(whole))
 
 
 def test_a_pass_that_cannot_be_compiled_goes_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,15 +109,15 @@ def test_a_pass_that_cannot_be_compiled_goes_step_by_step(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("torch.compile", lambda *_, **__: fails)
     fused = _Fused()
-    windows = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
-    arguments = (windows, torch.zeros(3), torch.ones(2, 3), torch.full((3,), 0.5), torch.float32)
+    crops = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
+    arguments = (crops, torch.zeros(3), torch.ones(2, 3), torch.full((3,), 0.5), torch.float32)
     with pytest.warns(UserWarning, match="as torch.compile fails: Failed to find C compiler$"):
         finished = fused(*arguments)
-    assert torch.equal(finished, (windows.float() - 1) / 2)
+    assert torch.equal(finished, (crops.float() - 1) / 2)
     assert torch.equal(fused(*arguments), finished)
     assert len(tried) == 1
     with pytest.raises(RuntimeError, match="size of tensor"):
-        fused(windows, torch.zeros(5), *arguments[2:])
+        fused(crops, torch.zeros(5), *arguments[2:])
 
 
 def test_the_share_of_dali_is_a_hash_of_the_id() -> None:
@@ -152,21 +130,28 @@ def test_the_share_of_dali_is_a_hash_of_the_id() -> None:
     assert (on_dali(ids, 0.6) | ~on_dali(ids, 0.25)).all(), "a larger share keeps what the smaller one had"
 
 
-@pytest.mark.parametrize("text", ["", "cpu", "split", "split=", "split=2", "split=-1", "split=x", "nvjpeg"])
-def test_an_unknown_decoder_is_refused(make: MakeStream, text: str) -> None:
-    with pytest.raises(InputError, match=f"^decode='{text}': must be default, gpu, dali, host, or split=SHARE"):
-        make(text)
+UNKNOWN = ["", "cpu", "host=1", "split", "split=", "split=2", "split=-1", "split=nan", "split=x", "nvjpeg"]
 
 
-def test_a_gpu_decoder_on_a_cpu_is_refused(make: MakeStream) -> None:
-    with pytest.raises(InputError, match=r"^decode='gpu': the stream's device is cpu"):
-        make("gpu")
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        *((text, f"^decode='{text}': must be default, gpu, dali, host, or split=SHARE") for text in UNKNOWN),
+        ("gpu", r"^decode='gpu': the stream's device is cpu"),
+        ("auto", r"^decode='auto': went by speed, .*; use decode='default'"),
+    ],
+)
+def test_a_decoder_that_is_none_is_refused(make: MakeStream, decode: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(decode)
 
 
 def test_the_default_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_built(
     make: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert make("default").state()["decode"] == "host"
+    names = {"split=0": "host", "split=1": "dali", "split=0.50": "split=0.5", "split=0.60000001": "split=0.6"}
+    assert {text: make(text).state()["decode"] for text in names} == names
     monkeypatch.setattr("alexnet.pipeline.decode.available", lambda: "the host decoder was not built; install gcc")
     assert make("default").state()["decode"] == "dali"
     for named in ("host", "split=0.5"):
@@ -182,15 +167,10 @@ def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeSt
     assert torch.equal(first_batch(left_open), first_batch(make("split=0.3")))
     with pytest.raises(InputError, match=r"^decode: the state to resume from has 'split=0.3', this stream 'host'"):
         make("host").resume(state)
-
-
-def test_what_went_by_speed_is_no_more(make: MakeStream) -> None:
-    """A state that says so was taken by an earlier version, before anything was decoded."""
-    with pytest.raises(InputError, match=r"^decode='auto': went by speed, .*; use decode='default'"):
-        make("auto")
-    stream = make("default")
-    stream.resume({**stream.state(), "decode": "auto", "step": 2})
-    assert stream.state() == {**make("default").state(), "step": 2}
+    # A state that says `auto` was taken by an earlier version, before anything was decoded.
+    earlier = make("default")
+    earlier.resume({**earlier.state(), "decode": "auto", "step": 2})
+    assert earlier.state() == {**make("default").state(), "step": 2}
 
 
 def test_processes_that_torchrun_started_share_the_cores(

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from alexnet.pipeline.host import available
-from alexnet.pipeline.host.decoder import DTYPES, KINDS
+from alexnet.pipeline.host.jpeg import extension
+from alexnet.pipeline.host.pool import DTYPES
 from tests.unit.pipeline.photographs import photograph
 
 ROOT = Path(__file__).parents[3]
@@ -42,8 +43,6 @@ def compiled(folder: Path, *options: str) -> ModuleType:
 
 @needs_build
 def test_code_for_any_cpu_gives_the_bits_of_code_for_this_one(tmp_path: Path) -> None:
-    from alexnet.pipeline.host import _host
-
     plain: Any = compiled(tmp_path, "-DPLAIN_ROWS")
     n, crop = 8, 75
     jpegs = [photograph(i, 96, 96) for i in range(n)]
@@ -53,17 +52,17 @@ def test_code_for_any_cpu_gives_the_bits_of_code_for_this_one(tmp_path: Path) ->
     mean[0], mean[1] = (np.nan, np.inf, -np.inf), (1e5, 1e-7, 3e38)
     scale = np.array([1, 2.0**-22, 1.3], np.float32)
     image = rng.normal(0, 9, (crop, crop, 3)).astype(np.float32)
-    for kind in KINDS:
+    for number, dtype in enumerate(DTYPES.values()):
         for planar in (False, True):
             for mean_image in (None, image):
                 results = []
-                for module in (_host, plain):
-                    out = np.empty((n, crop, crop, 3), DTYPES[kind])
+                for module in (extension(), plain):
+                    out = np.empty((n, crop, crop, 3), dtype)
                     arrays = (places, mirror, mean, scale, mean_image, out)
-                    settings = (96, 96, crop, KINDS.index(kind), planar)
+                    settings = (96, 96, crop, number, planar)
                     assert module.decode(module.new_pool(2), jpegs, *arrays, *settings) == []
                     results.append(out.tobytes())
-                assert results[0] == results[1], (kind, planar)
+                assert results[0] == results[1], (dtype, planar)
 
 
 def test_a_missing_extension_is_explained_in_one_line() -> None:
@@ -71,10 +70,10 @@ def test_a_missing_extension_is_explained_in_one_line() -> None:
     code = textwrap.dedent("""
         import sys
         sys.modules["alexnet.pipeline.host._host"] = None
-        from alexnet.pipeline.host import Decoder, available, truncation
+        from alexnet.pipeline.host import JpegPool, available, truncation
         reason = available()
         print(reason)
-        for call in (lambda: Decoder(1), lambda: truncation(b"")):
+        for call in (lambda: JpegPool(1), lambda: truncation(b"")):
             try:
                 call()
             except RuntimeError as error:
@@ -95,12 +94,11 @@ def test_a_library_that_does_not_fit_is_explained_in_one_line(tmp_path: Path) ->
     broken.write_bytes(b"no library")
     code = textwrap.dedent(f"""
         import sys
-        import alexnet.pipeline.host.extension as extension
         import alexnet.pipeline.host as host
         host.__path__ = [{str(tmp_path)!r}]
-        extension.available.cache_clear()
+        host.available.cache_clear()
         sys.modules.pop("alexnet.pipeline.host._host", None)
-        print(extension.available())
+        print(host.available())
     """)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

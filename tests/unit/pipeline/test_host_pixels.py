@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet.pipeline.host import Decoder, Kind, available, planes_bytes
-from alexnet.pipeline.host.decoder import DTYPES
+from alexnet.pipeline.host import JpegPool, available, planes_bytes
+from alexnet.pipeline.host.pool import DTYPES
 from tests.fuzz.seeds import UNWRITTEN, resampled
 from tests.unit.pipeline.photographs import (
     ENCODINGS,
@@ -32,7 +32,7 @@ def check_windows(jpeg: bytes, crop_px: int, planar: bool = False) -> None:
     whole = pixels_of(jpeg)
     height, width, _ = whole.shape
     places = all_places(height, width, crop_px)
-    with Decoder(2) as decoder:
+    with JpegPool(2) as decoder:
         for odd in (0, 1):
             mirror = np.arange(len(places)) % 2 == odd
             out, errors = decoded(
@@ -75,7 +75,7 @@ def in_float32(
     return np.stack(rows).astype(np.float32)
 
 
-def rounded(values: Floats, kind: Kind) -> npt.NDArray[Any]:
+def rounded(values: Floats, kind: str) -> npt.NDArray[Any]:
     """Round to a kind by somebody else's code: torch's for bfloat16, NumPy's for float16."""
     if kind == "bfloat16":
         return torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
@@ -86,13 +86,13 @@ def rounded(values: Floats, kind: Kind) -> npt.NDArray[Any]:
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("with_image", [False, True])
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
-def test_numbers_equal_numpys_to_the_last_bit(kind: Kind, with_image: bool, planar: bool) -> None:
+def test_numbers_equal_numpys_to_the_last_bit(kind: str, with_image: bool, planar: bool) -> None:
     jpegs = [photograph(i) for i in range(6)]
     for crop_px in (224, 227, 65):
         places, mirror, mean, scale = some_draws(6, crop_px)
         places = np.minimum(places, 256 - crop_px)
         image = np.random.default_rng(4).normal(0, 30, (crop_px, crop_px, 3)).astype(np.float32) if with_image else None
-        with Decoder(2) as decoder:
+        with JpegPool(2) as decoder:
             out, errors = decoded(
                 decoder, jpegs, kind, crop_yx=places, mirror=mirror, mean=mean, scale=scale, mean_image=image,
                 crop_px=crop_px, planar=planar,
@@ -109,7 +109,7 @@ EXTREMES = [NAN_OF_ONES, *SMALL, 65519.99, 65520.0, 1e30, 3.3e38, np.inf, -np.in
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
-def test_rounding_holds_at_the_ends_of_the_range(kind: Kind) -> None:
+def test_rounding_holds_at_the_ends_of_the_range(kind: str) -> None:
     """Ties, subnormals, overflow, infinities and NaN."""
     n = len(EXTREMES)
     jpegs = [photograph(9, 64, 64)] * n
@@ -117,7 +117,7 @@ def test_rounding_holds_at_the_ends_of_the_range(kind: Kind) -> None:
     mean[:, 0] = EXTREMES
     places, mirror = np.zeros((n, 2), np.int32), np.zeros(n, np.bool_)
     for scale in np.array([[1, 2**-24, 257.0], [1, 2**-30, 2**-16], [1, 3e33, 1 + 2**-8]], np.float32):
-        with Decoder(1) as decoder:
+        with JpegPool(1) as decoder:
             out, errors = decoded(
                 decoder, jpegs, kind, crop_yx=places, mean=mean, scale=scale, size=(64, 64), crop_px=48
             )
@@ -128,7 +128,7 @@ def test_rounding_holds_at_the_ends_of_the_range(kind: Kind) -> None:
         assert out[1].tobytes() == expected[1].tobytes()
 
 
-def numbers(values: npt.NDArray[Any], kind: Kind) -> Floats:
+def numbers(values: npt.NDArray[Any], kind: str) -> Floats:
     if kind == "bfloat16":
         values = torch.from_numpy(values).view(torch.bfloat16).float().numpy()
     return values.astype(np.float32)
@@ -142,7 +142,7 @@ def test_the_place_of_a_batch_in_memory_does_not_matter(offset: int) -> None:
     memory = np.full(3 * 224 * 224 * 3 * 4 + 128, 7, np.uint8)
     begin = -memory.ctypes.data % 64 + offset
     out = memory[begin : begin + 3 * 224 * 224 * 3 * 4].view(np.float32).reshape(3, 224, 224, 3)
-    with Decoder(1) as decoder:
+    with JpegPool(1) as decoder:
         decoded(decoder, jpegs, "float32", crop_yx=places, mirror=mirror, mean=mean, scale=scale, out=out)
     expected = (in_float32(jpegs, places, mirror, 224) - mean[:, None, None, :]) * scale
     assert out.tobytes() == expected.tobytes()
@@ -164,7 +164,7 @@ def upsampled(plane: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDAr
 def test_planes_are_what_the_pixels_are_made_of(encoding: str, width: int, height: int) -> None:
     jpegs = [photograph(seed, width, height, encoding) for seed in range(3)]
     out = np.full((3, planes_bytes((height, width))), 7, np.uint8)
-    with Decoder(2) as decoder:
+    with JpegPool(2) as decoder:
         assert not decoder.decode_planes(jpegs, size=(height, width), out=out)
     half = ((height + 1) // 2, (width + 1) // 2)
     for jpeg, planes in zip(jpegs, out, strict=True):

@@ -201,14 +201,14 @@ def test_more_threads_than_the_system_starts_are_an_error_in_one_line() -> None:
     code = textwrap.dedent("""
         import resource
         import numpy as np
-        from alexnet.pipeline.host import Decoder
-        decoder, out = Decoder(4000), np.empty((0, 8, 8, 3), np.uint8)
+        from alexnet.pipeline.host import JpegPool
+        decoder, out = JpegPool(4000), np.empty((0, 8, 8, 3), np.uint8)
         limit = 4 << 30  # of addresses; each thread takes 8 MiB for its stack
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         places, mirror = np.empty((0, 2), np.int32), np.empty(0, np.bool_)
         for _ in range(2):
             try:
-                decoder.decode([], crop_yx=places, mirror=mirror, size=(9, 9), crop_px=8, out=out, kind="uint8")
+                decoder.decode([], crop_yx=places, mirror=mirror, size=(9, 9), out=out)
             except OSError as error:
                 print(error)
     """)

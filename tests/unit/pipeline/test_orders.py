@@ -1,7 +1,17 @@
-"""Orders: each sample once, each shard in one window, uniform, and never another order for the same seed and epoch."""
+"""Orders: each sample once, each shard in one window, uniform, never another for the same seed; and what is read ahead.
+
+Storage is told what is wanted in the order in which it will be wanted, and not further ahead than agreed.
+"""
 
 import hashlib
-from collections.abc import Callable
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.plan import Planner, PlanSettings, windowed_order, windows
+from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.shards.hashing import Purpose, key_of
 from alexnet.shards.order import epoch_order, pairs_met_again, shuffle_score
+from alexnet.shards.reader import SplitReader
 
 MakePlanner = Callable[..., Planner]
 
@@ -83,7 +96,7 @@ def test_one_window_of_everything_is_the_global_order(sizes: list[int], seed: in
     assert windowed_order(sizes, max(len(sizes), 1), seed, epoch).tolist() == whole
 
 
-@pytest.mark.parametrize("kind", [{"order": "global"}, {"order": "blocks"}, {"shuffle": False}])
+@pytest.mark.parametrize("kind", [{"window_shards": None}, {"window_shards": 3}, {"shuffle": False}])
 def test_a_planner_says_what_to_read_ahead(
     make_planner: MakePlanner, shard_images: tuple[int, ...], kind: dict[str, object]
 ) -> None:
@@ -95,12 +108,9 @@ def test_a_planner_says_what_to_read_ahead(
         for window in planner.windows(epoch):
             used = belongs[order[window.positions.start : window.positions.stop]]
             assert set(used.tolist()) <= set(window.shards.tolist())
-
-
-def test_evaluation_reads_shard_after_shard(make_planner: MakePlanner, shard_images: tuple[int, ...]) -> None:
-    cut = make_planner(shuffle=False).windows(0)
-    assert [window.shards.tolist() for window in cut] == [[shard] for shard in range(len(shard_images))]
-    assert [len(window.positions) for window in cut] == list(shard_images)
+    if "shuffle" in kind:
+        assert [w.shards.tolist() for w in planner.windows(0)] == [[shard] for shard in range(len(shard_images))]
+        assert [len(w.positions) for w in planner.windows(0)] == list(shard_images)
 
 
 def test_known_orders_never_change() -> None:
@@ -137,18 +147,18 @@ def test_the_mixing_of_orders(make_planner: MakePlanner) -> None:
         return shuffle_score(labels[make_planner(**kind).order(0)], 50)
 
     in_classes: npt.NDArray[np.int64] = np.arange(1003) // 20
-    by_width = [scores(in_classes, order="blocks", window_shards=k)[0] for k in (1, 2, 4, 8)]
+    by_width = [scores(in_classes, window_shards=k)[0] for k in (1, 2, 4, 8)]
     assert by_width == sorted(by_width), "a set in the order of its classes mixes better the wider the window"
-    assert by_width[-1] == scores(in_classes, order="global")[0]
+    assert by_width[-1] == scores(in_classes)[0]
     assert scores(in_classes, shuffle=False)[0] == pytest.approx(3.5, abs=0.5)
     shuffled = np.random.default_rng(0).permutation(1003) % 100
     for k in (1, 3):
-        score, ideal = scores(shuffled, order="blocks", window_shards=k)
+        score, ideal = scores(shuffled, window_shards=k)
         assert score == pytest.approx(ideal, rel=0.05)  # 20 windows of about 39 +- 2.5 classes: 1.4% standard error
 
 
 def test_narrow_windows_keep_images_together(make_planner: MakePlanner) -> None:
-    planners = [make_planner(order="blocks", window_shards=k) for k in (1, 2, 4, 8)]
+    planners = [make_planner(window_shards=k) for k in (1, 2, 4, 8)]
     met = [pairs_met_again(planner.order(0), planner.order(1), 25) for planner in [*planners, make_planner()]]
     assert len({chance for _, chance in met}) == 1
     assert [pairs for pairs, _ in met] == sorted((pairs for pairs, _ in met), reverse=True)
@@ -158,7 +168,111 @@ def test_narrow_windows_keep_images_together(make_planner: MakePlanner) -> None:
 
 
 def test_a_name_says_which_order_it_is() -> None:
-    names = [PlanSettings(batch_images=1, order="blocks", window_shards=k).order_name for k in (3, 4)]
+    names = [PlanSettings(batch_images=1, window_shards=k).order_name for k in (3, 4)]
     assert names == ["blocks of 3 shards", "blocks of 4 shards"]
-    assert PlanSettings(batch_images=1, window_shards=3).order_name == "global"
-    assert PlanSettings(batch_images=1, order="blocks", shuffle=False).order_name == "ids"
+    assert PlanSettings(batch_images=1).order_name == "global"
+    assert PlanSettings(batch_images=1, window_shards=3, shuffle=False).order_name == "ids"
+
+
+PATIENCE_SECONDS = 20.0  # how long a thread may take to do what it has to; never waited for when all is well
+
+
+class Told:
+    """Record what the system is told or asked to read: (file name, first byte), in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._seen: queue.Queue[tuple[str, int]] = queue.Queue()
+        monkeypatch.setattr("alexnet.pipeline.read_ahead.os.posix_fadvise", self._advise)
+        self._preadv = os.preadv
+        monkeypatch.setattr("alexnet.pipeline.read_ahead.os.preadv", self._read)
+
+    def next(self, count: int) -> list[tuple[str, int]]:
+        return [self._seen.get(timeout=PATIENCE_SECONDS) for _ in range(count)]
+
+    def nothing_more(self) -> bool:
+        return self._seen.empty()
+
+    def _advise(self, descriptor: int, offset: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        assert length > 0
+        self._note(descriptor, offset)
+
+    def _read(self, descriptor: int, buffers: Any, offset: int) -> int:
+        if offset == 0:
+            self._note(descriptor, offset)
+        return self._preadv(descriptor, buffers, offset)
+
+    def _note(self, descriptor: int, offset: int) -> None:
+        self._seen.put((Path(f"/proc/self/fd/{descriptor}").readlink().name, offset))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    return Told(monkeypatch)
+
+
+@pytest.fixture
+def reader(data_set: Path) -> Iterator[SplitReader]:
+    reader = SplitReader(data_set, "train")
+    yield reader
+    reader.close()
+
+
+def planner_of(reader: SplitReader, **options: Any) -> Planner:
+    manifest = reader.manifest
+    settings = PlanSettings(**{"batch_images": 5, "seed": 2, "drop_last": False, **options})
+    sizes = [shard.images for shard in reader.shards]
+    return Planner(settings, AugmentSettings(crop_px=32), manifest.colour, manifest.size_px, sizes)
+
+
+@contextmanager
+def running(ahead: ReadAhead) -> Iterator[ReadAhead]:
+    thread = threading.Thread(target=ahead.run)
+    thread.start()
+    try:
+        yield ahead
+    finally:
+        ahead.stop()
+        thread.join()
+
+
+def places(reader: SplitReader, planner: Planner, step_index: int) -> list[tuple[str, int]]:
+    rows = reader.rows(planner.sample_ids(*divmod(step_index, planner.steps)))
+    found = [(Path(reader.shards[int(r["shard"])].file).name, int(r["offset"])) for r in rows]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_samples_are_asked_for_some_batches_ahead(reader: SplitReader, told: Told, rank: int) -> None:
+    planner = planner_of(reader, rank=rank, ranks=2)
+    with running(ReadAhead(reader, planner, first=3, batches=2)) as ahead:
+        for step_index in range(3, 12):  # over the epoch's end
+            ahead.begun(step_index)
+            coming = [step_index, step_index + 1, step_index + 2] if step_index == 3 else [step_index + 2]
+            for step in coming:
+                expected = places(reader, planner, step)
+                assert told.next(len(expected)) == expected
+            assert told.nothing_more()
+
+
+@pytest.mark.parametrize("options", [{"window_shards": 2}, {"shuffle": False, "augment": False}])
+def test_shards_of_the_next_window_are_read_from_front_to_back(
+    reader: SplitReader, told: Told, options: dict[str, Any]
+) -> None:
+    planner = planner_of(reader, **options)
+    windows = [(epoch, window) for epoch in range(2) for window in planner.windows(epoch)]
+    with running(ReadAhead(reader, planner, first=0, batches=2)) as ahead:
+        for i, (epoch, window) in enumerate(windows[:-1]):
+            ahead.begun(epoch * planner.steps + window.positions.start // planner.settings.batch_images)
+            coming = windows[:2] if i == 0 else [windows[i + 1]]
+            names = [f"{shard:06d}.tar" for _, w in coming for shard in w.shards.tolist()]
+            assert told.next(len(names)) == [(name, 0) for name in names]
+
+
+def test_a_shard_that_is_gone_is_left_to_the_decoder_to_report(reader: SplitReader, told: Told) -> None:
+    planner = planner_of(reader)
+    reader.shards = (reader.shards[0], replace(reader.shards[1], file="train/gone.tar"), reader.shards[2])
+    with running(ReadAhead(reader, planner, first=0, batches=1)) as ahead:
+        ahead.begun(0)
+        expected = [place for step in (0, 1) for place in places(reader, planner, step) if place[0] != "gone.tar"]
+        assert told.next(len(expected)) == expected
