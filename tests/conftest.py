@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
@@ -77,6 +79,11 @@ def prep(*arguments: object, code: int = 0) -> Result:
     assert isinstance(result.exception, SystemExit | None), result.exception
     assert result.exit_code == code, result.output
     return result
+
+
+def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
+    """Stand for a pool of workers: all is done in this process."""
+    return WorkerPool(function, 0, **options)
 
 
 def list_anew(checkpoint: Path) -> None:

@@ -1,9 +1,6 @@
 """What is struck in forks: commands with all that they import, and no worker processes, so that calls are ordered."""
 
 from collections.abc import Callable
-from typing import Any
-
-from alexnet.shards.processes import WorkerPool
 
 Program = Callable[[list[str]], object]
 
@@ -15,9 +12,7 @@ def prep() -> Program:
     from alexnet.tools.convert import engines
     from alexnet.tools.prep import main
     from alexnet.tools.synth import archives
-
-    def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
-        return WorkerPool(function, 0, **options)
+    from tests.conftest import pool_of_none
 
     for module in (engines, archives):
         vars(module)["WorkerPool"] = pool_of_none

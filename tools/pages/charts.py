@@ -18,7 +18,6 @@ from alexnet.tools.pages.render import Child, tag
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 12.0, 12.0, 40.0
 _MOST_POINTS = 1_000  # of a curve: no screen shows more
 _CHANNELS = ("red", "green", "blue")
-_MARGIN, _EDGE = 26.0, 4.0  # for the names of the axes, and for dots on the other edges
 _STEPS = 9  # colours in a strip, from -2 to +2 standard deviations
 
 
@@ -165,34 +164,28 @@ def _number(value: float) -> str:
 
 def plane(points: npt.NDArray[np.uint8], colour: ColourStatistics, x: int, y: int, size: float) -> Markup:
     """Project the cloud on the plane of two channels; an axis is drawn two standard deviations to each side."""
-    inner = size - _MARGIN - _EDGE
-
-    def place(rgb: npt.NDArray[np.floating]) -> tuple[float, float]:
-        across, up = float(rgb[x]) / 255, float(rgb[y]) / 255
-        return round(_MARGIN + inner * across, 1), round(_EDGE + inner * (1 - up), 1)
-
-    dots = []
-    for point in points:
-        cx, cy = place(point.astype(np.float64))
-        dots.append(tag("circle", cx=cx, cy=cy, r=1.7, fill="#{:02x}{:02x}{:02x}".format(*point.tolist())))
-    mean = np.array(colour.mean)
+    frame = Frame(width=size, height=size, x_low=0.0, x_high=255.0, y_high=255.0)
+    dots = [
+        tag("circle", cx=frame.x(point[x]), cy=frame.y(point[y]), r=1.7, fill="#{:02x}{:02x}{:02x}".format(*point))
+        for point in points.tolist()
+    ]
     axes = []
     for k in (2, 1, 0):
         reach = 2 * colour.standard_deviations[k] * np.array(colour.eigenvectors[k])
-        (x1, y1), (x2, y2) = place(mean - reach), place(mean + reach)
-        axes += [tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=c) for c in ("halo", f"pc pc{k + 1}")]
-    box = tag("rect", x=_MARGIN, y=_EDGE, width=inner, height=inner, class_="box")
+        low, high = (np.array(colour.mean) - reach).tolist(), (np.array(colour.mean) + reach).tolist()
+        ends = frame.line([low[x], high[x]], [low[y], high[y]])
+        axes += [tag("path", d=ends, class_=c) for c in ("halo", f"pc pc{k + 1}")]
+    box = {"x": _LEFT, "y": _TOP, "width": size - _LEFT - _RIGHT, "height": size - _TOP - _BOTTOM}
     clip = f"cloud-{x}{y}"
-    window = tag("rect", x=_MARGIN - 2, y=_EDGE - 2, width=inner + 4, height=inner + 4)
-    turned = f"translate({_MARGIN - 10:g} {_EDGE:g}) rotate(-90)"
-    texts = [
-        tag("text", f"{_CHANNELS[x]} →", x=_MARGIN + inner, y=size - 7, class_="tick end"),
-        tag("text", "0", x=_MARGIN, y=size - 7, class_="tick middle"),
-        tag("text", f"{_CHANNELS[y]} →", class_="tick end", transform=turned),
-    ]
-    description = f"Pixels of the training set by {_CHANNELS[x]} and {_CHANNELS[y]}, with the principal axes"
-    clouds = tag("g", dots, axes, clip_path=f"url(#{clip})")
-    return svg(size, size, description, tag("clipPath", window, id=clip), box, clouds, texts)
+    across, up = _CHANNELS[x], _CHANNELS[y]
+    return plot(
+        frame,
+        f"{across}; upwards: {up}",
+        f"Pixels of the training set by {across} and {up}, with the principal axes",
+        tag("clipPath", tag("rect", **box), id=clip),
+        tag("rect", **box, class_="box"),
+        tag("g", dots, axes, clip_path=f"url(#{clip})"),
+    )
 
 
 def strip(colour: ColourStatistics, axis: int) -> list[str]:

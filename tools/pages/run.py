@@ -20,7 +20,7 @@ from alexnet.tools.pages.network_images import Judged, judged, kernel_sheets
 from alexnet.tools.pages.render import render
 from alexnet.tools.use.data_record import read_data_record
 from alexnet.tools.use.predict import Predictor
-from alexnet.tools.use.records import Records, read_records
+from alexnet.tools.use.records import read_records
 from alexnet.tools.use.trained import Trained, open_trained
 
 REPORT_NAME = "report.html"
@@ -67,13 +67,14 @@ def page(run: Path, data: Path | None = None) -> str:
         images = judged(predictor, where) if where else []
     share = sum(row.multiply_adds for row in rows) / papers_multiply_adds()
     state = "" if records.result else " The run is not finished: this is how it stands."
-    steps, parameters = max(records.last_step, trained.step if trained else 0), sum(row.parameters for row in rows)
     return render(
         "run.html",
         title=f"{records.name}: run",
         records=records,
         about=f"{net.arch}: {architecture.about}.{state}",
-        tiles=_tiles(records, steps, parameters, share),
+        steps=max(records.last_step, trained.step if trained else 0),
+        parameters=sum(row.parameters for row in rows),
+        pairs=[_number(count) for count in pairs(records.rate, share)],
         curves=curves,
         kernels=kernels,
         images=images,
@@ -83,26 +84,6 @@ def page(run: Path, data: Path | None = None) -> str:
         worth=worth_in_words(records.rate, share),
         facts=[*_flat(records.settings), *((f"result: {key}", value) for key, value in _flat(records.result or {}))],
     )
-
-
-def _tiles(records: Records, steps: int, parameters: int, share: float) -> list[tuple[str, str]]:
-    tiles = []
-    if records.judged:
-        last = records.judged[-1].errors
-        tiles += [(f"{last[0]:.1%}", "top-1 error"), (f"{last[1]:.1%}", "top-5 error")]
-    if final := records.final:
-        tiles += [(f"{1 - final.top1:.1%}", "top-1, ten views"), (f"{1 - final.top5:.1%}", "top-5, ten views")]
-    done = f"{steps / records.steps_an_epoch:,.4g}" if records.steps_an_epoch else ""
-    epochs = f", {done} epoch{'s' * (done != '1')}" if done else ""
-    least, most = map(_number, pairs(records.rate, share))
-    return [
-        *tiles,
-        (f"{steps:,}", f"steps{epochs}"),
-        (f"{records.rate:,.0f}", "images/s"),
-        (f"{records.waited:.1%}", "waiting for data"),
-        (f"{parameters / 1e6:,.1f} M", "parameters"),
-        (f"{least}–{most}", "pairs of GTX 580"),  # noqa: RUF001 (an en dash is meant)
-    ]
 
 
 def rates_2012() -> tuple[float, float]:

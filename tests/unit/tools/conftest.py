@@ -3,15 +3,13 @@
 from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import Notes, ShardJob, convert_shard
-from tests.conftest import encode_picture
+from tests.conftest import encode_picture, pool_of_none
 from tests.sources import write_files
 
 SETTINGS = ConvertSettings(size_px=32, shard_images=8, seed=7)
@@ -31,11 +29,6 @@ class Here:
 
     converted: list[str] = field(default_factory=list)
     before: list[Callable[[], object]] = field(default_factory=list)
-
-
-def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
-    """Stand for a pool: without processes."""
-    return WorkerPool(function, 0, **options)
 
 
 @pytest.fixture
