@@ -1,12 +1,15 @@
 """Write sources in every layout that the converter reads, of any images: as downloaded, extracted, in small formats."""
 
 import gzip
+import io
 import struct
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from alexnet.tools.convert.known import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.synth.archives import devkit_files, tar_of
@@ -64,6 +67,24 @@ def write_kaggle(root: Path, words: Mapping[str, str], train: Mapping[str, Files
 def write_class_tars(root: Path, train: Mapping[str, Files]) -> None:
     """Write one tar a class."""
     write_files(root, {f"{wnid}.tar": tar_of(files) for wnid, files in train.items()})
+
+
+def write_entries(root: Path, classes: int, entries: int) -> None:
+    """Write `classes` tars of `entries` members in all, as links to one file: each is really walked.
+
+    The first member is an image, as a tar without is no class; the others are empty.
+    """
+    image = io.BytesIO()
+    Image.new("RGB", (32, 24)).save(image, "JPEG")
+    root.mkdir(parents=True)
+    target = root.parent / f"{root.name}.tar"
+    with tarfile.open(target, "w") as tar:
+        for number in range(entries // classes):
+            member = tarfile.TarInfo(f"n00000000_{10_000 + number}.JPEG")
+            member.size = 0 if number else len(image.getvalue())
+            tar.addfile(member, io.BytesIO(image.getvalue()))
+    for label in range(classes):
+        (root / f"n{label:08d}.tar").symlink_to(target)
 
 
 def write_files(folder: Path, files: Files) -> None:

@@ -21,9 +21,8 @@ from alexnet.shards.verify import verify
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources.layout import Layout, OnWalk
 from alexnet.tools.progress import Amount
-from tests.class_tars import write_entries
 from tests.conftest import encode_picture, prep
-from tests.sources import write_files
+from tests.sources import write_entries, write_files
 
 OPTIONS = ("--size", "40", "--shard-images", "10", "--seed", "7", "--workers", "1")
 

@@ -6,7 +6,6 @@ for the user, with the explanation where there is one: subsets and repaired copi
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,19 +52,12 @@ _ODD_FILES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Archive:
-    """Describe a published archive; `bytes` is None where its exact size is not on record."""
-
-    bytes: int | None
-    md5: str
-
-
-ARCHIVES = {
-    TRAIN_TAR: Archive(bytes=147_897_477_120, md5="1d675b47d978889d74fa0da5fadfb00e"),
-    VAL_TAR: Archive(bytes=6_744_924_160, md5="29b22e2961454d5413ddabcf34fc5622"),
-    DEVKIT_TAR: Archive(bytes=None, md5="fa75699e90414af021442c21a62c3abf"),
-    DOGS_TAR: Archive(bytes=None, md5="ccaf1013018ac1037801578038d370da"),
+_BYTES = {TRAIN_TAR: 147_897_477_120, VAL_TAR: 6_744_924_160}  # as published; the others' are not on record
+_MD5 = {
+    TRAIN_TAR: "1d675b47d978889d74fa0da5fadfb00e",
+    VAL_TAR: "29b22e2961454d5413ddabcf34fc5622",
+    DEVKIT_TAR: "fa75699e90414af021442c21a62c3abf",
+    DOGS_TAR: "ccaf1013018ac1037801578038d370da",
 }
 
 
@@ -98,10 +90,10 @@ def check_sorted_labels(where: Path, wnids: Sequence[str], val: Listing) -> None
 def size_notes(root: Path) -> list[str]:
     """Say which official archives of a folder have not the size of the published ones; one note, or none."""
     different = []
-    for name, archive in ARCHIVES.items():
+    for name, published in _BYTES.items():
         path = root / name
-        if archive.bytes is not None and path.is_file() and path.stat().st_size != archive.bytes:
-            different.append(f"{name} has {path.stat().st_size:,} bytes, published {archive.bytes:,}")
+        if path.is_file() and path.stat().st_size != published:
+            different.append(f"{name} has {path.stat().st_size:,} bytes, published {published:,}")
     return [f"not the published archives: {'; '.join(different)}"] if different else []
 
 
@@ -114,7 +106,7 @@ def md5_notes(archives: Iterable[Path], on_bytes: Callable[[int], None] = lambda
             while data := file.read(_CHUNK_BYTES):
                 md5.update(data)
                 on_bytes(len(data))
-        published = ARCHIVES[path.name].md5
+        published = _MD5[path.name]
         same = md5.hexdigest() == published
         notes.append(f"{path.name}: md5 {md5.hexdigest()}, {'as published' if same else f'published {published}'}")
     return tuple(notes)
@@ -122,7 +114,7 @@ def md5_notes(archives: Iterable[Path], on_bytes: Callable[[int], None] = lambda
 
 def archives_in(root: Path) -> tuple[Path, ...]:
     """Return the official archives that a folder has."""
-    return tuple(root / name for name in ARCHIVES if (root / name).is_file())
+    return tuple(root / name for name in _MD5 if (root / name).is_file())
 
 
 def count_notes(wnids: Sequence[str], train: Listing, val: Listing) -> tuple[str, ...]:

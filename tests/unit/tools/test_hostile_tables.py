@@ -1,15 +1,12 @@
-"""The small files beside images, made to do harm: MATLAB's table, pickles, gzip bombs, tables without an end."""
+"""The small files beside images, made to do harm: MATLAB's table, gzip bombs, tables without an end."""
 
 import gzip
 import io
 import os
-import pickle
 import random
 import struct
-import tracemalloc
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +18,11 @@ from scipy.io import loadmat, savemat
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.convert.sources.mat_file import read_records
-from alexnet.tools.convert.sources.pickles import load_plain
 from alexnet.tools.convert.sources.tables import read_devkit, table_text
 from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
 from tests.sources import write_cifar10, write_files, write_mnist
-from tests.unit.tools.source_layouts import refused
-
-
-@contextmanager
-def at_most(more: int) -> Iterator[None]:
-    """See that Python allocates no more bytes at a time."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < more
+from tests.unit.tools.source_layouts import at_most, refused
 
 
 def mat(count: int = 5, *, compressed: bool = False) -> bytes:
@@ -180,37 +166,6 @@ def test_an_idx_bomb_is_refused(tmp_path: Path) -> None:
     labels.write_bytes(gzip.compress(struct.pack(">II", 0x801, 3) + bytes(1 << 26)))
     with at_most(10_000_000), pytest.raises(InputError, match="does not hold 3 labels"):
         open_source(tmp_path)
-
-
-TEXT = b"X" + struct.pack("<I", 1_000_000) + b"x" * 1_000_000
-AGAIN = b"(c_codecs\nencode\nq\2" + TEXT + b"q\3X\6\0\0\0latin1q\4\x86R" + b"h\2h\3h\4\x86R" * 500 + b"t."
-PICKLES = {
-    "dictionaries": b"\x80\x02(" + b"}" * 200_000 + b"t.",
-    "a place far off": b"\x80\x02Nr\xff\xff\xff\x1f.",
-    "a place in words": b"Np4294967295\n.",
-    "one text again and again": b"\x80\x02" + AGAIN,
-    "bytes of a terabyte": b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b".",
-    "a frame of a terabyte": b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"N.",
-    "a number of 5,000 digits": b"I" + b"9" * 5000 + b"\n.",
-    "lists in lists": b"\x80\x02" + b"]" * 60_000 + b"a" * 59_999 + b".",
-}
-
-
-@pytest.mark.parametrize("kind", PICKLES)
-def test_a_pickle_takes_no_more_memory_than_it_has_bytes_by_far(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.tools.convert.sources.pickles._MOST_STEPS", 100_000)
-    with at_most(20_000_000), pytest.raises(pickle.UnpicklingError):
-        load_plain(PICKLES[kind])
-
-
-def test_a_whole_batch_of_a_newer_python_is_within_the_bounds() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (10_000, 30), dtype=np.uint8)
-    names = [f"some_name_{i:06}.png".encode() for i in range(10_000)]
-    batch = {b"data": pixels, b"labels": [i % 10 for i in range(10_000)], b"filenames": names}
-    found = load_plain(pickle.dumps(batch, protocol=2))
-    assert isinstance(found, dict)
-    assert found["filenames"] == names
-    assert np.array_equal(found["data"], pixels)
 
 
 def test_a_table_without_an_end_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.sources import TRAIN_TAR
-from alexnet.tools.convert.sources.tars import Passed, Tar, list_tar
+from alexnet.tools.convert.sources.layout import Walk
+from alexnet.tools.convert.sources.tars import Tar, list_tar
 from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
 from tests.unit.tools.source_layouts import refused
@@ -50,7 +51,7 @@ def record(key: str, value: str) -> bytes:
 def list_bytes(tar: bytes, path: Path) -> dict[str, tuple[int, int]]:
     """Return place and length of the files in a tar by their names."""
     path.write_bytes(tar)
-    entries = list_tar(Tar.of(path), Passed())
+    entries = list_tar(Tar.of(path), Walk())
     return {name.decode("utf-8", "surrogateescape"): (at, length) for name, at, length in entries}
 
 

@@ -1,36 +1,25 @@
-"""Folders of classes: what is a class, what is an image of it, and which names are left out or refused."""
+"""Folders of classes and of splits: what is an image of them, which names are left out, and what a user may say."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.convert.sources import open_source
+from alexnet.tools.convert.sources import find_layout, open_source
 from alexnet.tools.convert.sources.folders import is_junk
 from alexnet.tools.convert.sources.names import split_names
-from tests.unit.tools.source_layouts import PNG, bytes_of, class_names, folders, parents, refused, write
-
-
-@pytest.mark.parametrize(
-    "classes",
-    [
-        ("bus", "car", "train"),
-        ("bullet_train", "steam train", "test_tube", "valve"),
-        ("valid", "invalid"),
-        ("cats (1)", "lions"),
-        ("mask", "no mask"),
-        ("images", "drawings"),
-        ("train_station", "testes", "trainers"),
-        ("n01440764", "validation stamp"),
-        ("straße", "dots.in.it", "white space", "n00000001", "Ünïcödé 猫"),
-    ],
+from tests.unit.tools.source_layouts import (
+    CLASSES,
+    PNG,
+    bytes_of,
+    class_names,
+    folders,
+    parents,
+    refused,
+    write,
 )
-def test_classes_with_such_names_stay_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
-    write(tmp_path, folders(".", classes=classes))
-    assert parents(tmp_path) == ({"": 2 * len(classes)}, {})
-    source = open_source(tmp_path)
-    assert class_names(source) == sorted(classes)
-    assert (source.kind, source.label_order) == ("image-folder", "place of the folder's name in sorted order")
 
 
 def test_a_class_is_all_that_lies_below_its_folder(tmp_path: Path) -> None:
@@ -123,3 +112,77 @@ def test_what_is_no_source_is_described_with_what_would_be(tmp_path: Path, ci_10
         (tmp_path / "thesis.tex", "is not a folder"),
     ):
         refused(wrong, said)
+
+
+@pytest.mark.parametrize(
+    "splits", ["Train Test", "training_set test_set", "seg_train/seg_train seg_test/seg_test", "TRAIN Testing"]
+)
+def test_a_test_set_is_no_validation_set_unless_the_user_says_so(tmp_path: Path, splits: str) -> None:
+    train, test = splits.split()
+    write(tmp_path, folders(train, test))
+    refused(tmp_path, f"alexnet-prep shard {tmp_path} --train {train} --val {test}")
+    assert parents(tmp_path, (train,), (test,)) == ({Path(train).name: 4}, {Path(test).name: 4})
+    assert parents(tmp_path, (str(tmp_path / train),))[1] == {}
+
+
+def test_splits_with_names_of_their_own_are_refused_with_both_commands(tmp_path: Path) -> None:
+    write(tmp_path, {**folders("lernen", "prüfen"), "lernen/labels.csv": b"a,b"})
+    line = refused(tmp_path, r"no images of their own and sub-folders of the same names \(ca")
+    command = shlex.join(["alexnet-prep", "shard", str(tmp_path), "--train", "lernen", "--val", "prüfen"])
+    assert command in line
+    assert parents(tmp_path, ("lernen",), ("prüfen",)) == ({"lernen": 4}, {"prüfen": 4})
+    assert class_names(open_source(tmp_path, layout=find_layout(tmp_path, (".",)))) == ["lernen", "prüfen"]
+
+
+def test_the_command_for_classes_keeps_the_validation_set(tmp_path: Path) -> None:
+    write(tmp_path, folders("train", "val", classes=[*CLASSES, "test"]))
+    refused(tmp_path, rf"for a class: alexnet-prep shard {tmp_path} --train train --val val")
+    assert parents(tmp_path, ("train",), ("val",)) == ({"train": 6}, {"val": 6})
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        (["nowhere"], [], "--train nowhere: there is no folder .*; give it as a path from"),
+        ([], ["b"], "--val b: say where the training images are, too"),
+        (["a/cats"], [], "--train a/cats: holds no class folders"),
+        (["a"], ["a"], "--train a: .* lies inside it and would be read twice"),
+        (["."], ["b"], r"--train \.: .*b lies inside it"),
+        ([".."], [], r"--train \.\.: lies outside of"),
+    ],
+)
+def test_folders_not_meant_are_refused(tmp_path: Path, train: list[str], val: list[str], message: str) -> None:
+    write(tmp_path / "root", folders("a", "b"))
+    with pytest.raises(InputError, match=message):
+        find_layout(tmp_path / "root", tuple(train), tuple(val))
+
+
+def test_folders_may_be_named_through_a_link_to_the_source(tmp_path: Path) -> None:
+    write(tmp_path / "real", folders("learn"))
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    assert parents(tmp_path / "link", (str(tmp_path / "real" / "learn"),)) == ({"learn": 4}, {})
+
+
+def test_the_train_folder_alone_points_to_its_neighbour(tmp_path: Path) -> None:
+    write(tmp_path, folders("train", "val"))
+    assert f"no validation images: give {tmp_path} to have those of val, too" in open_source(tmp_path / "train").notes
+    shutil.rmtree(tmp_path / "val")
+    assert any("there is no folder val with class folders beside train" in n for n in open_source(tmp_path).notes)
+
+
+def test_a_train_folder_that_was_not_unpacked_to_the_end_is_refused(tmp_path: Path) -> None:
+    """Unpacking the training archive gives 1,000 class tars: many stop there, or half-way to folders."""
+    images = {"0.JPEG": PNG, "1.JPEG": PNG}
+    write(tmp_path, {**{f"train/n0000000{k}.tar": images for k in range(3)}, "val/0.JPEG": PNG})
+    refused(tmp_path, r"not unpacked, n00000000\.tar the first of 3; .* or give .*/train its")
+    assert len(open_source(tmp_path / "train").classes) == 3
+    write(tmp_path / "train/n00000000", images)
+    shutil.rmtree(tmp_path / "val")
+    refused(tmp_path, r"train: .*, n00000001\.tar the first of 2; unpack each into .* name$")
+    (tmp_path / "train" / "n00000000.tar").unlink()
+    refused(tmp_path / "train", "class tars, and folders of other classes, n00000000 the first of 1; unpack")
+    for k in (1, 2):  # tars that are kept beside their folders do no harm
+        write(tmp_path / f"train/n0000000{k}", images)
+    source = open_source(tmp_path)
+    assert (len(source.classes), len(source.members["train"]), source.ignored) == (3, 6, 0)
+    assert "2 files lie beside the class folders of train and without a class, so not read" in " ".join(source.notes)

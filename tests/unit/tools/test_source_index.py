@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Walk, save_index
 from alexnet.tools.progress import Amount
-from tests.class_tars import write_entries
 from tests.conftest import encode_picture
-from tests.sources import write_cifar10, write_devkit, write_files, write_mnist, write_tree
+from tests.sources import write_cifar10, write_devkit, write_entries, write_files, write_mnist, write_tree
 from tests.unit.tools.source_layouts import folders, packed, write
 
 PICTURES = {f"{i}.JPEG": encode_picture(i) for i in range(3)}
@@ -140,13 +140,12 @@ def test_a_disk_that_refuses_the_index_does_not_stop_the_run(copy: Path, tmp_pat
 
 def walk(root: Path, cache: Path | None = None) -> dict[str, tuple[int, int, int | None, str]]:
     """Read a source; return entries, done, total and unit at the end of each stage."""
-    told: list[Amount] = []
-    open_source(root, cache, told.append)
-    stages = {stage: [walked for walked in told if walked.stage == stage] for stage in (w.stage for w in told)}
-    for first, *_, last in stages.values():
-        assert (first.counts["entries"], first.done) == (0, 0)
-        assert last.total is None or last.done == last.total, "a stage ends with all of its total"
-    return {stage: (w[-1].counts["entries"], w[-1].done, w[-1].total, w[-1].unit) for stage, w in stages.items()}
+    told: dict[str, list[tuple[int, int, int | None, str]]] = defaultdict(list)
+    open_source(root, cache, lambda a: told[a.stage].append((a.counts["entries"], a.done, a.total, a.unit)))
+    for first, *_, (_, done, total, _) in told.values():
+        assert first[:2] == (0, 0)
+        assert total in (None, done), "a stage ends with all of its total"
+    return {stage: states[-1] for stage, states in told.items()}
 
 
 def test_archives_are_measured_in_bytes(official: Path) -> None:

@@ -15,9 +15,9 @@ from alexnet.shards.manifest import SPLITS
 from alexnet.tools.convert.image import decode_raw
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import find_layout, materialise, open_source
-from alexnet.tools.convert.sources.pickles import load_plain
+from alexnet.tools.convert.sources.cifar import load_plain
 from tests.sources import write_cifar10, write_mnist
-from tests.unit.tools.source_layouts import refused, write
+from tests.unit.tools.source_layouts import at_most, refused, write
 
 
 def images_of(source: Source) -> list[tuple[int, np.ndarray]]:
@@ -69,45 +69,58 @@ class Hostile:
         return (self.call[0], self.call[1:])
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        Hostile(os.system, "touch owned"),
-        Hostile(eval, "1"),
-        Hostile(getattr, Hostile, "call"),
-        {b"data": [Hostile(np.fromfile, "/etc/passwd")]},
-        np.array([{}, []], object),
-        np.zeros((2, 2), np.float64),
-        np.asfortranarray(np.zeros((2, 3), np.uint8)),
-    ],
-    ids=["system", "eval", "getattr", "fromfile", "objects", "floats", "fortran"],
-)
-def test_a_pickle_can_ask_for_bytes_only(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+ASKING: dict[str, object] = {
+    "system": Hostile(os.system, "touch owned"),
+    "eval": Hostile(eval, "1"),
+    "getattr": Hostile(getattr, Hostile, "call"),
+    "fromfile": [Hostile(np.fromfile, "/etc/passwd")],
+    "objects": np.array([{}, []], object),
+    "floats": np.zeros((2, 2), np.float64),
+    "fortran": np.asfortranarray(np.zeros((2, 3), np.uint8)),
+}
+TEXT = b"X" + struct.pack("<I", 1_000_000) + b"x" * 1_000_000
+AGAIN = b"(c_codecs\nencode\nq\2" + TEXT + b"q\3X\6\0\0\0latin1q\4\x86R" + b"h\2h\3h\4\x86R" * 500 + b"t."
+PICKLES = {
+    **{f"{name} {k}": pickle.dumps({b"data": value}, k) for name, value in ASKING.items() for k in range(5)},
+    "attributes of encode": b"c_codecs\nencode\n(NN}X\x05\x00\x00\x00x_newK\x01s\x86b.",
+    "attributes of dtype": b"cnumpy\ndtype\n}X\x01\x00\x00\x00xK\x01sb.",
+    "another encoding": b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",
+    "a function": b"cnumpy\nfromfile\n.",
+    "a function of another module": b"cos\nsystem\n.",
+    "a function by its names": b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.",
+    "an extension": b"\x82\x01.",
+    "a persistent id": b"Pid\n.",
+    "nothing": b"",
+    "no end": b"\x80\x02}",
+    "dictionaries": b"\x80\x02(" + b"}" * 200_000 + b"t.",
+    "a place far off": b"\x80\x02Nr\xff\xff\xff\x1f.",
+    "a place in words": b"Np4294967295\n.",
+    "one text again and again": b"\x80\x02" + AGAIN,
+    "bytes of a terabyte": b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b".",
+    "a frame of a terabyte": b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"N.",
+    "a number of 5,000 digits": b"I" + b"9" * 5000 + b"\n.",
+    "lists in lists": b"\x80\x02" + b"]" * 60_000 + b"a" * 59_999 + b".",
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_pickle_can_ask_for_bytes_only_and_not_much_memory(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for protocol in range(5):
-        with pytest.raises(pickle.UnpicklingError):
-            load_plain(pickle.dumps({b"data": value}, protocol=protocol))
+    monkeypatch.setattr("alexnet.tools.convert.sources.cifar._MOST_STEPS", 100_000)
+    with at_most(20_000_000), pytest.raises(pickle.UnpicklingError):
+        load_plain(PICKLES[kind])
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "opcodes",
-    [
-        b"c_codecs\nencode\n(NN}X\x05\x00\x00\x00x_newK\x01s\x86b.",  # sets an attribute of the stand-in
-        b"cnumpy\ndtype\n}X\x01\x00\x00\x00xK\x01sb.",
-        b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",
-        b"cnumpy\nfromfile\n.",
-        b"cos\nsystem\n.",
-        b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.",
-        b"\x82\x01.",
-        b"Pid\n.",
-        b"",
-        b"\x80\x02}",
-    ],
-)
-def test_hand_written_pickles_are_refused(opcodes: bytes) -> None:
-    with pytest.raises(pickle.UnpicklingError):
-        load_plain(opcodes)
+def test_a_whole_batch_of_a_newer_python_is_within_the_bounds() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (10_000, 30), dtype=np.uint8)
+    names = [f"some_name_{i:06}.png".encode() for i in range(10_000)]
+    batch = {b"data": pixels, b"labels": [i % 10 for i in range(10_000)], b"filenames": names}
+    found = load_plain(pickle.dumps(batch, protocol=2))
+    assert found["filenames"] == names
+    assert np.array_equal(found["data"], pixels)  # type: ignore[arg-type]
 
 
 def test_an_archive_that_is_hostile_or_cut_short_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from alexnet.shards.manifest import MANIFEST_NAME
 from alexnet.tools.convert.known import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.sources import cifar, mnist, official, tar_sets, trees
-from alexnet.tools.convert.sources.first_bytes import ARCHIVE_ENDINGS, refuse_undecodable, what_is
+from alexnet.tools.convert.sources.first_bytes import ARCHIVES, COMPRESSED, refuse_undecodable, what_is
 from alexnet.tools.convert.sources.folders import contents
 from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walk, load_index, save_index
+from alexnet.tools.convert.sources.names import few
 from alexnet.tools.convert.sources.tables import SOLUTION
 
 __all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "check_out", "find_layout", "materialise", "open_source"]
@@ -132,13 +133,13 @@ def _found(root: Path) -> str:
     inside = contents(root)
     parts = [_some(inside.folders, "folder"), _some(inside.files, "file")]
     text = " and ".join(part for part in parts if part) or "nothing"
-    archives = [root / name for name in inside.files if name.endswith(ARCHIVE_ENDINGS)]
+    archives = [root / name for name in inside.files if name.endswith((*ARCHIVES, *COMPRESSED))]
     said = next((f"{path.name} {what}" for path in archives if (what := what_is(path))), None)
     return f"{text} ({ascii(said)[1:-1]})" if said else text
 
 
-def _some(names: tuple[str, ...], what: str, most: int = 4) -> str:
-    listed = ", ".join(ascii(name)[1:-1] for name in names[:most]) + (", ..." if len(names) > most else "")
+def _some(names: tuple[str, ...], what: str) -> str:
+    listed = few([ascii(name)[1:-1] for name in names], 4)
     return f"{len(names):,} {what}{'s' if len(names) > 1 else ''} ({listed})" if names else ""
 
 

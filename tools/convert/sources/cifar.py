@@ -1,26 +1,31 @@
 """CIFAR-10's python archive, as downloaded or extracted: five training batches and one that serves as validation.
 
 A batch is a pickle of 10,000 images, so an image has no place in it that could be read by offset. The listing counts as
-if a batch's pixels lay in a file of their own, and `_unpack` writes that file. `pickles.py` reads the pickles.
+if a batch's pixels lay in a file of their own, and `_unpack` writes that file.
+
+A pickle can call any function there is. These need five names: NumPy's array and dtype, what rebuilds them, and the
+encoding of bytes. Each is answered by a harmless stand-in from this file; any other name is refused, so that a hostile
+file can build dictionaries, lists, numbers and strings, and nothing else.
 """
 
+import io
 import itertools
 import pickle
+import pickletools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.tools.convert.image import CIFAR_BYTES, CIFAR_PX
 from alexnet.tools.convert.known import published_notes
 from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
 from alexnet.tools.convert.sources.layout import Layout, Walk
-from alexnet.tools.convert.sources.pickles import load_plain
 from alexnet.tools.convert.sources.tar_headers import files_in
 
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -30,6 +35,9 @@ META = "batches.meta"
 BATCHES: dict[str, Split] = {**{f"data_batch_{k}": "train" for k in range(1, 6)}, "test_batch": "val"}
 _MOST_BYTES = 64_000_000  # of a file: a batch has 31 MB
 _PUBLISHED: dict[Split, int] = {"train": 50_000, "val": 10_000}
+_MOST_STEPS = 1_000_000
+"""Of a pickle's program: a batch of CIFAR-10 takes 40,000, or 100,000 as newer Pythons write it; each can make an empty
+dictionary, or double what is remembered."""
 
 
 def find(root: Path) -> Layout | None:
@@ -122,10 +130,9 @@ def _batch(home: Path, name: str, data: bytes) -> tuple[npt.NDArray[np.uint8], l
 def _load(home: Path, name: str, data: bytes) -> dict[object, object]:
     """Unpickle one file, safely. Raises InputError if it is damaged or asks for more than data."""
     try:
-        fields = load_plain(data)
+        return load_plain(data)
     except pickle.UnpicklingError as error:
         raise InputError(f"{home}: {name} is no batch of CIFAR-10 ({error}); download it again") from None
-    return fields if isinstance(fields, dict) else {}
 
 
 def _files(home: Path) -> Iterator[tuple[str, bytes]]:
@@ -134,16 +141,101 @@ def _files(home: Path) -> Iterator[tuple[str, bytes]]:
     Raises InputError if one is missing.
     """
     missing = {META, *BATCHES}
-    for name, data in files_in(home, missing.__contains__, _MOST_BYTES) if home.is_file() else _extracted(home):
+    for name, data in files_in(home, missing.__contains__, _MOST_BYTES):
         missing.discard(name)
         yield name, data
     if missing:
         raise InputError(f"{home}: lacks {', '.join(sorted(missing))}; download it again")
 
 
-def _extracted(home: Path) -> Iterator[tuple[str, bytes]]:
-    for path in (path for name in sorted((META, *BATCHES)) if (path := home / name).is_file()):
-        try:
-            yield path.name, read_bytes(path, _MOST_BYTES)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}; download it again") from None
+class _DType:
+    """Stand for numpy.dtype: note which type is wanted."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code = code
+
+    def __setstate__(self, _: object) -> None:
+        """Take byte order and the like, which bytes do not have."""
+
+
+class _Array:
+    """Stand for a NumPy array that is being rebuilt: note its shape and bytes."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def to_numpy(self) -> npt.NDArray[np.uint8]:
+        """Return the array. Raises UnpicklingError if it is not one of plain bytes in C order."""
+        match self.state:
+            case (int(), (int(rows), int(columns)), _DType(code="u1" | b"u1"), False | 0, bytes(data)) if (
+                rows >= 0 and columns >= 0 and rows * columns == len(data)
+            ):
+                return np.frombuffer(data, np.uint8).reshape(rows, columns)
+        raise pickle.UnpicklingError("an array that is not of rows of bytes")
+
+
+class _Latin1:
+    """Stand for _codecs.encode, by which newer Pythons write bytes for older ones; `left`: characters of a pickle."""
+
+    left = 0
+
+    def __new__(cls, text: object, encoding: object) -> bytes:  # type: ignore[misc]
+        """Return the bytes themselves; an instance is never made."""
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
+        _Latin1.left -= len(text)
+        if _Latin1.left < 0:
+            raise pickle.UnpicklingError("one text is made bytes again and again")
+        return text.encode("latin1")
+
+    def __setstate__(self, _: object) -> None:
+        """Be here, so that a pickle cannot set attributes of the class."""
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): None,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _Latin1,
+}
+_REMEMBER = ("PUT", "BINPUT", "LONG_BINPUT")  # under a number, as in a list
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"asks for {module}.{name}")
+        return _ALLOWED[module, name]
+
+
+def load_plain(data: bytes) -> dict[object, object]:
+    """Return the dictionary of lists, numbers, texts (as bytes) and arrays that a pickle holds, else an empty one.
+
+    Raises pickle.UnpicklingError if it asks for anything else or is damaged.
+    """
+    try:
+        _check_steps(data)
+        _Latin1.left = len(data)
+        value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        fields = value.items() if isinstance(value, dict) else ()
+        return {
+            key.decode("latin1") if isinstance(key, bytes) else key: item.to_numpy()
+            if isinstance(item, _Array)
+            else item
+            for key, item in fields
+        }
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # a damaged pickle raises whatever it trips over
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
+
+
+def _check_steps(data: bytes) -> None:
+    """Raise UnpicklingError for a pickle whose program takes much more memory than it has bytes."""
+    for number, (step, argument, _) in enumerate(pickletools.genops(data)):
+        if number > _MOST_STEPS or (step.name in _REMEMBER and int(argument or 0) > _MOST_STEPS):
+            raise pickle.UnpicklingError(f"more than {_MOST_STEPS:,} steps")

@@ -56,39 +56,39 @@ def refuse_linked(folders: ClassFolders) -> None:
             raise InputError(f"{path}: is {other}, by a link, and would be read twice; delete the link")
 
 
-def read_train(root: Path, folders: ClassFolders, walk: Walk) -> tuple[Listing, int]:
-    """List class folders by label, then name; and count what is ignored. Raises InputError if there is no image."""
+def read_train(root: Path, folders: ClassFolders, walk: Walk) -> Listing:
+    """List class folders by label, then name. Raises InputError if there is no image."""
     builder = ListingBuilder(in_folders=True)
-    ignored = 0
-    for label, container, entries, more in _files(root, folders, walk, "train"):
+    for label, container, entries in _files(root, folders, walk, "train"):
         builder.add(container, label, entries)
-        ignored += more
     train = builder.finish()
     if not len(train):
         raise InputError(f"{folders[0][1].parent}: its class folders hold no files; give a folder with images")
-    return train, ignored
+    return train
 
 
-def read_val(root: Path, folders: ClassFolders, walk: Walk) -> tuple[Listing, int]:
+def read_val(root: Path, folders: ClassFolders, walk: Walk) -> Listing:
     """List the class folders of a validation set in the order of file names, as if they lay in one folder."""
-    found = list(_files(root, folders, walk, "val")) if folders else []
-    rows = ((entry, label, container) for label, container, entries, _ in found for entry in entries)
-    return in_name_order(rows, in_folders=bool(folders)), sum(ignored for _, _, _, ignored in found)
+    found = _files(root, folders, walk, "val") if folders else ()
+    rows = ((entry, label, container) for label, container, entries in found for entry in entries)
+    return in_name_order(rows, in_folders=bool(folders))
 
 
-def _files(root: Path, folders: ClassFolders, walk: Walk, stage: Stage) -> Iterator[tuple[int, str, list[Entry], int]]:
-    """Yield label, path from the root, files and ignored of each class folder."""
+def _files(root: Path, folders: ClassFolders, walk: Walk, stage: Stage) -> Iterator[tuple[int, str, list[Entry]]]:
+    """Yield label, path from the root and files of each class folder."""
     walk.begin(stage, "folders", len(folders))
     for label, path in folders:
         entries, ignored = list_folder(path, lambda found: walk.advance(0, found))
+        walk.ignored += ignored
         walk.advance(1)
-        yield label, _relative(root, path), entries, ignored
+        yield label, _relative(root, path), entries
 
 
-def read_flat(root: Path, folder: Path, labels: ValLabels, walk: Walk) -> tuple[Listing, int]:
+def read_flat(root: Path, folder: Path, labels: ValLabels, walk: Walk) -> Listing:
     """List a folder of validation images in the order of file names, labelled by a table."""
     walk.begin("val", "files")
     entries, ignored = list_folder(folder, lambda found: walk.advance(found, found))
+    walk.ignored += ignored
     rows = []
     seen: dict[str, str] = {}
     for entry in entries:
@@ -97,7 +97,7 @@ def read_flat(root: Path, folder: Path, labels: ValLabels, walk: Walk) -> tuple[
         other = seen.setdefault(name.split(".")[0], name)
         if other != name:
             raise InputError(f"{folder}: {other} and {name} are one image by their names; move one away")
-    return in_name_order(rows, in_folders=True), ignored
+    return in_name_order(rows, in_folders=True)
 
 
 def _relative(root: Path, folder: Path) -> str:

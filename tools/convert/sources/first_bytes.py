@@ -40,8 +40,12 @@ _UNPACKED = (  # archives that are no tars, whose content is to lie in a folder
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "7z x -o"),
     (b"Rar!", "a RAR archive", "unrar x -op"),
 )
-_ENDINGS = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".lz4")
-ARCHIVE_ENDINGS = (".tar", ".zip", ".7z", ".rar", *_ENDINGS)
+PACKED_TARS = (".tgz", ".tbz2", ".txz", *(f".tar{ending}" for _, _, ending, _ in _COMPRESSED))
+NO_TARS = (".zip", ".7z", ".rar")
+ARCHIVES = (".tar", *PACKED_TARS, *NO_TARS)
+"""Endings of files that hold files."""
+COMPRESSED = (*PACKED_TARS, *(ending for _, _, ending, _ in _COMPRESSED))
+"""Endings that the programs which unpack take."""
 
 
 def is_compressed(head: bytes) -> bool:
@@ -83,7 +87,7 @@ def _command(path: Path, inner: str | None, ending: str, program: str) -> str:
         folder, bare = shlex.quote(str(path.with_suffix(""))), program.split()[0]
         unpack = f"mkdir {folder} && tar -xf {quoted} -C {folder}"
         return f"{unpack}, then for each file: {bare} <FILE >FILE.tar; and give {folder}"
-    if path.name.endswith(_ENDINGS):
+    if path.name.endswith(COMPRESSED):
         return f"{program} {quoted}"
     return f"mv {quoted} {quoted}{ending} && {program} {quoted}{ending}"
 

@@ -1,4 +1,4 @@
-"""What every layout gives: its files and how to list them (`Layout`), progress (`Walk`), and a list kept for next time.
+"""What every layout gives: its files and how to list them (`Layout`), one pass over them (`Walk`), and the kept list.
 
 The pass over the headers of 14 million images takes minutes, so its result is kept in one file: NumPy's npz without
 pickles, the columns as they are, everything else as JSON. It is good only for the key it was made with; a torn or
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from alexnet.shards.files import replacing
 from alexnet.shards.manifest import SPLITS, ClassRecord
+from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.listing import Listing, Source
 from alexnet.tools.convert.sources.folders import stamps
 from alexnet.tools.progress import Amount
@@ -39,12 +40,15 @@ OnWalk = Callable[[Amount], None]
 
 
 class Walk:
-    """Add up what a pass over headers finds, stage by stage, each with its own total, and tell of it.
+    """Add up what one pass over a source finds, stage by stage, and what it passes over; and tell how far it is.
 
-    A call costs 0.2 us, so callers report some hundred entries at once.
+    `ignored`: what is not listed; of that, `replaced`: files in tars that a later one of the same name replaces, and
+    `nowhere`: links in tars without a file.
     """
 
     def __init__(self, on_walk: OnWalk = lambda _: None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ignored = self.replaced = 0
+        self.nowhere: list[str] = []
         self._on_walk, self._clock = on_walk, clock
         self._stage: tuple[Stage, WalkUnit, int | None] | None = None
         self._entries = self._done = 0
@@ -58,7 +62,7 @@ class Walk:
         self._tell()
 
     def advance(self, done: int, entries: int = 0) -> None:
-        """Count what was done of the stage's total, and the entries found in it."""
+        """Count what was done of the stage's total, and entries found: some hundred at once, as a call costs 0.2 us."""
         self._done += done
         self._entries += entries
         if self._clock() >= self._due:
@@ -75,6 +79,12 @@ class Walk:
             counts = {"entries": self._entries}
             self._on_walk(Amount(event="index", stage=stage, done=self._done, total=total, unit=unit, counts=counts))
         self._due = self._clock() + _TELL_SECONDS
+
+    def notes(self) -> list[str]:
+        """Say where an image in a tar may be missed."""
+        nowhere = naming("link in a tar leads", "links in tars lead", " to no file in it", self.nowhere)
+        replaced = f"replaced by later entries of the same name, as in unpacking: {self.replaced:,}"
+        return [nowhere] * bool(nowhere) + [replaced] * bool(self.replaced)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import takewhile
 from typing import Literal
 
@@ -43,6 +43,11 @@ def printed(name: str) -> str:
 def shown(name: bytes) -> str:
     """Return a name's bytes as text for messages."""
     return name.decode("utf-8", "backslashreplace")
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Return the first few of some names, for people."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def split_names(names: Iterable[str]) -> dict[str, SplitWord]:

@@ -23,7 +23,7 @@ from alexnet.tools.convert.sources.tables import (
     read_words,
     word_files,
 )
-from alexnet.tools.convert.sources.tars import Passed, Tar, list_tar
+from alexnet.tools.convert.sources.tars import Tar, list_tar
 
 KIND = "ilsvrc2012-archives"
 
@@ -64,10 +64,10 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
     has_val = (root / VAL_TAR).is_file()
     if has_val and kit is None:
         raise InputError(f"{root}: lacks {DEVKIT_TAR}, and the labels of {VAL_TAR} are in it; put it there")
-    labels, passed = read_devkit(kit) if kit else None, Passed()
-    classes, train = _read_train(root, labels, passed, walk)
+    labels = read_devkit(kit) if kit else None
+    classes, train = _read_train(root, labels, walk)
     wnids = [record.wnid for record in classes]
-    val = read_val_tar(root, labels, passed, walk) if has_val and labels else Listing.of(())
+    val = read_val_tar(root, labels, walk) if has_val and labels else Listing.of(())
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,
@@ -75,20 +75,18 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
         classes=classes,
         members=members,
         description=f"official ILSVRC-2012 archives, {len(classes):,} classes, {sizes_of(members)} entries",
-        notes=(*_notes(root, has_val, kit), *passed.notes(), *count_notes(wnids, train, val)),
-        ignored=passed.ignored,
+        notes=(*_notes(root, has_val, kit), *walk.notes(), *count_notes(wnids, train, val)),
+        ignored=walk.ignored,
     )
 
 
-def _read_train(
-    root: Path, labels: ValLabels | None, passed: Passed, walk: Walk
-) -> tuple[tuple[ClassRecord, ...], Listing]:
+def _read_train(root: Path, labels: ValLabels | None, walk: Walk) -> tuple[tuple[ClassRecord, ...], Listing]:
     """Return the classes, the devkit's if there is one, and the training images of all class tars."""
     whole = Tar.of(root / TRAIN_TAR)
     walk.begin("class tars", "bytes", whole.length)
     class_tars = [
         Tar(path=whole.path, start=at, length=length, name=str(PurePosixPath(name.decode("utf-8", "replace"))))
-        for name, at, length in list_tar(whole, passed, walk.advance)
+        for name, at, length in list_tar(whole, walk)
     ]
     stem_of = {tar: PurePosixPath(tar.name).stem for tar in class_tars}
     classes = labels.classes if labels else class_records(set(stem_of.values()), read_words(root))
@@ -101,21 +99,21 @@ def _read_train(
                 f"{tar.where} is no class tar of the {len(classes):,} classes; the archive and the devkit must belong "
                 "together"
             )
-        builder.add(TRAIN_TAR, label_of[stem_of[tar]], list_tar(tar, passed, walk.advance))
+        builder.add(TRAIN_TAR, label_of[stem_of[tar]], list_tar(tar, walk))
     train = builder.finish()
     if not len(train):
         raise InputError(f"{whole.path}: holds no class tar with images; download it again")
     return classes, train
 
 
-def read_val_tar(root: Path, labels: ValLabels, passed: Passed, walk: Walk) -> Listing:
+def read_val_tar(root: Path, labels: ValLabels, walk: Walk) -> Listing:
     """List the validation archive in the order of file names, labelled.
 
     Raises InputError if an image has no label or a label no image.
     """
     tar = Tar.of(root / VAL_TAR)
     walk.begin("val", "bytes", tar.length)
-    images = list_tar(tar, passed, walk.advance)
+    images = list_tar(tar, walk)
     rows = [
         (entry, labels.label_of(tar.path, entry[0].decode("utf-8", "replace")), VAL_TAR) for entry in sorted(images)
     ]

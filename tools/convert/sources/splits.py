@@ -15,7 +15,7 @@ from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.sources.first_bytes import is_image, spread
 from alexnet.tools.convert.sources.folders import Contents, contents, folders_in
-from alexnet.tools.convert.sources.names import NO_CLASS, printed, split_names, split_word
+from alexnet.tools.convert.sources.names import NO_CLASS, few, printed, split_names, split_word
 from alexnet.tools.convert.sources.tables import ANNOTATIONS, WORD_FILES
 
 _FIRST = ("train", "val", "valid", "validation", "test")  # of several names for one split, the one that is taken
@@ -228,6 +228,5 @@ def holds_images(folder: Path, depth: int = 3) -> bool:
     return depth > 0 and any(holds_images(folder / name, depth - 1) for name in inside.folders[:_FILES_A_CLASS])
 
 
-def _names(names: Iterable[str], most: int = 5) -> str:
-    every = [printed(name) for name in names]
-    return ", ".join(every[:most]) + (", ..." if len(every) > most else "")
+def _names(names: Iterable[str]) -> str:
+    return few([printed(name) for name in names])

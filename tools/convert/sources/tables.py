@@ -75,7 +75,8 @@ def devkit_files(path: Path) -> tuple[Path, ...]:
 
 def read_devkit(path: Path) -> ValLabels:
     """Read a devkit. Raises InputError if it is unreadable, or contradicts itself or the published labels."""
-    files = _devkit_bytes(path)
+    inside = path if path.is_file() else path / "data"
+    files = dict(files_in(inside, (META, GROUND_TRUTH).__contains__, _MOST_DEVKIT_BYTES))
     for name in (META, GROUND_TRUTH):
         if name not in files:
             raise InputError(f"{path}: holds no {name}; give the devkit of tasks 1 and 2 (devkit_t12)")
@@ -87,15 +88,6 @@ def read_devkit(path: Path) -> ValLabels:
         ids.append(int(text))
     wnids = {f"ILSVRC2012_val_{number:08d}": wnid_of[i] for number, i in enumerate(ids, start=1)}
     return _checked(ValLabels(path, wnids, classes), dict(enumerate(ids, start=1)))
-
-
-def _devkit_bytes(path: Path) -> dict[str, bytes]:
-    if not path.is_dir():
-        return dict(files_in(path, (META, GROUND_TRUTH).__contains__, _MOST_DEVKIT_BYTES))
-    try:
-        return {file.name: read_bytes(file, _MOST_DEVKIT_BYTES) for file in devkit_files(path) if file.is_file()}
-    except ValueError as error:
-        raise InputError(f"{path}: one of its files {error}; download the devkit again") from None
 
 
 def _leaf_classes(path: Path, meta: bytes) -> tuple[dict[int, str], tuple[ClassRecord, ...]]:

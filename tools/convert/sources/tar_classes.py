@@ -14,7 +14,7 @@ from pathlib import Path
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.listing import Entry
-from alexnet.tools.convert.sources.first_bytes import is_image
+from alexnet.tools.convert.sources.first_bytes import ARCHIVES, is_image
 from alexnet.tools.convert.sources.layout import Walk
 from alexnet.tools.convert.sources.names import (
     WNID,
@@ -29,10 +29,9 @@ from alexnet.tools.convert.sources.names import (
     wnid_in,
 )
 from alexnet.tools.convert.sources.tar_files import ImageTar
-from alexnet.tools.convert.sources.tars import Passed, folder_names, list_tar
+from alexnet.tools.convert.sources.tars import folder_names, list_tar
 
-_PACKED_TARS = (b".tgz", b".tbz2", b".txz", *(b".tar." + kind for kind in (b"gz", b"bz2", b"xz", b"zst", b"lz4")))
-_ARCHIVES = (b".tar", b".zip", b".7z", b".rar", *_PACKED_TARS)
+_ARCHIVES = tuple(map(str.encode, ARCHIVES))
 _MEND = (
     "if what is in the tars says the classes, call them train_1.tar, train_2.tar and so on; else unpack each into a "
     "folder of its class's name"
@@ -53,24 +52,15 @@ class Group:
     length: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """Hold the files of one split in one tar, by the names of folders without those that say the split."""
-
-    tar: ImageTar
-    split: SplitWord | None
-    folders: dict[Names, list[Entry]]
-
-    def entries(self) -> list[Entry]:
-        """Return the files of all folders."""
-        return list(chain.from_iterable(self.folders.values()))
+Folders = dict[Names, list[Entry]]
+"""The files of one split in one tar, by the names of folders without those that say the split."""
 
 
 class ClassTars:
     """List class tars one at a time, and check that nothing in them speaks of other classes."""
 
-    def __init__(self, passed: Passed, walk: Walk) -> None:
-        self._passed, self._walk = passed, walk
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
         self._doubtful: dict[Names, str] = {}  # folders that may be classes, and where
         self._in_names: dict[str, str] = {}  # WNIDs in files' names, and the class that they were met in
 
@@ -79,7 +69,7 @@ class ClassTars:
         return Group(split=tar.split, wnid=wnid, file=tar.file, load=partial(self._load, tar, wnid), length=tar.length)
 
     def _load(self, tar: ImageTar, wnid: str) -> list[Entry]:
-        entries = list_tar(tar, self._passed, self._walk.advance)
+        entries = list_tar(tar, self._walk)
         paths = {entry[0][: entry[0].rfind(b"/") + 1] for entry in entries}
         doubtful = _doubtful(tar.where, wnid, map(folder_names, paths))
         top = (entry for entry in entries if not folder_names(entry[0].rpartition(b"/")[0]))
@@ -121,7 +111,7 @@ def _doubtful(where: str, wnid: str, folders: Iterable[Names]) -> set[Names]:
     return set() if WNID.fullmatch(wnid) else {folder for folder in others if not all(map(is_about_images, folder))}
 
 
-def read_image_tars(tars: Sequence[ImageTar], passed: Passed, walk: Walk) -> tuple[list[Group], list[str]]:
+def read_image_tars(tars: Sequence[ImageTar], walk: Walk) -> tuple[list[Group], list[str]]:
     """List tars by class and split; and name what holds images and is not read.
 
     Raises InputError where an image has no class, or may have several; test images without labels are not read.
@@ -129,56 +119,55 @@ def read_image_tars(tars: Sequence[ImageTar], passed: Passed, walk: Walk) -> tup
     if tars:
         training = any(tar.split in (None, "train") for tar in tars)
         walk.begin("train" if training else "val", "bytes", sum(tar.length for tar in tars))
-    parts = [part for tar in tars for part in _parts(tar, passed, walk)]
+    parts = [(tar, split, folders) for tar in tars for split, folders in _parts(tar, walk)]
     _refuse_contradiction(parts)
-    splits_only = any(part.split for part in parts)
+    splits_only = any(split for _, split, _ in parts)
     groups: list[Group] = []
     unread: list[str] = []
     seen: dict[bytes, str] = {}
-    for part in parts:
-        classes = _by_class(part) if part.split or not splits_only else {}
+    for tar, split, folders in parts:
+        every = list(chain.from_iterable(folders.values()))
+        classes = _by_class(tar, split, folders, every) if split or not splits_only else {}
         groups += [
-            Group(split=part.split, wnid=wnid, file=part.tar.file, load=partial(list, entries))
+            Group(split=split, wnid=wnid, file=tar.file, load=partial(list, entries))
             for wnid, entries in classes.items()
         ]
-        if part.split != "test":
-            _refuse_second(part, seen)
-        missing = sum(map(len, part.folders.values())) - sum(map(len, classes.values()))
-        passed.ignored += missing
-        if missing and not classes and _first_image(part.tar.path, part.entries()):
-            unread.append(f"{part.tar.file} ({missing:,} {f'{part.split} images' if part.split else 'other files'})")
+        if split != "test":
+            _refuse_second(tar.where, every, seen)
+        missing = len(every) - sum(map(len, classes.values()))
+        walk.ignored += missing
+        if missing and not classes and _first_image(tar.path, every):
+            unread.append(f"{tar.file} ({missing:,} {f'{split} images' if split else 'other files'})")
     return groups, unread
 
 
-def _parts(tar: ImageTar, passed: Passed, walk: Walk) -> list[_Part]:
+def _parts(tar: ImageTar, walk: Walk) -> list[tuple[SplitWord | None, Folders]]:
     """List a tar, by split and folder."""
-    folders: dict[Names, list[Entry]] = defaultdict(list)
-    for entry in list_tar(tar, passed, walk.advance):
+    folders: Folders = defaultdict(list)
+    for entry in list_tar(tar, walk):
         if entry[0].endswith(_ARCHIVES):
             name = shown(entry[0])
             raise InputError(f"{tar.path}: holds {name!r} beside images, which would be missed; unpack both")
         folders[folder_names(entry[0].rpartition(b"/")[0])].append(entry)
-    parts: dict[SplitWord | None, _Part] = {}
+    parts: dict[SplitWord | None, Folders] = defaultdict(lambda: defaultdict(list))
     for folder, (split, depths) in split_of_paths(str(tar.path), folders).items():
-        part = parts.setdefault(split, _Part(tar=tar, split=split or tar.split, folders=defaultdict(list)))
-        part.folders[tuple(folder[depth] for depth in depths)] += folders[folder]
-    return list(parts.values())
+        parts[split][tuple(folder[depth] for depth in depths)] += folders[folder]
+    return [(split or tar.split, folders) for split, folders in parts.items()]
 
 
-def _refuse_contradiction(parts: Sequence[_Part]) -> None:
+def _refuse_contradiction(parts: Sequence[tuple[ImageTar, SplitWord | None, Folders]]) -> None:
     """Refuse a tar called `train` beside one called `val` that holds a folder `val`."""
-    other = next((part for part in parts if part.split != part.tar.split), None)
-    if other and len({part.tar.split for part in parts}) > 1:
+    other = next(((tar, split) for tar, split, _ in parts if split != tar.split), None)
+    if other and len({tar.split for tar, _, _ in parts}) > 1:
         raise InputError(
-            f"{other.tar.where}: its name says {other.tar.split}, and a folder in it {other.split}; unpack it, and "
+            f"{other[0].where}: its name says {other[0].split}, and a folder in it {other[1]}; unpack it, and "
             "sort its images into train/CLASS and val/CLASS"
         )
 
 
-def _refuse_second(part: _Part, seen: dict[bytes, str]) -> None:
+def _refuse_second(where: str, entries: Sequence[Entry], seen: dict[bytes, str]) -> None:
     """Refuse a name that ends in its label, and so means one image, where it was seen before: name to its tar."""
-    where = part.tar.where
-    for name in filter(is_labelled, map(_file_name, part.entries())):
+    for name in filter(is_labelled, map(_file_name, entries)):
         if seen.setdefault(name, where) != where:
             raise InputError(
                 f"{where}: {shown(name)!r} is in {seen[name]}, too: an image must not be there twice; move one of the "
@@ -186,25 +175,27 @@ def _refuse_second(part: _Part, seen: dict[bytes, str]) -> None:
             )
 
 
-def _by_class(part: _Part) -> dict[str, list[Entry]]:
+def _by_class(
+    tar: ImageTar, split: SplitWord | None, folders: Folders, every: Sequence[Entry]
+) -> dict[str, list[Entry]]:
     """Return the files of one split in one tar by class: by folders or, where all lie in one, by their own names.
 
     Their names then begin below the class's folder. Nothing is returned for test images without labels.
     """
-    path, where = part.tar.path, part.tar.where
-    found = folder_classes(where, part.folders, lambda folder: _first_image(path, part.folders[folder]) is not None)
+    path, where = tar.path, tar.where
+    found = folder_classes(where, folders, lambda folder: _first_image(path, folders[folder]) is not None)
     by_class: dict[str, list[Entry]] = defaultdict(list)
     if len({wnid for wnid, _ in found.values()}) > 1 or (
-        found and not all(is_labelled(_file_name(entry)) for entry in part.entries())
+        found and not all(is_labelled(_file_name(entry)) for entry in every)
     ):
         for folder, (wnid, depth) in found.items():
-            by_class[wnid] += [_below(folder[depth:], entry) for entry in part.folders[folder]]
+            by_class[wnid] += [_below(folder[depth:], entry) for entry in folders[folder]]
         return by_class
-    for entry in part.entries():
+    for entry in every:
         name = wnid_in(_file_name(entry))
         by_class[name or ""].append(_below((), entry) if name else entry)
     unlabelled = _first_image(path, by_class.pop("", ()))
-    if unlabelled is None or part.split == "test":
+    if unlabelled is None or split == "test":
         return by_class if unlabelled is None else {}
     hint = ""
     if unlabelled.startswith(b"ILSVRC2012_val_"):

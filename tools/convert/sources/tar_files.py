@@ -12,7 +12,16 @@ from pathlib import Path, PurePosixPath
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import TRAIN_TAR, VAL_TAR
-from alexnet.tools.convert.sources.first_bytes import HEAD_BYTES, is_compressed, is_image, spread, what_instead, what_is
+from alexnet.tools.convert.sources.first_bytes import (
+    HEAD_BYTES,
+    NO_TARS,
+    PACKED_TARS,
+    is_compressed,
+    is_image,
+    spread,
+    what_instead,
+    what_is,
+)
 from alexnet.tools.convert.sources.folders import Contents, contents
 from alexnet.tools.convert.sources.layout import Walk
 from alexnet.tools.convert.sources.names import (
@@ -25,14 +34,14 @@ from alexnet.tools.convert.sources.names import (
     split_of_paths,
 )
 from alexnet.tools.convert.sources.splits import holds_images
-from alexnet.tools.convert.sources.tars import Passed, Tar, first_members, folder_names, list_tar
+from alexnet.tools.convert.sources.tars import Tar, first_members, folder_names, list_tar
 
 _SIDECARS = {".cls", ".json", ".txt"}
 _FIRST_MEMBERS = 8
 _DEEPEST = 32  # a tar in a folder in a tar in ...
 _OTHERWISE = re.compile(r".*(\.TAR|\.Tar|\.tar\.(part|partial|crdownload|download|aria2|tmp|filepart))")
-_ARCHIVES = (".zip", ".7z", ".rar")
-_PACKED = re.compile(r"(.+)\.(tar\.(gz|bz2|xz|zst|lz4)|tgz|tbz2|txz)")
+_TARS = (".tar", *PACKED_TARS)
+_PACKED = re.compile(rf"(.+)({'|'.join(map(re.escape, PACKED_TARS))})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +96,9 @@ def _begins_with_images(tar: Tar) -> bool:
     if any(name.suffix in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names):
         raise InputError(f"{tar.path}: is a WebDataset shard, with labels beside its images, and no class tar")
     with tar.path.open("rb") as file:
-        return any(_is_tar(member.name) or (file.seek(member.offset_data) and is_image(file)) for member in members)
-
-
-def _is_tar(name: str) -> bool:
-    return name.endswith(".tar") or _PACKED.fullmatch(name) is not None
+        return any(
+            member.name.endswith(_TARS) or (file.seek(member.offset_data) and is_image(file)) for member in members
+        )
 
 
 def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:
@@ -129,11 +136,11 @@ def _compressed(folder: Path, inside: Contents) -> list[str]:
             path = folder / packed[stem]
             said = what_is(path) or "cannot be read; unpack it"
             raise InputError(f"{path}: {said}; there are {len(stems):,} tars beside it, and its images would be missed")
-    return [*(packed[stem] for stem in left), *(name for name in inside.files if name.endswith(_ARCHIVES))]
+    return [*(packed[stem] for stem in left), *(name for name in inside.files if name.endswith(NO_TARS))]
 
 
-def image_tars(root: Path, files: Sequence[str], passed: Passed, walk: Walk) -> list[ImageTar]:
-    """Return the tars of images, files or members of files, as `named`; and count what is ignored."""
+def image_tars(root: Path, files: Sequence[str], walk: Walk) -> list[ImageTar]:
+    """Return the tars of images, files or members of files, as `named`."""
     tars: list[ImageTar] = []
     walk.begin("class tars", "files", len(files))
     for name in files:
@@ -141,26 +148,26 @@ def image_tars(root: Path, files: Sequence[str], passed: Passed, walk: Walk) -> 
         walk.advance(1)
         names = PurePosixPath(name.removesuffix(".tar")).parts
         tar = ImageTar(path=whole.path, length=whole.length, name=whole.name, names=names, file=name)
-        tars += _inner_tars(tar, passed, walk)
+        tars += _inner_tars(tar, walk)
     return named(root, tars)
 
 
-def _inner_tars(tar: ImageTar, passed: Passed, walk: Walk) -> Iterator[ImageTar]:
+def _inner_tars(tar: ImageTar, walk: Walk) -> Iterator[ImageTar]:
     """Yield the tars that a tar holds, at any depth, or the tar itself if it holds none."""
     is_inner_class = tar.start and WNID.fullmatch(tar.names[-1])  # not looked at: 21,841 times eight headers
     members = None if is_inner_class else first_members(tar, _FIRST_MEMBERS)
-    if not any(_is_tar(member.name) for member in members or ()):
+    if not any(member.name.endswith(_TARS) for member in members or ()):
         yield tar
         return
     if len(tar.names) > _DEEPEST:
         raise InputError(f"{tar.path}: holds tars in tars, more than {_DEEPEST} deep; unpack it")
-    for name, start, length in list_tar(tar, passed, lambda _, found: walk.advance(0, found)):
+    for name, start, length in list_tar(tar, walk, in_bytes=False):
         path = PurePosixPath(name.decode("utf-8", "surrogateescape"))
         if path.suffix != ".tar":
             raise _no_inner_tar(tar, path, start, length)
         names = (*tar.names, *folder_names(os.fsencode(path.with_suffix(""))))
         inner = replace(tar, start=start, length=length, name=f"{names[-1]}.tar", names=names)
-        yield from _inner_tars(inner, passed, walk)
+        yield from _inner_tars(inner, walk)
 
 
 def _no_inner_tar(tar: ImageTar, member: PurePosixPath, start: int, length: int) -> InputError:
@@ -183,7 +190,7 @@ def named(root: Path, tars: Sequence[ImageTar]) -> list[ImageTar]:
     stems = {names[-1] for names in own}
     classes = set() if len(stems) == 1 or are_parts(stems) else stems
     above: dict[str, set[str]] = defaultdict(set)
-    for names in own:
+    for names in sorted(own):
         if len(names) > 1 and not said[names][0]:
             above[names[-1]].add(names[-2])
     twice = next((stem for stem, parents in above.items() if len(parents) > 1 and not are_parts(parents)), None)

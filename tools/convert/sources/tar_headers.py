@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.files import read_bytes
 from alexnet.tools.convert.sources.first_bytes import unpacked
 
 _BLOCK, _EXTENDED_AT = 512, 504  # of a sparse file's map: its last byte but some says whether another follows
@@ -33,10 +34,19 @@ def open_tar(file: IO[bytes]) -> tarfile.TarFile:
 
 
 def files_in(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[tuple[str, bytes]]:
-    """Yield last name and bytes of the regular files in a tar, gzipped or not, whose last name is wanted, in its order.
+    """Yield last name and bytes of the files in a folder, or a tar, gzipped or not, whose last name is wanted.
 
     Raises InputError if the archive is damaged, or one of them has more than `most` bytes.
     """
+    if not path.is_file():
+        for inside in sorted(path.iterdir() if path.is_dir() else ()):
+            if wanted(inside.name) and inside.is_file():
+                try:
+                    content = read_bytes(inside, most)
+                except ValueError as error:
+                    raise InputError(f"{inside}: {error}; download it again") from None
+                yield inside.name, content
+        return
     with unpacked(path) as file:
         try:
             tar = open_tar(file)

@@ -26,7 +26,6 @@ from alexnet.tools.convert.sources.names import (
 from alexnet.tools.convert.sources.tables import class_records, read_words, word_files
 from alexnet.tools.convert.sources.tar_classes import ClassTars, Group, read_image_tars
 from alexnet.tools.convert.sources.tar_files import ImageTar, find_tars, image_tars
-from alexnet.tools.convert.sources.tars import Passed
 
 _COMPARED_BYTES = 1 << 20
 
@@ -42,10 +41,9 @@ def find(root: Path) -> Layout | None:
 
 
 def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -> Source:
-    passed = Passed()
-    tars, unread = _without_tests(image_tars(root, files, passed, walk))
-    class_tars = ClassTars(passed, walk)
-    groups, more = read_image_tars([tar for tar in tars if tar.wnid is None], passed, walk)
+    tars, unread = _without_tests(image_tars(root, files, walk))
+    class_tars = ClassTars(walk)
+    groups, more = read_image_tars([tar for tar in tars if tar.wnid is None], walk)
     groups += [class_tars.group(tar, tar.wnid) for tar in tars if tar.wnid is not None]
     train = [group for group in groups if group.split in (None, "train")]
     val_word = "val" if any(group.split == "val" for group in groups) else "test"
@@ -60,7 +58,7 @@ def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -
     class_tars.refuse_doubtful(label_of)
     kind = "class tars" if any(tar.wnid for tar in tars) else "tars of images"
     unread += map(printed, beside)
-    notes = [_val_note(val, kind), naming("thing is", "things are", " not read", unread), *passed.notes()]
+    notes = [_val_note(val, kind), naming("thing is", "things are", " not read", unread), *walk.notes()]
     return Source(
         root=root,
         kind=kind.replace(" ", "-"),
@@ -69,7 +67,7 @@ def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -
         label_order="place of the class's name in sorted order",
         description=f"{kind}, {len(classes):,} classes, {sizes_of(members)} entries",
         notes=(*filter(None, notes), *count_notes(tuple(label_of), members["train"], members["val"])),
-        ignored=passed.ignored,
+        ignored=walk.ignored,
     )
 
 

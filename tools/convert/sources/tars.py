@@ -8,22 +8,19 @@ would leave, though: of two members of one name the last, and for a link what it
 import posixpath
 import shlex
 import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.listing import Entry
 from alexnet.tools.convert.sources.first_bytes import HEAD_BYTES, what_instead
 from alexnet.tools.convert.sources.folders import is_junk
+from alexnet.tools.convert.sources.layout import Walk
 from alexnet.tools.convert.sources.names import Names, shown
 from alexnet.tools.convert.sources.tar_headers import open_tar
-
-OnEntries = Callable[[int, int], None]
-"""Told of bytes passed and entries found, a few hundred entries at a time: a call for each would cost 2%."""
 
 _BLOCK = 512
 _TELL_ENTRIES = 256
@@ -56,35 +53,17 @@ class Tar:
         return f"{self.path}: {self.name}" if self.start else f"{self.path}"
 
 
-@dataclass(kw_only=True)
-class Passed:
-    """Count what the tars of a source hold besides the files that are read.
-
-    `ignored`: all of it. `replaced`: files that a later one of the same name replaces. `nowhere`: links without a file.
-    """
-
-    ignored: int = 0
-    replaced: int = 0
-    nowhere: list[str] = field(default_factory=list)
-
-    def notes(self) -> list[str]:
-        """Say where an image may be missed."""
-        nowhere = naming("link in a tar leads", "links in tars lead", " to no file in it", self.nowhere)
-        replaced = f"replaced by later entries of the same name, as in unpacking: {self.replaced:,}"
-        return [nowhere] * bool(nowhere) + [replaced] * bool(self.replaced)
-
-
-def list_tar(tar: Tar, passed: Passed, on_entries: OnEntries = lambda *_: None) -> list[Entry]:
-    """List the files of a tar.
+def list_tar(tar: Tar, walk: Walk, *, in_bytes: bool = True) -> list[Entry]:
+    """List the files of a tar; `in_bytes` is how the stage of the walk is measured.
 
     A link to a file of the same tar is that file under another name. Other links, devices, folders and junk such as
-    `.DS_Store` are counted only. A second tar after the end mark is read on. `on_entries` is told how far it is.
+    `.DS_Store` are counted only. A second tar after the end mark is read on.
     Raises InputError if the tar is damaged or cut short, also where it was cut between two members: the end mark tells.
     """
-    found = _Unpacked()
+    found = _Unpacked(tar.name, walk)
     with tar.path.open("rb") as file:
         try:
-            for member in _members(tar, file, on_entries):
+            for member in _members(tar, file, walk, in_bytes=in_bytes):
                 if member.issparse() and not is_junk_path(member.name):
                     raise InputError(
                         f"{tar.path}: {member.name} is stored sparse; pack {tar.name} again without --sparse"
@@ -92,7 +71,7 @@ def list_tar(tar: Tar, passed: Passed, on_entries: OnEntries = lambda *_: None) 
                 found.add(member)
         except (tarfile.TarError, OSError) as error:
             raise _no_tar(tar, file, f"cannot be read as a tar ({error})") from None
-    return found.entries(tar.name, passed)
+    return found.entries()
 
 
 def first_members(tar: Tar, count: int) -> list[tarfile.TarInfo] | None:
@@ -111,14 +90,13 @@ def first_members(tar: Tar, count: int) -> list[tarfile.TarInfo] | None:
 
 
 class _Unpacked:
-    """Collect what unpacking a tar would leave."""
+    """Collect what unpacking a tar would leave, and count what it would not."""
 
-    def __init__(self) -> None:
+    def __init__(self, tar: str, walk: Walk) -> None:
+        self._tar, self._walk = tar, walk
         self._files: dict[bytes, Entry] = {}  # by where they would lie
         self._links: dict[bytes, tuple[bytes, bytes]] = {}  # symbolic: own name, and where they lead
         self._junk: set[bytes] = set()
-        self._nowhere: list[bytes] = []
-        self._replaced = self._others = 0
 
     def add(self, member: tarfile.TarInfo) -> None:
         """Take a member in the tar's order."""
@@ -129,41 +107,44 @@ class _Unpacked:
             if junk:
                 self._junk.add(place)  # at the end: a link to it may be none
         elif junk or not (member.islnk() or member.issym()):
-            self._others += 1
+            self._walk.ignored += 1
         elif member.issym():
             to = posixpath.join(posixpath.dirname(place), _bytes(member.linkname))
             self._links[place] = (name, posixpath.normpath(to))
-        elif target := self._files.get(_place(_bytes(member.linkname))):  # a hard link's target lies before it
-            self._put(place, (name, *target[1:]))
         else:
-            self._nowhere.append(name)
+            self._link(place, name, self._files.get(_place(_bytes(member.linkname))))  # which lies before it
 
-    def entries(self, tar: str, passed: Passed) -> list[Entry]:
-        """Return the files, and add what else there was to `passed`."""
+    def entries(self) -> list[Entry]:
+        """Return the files."""
         links, self._links = self._links, {}
         for place, (name, to) in links.items():
             for _ in range(_MOST_LINKS):
                 to = links[to][1] if to in links else to
-            target = None if to in links else self._files.get(to)
-            if target is None:
-                self._nowhere.append(name)
-            else:
-                self._put(place, (name, *target[1:]))
-        junk = sum(self._files.pop(place, None) is not None for place in self._junk)
-        passed.ignored += junk + self._replaced + self._others + len(self._nowhere)
-        passed.replaced += self._replaced
-        passed.nowhere += [f"{tar}: {shown(name)!r}" for name in self._nowhere]
+            self._link(place, name, None if to in links else self._files.get(to))
+        self._walk.ignored += sum(self._files.pop(place, None) is not None for place in self._junk)
         return list(self._files.values())
 
+    def _link(self, place: bytes, name: bytes, target: Entry | None) -> None:
+        if target is not None:
+            self._put(place, (name, *target[1:]))
+        else:
+            self._walk.ignored += 1
+            self._walk.nowhere.append(f"{self._tar}: {shown(name)!r}")
+
     def _put(self, place: bytes, entry: Entry) -> None:
-        self._replaced += place in self._files
+        if place in self._files:
+            self._walk.ignored += 1
+            self._walk.replaced += 1
         self._files[place] = entry
         if self._links:
             self._links.pop(place, None)
 
 
-def _members(tar: Tar, file: IO[bytes], on_entries: OnEntries) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of a tar, and of tars that follow it, as their headers are read, and tell of them."""
+def _members(tar: Tar, file: IO[bytes], walk: Walk, *, in_bytes: bool) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar, and of tars that follow it, as their headers are read.
+
+    The walk is told of a few hundred at a time: a call for each would cost 2%.
+    """
     told, entries = tar.start, 0
     at: int | None = tar.start
     while at is not None:
@@ -173,10 +154,10 @@ def _members(tar: Tar, file: IO[bytes], on_entries: OnEntries) -> Iterator[tarfi
             yield member
             entries += 1
             if entries == _TELL_ENTRIES:
-                on_entries(headers.offset - told, entries)
+                walk.advance((headers.offset - told) * in_bytes, entries)
                 told, entries = headers.offset, 0
         at = _next_tar(tar, file, headers.offset)
-    on_entries(tar.end - told, entries)
+    walk.advance((tar.end - told) * in_bytes, entries)
 
 
 def _next_tar(tar: Tar, file: IO[bytes], at: int) -> int | None:

@@ -47,9 +47,10 @@ from alexnet.tools.convert.sources.tables import (
     read_words,
     word_files,
 )
-from alexnet.tools.convert.sources.tars import Passed
 
 KAGGLE = Path("ILSVRC/Data/CLS-LOC")
+_FOLDERS, _TREE, _FROM_KAGGLE = "image-folder", "ilsvrc2012-tree", "ilsvrc2012-kaggle"
+_TITLES = {_FOLDERS: "image folder", _TREE: "extracted ILSVRC tree", _FROM_KAGGLE: "Kaggle's ILSVRC"}
 _VAL_IMAGE = re.compile(r"ILSVRC2012_val_\d{8}\.")
 _IMAGES = "images"  # the folder of a class, and of val, that tiny-imagenet-200 keeps them in
 
@@ -65,7 +66,6 @@ class Tree:
     splits: SplitFolders
     tables: Path
     kind: str
-    title: str
     said: str = ""
 
     @property
@@ -86,7 +86,7 @@ class Tree:
     def layout(self) -> Layout:
         """Return what the list of this tree depends on, and how it is made."""
         files = word_files(self.tables)
-        if self.kind != "image-folder":
+        if self.kind != _FOLDERS:
             files += self.official()
         return Layout(
             kind=f"{self.kind} {self.said}".strip(),
@@ -102,15 +102,14 @@ def find_imagenet(root: Path) -> Layout | None:
 
     Kaggle's lies deeper, whether `root` is what holds `ILSVRC` or `ILSVRC` itself, with its tables beside `ILSVRC`.
     """
-    kaggle = ("ilsvrc2012-kaggle", "Kaggle's ILSVRC")
-    for base, tables, (kind, title) in (
-        (root / KAGGLE, root, kaggle),
-        (root / KAGGLE.relative_to("ILSVRC"), root.parent, kaggle),
-        (root, root, ("ilsvrc2012-tree", "extracted ILSVRC tree")),
+    for base, tables, kind in (
+        (root / KAGGLE, root, _FROM_KAGGLE),
+        (root / KAGGLE.relative_to("ILSVRC"), root.parent, _FROM_KAGGLE),
+        (root, root, _TREE),
     ):
         splits = find_splits(base) if base.is_dir() else None
         if splits is not None:
-            tree = Tree(root=root, base=base, splits=splits, tables=tables, kind=kind, title=title)
+            tree = Tree(root=root, base=base, splits=splits, tables=tables, kind=kind)
             if _is_imagenet(tree):
                 return tree.layout()
     return None
@@ -151,11 +150,11 @@ def chosen(root: Path, train: Sequence[str], val: Sequence[str]) -> Layout:
 
 
 def _image_folder(root: Path, splits: SplitFolders, said: str = "") -> Tree:
-    return Tree(root=root, base=root, splits=splits, tables=root, kind="image-folder", title="image folder", said=said)
+    return Tree(root=root, base=root, splits=splits, tables=root, kind=_FOLDERS, said=said)
 
 
 def _read(tree: Tree, walk: Walk) -> Source:
-    is_imagenet = tree.kind != "image-folder"
+    is_imagenet = tree.kind != _FOLDERS
     form, labels = (_val_form(tree), _labels(tree)) if is_imagenet else (_val_of_folders(tree), None)
     if labels is None and form in ("flat", "archive"):
         where = tree.val if form == "flat" else VAL_TAR
@@ -169,14 +168,17 @@ def _read(tree: Tree, walk: Walk) -> Source:
     train_folders = class_folders(tree.splits.train, label_of, _IMAGES if is_tiny else "")
     val_folders = class_folders(tree.splits.val if form == "class folders" else (), label_of)
     refuse_linked([*train_folders, *val_folders])
-    train, ignored = read_train(tree.root, train_folders, walk)
-    if labels is not None and form in ("flat", "archive"):
-        val, more = _read_labelled(tree, form, labels, walk)
+    train = read_train(tree.root, train_folders, walk)
+    if labels is not None and form == "archive":
+        val = read_val_tar(tree.tables, labels, walk)
+    elif labels is not None and form == "flat":
+        inner = _IMAGES if tree.annotations.is_file() else ""
+        val = read_flat(tree.root, tree.val / inner, labels, walk)
     else:
-        val, more = read_val(tree.root, val_folders, walk)
+        val = read_val(tree.root, val_folders, walk)
         check_sorted_labels(tree.val, tuple(label_of), val)
     members: dict[Split, Listing] = {"train": train, "val": val}
-    title, of_what = "tiny-imagenet-200" if is_tiny else tree.title, "WNID" if is_imagenet else "folder's name"
+    title, of_what = "tiny-imagenet-200" if is_tiny else _TITLES[tree.kind], "WNID" if is_imagenet else "folder's name"
     notes = _notes(tree, form, labels, val) if is_imagenet else _folder_notes(tree)
     return Source(
         root=tree.root,
@@ -186,7 +188,7 @@ def _read(tree: Tree, walk: Walk) -> Source:
         label_order=f"place of the {of_what} in sorted order",
         description=f"{title}, {len(classes):,} classes, {sizes_of(members)} files",
         notes=(*notes, *count_notes(tuple(label_of), train, val)),
-        ignored=ignored + more + tree.splits.ignored(),
+        ignored=walk.ignored + tree.splits.ignored(),
     )
 
 
@@ -252,14 +254,6 @@ def _is_tiny(tree: Tree) -> bool:
     """Recognise tiny-imagenet-200 by `nXXXXXXXX_boxes.txt` beside a folder `images` in a class folder."""
     first = tree.splits.train[0] / contents(tree.splits.train[0]).folders[0]
     return (first / _IMAGES).is_dir() and (first / f"{first.name}_boxes.txt").is_file()
-
-
-def _read_labelled(tree: Tree, form: ValForm, labels: ValLabels, walk: Walk) -> tuple[Listing, int]:
-    """List validation images that a table labels."""
-    if form == "archive":
-        passed = Passed()
-        return read_val_tar(tree.tables, labels, passed, walk), passed.ignored
-    return read_flat(tree.root, tree.val / _IMAGES if tree.annotations.is_file() else tree.val, labels, walk)
 
 
 def _notes(tree: Tree, form: ValForm, labels: ValLabels | None, val: Listing) -> list[str]:
