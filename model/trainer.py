@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -53,7 +53,7 @@ class TrainSettings:
     seed: int = 0
     precision: Precision = "auto"
     checkpoint_every: int = 0
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = field(default=2, metadata={"changes_no_bit": True})
     views: Literal[1, 10] = 1
     final_views: Literal[1, 10] = 1
     train_accuracy: bool = False
@@ -61,11 +61,10 @@ class TrainSettings:
     capture: bool = False
 
     def __post_init__(self) -> None:
-        for field, low in (("batch_images", 1), ("epochs", 1), ("steps", 0), ("checkpoint_every", 0)):
-            if getattr(self, field) < low:
-                raise InputError(f"train.{field}={getattr(self, field)}: must be at least {low}")
-        if self.keep_checkpoints < 1:
-            raise InputError(f"train.keep_checkpoints={self.keep_checkpoints}: must be at least 1")
+        least = {"batch_images": 1, "epochs": 1, "steps": 0, "checkpoint_every": 0, "keep_checkpoints": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InputError(f"train.{name}={getattr(self, name)}: must be at least {low}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hints
@@ -40,9 +40,9 @@ class StreamSettings:
     order: Order = "global"
     window_shards: int = 16
     decode: str = "default"
-    threads: int = 0
-    depth: int = 2
-    read_ahead_batches: int = 8
+    threads: int = field(default=0, metadata={"changes_no_bit": True})
+    depth: int = field(default=2, metadata={"changes_no_bit": True})
+    read_ahead_batches: int = field(default=8, metadata={"changes_no_bit": True})
     on_error: OnError = "stop"
 
     def __post_init__(self) -> None:

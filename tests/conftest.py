@@ -27,8 +27,8 @@ TRAIN_PER_CLASS = 9
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with training, the longest: where tests run side by side, nobody waits for the last of them."""
-    items.sort(key=lambda item: item.path.name != "test_training.py")
+    """Begin with processes that wait for each other: where tests run side by side, nobody waits for the last."""
+    items.sort(key=lambda item: item.path.name != "test_train_processes.py")
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +138,14 @@ def digits(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 training and 7 validation images of 3 classes, 28 px: a step takes milliseconds."""
     root: Path = tmp_path_factory.mktemp("data") / "digits"
     build(open_source(official), root, ConvertSettings(size_px=28, shard_images=10, seed=7))
+    return root
+
+
+@pytest.fixture(scope="session")
+def images_32(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training and 7 validation images of 3 classes, 32 px."""
+    root: Path = tmp_path_factory.mktemp("data") / "small"
+    build(open_source(official), root, ConvertSettings(size_px=32, shard_images=10, seed=7))
     return root
 
 

@@ -9,7 +9,7 @@ import click
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.pipeline.lighting import Lighting
 from alexnet.tools.console import Program, name_of, one_line_errors
-from alexnet.tools.run.recipes import DEFAULT_RECIPE, recipe_for, recipe_names
+from alexnet.tools.settings import DEFAULT_RECIPE, recipe_for, recipe_names
 
 _PATH = click.Path(path_type=Path)
 _BY_RECIPE = "  [default: the recipe's]"

@@ -1,26 +1,22 @@
 """`alexnet-train` killed at each call that changes a file: the same command takes up what it left, to the same end."""
 
 import itertools
-import json
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from alexnet.tools.train import main as train
 from tests.crash.harness import Crasher, How
+from tests.runs import outcome
 
 # Two epochs of two steps; the last step is saved twice, so that one checkpoint takes another's place.
 OPTIONS = ("--arch", "lenet-5", "--device", "cpu", "--steps", "4", "--checkpoint-every", "2", "--keep", "1")
 SETTINGS = ("--set", "train.batch_images=10", "--set", "augment.mean=image", "--set", "stream.threads=1")
-
-
 EVERY = {"before": 1, "full": 4}  # a full disk is met by few kinds of calls
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out: Path = tmp_path_factory.mktemp("whole") / "run"
-    assert again(digits, out) == 0
+    again(digits, out)
     return out
 
 
@@ -43,30 +39,13 @@ def arguments(data: Path, out: Path, *more: str) -> list[str]:
     return [str(data), *OPTIONS, *SETTINGS, "--out", str(out), *more]
 
 
-def again(data: Path, out: Path, *more: str) -> int:
+def again(data: Path, out: Path, *more: str) -> None:
+    """Give the command once more; what it was killed after may be a finished run."""
     result = CliRunner().invoke(train, arguments(data, out, *more), catch_exceptions=False)
     if result.exit_code:
-        assert (
-            result.stderr
-            == f"Error: {out}: holds a finished run; give another --out, or --overwrite to start anew there\n"
-        )
-        assert (out / "result.json").exists()
-    return result.exit_code
-
-
-def outcome(out: Path) -> dict[str, Any]:
-    """Return all that a run leaves, but for times and speeds, the report, which shows them, and half a line."""
-    told = ("step", "epoch", "loss", "lr", "grad_norm", "val_loss", "val_top1", "val_top5", "val_images")
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((out / "result.json").read_text())
-    del result["images_per_s"]
-    special = ("metrics.jsonl", "result.json", "report.html", ".report.html.partial", ".LATEST.partial")
-    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in special]
-    return {
-        "metrics": [{key: line[key] for key in told if key in line} for line in lines],
-        "result": result,
-        **{str(path.relative_to(out)): path.read_bytes() for path in files},
-    }
+        mend = "give another --out, or --overwrite to start anew there"
+        assert result.stderr == f"Error: {out}: holds a finished run; {mend}\n"
+    assert (out / "result.json").exists()
 
 
 def struck_everywhere(

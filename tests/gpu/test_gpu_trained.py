@@ -12,9 +12,9 @@ from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.stored_jpeg import rgb_and_quality
-from alexnet.tools.use.data_record import DataRecord
 from alexnet.tools.use.evaluate import evaluate_together
 from alexnet.tools.use.predict import Predictor
+from alexnet.tools.use.run_files import DataRecord
 from alexnet.tools.use.trained import Trained
 
 LOSS_DIFFERENCE = 0.05

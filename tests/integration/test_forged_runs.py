@@ -15,14 +15,11 @@ from safetensors.torch import save_file
 
 from alexnet.model.weights import Weights, write_state_dict
 from alexnet.shards.errors import InputError
-from alexnet.tools.convert.build import build
-from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.sources import open_source
 from alexnet.tools.pages.run import write_report
 from alexnet.tools.use.export import feed
 from alexnet.tools.use.predict import Predictor
 from alexnet.tools.use.trained import open_trained
-from tests.runs import train
+from tests.runs import LENET, train
 
 DEEP = json.loads('{"a":' * 300 + "1" + "}" * 300)
 VALUES: tuple[Any, ...] = (
@@ -33,13 +30,11 @@ GONE = object()
 
 
 @pytest.fixture(scope="module")
-def run(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(images_32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LeNet-5 after two steps on 24 images of 32 px, with unit variance."""
-    root = tmp_path_factory.mktemp("forged")
-    build(open_source(official), root / "data", ConvertSettings(size_px=32))
-    options = (root / "data", "--arch", "lenet-5", "--device", "cpu", "--steps", 2, "--out", root / "run")
-    train(*options, "--set", "train.batch_images=8")
-    return root / "run"
+    out: Path = tmp_path_factory.mktemp("forged") / "run"
+    train(images_32, *LENET, "--steps", 2, "--out", out)
+    return out
 
 
 def places(tree: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

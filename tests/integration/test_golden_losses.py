@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from alexnet.tools.train import main as train
+from tests.runs import records, train
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
 
@@ -20,10 +19,7 @@ RELATIVE = 1e-3
 @pytest.mark.parametrize("recipe", ["small", pytest.param("source-2012", marks=pytest.mark.slow)])
 def test_three_fp32_steps_have_the_losses_they_had(ci_100: Path, tmp_path: Path, recipe: str) -> None:
     golden = json.loads(GOLDEN.read_text())
-    arguments = [*golden["arguments"], "--recipe", recipe, "--out", str(tmp_path / "run")]
-    result = CliRunner().invoke(train, [str(ci_100), *arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    records = [record for record in map(json.loads, lines) if "loss" in record]
+    train(ci_100, *golden["arguments"], "--recipe", recipe, "--out", tmp_path / "run")
+    logged = records(tmp_path / "run", "loss")
     for figure in ("loss", "grad_norm"):
-        assert [record[figure] for record in records] == pytest.approx(golden[recipe][figure], rel=RELATIVE), figure
+        assert [record[figure] for record in logged] == pytest.approx(golden[recipe][figure], rel=RELATIVE), figure

@@ -4,15 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
-from alexnet.tools.model import main as model
 from tests.conftest import encode_picture
 from tests.integration.test_show_command import Page
-from tests.runs import LENET, records, result_of, train
+from tests.runs import LENET, model, records, result_of, scalars, train
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +33,6 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def test_nothing_is_said_or_recorded_of_validation(trained: tuple[Path, str], data: Path) -> None:
-    from tests.integration.test_train_endings import scalars
-
     out, printed = trained
     assert [line for line in printed.splitlines() if "validation" in line] == [
         f"data: {data} (given); 2 classes, 24 training and 0 validation images of 28 px"
@@ -56,7 +52,7 @@ def test_the_page_has_no_error_but_the_steps_and_epochs_that_were(trained: tuple
     assert "validation error" not in text
     for gone, said in (("result.json", "30steps"), ("checkpoints", "20steps")):
         shutil.rmtree(out / gone) if (out / gone).is_dir() else (out / gone).unlink()
-        assert CliRunner().invoke(model, ["report", str(out)]).exit_code == 0
+        model("report", out)
         assert said in Page(out / "report.html").text
 
 
@@ -64,8 +60,8 @@ def test_what_needs_them_is_refused(trained: tuple[Path, str], data: Path, tmp_p
     printed = train(data, *LENET, "--set", "schedule.kind=plateau", "--out", tmp_path / "run", code=2)
     assert printed.startswith("Error: schedule.kind=plateau: the data set has no validation images")
     assert not (tmp_path / "run").exists()
-    result = CliRunner().invoke(model, ["evaluate", str(trained[0]), str(data)])
-    assert (result.exit_code, result.stderr) == (2, f"Error: {data}: has no validation images\n")
+    refused = model("evaluate", trained[0], data, code=2)
+    assert refused.stderr == f"Error: {data}: has no validation images\n"
     assert "24 images from 1 shard; no validation images\n" in train(data, *LENET, "--epochs", 1, "--dry-run")
 
 

@@ -1,76 +1,54 @@
 """`alexnet-train --gpus 2 --device cpu`: the same training as in one process, and an end in every case."""
 
-import filecmp
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import pytest
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from alexnet.model.checkpoint import load_checkpoint
+from alexnet.tools.output_folder import locked
 from alexnet.tools.run.launch import GRACE_SECONDS
-from tests.runs import LENET, losses, newest, records, result_of, train
+from tests.runs import (
+    END_SECONDS,
+    LENET,
+    REFUSED,
+    in_processes,
+    losses,
+    meeting,
+    newest,
+    result_of,
+    saved,
+    start,
+    train,
+    wait_for,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = ("--recipe", "small", "--device", "cpu", "--set", "train.train_accuracy=false")
 # One image on one rank, two on the other; saved when told to stop, and at the end.
 STEPS = ("--steps", "10", "--checkpoint-every", "1000", "--set", "train.batch_images=3")
-END_SECONDS = 600  # after which whatever was started hangs, on the slowest machine
+REPLICAS = (*LENET, "--gpus", 2, "--parallel", "data")
 
 
-def start(*arguments: object, stdout: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from alexnet.tools.train import main; main()", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], words: str) -> str:
-    """Read what a process prints up to a line that begins with these words."""
-    read = ""
-    assert process.stdout is not None
-    for line in process.stdout:
-        read += line
-        if line.startswith(words):
-            return read
-    raise AssertionError(read + (process.stderr.read() if process.stderr else ""))
-
-
-def in_processes(*arguments: object, code: int = 0) -> tuple[str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=END_SECONDS)
-    assert process.returncode == code, err
-    return out, err
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
+def workers_of(process: subprocess.Popen[str], words: str) -> list[int]:
     """Return the process numbers of the ranks, in order of their start."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return sorted(int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text())
+    return sorted(int(pid) for pid in children if words in Path(f"/proc/{pid}/cmdline").read_text())
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_a_pair_told_to_stop_saves_and_continues_train(ci_100: Path, tmp_path: Path) -> None:
-    """Losses to the bit, whoever computed them, and the same weights at the end.
-
-    Of a run that would be long, however fast the machine is; it is made shorter once it has stopped.
-    """
-    rule = (*SMALL, "--checkpoint-every", 5000, "--set", "train.batch_images=3", "--set", "schedule.kind=constant")
-    pair = start(ci_100, *rule, "--steps", 5000, "--gpus", 2, "--out", tmp_path / "pair")
+def test_a_pair_told_to_stop_saves_and_continues(digits: Path, tmp_path: Path) -> None:
+    """Of a run that would be long, however fast the machine is; it is made shorter once it has stopped."""
+    rule = (digits, *LENET, "--checkpoint-every", 50_000, "--set", "schedule.kind=constant")
+    pair = start(*rule, *REPLICAS, "--steps", 50_000, "--out", tmp_path / "pair")
     printed = wait_for(pair, "step 1 ")
-    assert "layout: 2 processes over gloo; rank 0 tower 1, rank 1 tower 2" in printed
-    assert "meeting at conv3, fc6, fc7, fc8" in printed
+    assert "layout: 2 processes over gloo; " in printed
     assert "rank 0 of 2" in printed, "each decodes its share"
     pair.send_signal(signal.SIGTERM)
     rest, error = pair.communicate(timeout=END_SECONDS)
@@ -78,23 +56,16 @@ def test_a_pair_told_to_stop_saves_and_continues_train(ci_100: Path, tmp_path: P
     assert "saved; the same command continues" in rest
     assert error.startswith("stopping after this step, with a checkpoint")
     assert error.count("\n") == 1
-    stopped_at = int(newest(tmp_path / "pair").name.removeprefix("step-"))
-    assert stopped_at >= 1
+    (stopped_at,) = saved(tmp_path / "pair")
     settings = tmp_path / "pair" / "settings.json"
+    settings.write_text(settings.read_text().replace('"steps": 50000', f'"steps": {stopped_at + 2}'))
     shorter = (*rule, "--steps", stopped_at + 2)
-    settings.write_text(settings.read_text().replace('"steps": 5000', f'"steps": {stopped_at + 2}'))
-    train(ci_100, *shorter, "--out", tmp_path / "one")
-    paired = losses(tmp_path / "pair")
-    assert paired == losses(tmp_path / "one")[: len(paired)]
-    # The gradients are equal to the bit; their squares are added in fp32, tower by tower or parameter by parameter.
-    norms, expected = ([r["grad_norm"] for r in records(tmp_path / name, "loss")] for name in ("pair", "one"))
-    assert norms == pytest.approx(expected[: len(norms)], rel=1e-6)
-
-    continued = train(ci_100, *shorter, "--out", tmp_path / "pair", "--resume")
+    train(*shorter, "--out", tmp_path / "one")
+    continued = train(*shorter, "--out", tmp_path / "pair", "--resume")
     assert f"continued from step {stopped_at}" in continued
-    assert losses(tmp_path / "pair") == losses(tmp_path / "one")
-    pairs, ones = (newest(tmp_path / name) / "tensors.safetensors" for name in ("pair", "one"))
-    assert filecmp.cmp(pairs, ones, shallow=False)
+    (steps, paired), (expected_steps, expected) = (zip(*losses(tmp_path / out), strict=True) for out in ("pair", "one"))
+    assert steps == expected_steps
+    assert paired[:8] == pytest.approx(expected[:8], rel=1e-2), "later the order of sums has grown"
 
 
 @pytest.mark.slow
@@ -106,9 +77,9 @@ def test_output_that_cannot_be_written_ends_as_that_of_one_process(digits: Path,
     """
     reader, writer = os.pipe()
     os.close(reader)
-    options = (*LENET, "--gpus", 2, "--parallel", "data", "--steps", 2)
+    options = (digits, *REPLICAS, "--steps", 2, "--out", tmp_path / "run")
     with Path("/dev/full").open("w") as full:
-        process = start(digits, *options, "--out", tmp_path / "run", stdout=full if output == "full" else writer)
+        process = start(*options, stdout=full if output == "full" else writer)
         _, error = process.communicate(timeout=END_SECONDS)
     os.close(writer)
     lines = [
@@ -119,10 +90,10 @@ def test_output_that_cannot_be_written_ends_as_that_of_one_process(digits: Path,
     assert (tmp_path / "run" / "result.json").exists() == (output == "full")
 
 
-def test_a_dead_rank_ends_the_run(ci_100: Path, tmp_path: Path) -> None:
-    pair = start(ci_100, *SMALL, "--steps", 500, "--gpus", 2, "--out", tmp_path / "run")
+def test_a_dead_rank_ends_the_run(digits: Path, tmp_path: Path) -> None:
+    pair = start(digits, *REPLICAS, "--steps", 50_000, "--out", tmp_path / "run")
     wait_for(pair, "step 1 ")
-    ranks = workers_of(pair)
+    ranks = workers_of(pair, "spawn_main")
     os.kill(ranks[1], signal.SIGKILL)
     _, error = pair.communicate(timeout=END_SECONDS)
     assert 2 * GRACE_SECONDS < 30, "what the others have to leave, however they hang"
@@ -151,48 +122,50 @@ def test_what_cannot_be_divided_is_refused_before_anything_starts(ci_100: Path, 
 def test_a_run_of_one_process_continues_in_several(ci_100: Path, tmp_path: Path, gpus: int, parallel: str) -> None:
     """Losses as in one process: to the bit for a pair; for replicas to what sums in another order make of it."""
     run = (*SMALL, "--steps", "10", "--checkpoint-every", "5", "--set", "train.batch_images=7", "--final-views", "10")
-    train(ci_100, *run, "--out", tmp_path / "one")
-    os.renames(
-        tmp_path / "one" / "checkpoints" / "step-000000005", tmp_path / "some" / "checkpoints" / "step-000000005"
-    )
+    one, some = tmp_path / "one", tmp_path / "some"
+    train(ci_100, *run, "--out", one)
+    os.renames(saved(one)[5], some / "checkpoints" / "step-000000005")
     for name in ("settings.json", "metrics.jsonl"):
-        (tmp_path / "some" / name).write_text((tmp_path / "one" / name).read_text())
-    arguments = (ci_100, *run, "--gpus", gpus, "--parallel", parallel, "--out", tmp_path / "some")
-    printed, _ = in_processes(*arguments)
-    assert "continued from step 5" in printed
-    results = [result_of(tmp_path / name) for name in ("one", "some")]
+        (some / name).write_text((one / name).read_text())
+    arguments = (ci_100, *run, "--gpus", gpus, "--parallel", parallel, "--out", some)
+    assert "continued from step 5" in in_processes(*arguments)[0]
+    results = [result_of(out) for out in (one, some)]
     if (gpus, parallel) == (2, "towers"):
-        assert losses(tmp_path / "some") == losses(tmp_path / "one")
+        assert losses(some) == losses(one)
         assert results[0]["validation"] == results[1]["validation"]
-    for (_, loss), (_, expected) in zip(losses(tmp_path / "some"), losses(tmp_path / "one"), strict=True):
+    for (_, loss), (_, expected) in zip(losses(some), losses(one), strict=True):
         assert loss == pytest.approx(expected, rel=2e-2)  # bf16 has 8 bits: a rounding is 4e-3, and there are many
-    for split in ("validation", "final_validation"):
-        one, some = (result[split] for result in results)
-        assert some["images"] == one["images"] == 20
-        assert some["loss"] == pytest.approx(one["loss"], rel=2e-2)
-        assert some["views"] == (10 if split == "final_validation" else 1)
-    assert len(list(newest(tmp_path / "some").glob("*.safetensors"))) == gpus, "each writes its share"
-    some, one = (load_checkpoint(newest(tmp_path / name)).tensors for name in ("some", "one"))
-    assert {name: tensor.shape for name, tensor in some.items()} == {name: tensor.shape for name, tensor in one.items()}
-    for name in one:
+    for split, views in (("validation", 1), ("final_validation", 10)):
+        ended, expected_end = (result[split] for result in results)
+        assert (ended["images"], expected_end["images"], ended["views"]) == (20, 20, views)
+        assert ended["loss"] == pytest.approx(expected_end["loss"], rel=2e-2)
+    assert len(list(newest(some).glob("*.safetensors"))) == gpus, "each writes its share"
+    theirs, ours = (load_checkpoint(newest(out)).tensors for out in (some, one))
+    assert {name: tensor.shape for name, tensor in theirs.items()} == {name: t.shape for name, t in ours.items()}
+    for name in ours:
         if name.startswith("net.") and name.endswith(".weight"):  # drawn alike, and moved by thousandths since
-            assert (some[name] - one[name]).abs().max() < 1e-2 * one[name].abs().max(), name
-    _, error = in_processes(*arguments, code=2)
+            assert (theirs[name] - ours[name]).abs().max() < 1e-2 * ours[name].abs().max(), name
+    error = in_processes(*arguments, code=2)[1]
     assert error.count("Error: ") == 1
     assert "holds a finished run" in error
 
 
 @pytest.mark.slow
-def test_a_pair_learns_the_bundled_images_as_one_process_does(ci_100: Path, tmp_path: Path) -> None:
-    whole = ("--recipe", "small", "--device", "cpu")
-    train(ci_100, *whole, "--out", tmp_path / "one")
-    in_processes(ci_100, *whole, "--gpus", 2, "--out", tmp_path / "pair")
-    results = [result_of(tmp_path / name) for name in ("one", "pair")]
-    assert losses(tmp_path / "pair") == losses(tmp_path / "one")
-    assert results[1]["training"]["top1"] >= 0.95
-    assert [results[1][split] for split in ("training", "validation")] == [
-        results[0][split] for split in ("training", "validation")
-    ]
+def test_the_small_recipe_learns_the_bundled_images_in_one_process_and_in_a_pair(ci_100: Path, tmp_path: Path) -> None:
+    """The network reaches 95% on the 100 training images, seen without augmentation and dropout."""
+    whole = (ci_100, "--recipe", "small", "--device", "cpu")
+    output = train(*whole, "--out", tmp_path / "one")
+    in_processes(*whole, "--gpus", 2, "--out", tmp_path / "pair")
+    one, pair = (result_of(tmp_path / name) for name in ("one", "pair"))
+    assert one["training"]["top1"] >= 0.95
+    assert (one["training"]["images"], one["validation"]["images"]) == (100, 20)
+    assert "(20/20 images, each once)" in output
+    logged = losses(tmp_path / "one")
+    assert sum(loss for _, loss in logged[-5:]) / 5 < 0.5 * logged[0][1]
+    settings = json.loads((tmp_path / "one" / "settings.json").read_text())
+    assert (settings["train"]["batch_images"], settings["net"]["classes"]) == (20, 10)
+    assert losses(tmp_path / "pair") == logged
+    assert [pair[split] for split in ("training", "validation")] == [one[split] for split in ("training", "validation")]
 
 
 @pytest.mark.slow
@@ -229,11 +202,22 @@ def test_a_worker_of_torchrun_that_loses_another_says_so_in_a_line(digits: Path,
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     run = subprocess.Popen(list(map(str, arguments)), env=environment, stdout=subprocess.PIPE, stderr=-1, text=True)
     wait_for(run, "step 1 ")
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if "lenet-5" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(sorted(workers)[victim], signal.SIGKILL)
+    os.kill(workers_of(run, "lenet-5")[victim], signal.SIGKILL)
     run.communicate(timeout=END_SECONDS)
     assert run.returncode == 1
     said = [line for log in (tmp_path / "log").rglob("stderr.log") for line in log.read_text().splitlines()]
     assert len(said) <= 1  # torchrun ends it, too, which may be first
     assert all(line.startswith("Error: another process of this run has ended, or cannot be reached (") for line in said)
+
+
+@pytest.mark.slow
+def test_of_several_processes_none_waits_for_the_first_that_is_refused(digits: Path, tmp_path: Path) -> None:
+    """Started by the command itself, and as torchrun starts them."""
+    out = tmp_path / "run"
+    options = (digits, *LENET, "--steps", 4, "--parallel", "data", "--out", out)
+    with locked(out, "alexnet-train"), meeting() as ranks:
+        assert in_processes(*options, "--gpus", 2, code=2)[1] == f"Error: {out}: {REFUSED}"
+        for process in [start(*options, told=told) for told in ranks]:
+            assert process.communicate(timeout=END_SECONDS)[1] == f"Error: {out}: {REFUSED}"
+            assert process.returncode == 2
+    assert not out.exists()

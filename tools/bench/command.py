@@ -14,7 +14,7 @@ import click
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.shards.errors import InputError, reason_of
 from alexnet.tools.console import Programs, StoppedError, interruptible, name_of, one_line_errors
-from alexnet.tools.run.recipes import recipe_names
+from alexnet.tools.settings import recipe_names
 from alexnet.tools.start import INTERRUPTED
 
 if TYPE_CHECKING:

@@ -32,9 +32,8 @@ from alexnet.tools.bench.stage import Stage, Work
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.assembly import Streams, build_trainer
 from alexnet.tools.run.launch import take_place
-from alexnet.tools.run.recipes import recipe_for
 from alexnet.tools.run.settings import RunSettings, check_fit, load_recipe
-from alexnet.tools.settings import with_settings
+from alexnet.tools.settings import recipe_for, with_settings
 
 PARTS = ("forward", "backward", "update")
 WAITS = "waits for data %"

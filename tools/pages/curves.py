@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from alexnet.tools.pages.charts import Frame, plot
 from alexnet.tools.pages.render import tag
-from alexnet.tools.use.records import Records, Series
+from alexnet.tools.use.run_files import Records, Series
 
 WIDTH, HEIGHT = 530.0, 270.0  # half of the page, in CSS pixels
 MOST_POINTS = 240

@@ -18,9 +18,8 @@ from alexnet.tools.pages import curves
 from alexnet.tools.pages.data_set import Pixels
 from alexnet.tools.pages.network_images import Judged, judged, kernel_sheets
 from alexnet.tools.pages.render import render
-from alexnet.tools.use.data_record import read_data_record
 from alexnet.tools.use.predict import Predictor
-from alexnet.tools.use.records import read_records
+from alexnet.tools.use.run_files import Records, read_data_record
 from alexnet.tools.use.trained import Trained, open_trained
 
 REPORT_NAME = "report.html"
@@ -54,7 +53,7 @@ def write_report(run: Path, data: Path | None = None) -> Path:
 
 def page(run: Path, data: Path | None = None) -> str:
     """Return the page as HTML; the same run folder gives the same text."""
-    records = read_records(run)
+    records = Records(run)
     net, px = records.kept.net, records.kept.augment.crop_px
     architecture = architecture_of(net)
     rows = figures(architecture, px=px, channels=net.input_channels, classes=net.classes)

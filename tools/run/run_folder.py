@@ -14,27 +14,24 @@ Whatever a killed run leaves of these, the same call takes up. One run at a time
 import contextlib
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alexnet.model.checkpoint import FILES, FOLDERS
 from alexnet.shards.errors import InputError, reason_of
-from alexnet.shards.files import NotRegularError, as_typed, of_type, read_bytes, read_json, replace
+from alexnet.shards.files import NotRegularError, as_typed, read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
 from alexnet.tools.output_folder import OwnFiles
-from alexnet.tools.use.data_record import DATA_NAME
-from alexnet.tools.use.records import METRICS_NAME, MOST_METRICS, RESULT_NAME
-from alexnet.tools.use.trained import SETTINGS_NAME
-
-# Other versions may give other bits, and the user is free to; the others change no bit.
-_MAY_DIFFER = (
-    "versions.",
-    "train.keep_checkpoints",
-    "stream.threads",
-    "stream.depth",
-    "stream.read_ahead_batches",
+from alexnet.tools.run.settings import RunSettings, changes_no_bit
+from alexnet.tools.use.run_files import (
+    DATA_NAME,
+    METRICS_NAME,
+    MOST_METRICS,
+    RESULT_NAME,
+    SETTINGS_NAME,
+    read_settings,
 )
+
 _BEGINNING = f".{SETTINGS_NAME}.partial"  # all that a run has left that was killed before it had settings
 _CHECKPOINTS, _TENSORBOARD = "checkpoints", "tensorboard"
 _OWN = (SETTINGS_NAME, METRICS_NAME, RESULT_NAME, DATA_NAME, MEAN_IMAGE_NAME, "report.html")
@@ -49,14 +46,17 @@ _OWN_FILES = OwnFiles(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Settings:
-    """Type the sections of every run's settings.json; a file of that name from another program lacks them."""
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
-    net: dict[str, Any]
-    train: dict[str, Any]
-    data: dict[str, Any]
-    versions: dict[str, Any]
+
+_DEFAULTS = _flat(RunSettings().as_json())
+"""What a run of an earlier version had that did not know a setting yet."""
+_MAY_DIFFER = changes_no_bit()
+"""Versions may differ, too: other ones may give other bits, and the user is free to."""
 
 
 class RunFolder:
@@ -118,15 +118,10 @@ class RunFolder:
         """Read the settings of the run that is there, None if none is. Raises InputError if they cannot be read."""
         mend = "give another --out, or delete what is there yourself"
         try:
-            found = read_json(self.path / SETTINGS_NAME, dict[str, Any], mend=mend)
-            of_type(found, _Settings)
+            read_settings(self.path, mend)
+            return read_json(self.path / SETTINGS_NAME, dict[str, Any], mend=mend)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(f"{self.path / SETTINGS_NAME}: is of no run ({error}); {mend}") from None
-        return found
 
     def _in_use(self) -> bool:
         return self.path.exists() and (not self.path.is_dir() or any(p.name != _BEGINNING for p in self.path.iterdir()))
@@ -146,11 +141,11 @@ class RunFolder:
         mend = "give another --out, or --overwrite to start anew there"
         if (self.path / RESULT_NAME).exists():
             raise InputError(f"{self.path}: holds a finished run; {mend}")
-        found, wanted = _flat(settings), _flat(self.identity)
+        found, wanted = ({**_DEFAULTS, **_flat(tree)} for tree in (settings, self.identity))
         different = [
             f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for"
             for key in sorted(found.keys() | wanted.keys())
-            if found.get(key) != wanted.get(key) and not key.startswith(_MAY_DIFFER)
+            if found.get(key) != wanted.get(key) and key not in _MAY_DIFFER and not key.startswith("versions.")
         ]
         if different:
             raise InputError(f"{self.path}: holds a run with other settings ({'; '.join(different)}); {mend}")
@@ -158,13 +153,6 @@ class RunFolder:
 
 def _finite(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if not isinstance(value, float) or math.isfinite(value)}
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _is_done(line: str, step: int, epoch: int) -> bool:

@@ -6,10 +6,10 @@ allowed: a single key in `alexnet.tools.settings`, what does not go together onc
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import torch
@@ -27,8 +27,7 @@ from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest
-from alexnet.tools.run.recipes import recipe_assignments
-from alexnet.tools.settings import assigned, with_settings
+from alexnet.tools.settings import assigned, recipe_assignments, with_settings
 
 _STREAM_CHANNELS = 3
 _SEEDS = 2**32  # what dropout's hash takes of a seed
@@ -87,6 +86,12 @@ class RunSettings:
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the length of the run in steps."""
         return self.train.steps or self.train.epochs * steps_per_epoch
+
+
+def changes_no_bit() -> set[str]:
+    """Return the keys of settings that may change when a run goes on; their fields are marked so."""
+    sections = get_type_hints(RunSettings).items()
+    return {f"{section}.{f.name}" for section, kind in sections for f in fields(kind) if "changes_no_bit" in f.metadata}
 
 
 def load_recipe(name: str) -> RunSettings:

@@ -30,7 +30,7 @@ from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.saving import Saving
 from alexnet.tools.run.settings import RunSettings, TrainOptions, identity, resolve
 from alexnet.tools.run.sinks import RunSink, check_tensorboard, open_sinks
-from alexnet.tools.use.data_record import keep_data_record
+from alexnet.tools.use.run_files import keep_data_record
 
 T = TypeVar("T")
 

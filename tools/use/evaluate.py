@@ -10,17 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from alexnet.model.evaluate import Evaluation, count_right, evaluation_of, log_probabilities
-from alexnet.model.networks.build import Network
-from alexnet.model.placement import Placement, choose_placement
+from alexnet.model.evaluate import Evaluation, count_right, evaluation_of
+from alexnet.model.placement import Placement
 from alexnet.pipeline import AugmentSettings, ImageStream
-from alexnet.pipeline.normalize_torch import Normalizer
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Manifest, read_manifest
+from alexnet.tools.use.predict import Predictor
 from alexnet.tools.use.trained import Trained
 
 Views = Literal[1, 10]
@@ -42,7 +39,7 @@ def evaluate_together(
     InputError if networks and data do not go together.
     """
     _check_together(networks, read_manifest(data), data)
-    members = [_ReadyNetwork(network, device) for network in networks]
+    members = [Predictor(network, device) for network in networks]
     totals = torch.zeros(len(members) + 1, 4, dtype=torch.float64)
     with ExitStack() as opened:
         streams = {
@@ -53,7 +50,7 @@ def evaluate_together(
         for batches in zip(*streams.values(), strict=True):
             crops = {px: images for px, (images, _) in zip(streams, batches, strict=True)}
             labels = batches[0][1]
-            outputs = [member.log_probabilities(crops[member.crop_px]) for member in members]
+            outputs = [member.log_probabilities(crops[member.trained.augment.crop_px]) for member in members]
             mean = torch.stack(outputs).logsumexp(dim=0) - math.log(len(outputs))
             totals += torch.stack([count_right(output, labels) for output in (*outputs, mean)]).cpu()
             on_batch(len(labels))
@@ -99,23 +96,3 @@ def _stream(data: Path, crop_px: int, placement: Placement, views: Views, batch_
         channels_last=True,
         views=views,
     )
-
-
-class _ReadyNetwork:
-    """One network, ready to run, with what prepares its images."""
-
-    def __init__(self, trained: Trained, device: str | None) -> None:
-        self.placement = choose_placement(device, 1, trained.best_precision())
-        self.crop_px = trained.augment.crop_px
-        self._net: Network = trained.network(self.placement.device)
-        finish = trained.finish()
-        self._means = torch.from_numpy(finish.means(np.zeros((1, 3), np.float32))).to(self.placement.device)
-        self._finish = Normalizer(finish, "float32", channels_last=True, device=self.placement.device)
-
-    @torch.no_grad()
-    def log_probabilities(self, crops: Tensor) -> Tensor:
-        """Return float32 (n, classes) of uint8 crops, (n, 3, H, W), or of views of each image, (n, v, 3, H, W)."""
-        flat = crops.flatten(0, -4)
-        images = self._finish(flat.movedim(1, -1), self._means.expand(len(flat), 3))
-        with self.placement.autocast():
-            return log_probabilities(self._net, images.unflatten(0, crops.shape[:-3]))

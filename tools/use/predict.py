@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from alexnet.model.evaluate import log_probabilities
 from alexnet.model.placement import choose_placement
 from alexnet.pipeline.augment import centre_corner
-from alexnet.pipeline.normalize import normalized
+from alexnet.pipeline.normalize_torch import Normalizer
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.opening import orientation
 from alexnet.tools.stored_jpeg import rgb_and_quality
@@ -50,12 +52,18 @@ class Guess:
 
 
 class Predictor:
-    """Hold one network, ready to predict. `device`: `cpu` or `cuda`, the better of the two if not said."""
+    """Hold one network, ready to run, with what prepares its images.
+
+    `device`: `cpu` or `cuda`, the better of the two if not said.
+    """
 
     def __init__(self, trained: Trained, device: str | None = None) -> None:
-        self.trained, self._finish = trained, trained.finish()
-        self._placement = choose_placement(device, 1, trained.best_precision())
-        self.net = trained.network(self._placement.device)
+        self.trained = trained
+        self.placement = choose_placement(device, 1, trained.best_precision())
+        self.net = trained.network(self.placement.device)
+        finish = trained.finish()
+        self._means = torch.from_numpy(finish.means(np.zeros((1, 3), np.float32))).to(self.placement.device)
+        self._normalized = Normalizer(finish, "float32", channels_last=True, device=self.placement.device)
 
     def stored(self, file: bytes) -> tuple[Square, bool]:
         """Return what the data set would store of an image if it were upright in its file, and whether it was turned.
@@ -68,17 +76,21 @@ class Predictor:
         return upright(pixels, turn), turn in _UPRIGHT
 
     @torch.no_grad()
+    def log_probabilities(self, crops: Tensor) -> Tensor:
+        """Return float32 (n, classes) of uint8 crops, (n, 3, H, W), or of views of each image, (n, v, 3, H, W)."""
+        flat = crops.flatten(0, -4)
+        images = self._normalized(flat.movedim(1, -1), self._means.expand(len(flat), 3))
+        with self.placement.autocast():
+            return log_probabilities(self.net, images.unflatten(0, crops.shape[:-3]))
+
     def guesses(self, squares: Sequence[Square], most: int = 5) -> list[list[Guess]]:
         """Return the most probable classes of stored squares, uint8 (size, size, 3), the most probable first."""
         trained = self.trained
         crop_px = trained.augment.crop_px
         first = centre_corner(trained.data.size_px, crop_px)
         crops = np.stack([square[first : first + crop_px, first : first + crop_px] for square in squares])
-        images = normalized(crops, np.zeros((len(crops), 3), np.float32), self._finish)
-        batch = torch.from_numpy(images).to(self._placement.device).movedim(-1, 1)
-        with self._placement.autocast():
-            scores = self.net(batch)
-        best = scores.double().softmax(dim=1).topk(min(most, scores.shape[1]), dim=1)
+        found = self.log_probabilities(torch.from_numpy(crops).movedim(-1, 1).to(self.placement.device))
+        best = found.double().exp().topk(min(most, found.shape[1]), dim=1)
         return [
             [Guess(label=k, name=trained.data.name(k), probability=p) for p, k in zip(ps, ks, strict=True)]
             for ps, ks in zip(best.values.tolist(), best.indices.tolist(), strict=True)

@@ -7,13 +7,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
-from msgspec import Meta
 from torch import Tensor
 
 from alexnet.model.checkpoint import PREFIX, candidates, load_checkpoint, network_tensors, read_progress, shapes
@@ -25,38 +24,16 @@ from alexnet.model.weights import Weights, misfit, read_weights, shapes_of
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.normalize import Normalization, normalization_of
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import of_type, read_json
+from alexnet.shards.files import of_type
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
 from alexnet.shards.reader import read_mean_image
 from alexnet.tools.console import tell
-from alexnet.tools.use.data_record import DataRecord, read_data_record
-
-SETTINGS_NAME = "settings.json"
-Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+from alexnet.tools.use.run_files import SETTINGS_NAME, Count, DataRecord, read_data_record, read_settings
 
 _ALLOWED = "give a run folder, one of its checkpoints, or a file that `alexnet-model export` wrote"
 _MEAN_IMAGE = "mean_image"  # a tensor of an exported file, beside the parameters
-_MOST_PX = 65_535  # of a JPEG's side
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHANNELS = 3  # of the images; a network of one channel reads their mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedTraining:
-    """Hold what a trained network's user needs of how it was trained."""
-
-    precision: str = "auto"
-    epochs: Count = 0
-    steps: Count = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedSettings:
-    """Hold what a trained network's user needs of settings.json; what this version does not know is left out."""
-
-    net: NetSettings
-    augment: AugmentSettings
-    train: SavedTraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +121,8 @@ def open_trained(path: Path) -> Trained:
     return _of_run(path, run, checkpoint, progress)
 
 
-def read_settings(run: Path) -> SavedSettings:
-    """Read a run's settings. Raises InputError if they are not a run's, but FileNotFoundError if there are none."""
-    settings = read_json(run / SETTINGS_NAME, SavedSettings, mend=_ALLOWED)
-    if not 1 <= settings.augment.crop_px <= _MOST_PX:
-        raise InputError(f"{run / SETTINGS_NAME}: augment.crop_px={settings.augment.crop_px}: must be 1 to {_MOST_PX}")
-    return settings
-
-
 def _of_run(path: Path, run: Path, checkpoint: Path, progress: dict[str, Any] | None) -> Trained:
-    settings, data = read_settings(run), read_data_record(run)[0]
+    settings, data = read_settings(run, _ALLOWED), read_data_record(run)[0]
     stored = {name.removeprefix(PREFIX): shape for name, shape in shapes(checkpoint).items() if name.startswith(PREFIX)}
     _check_together(path, settings.net, settings.augment, data)
     _check_shapes(path, settings.net, stored)

@@ -10,8 +10,8 @@ from alexnet.model.initialise import initialise
 from alexnet.model.networks.build import build_network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD
-from alexnet.tools.run.recipes import recipe_for
 from alexnet.tools.run.settings import load_recipe
+from alexnet.tools.settings import recipe_for
 
 IMAGES = 10
 

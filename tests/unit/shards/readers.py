@@ -19,7 +19,7 @@ from alexnet.shards.verify import verify
 from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
 from alexnet.tools.pages.data_set import page, survey
 from alexnet.tools.stored_jpeg import decode_stored
-from alexnet.tools.use.data_record import DataRecord
+from alexnet.tools.use.run_files import DataRecord
 
 
 def faults_of(root: Path, *, at_length: bool = False) -> Iterator[str]:

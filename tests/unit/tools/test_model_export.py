@@ -17,9 +17,9 @@ from alexnet.model.networks.settings import NetSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.use.data_record import DataRecord
 from alexnet.tools.use.export import export
 from alexnet.tools.use.predict import Predictor
+from alexnet.tools.use.run_files import DataRecord
 from alexnet.tools.use.trained import Trained, open_trained
 
 

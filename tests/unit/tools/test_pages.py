@@ -17,7 +17,7 @@ from alexnet.tools.pages.data_set import chosen
 from alexnet.tools.pages.network_images import kernel_sheets, kernels
 from alexnet.tools.pages.render import tag
 from alexnet.tools.pages.run import pairs, papers_multiply_adds, rates_2012, worth_in_words
-from alexnet.tools.use.records import read_records
+from alexnet.tools.use.run_files import Records
 
 
 def test_a_pair_of_2012_is_90_epochs_in_five_to_six_days() -> None:
@@ -81,7 +81,7 @@ def test_a_run_without_validation_images_has_no_error_curve(tmp_path: Path) -> N
     lines = [{"step": k, "loss": 1.0, "images_per_s": 100.0, "data_wait": 0.5, "seconds": 2.0} for k in (1, 2)]
     ends = {"step": 2, "epoch": 0, "val_loss": 0.0, "val_top1": 0.0, "val_top5": 0.0, "val_images": 0}
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (*lines, ends)))
-    records = read_records(tmp_path)
+    records = Records(tmp_path)
     assert (records.steps_an_epoch, records.rate, records.waited, records.judged) == (2.0, 100.0, 0.5, ())
     assert "<path" not in curves.error(records)
     assert curves.loss(records).count("<path") == curves.loss(records).count('class="line one"') == 1
@@ -112,15 +112,15 @@ def test_steps_and_epochs_do_not_depend_on_what_was_logged(
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if result:
         (tmp_path / "result.json").write_text(json.dumps({"steps": result}))
-    records = read_records(tmp_path)
+    records = Records(tmp_path)
     assert (records.last_step, records.steps_an_epoch) == (last_step, steps_an_epoch)
 
 
 def test_records_of_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no run folder that can be read"):
-        read_records(tmp_path)
+        Records(tmp_path)
     (tmp_path / "settings.json").write_text('{"net": {}, "augment": {}, "train": {}}')
-    records = read_records(tmp_path)
+    records = Records(tmp_path)
     assert (len(records.steps), records.rate, records.waited, records.steps_an_epoch) == (0, 0.0, 0.0, None)
 
 

@@ -1,12 +1,16 @@
-"""Progress says how much, how fast and how long still: to people in a line, to machines in an event, now and then."""
+"""Progress says how much, how fast and how long still, now and then; of training, that a loss stays at guessing."""
 
 import io
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import pytest
 
+from alexnet.model.metrics import is_logged
 from alexnet.tools.progress import Amount, Bar, JsonEvents, PlainLines, event, progress, sentence
+from alexnet.tools.run.sinks import StuckLoss
 
 
 class Clock:
@@ -81,14 +85,8 @@ def test_events_come_each_second_and_at_both_ends_of_each_stage() -> None:
     one = [(t / 10, images(t, stage="one")) for t in range(25)]
     two = [(2.45 + t / 10, images(t, stage="two")) for t in range(4)]
     events = [json.loads(line) for line in told(JsonEvents, one + two).splitlines()]
-    assert [(e["stage"], e["done"]) for e in events] == [
-        ("one", 0),
-        ("one", 10),
-        ("one", 20),
-        ("one", 24),
-        ("two", 0),
-        ("two", 3),
-    ]
+    shown = [*(("one", done) for done in (0, 10, 20, 24)), ("two", 0), ("two", 3)]
+    assert [(e["stage"], e["done"]) for e in events] == shown
     assert events[1]["images_per_s"] == 10.0
 
 
@@ -125,3 +123,43 @@ def test_a_terminal_that_cannot_move_back_gets_lines(
     stream = io.StringIO() if variable == "FORCE_COLOR" else Terminal()  # colours do not make a log a terminal
     with progress(as_json=False, stream=stream) as view:
         assert isinstance(view, PlainLines)
+
+
+def noisy(level: float, steps: int) -> list[float]:
+    return list(level + 0.05 * np.random.default_rng(0).standard_normal(steps))
+
+
+GUESSING = math.log(10)
+
+
+@pytest.mark.parametrize(
+    ("losses", "options", "said"),
+    [
+        (noisy(GUESSING, 150), {"total_steps": 150}, [100]),  # a fifth of the run, of 100 to 5,000 steps
+        (noisy(GUESSING, 3000), {"total_steps": 5000}, [1000]),
+        (noisy(math.log(1000), 15_000), {"total_steps": 900_000, "classes": 1000}, [5000]),
+        (noisy(GUESSING, 500), {"warmup_steps": 60}, [180]),  # the first record after the warm-up is that of step 80
+        ([*np.linspace(2.3, 1.5, 200), *noisy(GUESSING, 300)], {}, [320]),  # the rectifiers died: it comes back
+        (np.linspace(5.0, 0.1, 500), {}, []),  # it falls through
+        ([*np.linspace(4.0, 2.3, 90), *np.linspace(2.3, 0.3, 410)], {}, []),
+        (noisy(0.8 * GUESSING, 500), {}, []),
+        ([0.0] * 500, {"classes": 1}, []),  # of one class there is nothing to guess
+    ],
+)
+def test_a_loss_that_stays_at_guessing_is_called_out_once(
+    losses: Iterable[float], options: dict[str, int], said: list[int]
+) -> None:
+    lines: list[str] = []
+    at: list[int] = []
+    given = {"classes": 10, "warmup_steps": 0, "total_steps": 500, **options}
+    stuck = StuckLoss(**given, say=lines.append)
+    for step, loss in enumerate(losses, 1):
+        if is_logged(step):
+            stuck.record({"step": step, "loss": loss})
+        stuck.step(step)
+        at += [step] * (len(lines) > len(at))
+    assert at == said
+    for line in lines:
+        assert f"near ln({given['classes']:,}) = {math.log(given['classes']):.2f}" in line
+        assert "learning rate" in line
+        assert "\n" not in line

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +18,22 @@ from alexnet.model.checkpoint import Checkpoint
 from alexnet.model.checkpoint_writer import save_checkpoint
 from alexnet.shards.errors import InputError
 from alexnet.tools.run.run_folder import RunFolder
+from alexnet.tools.run.settings import RunSettings
 
-IDENTITY = {"net": {"arch": "a"}, "train": {"seed": 1}, "data": {"manifest": "m"}, "versions": {"torch": "1"}}
+IDENTITY: dict[str, Any] = {
+    **RunSettings().as_json(),
+    "data": {"manifest": "m"},
+    "versions": {"torch": "1"},
+}
 
 
-def claim(path: Path, *, lr: float = 0.1, overwrite: bool = False, resume: bool = False) -> RunFolder:
-    return RunFolder(path, {**IDENTITY, "optim": {"lr": lr}}, overwrite=overwrite, resume=resume)
+def claim(path: Path, *, overwrite: bool = False, resume: bool = False, **settings: Any) -> RunFolder:
+    """Claim a folder for a run of the defaults but for some settings, as `optim_lr` is called here."""
+    identity = json.loads(json.dumps(IDENTITY))
+    for name, value in settings.items():
+        section, _, key = name.partition("_")
+        identity[section][key] = value
+    return RunFolder(path, identity, overwrite=overwrite, resume=resume)
 
 
 def entries(folder: Path) -> list[str]:
@@ -53,13 +64,30 @@ def test_an_unfinished_run_is_continued_and_others_refused(tmp_path: Path) -> No
     assert claim(path).continues
     assert claim(path, resume=True).continues
     with pytest.raises(
-        InputError, match=r"other settings \(optim\.lr 0\.1 there, 0\.2 asked for\); .*--out, or --overwrite"
+        InputError, match=r"other settings \(optim\.lr 0\.01 there, 0\.2 asked for\); .*--out, or --overwrite"
     ):
-        claim(path, lr=0.2)
+        claim(path, optim_lr=0.2)
     claim(path).finish({"steps": 1})
     with pytest.raises(InputError, match="finished run; give another --out, or --overwrite"):
         claim(path)
-    assert not claim(path, lr=0.2, overwrite=True).continues
+    assert not claim(path, optim_lr=0.2, overwrite=True).continues
+
+
+def test_what_changes_no_bit_may_change_and_what_an_earlier_version_did_not_know_had_its_default(
+    tmp_path: Path,
+) -> None:
+    claim(tmp_path)
+    assert claim(tmp_path, train_keep_checkpoints=5, stream_threads=3, versions_torch="2").continues
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    for section, key in (("net", "pooling"), ("augment", "lighting_epochs")):
+        del settings[section][key]
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, "train": {**settings["train"], "gone": 1}}))
+    with pytest.raises(
+        InputError, match=r"\(net\.pooling 'drawn' there, 'disjoint' asked for; train\.gone 1 there, None"
+    ):
+        claim(tmp_path, net_pooling="disjoint")
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert claim(tmp_path).continues
 
 
 def test_a_folder_that_cannot_be_made_or_holds_no_run_is_named(tmp_path: Path) -> None:
@@ -93,12 +121,12 @@ EDITORS = '{"editor.tabSize": 4, "files": {"exclude": []}}'
     ("files", "words"),
     [
         ({"photos.zip": ""}, "is no run folder, so nothing was deleted"),
-        ({"settings.json": EDITORS, "photos.zip": ""}, r"settings\.json: is of no run"),
-        ({"settings.json": EDITORS}, r"settings\.json: is of no run"),
+        ({"settings.json": EDITORS, "photos.zip": ""}, r"settings\.json: cannot be read"),
+        ({"settings.json": EDITORS}, r"settings\.json: cannot be read"),
         ({"settings.json": "// mine\n{}"}, r"settings\.json: cannot be read"),
         ({"settings.json": "[]"}, r"settings\.json: cannot be read"),
         ({"settings.json": "[" * 100_000}, r"settings\.json: cannot be read"),
-        ({"settings.json": '{"net": {}, "train": {}, "data": 1, "versions": {}}'}, r"settings\.json: is of no run"),
+        ({"settings.json": '{"net": {}, "train": {}, "augment": 1}'}, r"settings\.json: cannot be read"),
         ({"manifest.json": "{}", "train/000000.tar": "", "val/000000.tar": ""}, "is no run folder"),
     ],
 )
@@ -165,47 +193,28 @@ def killed_at(number: int) -> Iterator[None]:
         yield
 
 
-def at_every_change(
-    make: Callable[[Path], object], call: Callable[[Path], object], again: Callable[[Path], object], folder: Path
-) -> int:
-    """Kill a call at each of its changes, in a new folder each, and call again; return how many there were."""
-    for number in range(1000):
-        make(path := folder / str(number))
+@pytest.mark.parametrize("start", ["nothing", "a finished run", "an unfinished run"])
+def test_a_call_killed_anywhere_is_taken_up_by_the_same_call(tmp_path: Path, start: str) -> None:
+    """And, until it is deleted, a finished run is not taken for one that goes on, nor an unfinished for another."""
+    overwrite, finished = start != "nothing", start == "a finished run"
+    if overwrite:
+        trained(tmp_path / "run", finished=finished)
+    for number in itertools.count():
+        path = tmp_path / str(number)
+        if overwrite:
+            shutil.copytree(tmp_path / "run", path)
         try:
             with killed_at(number):
-                call(path)
+                claim(path, optim_lr=0.2, overwrite=overwrite)
+            break
         except KilledError:
-            again(path)
-        else:
-            return number
-    raise AssertionError("it never ends")
-
-
-def test_a_claim_killed_anywhere_is_taken_up_by_the_same_call(tmp_path: Path) -> None:
-    def again(path: Path) -> None:
-        claim(path)
-        assert entries(path) == ["checkpoints", "settings.json"]
-
-    assert at_every_change(lambda path: None, claim, again, tmp_path) >= 4
-
-
-@pytest.mark.parametrize("finished", [False, True])
-def test_an_overwriting_killed_anywhere_is_taken_up_by_the_same_call(tmp_path: Path, finished: bool) -> None:
-    """And, until it is deleted, a finished run is not taken for one that goes on, nor an unfinished for another."""
-
-    def again(path: Path) -> None:
-        left = set(entries(path))
-        if "settings.json" in left and len(left) > 1 and finished:
+            left = set(entries(path)) if path.exists() else set()
+        if finished and len(left) > 1 and "settings.json" in left:
             assert left == {"settings.json", "checkpoints"} or "result.json" in left
-        assert not claim(path, lr=0.2, overwrite=True).continues
+        assert not (claim(path, optim_lr=0.2, overwrite=overwrite).continues and overwrite)
         assert entries(path) == ["checkpoints", "settings.json"]
         assert json.loads((path / "settings.json").read_text())["optim"]["lr"] == 0.2
-
-    def overwrite(path: Path) -> None:
-        claim(path, lr=0.2, overwrite=True)
-
-    run = trained(tmp_path / "run", finished=finished)
-    assert at_every_change(lambda path: shutil.copytree(run, path), overwrite, again, tmp_path) >= 20
+    assert number >= (20 if overwrite else 4)
 
 
 def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
