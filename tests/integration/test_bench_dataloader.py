@@ -2,12 +2,12 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from alexnet.tools.bench import dataloader
-from alexnet.tools.bench import measure as measure_module
+from alexnet.tools.bench import dataloader, measure
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.command import main
 from alexnet.tools.bench.loader_rows import cases_of
@@ -15,28 +15,28 @@ from alexnet.tools.bench.measure import Case, Measured, Timing, measure_rows
 from alexnet.tools.bench.report import Asked, read_report
 
 
-def task_of(data: Path) -> LoaderTask:
-    return LoaderTask(data=str(data), split="train", batch_images=16, threads=2)
-
-
-def measure(cases: list[Case]) -> Measured:
-    measured = measure_rows(cases, Timing(rounds=1, seconds=0.03), lambda _: None)
-    assert measured.complete
-    return measured
+def measured(data: Path, *names: str, **how: Any) -> Measured:
+    task = LoaderTask(data=str(data), split="train", batch_images=16, threads=2)
+    found = measure_rows(cases_of(task, 2, "cpu", names=names, **how), Timing(rounds=1, seconds=0.03), lambda _: None)
+    assert found.complete
+    return found
 
 
 def test_quick_on_the_bundled_images_writes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ALEXNET_DATA", raising=False)
+    impossible = Asked("stream-float32", "jpeg-window", "stream over its limit", 99.0)
+    monkeypatch.setattr(dataloader, "GUARDED", [impossible])
     json_file, html_file = tmp_path / "bench.json", tmp_path / "bench.html"
-    rows = ["--rows", "read,jpeg-window,stream-float32", "--device", "cpu", "--seconds", "0.1"]
-    files = ["--json", str(json_file), "--html", str(html_file)]
-    result = CliRunner().invoke(main, ["dataloader", "--quick", *rows, *files])
-    assert result.exit_code == 0, result.output
+    how = ["--rows", "read,jpeg-window,stream-float32", "--device", "cpu", "--seconds", "0.1", "--check"]
+    result = CliRunner().invoke(
+        main, ["dataloader", "--quick", *how, "--json", str(json_file), "--html", str(html_file)]
+    )
+    assert result.exit_code == 1, result.output
+    assert "guarded ratios that fail: stream over its limit: " in result.stderr
     assert "the bundled 100 images" in result.output
     assert "do not quote" in result.output
     report = read_report(json_file)
-    assert report.complete
-    assert report.missing == ()
+    assert (report.complete, report.missing) == (True, ())
     assert report.conditions.data
     assert report.conditions.data.repeated
     assert [(row.name, row.group) for row in report.rows] == [
@@ -51,42 +51,25 @@ def test_quick_on_the_bundled_images_writes_a_report(tmp_path: Path, monkeypatch
     same = CliRunner().invoke(main, ["diff", str(json_file), str(json_file)])
     assert same.exit_code == 0, same.output
     assert "no row is slower" in same.output
-    limit_only = ["dataloader", "--quick", "--rows", "stream-float32,jpeg-window", *rows[2:], "--check"]
-    impossible = Asked("stream-float32", "jpeg-window", "stream over its limit", 99.0)
-    monkeypatch.setattr(dataloader, "GUARDED", [impossible])
-    failed = CliRunner().invoke(main, limit_only)
-    assert failed.exit_code == 1, failed.output
-    assert "guarded ratios that fail: stream over its limit: " in failed.stderr
 
 
 @pytest.mark.slow
-def test_the_whole_quick_mode_takes_every_row_and_baseline_along(tmp_path: Path) -> None:
-    json_file = tmp_path / "bench.json"
-    compare = ["--compare", "torch,webdataset,dali", "--seconds", "0.2"]
-    result = CliRunner().invoke(main, ["dataloader", "--quick", "--device", "cpu", *compare, "--json", str(json_file)])
-    assert result.exit_code == 0, result.output
-    report = read_report(json_file)
-    assert all(one.why.endswith("is not installed") for one in report.missing)
-    asked = cases_of(task_of(tmp_path), 2, "cpu", quick=True, compare=("torch", "webdataset", "dali"))
-    assert {row.name for row in report.rows} | {one.name for one in report.missing} == {case.name for case in asked}
-    assert {"torch-pil", "webdataset-pil", "dali"} <= {row.name for row in report.rows}
+def test_the_whole_quick_mode_takes_every_row_and_baseline_along(ci_100: Path) -> None:
+    rows, missing, _ = measured(ci_100, quick=True, compare=("torch", "webdataset", "dali"))
+    assert all(one.why.endswith("is not installed") for one in missing)
+    assert {row.name for row in rows} >= {"torch-pil", "webdataset-pil", "dali", "dali-plain", "stream-dali-float32"}
 
 
 def test_storage_memory_and_decoding_are_measured_without_torch(ci_100: Path) -> None:
-    cases = [case for case in cases_of(task_of(ci_100), 2, "cpu") if case.name.startswith(("stor", "mem", "jpeg"))]
-    measured = measure(cases)
-    for one in measured.missing:
-        assert one.name == "storage-cold"
-        assert "cache" in one.why  # some file systems cannot forget
-    for row in measured.rows:
+    rows, missing, _ = measured(ci_100, "storage-cold", "storage-cached", "memory-copy", "jpeg-full", "jpeg-entropy")
+    assert {one.name: "cache" in one.why for one in missing} in ({}, {"storage-cold": True}), "some cannot forget"
+    for row in rows:
         assert row.name == "memory-copy" or row.rounds[0].peak_bytes < 250e6, "a process with torch would take more"
 
 
 def test_images_smaller_than_a_crop_are_taken_whole(data_set: Path) -> None:
-    names = ("jpeg-window", "stream-float32", "ffcv-jpeg", "torch-pil")
-    rows, missing, _ = measure(cases_of(task_of(data_set), 2, "cpu", names=names, compare=("ffcv", "torch")))
-    assert {row.name for row in rows} >= {"jpeg-window", "stream-float32", "torch-pil"}, "40 px, where crops have 224"
-    assert {one.why for one in missing} <= {"ffcv is not installed"}
+    rows, missing, _ = measured(data_set, "jpeg-window", "stream-float32", "torch-pil", compare=("torch",))
+    assert (len(rows), missing) == (3, ()), "40 px, where crops have 224"
 
 
 def test_ctrl_c_writes_partial_results(ci_100: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +80,7 @@ def test_ctrl_c_writes_partial_results(ci_100: Path, tmp_path: Path, monkeypatch
 
         return measure_rows(cases, timing, say_once)
 
-    monkeypatch.setattr(measure_module, "measure_rows", interrupted)
+    monkeypatch.setattr(measure, "measure_rows", interrupted)
     json_file = tmp_path / "partial.json"
     options = ["--quick", "--rows", "read", "--seconds", "0.05", "--device", "cpu", "--json", str(json_file)]
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -8,12 +8,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.measure import Case, Timing, measure_rows
+from alexnet.tools.bench.measure import Timing, measure_rows
 from alexnet.tools.bench.model import case_of
 from alexnet.tools.bench.naive import naive
 from alexnet.tools.bench.networks import Task
-from alexnet.tools.bench.report import Row, read_report
-from alexnet.tools.bench.rooflines import copy
+from alexnet.tools.bench.report import read_report
 from alexnet.tools.prep import main as prep
 
 QUICK = ["--device", "cpu", "--rounds", "2", "--seconds", "0.1"]
@@ -41,37 +40,27 @@ def test_a_small_network_beside_its_limits(tmp_path: Path) -> None:
     assert "arithmetic and memory allow layer by layer" in result.output
 
 
-def measure(case: Case) -> Row:
-    measured = measure_rows([case], Timing(rounds=1, seconds=0.05), lambda _: None)
-    assert measured.missing == ()
-    return measured.rows[0]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "parallel", "batch"), [("lenet-5", "data", 16), ("alexnet-2012", "towers", 2), ("alexnet-2012", "owt", 2)]
 )
 def test_two_processes_train_together(arch: str, parallel: str, batch: int) -> None:
     task = Task(arch=arch, precision="fp32", batch_images=batch, gpus=2, parallel=parallel, threads=2)  # type: ignore[arg-type]
-    row = measure(case_of(task, "pair", "pair"))
+    (row,), missing, _ = measure_rows([case_of(task, "pair", "pair")], Timing(1, 0.05), lambda _: None)
+    assert missing == ()
     assert row.rounds[0].amount % batch == 0
     assert row.figures["communication ms"] > 0
     assert row.figures["backward ms"] > 0
 
 
 @pytest.mark.slow
-def test_the_naive_network_takes_steps() -> None:
-    task = Task(arch="alexnet-2012", precision="fp32", batch_images=2)
-    assert measure(case_of(task, "naive", "naive", "baseline", make=naive)).rounds[0].amount > 0
-
-
-@pytest.mark.slow
-def test_a_network_that_cannot_be_built_says_why_and_the_rest_goes_on(ci_100: Path) -> None:
+def test_the_naive_network_takes_steps_beside_one_that_cannot_be_built(ci_100: Path) -> None:
     wrong = Task(arch="lenet-5", precision="fp32", batch_images=16, data=str(ci_100))
-    memory = Case(name="copy", title="copy", make=copy, unit="bytes", options={"device": "cpu", "threads": 1})
-    measured = measure_rows([case_of(wrong, "w", "w"), memory], Timing(rounds=1, seconds=0.05), lambda _: None)
-    assert "takes images stored at 28 or 32" in measured.missing[0].why
-    assert [row.name for row in measured.rows] == ["copy"]
+    task = Task(arch="alexnet-2012", precision="fp32", batch_images=2)
+    cases = [case_of(wrong, "w", "w"), case_of(task, "naive", "naive", "baseline", make=naive)]
+    rows, missing, _ = measure_rows(cases, Timing(1, 0.05), lambda _: None)
+    assert "takes images stored at 28 or 32" in missing[0].why
+    assert [row.name for row in rows] == ["naive"]
 
 
 @pytest.mark.parametrize("scaling", ["1", pytest.param("1,2", marks=pytest.mark.slow)])

@@ -16,7 +16,7 @@ from alexnet.shards.processes import usable_cores
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
 from alexnet.tools.bench.measure import Case, Say, Timing, measure_report, measure_rows
-from alexnet.tools.bench.report import Asked, Clock, Data, Options, Report, Row, StageCost, ratios_of
+from alexnet.tools.bench.report import Asked, Data, Options, Report, Row, StageCost, clock_of, ratios_of
 
 _THREADS_SHARE = 0.95
 """Of a gain by the number of threads, 1.9 for two; by CPU time, as a stream of one thread reads on another core."""
@@ -119,11 +119,10 @@ def verdict_of(rows: Mapping[str, Row], data: Data) -> str:
 
 
 def _bound(stream: Row, rows: Mapping[str, Row]) -> str:
-    clock: Clock = "cpu" if stream.disturbed else "wall"
+    clock = clock_of(stream)
     rate, cold = stream.rate(clock), rows.get("storage-cold")
     limit, shares = next(iter(stream.shares.items()), ("", {}))
-    by_cpu = "cpu" in shares and (stream.disturbed or rows[limit].disturbed)
-    share = shares.get("cpu" if by_cpu else "wall", 0.0)
+    share = shares[clock_of(stream, rows[limit])] if limit else 0.0
     if stream.name == "stream-cuda":
         of_limit = f", {share:.0%} of what nvJPEG alone does with whole images" if limit else ""
         return f"The pipeline to the GPU makes {rate:,.0f} images/s{of_limit}."

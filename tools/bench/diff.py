@@ -6,8 +6,8 @@ seldom differ by 5%. Hence the rule: a row is slower if its median fell by more 
 best round does not reach the other's worst.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -20,9 +20,8 @@ EQUAL_RUNS = 0.05
 _LEAST_ROUNDS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """Hold how a row changed: medians by one clock. `decides`: the row is the project's own."""
+class Change(NamedTuple):
+    """How a row changed: medians by one clock. `decides`: the row is the project's own."""
 
     title: str
     a: float
@@ -36,8 +35,7 @@ def run_diff(file_a: Path, file_b: Path, max_slowdown: float) -> None:
     a, b = read_report(file_a), read_report(file_b)
     if a.command != b.command:
         raise InputError(f"{file_b}: is of `{b.command}`, {file_a} of `{a.command}`; compare two of one command")
-    manifests = [report.conditions.data.manifest if report.conditions.data else "" for report in (a, b)]
-    if manifests[0] != manifests[1]:
+    if len({report.conditions.data and report.conditions.data.manifest for report in (a, b)}) > 1:
         raise InputError(f"{file_b}: was measured on other data than {file_a}; measure both on the same")
     for line in _differing(a.conditions, b.conditions):
         tell(line)
@@ -67,21 +65,21 @@ def changes(a: Report, b: Report, max_slowdown: float, clock: Clock) -> list[Cha
         by = clock if row.cpu and before.cpu else "wall"
         fell = row.rate(by) < (1 - max_slowdown) * (1 - EQUAL_RUNS) * before.rate(by)
         slower = fell and max(row.rates(by)) < min(before.rates(by))
-        decides = row.group == "row"
-        found.append(Change(title=row.title, a=before.rate(by), b=row.rate(by), slower=slower, decides=decides))
+        found.append(Change(row.title, before.rate(by), row.rate(by), slower, row.group == "row"))
     return found
 
 
 def _differing(a: Conditions, b: Conditions) -> list[str]:
     """Name conditions that differ: figures then compare less than they seem to."""
-    old, new = ({"CPU": c.machine.cpu, **c.machine.versions} for c in (a, b))
-    for values, c in ((old, a), (new, b)):
-        values |= {name: str(getattr(c, name)) for name in ("cores", "threads", "device")}
-        if c.data:
-            values |= {name: str(getattr(c.data, name)) for name in ("images", "batch_images", "split", "path")}
-    names = sorted(old.keys() | new.keys())
+    old, new = _told(a), _told(b)
     return [
         f"differs: {name}: {old.get(name, 'none')} and {new.get(name, 'none')}"
-        for name in names
+        for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
+
+
+def _told(c: Conditions) -> dict[str, object]:
+    told = {"CPU": c.machine.cpu, **c.machine.versions, "cores": c.cores, "threads": c.threads, "device": c.device}
+    names = ("images", "batch_images", "split", "path") if c.data else ()
+    return told | {name: getattr(c.data, name) for name in names}

@@ -12,7 +12,7 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.tools.bench.report import Report, read_report
-from alexnet.tools.bench.tables import Table, lines_after, tables_of
+from alexnet.tools.bench.tables import Table, lines_after, lines_before, tables_of
 from alexnet.tools.console import one_line_errors
 
 _TITLES = {"dataloader": "Data path", "model": "Networks", "train": "Training", "prep": "The converter"}
@@ -20,7 +20,6 @@ _HEAD = """# Measurements
 
 This page is made by `make measurements-page` from the JSON files in [measurements](measurements), which `make measure`
 writes; [benchmarks.md](benchmarks.md) says how they come about. Medians; minimum and maximum beside or in brackets."""
-_VERSIONS = ("python", "torch", "DALI", "numpy")
 _NO_GPU = """## On a GPU
 
 Not yet measured: no file here is of a run on a GPU. The code for it is there (`alexnet-bench` with `--device cuda`,
@@ -59,16 +58,8 @@ def _quotable(file: Path) -> Report:
 
 def _section(report: Report) -> str:
     """Return conditions, tables and verdict of a report."""
-    c = report.conditions
-    gpu = c.machine.gpu.name if c.device == "cuda" and c.machine.gpu else c.machine.cpu
-    versions = ", ".join(f"{name} {c.machine.versions[name]}" for name in _VERSIONS if name in c.machine.versions)
-    data = f"{c.data.images:,} images of {c.data.bytes_per_image / 1e3:.1f} kB, {c.data.why}. " if c.data else ""
-    words = (
-        f"{data}{gpu}, {c.threads} threads on {c.cores} cores; {c.rounds} interleaved rounds of {c.seconds:g} s, each "
-        f"row in a process of its own; load {c.load_before:.1f} before, others {c.foreign_before:.0%}; {versions}; "
-        f"{c.when[:10]}."
-    )
-    return "\n\n".join([words, *map(_markdown, tables_of(report)), *lines_after(report)])
+    conditions = "\n".join(f"- {line.strip()}" for line in lines_before(report))
+    return "\n\n".join([conditions, *map(_markdown, tables_of(report)), *lines_after(report)])
 
 
 def _markdown(table: Table) -> str:

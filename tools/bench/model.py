@@ -13,7 +13,7 @@ from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_repor
 from alexnet.tools.bench.naive import ARCH as NAIVE_ARCH
 from alexnet.tools.bench.naive import naive as naive_stage
 from alexnet.tools.bench.networks import PARTS, Task, network
-from alexnet.tools.bench.report import Asked, Clock, Group, Options, Report, Row, ratios_of
+from alexnet.tools.bench.report import Asked, Clock, Group, Options, Report, Row, clock_of, ratios_of
 from alexnet.tools.bench.rooflines import bounds, copy, matmul, step_work
 from alexnet.tools.bench.stage import Stage
 
@@ -173,7 +173,7 @@ def _verdict(report: Report) -> str:
     best = max(rows, key=lambda row: row.wall.median)
     sentences = [f"The fastest is {best.title}: {best.wall.median:,.1f} images/s."]
     if best.shares:
-        clock: Clock = "cpu" if best.disturbed and best.cpu else "wall"
+        clock = clock_of(best)
         arithmetic, layers = best.shares["arithmetic"][clock], best.shares["layers"][clock]
         sentences.append(
             f"That is {arithmetic:.0%} of what arithmetic alone would allow at the rate of a matrix product, and "

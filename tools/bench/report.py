@@ -232,6 +232,11 @@ def medians(figures: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(one[name] for one in figures if name in one) for name in names}
 
 
+def clock_of(*rows: Row) -> Clock:
+    """Return the clock to compare rows by: CPU time where others disturbed one of them and it says something of all."""
+    return "cpu" if all(row.cpu for row in rows) and any(row.disturbed for row in rows) else "wall"
+
+
 class Asked(NamedTuple):
     """Ask for a ratio of two rows, by name. `by`: the clock that decides, else CPU time where others disturbed one."""
 
@@ -255,7 +260,7 @@ def _ratio(row: Row, over: Row, asked: Asked) -> Ratio:
         return spread(a / b for a, b in zip(row.rates(clock), over.rates(clock), strict=False))
 
     wall, cpu = by_clock("wall"), by_clock("cpu") if row.cpu and over.cpu else None
-    by = asked.by or ("cpu" if cpu and (row.disturbed or over.disturbed) else "wall")
+    by = asked.by or clock_of(row, over)
     decides = cpu if cpu and by == "cpu" else wall
     holds = asked.at_least is None or decides.median >= asked.at_least
     return Ratio(

@@ -94,7 +94,7 @@ def lines_before(report: Report) -> list[str]:
         f"load: {c.load_before:.2f} before, {c.load_after:.2f} after; others before: {c.foreign_before:.0%}",
         f"versions: {_versions(c.machine.versions)}",
         f"{c.device}, {c.threads} threads on {c.cores} cores; {c.rounds} interleaved rounds of {c.seconds:g} s, each "
-        "row in a process of its own",
+        f"row in a process of its own; {c.when[:10]}",
     ]
     if (d := c.data) is None:
         return lines

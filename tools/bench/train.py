@@ -15,7 +15,7 @@ from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.measure import Case, Say, Timing, measure_report
 from alexnet.tools.bench.model import case_of, default_precisions, refuse_layouts
 from alexnet.tools.bench.networks import WAITS, Task, loader
-from alexnet.tools.bench.report import Asked, Clock, Report, Row, ratios_of
+from alexnet.tools.bench.report import Asked, Report, Row, clock_of, ratios_of
 
 _CPU_BATCH, _GPU_BATCH = 64, 128
 _SMALL = 0.03  # of a rate: what is less was not measured
@@ -87,7 +87,7 @@ def explain(train: Row, loader: Row, model: Row) -> str:
     On a CPU the two share the cores: an image takes the time of both. By CPU time where others disturbed a row.
     """
     on_cpu = train.cpu is not None
-    clock: Clock = "cpu" if on_cpu and any(row.disturbed for row in (train, loader, model)) else "wall"
+    clock = clock_of(train, loader, model)
     made, loads, computes = (row.rate(clock) for row in (train, loader, model))
     slower, bound = min((loads, "the loader"), (computes, "the network"))
     expected = 1 / (1 / loads + 1 / computes) if on_cpu else slower

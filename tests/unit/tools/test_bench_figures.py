@@ -1,6 +1,6 @@
-"""The rows of the data path, what is made of their figures, and how two runs compare."""
+"""The rows of the data path, what is made of their figures, how two runs compare, and which data are taken."""
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,24 +25,15 @@ from alexnet.tools.bench.report import Ratio, Report, Row, ratios_of, read_repor
 from alexnet.tools.bench.stage import CannotRunError
 from alexnet.tools.bench.tables import page_of, print_report
 from alexnet.tools.console import StoppedError
-from tests.bench_reports import CONDITIONS, DATA, report_of, row_of, rows_of
+from tests.bench_reports import CONDITIONS, DATA, DOCS, on_data, report_of, row_of, rows_of
 
-DOCS = Path(__file__).parents[3] / "docs"
 TASK = LoaderTask(data="/data", split="train", batch_images=128, threads=2)
 RATES: dict[str, float] = {  # images/s of two busy cores
-    "storage-cached": 100_000,
-    "jpeg-full": 6_250,
-    "jpeg-window": 8_000,
-    "jpeg-entropy": 16_000,
-    "jpeg-float32": 6_400,
-    "read": 50_000,
-    "stream-uint8": 7_200,
-    "stream-float32": 5_000,
-    "stream-dali-float32": 4_000,
-    "stream-1-thread": 2_500,
-    "stream-beside-trainer-here": 2_300,
-    "dali-plain": 4_000,
-}
+    "storage-cached": 100_000, "jpeg-full": 6_250, "jpeg-window": 8_000, "jpeg-entropy": 16_000, "jpeg-float32": 6_400,
+    "read": 50_000, "stream-uint8": 7_200, "stream-float32": 5_000, "stream-dali-float32": 4_000,
+    "stream-1-thread": 2_500, "stream-beside-trainer-here": 2_300, "dali-plain": 4_000,
+}  # fmt: skip
+CROWDED: dict[str, Any] = {"foreign": 0.6, "wall": 0.4}  # others had a good half of the machine
 
 
 def rows(rates: dict[str, float] = RATES, device: str = "cpu", **how: Any) -> dict[str, Row]:
@@ -59,14 +50,13 @@ def without(name: str) -> dict[str, float]:
 
 
 def test_rows_are_known_by_name_or_refused() -> None:
-    compare = tuple(BASELINES)
-    cases = cases_of(LoaderTask(data="/data", split="train", batch_images=1, threads=8), 4, "cuda", compare=compare)
-    names = [case.name for case in cases]
-    assert len(set(names)) == len(names)
-    assert compare == PEERS
+    assert tuple(BASELINES) == PEERS
+    cases = cases_of(replace(TASK, threads=8), 4, "cuda", compare=PEERS)
+    names = {case.name for case in cases}
+    assert len(names) == len(cases)
     assert {case.cores for case in cases} == {1, 2, 4}, "threads beyond the cores keep none busy"
     assert {case.name for case in cases if case.on_gpu} >= {"nvjpeg", "to-device", "stream-cuda", "nvimagecodec"}
-    assert {"stream-1-thread", "stream-2-threads", "stream-4-threads", "stream-beside-trainer-here"} <= set(names)
+    assert {"stream-1-thread", "stream-2-threads", "stream-4-threads", "stream-beside-trainer-here"} <= names
 
     def chosen(**how: Any) -> set[str]:
         return {case.name for case in cases_of(TASK, 2, "cpu", **how)}
@@ -94,38 +84,36 @@ def test_guarded_ratios_that_hold_and_that_fail() -> None:
         "stream-float32/stream-1-thread": True,
         "stream-beside-trainer-here/stream-1-thread": True,
     }
-    assert found["stream-float32/stream-1-thread"].at_least == pytest.approx(1.9)
-    assert found["stream-float32/stream-1-thread"].by == "cpu"
-    disturbed = ratios(foreign=0.6, wall=0.4)
-    assert [ratio.by for ratio in disturbed] == ["cpu"] * 6 + ["wall"]
+    scaling = found["stream-float32/stream-1-thread"]
+    assert scaling.by == "cpu"
+    assert scaling.at_least == pytest.approx(1.9)
+    assert [ratio.by for ratio in ratios(**CROWDED)] == ["cpu"] * 6 + ["wall"]
     assert ratios({"read": 1}) == ()
 
 
 def test_stages_are_differences_and_sum_up_to_the_stream() -> None:
-    stages = {stage.name: stage for stage in stages_of(rows())}
-    costs = [20, 125, 125, 62.5, 400 - 312.5 - 20]
-    assert [stage.cpu_us for stage in stages.values()] == pytest.approx(costs)
-    assert sum(stage.share for stage in stages.values()) == pytest.approx(1)
+    stages = stages_of(rows())
+    assert [stage.cpu_us for stage in stages] == pytest.approx([20, 125, 125, 62.5, 400 - 312.5 - 20])
+    assert sum(stage.share for stage in stages) == pytest.approx(1)
     assert stages_of(rows(without("jpeg-entropy"))) == ()
 
 
-def test_the_verdict_names_what_bounds() -> None:
-    cases: list[tuple[dict[str, float], str]] = [
-        (RATES, "Decoding on the CPU bounds this pipeline: 5,000 images/s, 62%"),
-        (RATES | {"storage-cold": 900.0}, "Storage bounds"),
-        (RATES | {"stream-float32": 3_000.0}, "What lies around decoding bounds this pipeline: 3,000 images/s, 38%"),
-        (without("jpeg-window"), "its limit was not measured"),
-        ({"read": 50_000}, "No verdict"),
-    ]
-    for rates, words in cases:
-        assert words in verdict_of(rows(rates), DATA)
-    assert "do not quote" in verdict_of(rows(), replace(DATA, repeated=True))
-    assert "judge by the column for CPU time" in verdict_of(rows(foreign=0.6, wall=0.4), DATA)
-    on_gpu = rows({"nvjpeg": 20_000, "stream-cuda": 15_000}, device="cuda", foreign=0.2)
-    assert verdict_of(on_gpu, DATA).startswith(
-        "The pipeline to the GPU makes 15,000 images/s, 75% of what nvJPEG alone does with whole images."
-    )
-    assert on_gpu["stream-cuda"].cpu is None, "CPU time says nothing of a GPU"
+@pytest.mark.parametrize(
+    ("found", "data", "words"),
+    [
+        (rows(), DATA, "Decoding on the CPU bounds this pipeline: 5,000 images/s, 62%"),
+        (rows(RATES | {"storage-cold": 900.0}), DATA, "Storage bounds"),
+        (rows(RATES | {"stream-float32": 3_000.0}), DATA, "around decoding bounds this pipeline: 3,000 images/s, 38%"),
+        (rows(without("jpeg-window")), DATA, "its limit was not measured"),
+        (rows({"read": 50_000}), DATA, "No verdict"),
+        (rows(), replace(DATA, repeated=True), "do not quote"),
+        (rows(**CROWDED), DATA, "judge by the column for CPU time"),
+        (rows({"nvjpeg": 20_000, "stream-cuda": 15_000}, "cuda", foreign=0.2), DATA,
+         "The pipeline to the GPU makes 15,000 images/s, 75% of what nvJPEG alone does with whole images."),
+    ],
+)  # fmt: skip
+def test_the_verdict_names_what_bounds(found: dict[str, Row], data: Any, words: str) -> None:
+    assert words in verdict_of(found, data)
 
 
 def test_page_and_table_show_every_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,16 +135,17 @@ def test_page_and_table_show_every_row(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_search_recommends_only_what_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = candidates_of(TASK, 2, "cpu")
-    same = [row_of(case, 1_000.0) for case in cases]
-    assert recommendation(same) == "use the defaults: no candidate was 3% faster"
-    faster = [*same[:2], row_of(cases[2], 1_200.0), *same[3:]]
-    assert recommendation(faster) == f"use {cases[2].title}: +20% over the default, median of 3 rounds"
-    once = [*same[:2], row_of(cases[2], 1_200.0, factors=(1, 0.8, 0.8)), *same[3:]]
-    assert recommendation(once).startswith("use the defaults"), "one round of three"
-    assert "tuning failed" in recommendation(same[1:])
+
+    def advice(rate: float, factors: Sequence[float] = (1, 0.99, 1.01)) -> str:
+        same = [row_of(case, 1_000.0) for case in cases]
+        return recommendation([*same[:2], row_of(cases[2], rate, factors=factors), *same[3:]])
+
+    assert advice(1_000) == "use the defaults: no candidate was 3% faster"
+    assert advice(1_200) == f"use {cases[2].title}: +20% over the default, median of 3 rounds"
+    assert advice(1_200, (1, 0.8, 0.8)).startswith("use the defaults"), "one round of three"
+    assert "tuning failed" in recommendation([row_of(cases[1], 1_000)])
     monkeypatch.setattr(dataloader, "measure_rows", lambda *_: Measured((), (), False))
-    lines, complete = tune(cases, 10.0, print)
-    assert (lines, complete) == (("tuning was interrupted: no options are recommended",), False)
+    assert tune(cases, 10.0, print) == (("tuning was interrupted: no options are recommended",), False)
 
 
 def test_cold_storage_starts_over_and_an_engine_that_is_not_there_gets_no_figure(
@@ -164,8 +153,7 @@ def test_cold_storage_starts_over_and_an_engine_that_is_not_there_gets_no_figure
 ) -> None:
     """After a round the shards are read in again: to go on in the middle would be to read them from the cache."""
     task = {"data": str(ci_100), "split": "train", "batch_images": 16, "threads": 1}
-    assert storage(cold=True, **task).starts_over
-    assert not storage(cold=False, **task).starts_over
+    assert [storage(cold=cold, **task).starts_over for cold in (True, False)] == [True, False]
     none = JpegEngine(engines=0, cores_per_engine=0, nvjpeg="no engine here")
     monkeypatch.setattr(gpu_stages, "query_jpeg_engine", lambda: none)
     with pytest.raises(CannotRunError, match="no engine here"):
@@ -185,11 +173,22 @@ def test_diff_finds_a_real_slowdown_only(tmp_path: Path, capsys: pytest.CaptureF
         run_diff(a, b, 0.05)
     run_diff(a, b, 0.3)
     run_diff(b, a, 0.05)
-    run_diff(a, written(tmp_path, report_of(rows(RATES | {"jpeg-full": 3_000}))), 0.05)
-    assert "slower, not counted" in capsys.readouterr().out, "a slower limit does not blame the pipeline"
-    crowded = report_of(rows(foreign=0.6, wall=0.4))
-    run_diff(a, written(tmp_path, crowded), 0.05)
-    assert "by cpu time" in capsys.readouterr().out
+    machine = replace(CONDITIONS.machine, versions={"torch": "3"})
+    for report, words in (
+        (report_of(rows(RATES | {"jpeg-full": 3_000})), "slower, not counted"),  # a limit does not blame the pipeline
+        (report_of(rows(**CROWDED)), "by cpu time"),
+        (report_of(rows(), conditions=replace(CONDITIONS, threads=1)), "differs: threads: 2 and 1"),
+        (report_of(rows(), conditions=replace(CONDITIONS, machine=machine)), "and 3\n"),
+    ):
+        run_diff(a, written(tmp_path, report), 0.05)
+        assert words in capsys.readouterr().out
+    for report, words in (
+        (report_of(rows(), conditions=on_data(manifest="1" * 64)), "other data"),
+        (report_of(rows(), command="model"), "compare two of one command"),
+        (report_of({}), "has no row with 3 rounds in common"),
+    ):
+        with pytest.raises(InputError, match=words):
+            run_diff(a, written(tmp_path, report), 0.05)
 
 
 @pytest.mark.parametrize("within", [0.01, 0.03])
@@ -204,37 +203,12 @@ def test_equal_runs_seldom_differ_and_a_slowdown_of_a_fifth_is_seen(within: floa
     runs = [run() for _ in range(100)]
     cried = sum(any(c.slower for c in changes(a, b, 0.05, "wall")) for a, b in zip(runs[1:], runs, strict=False))
     assert cried <= 5
-    found = [c.slower for report in runs for c in changes(report, run(0.8), 0.05, "wall")]
-    assert np.mean(found) > 0.9
+    assert np.mean([c.slower for report in runs for c in changes(report, run(0.8), 0.05, "wall")]) > 0.9
 
 
-def test_diff_refuses_what_cannot_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a = written(tmp_path, report_of(rows()), "a.json")
-    other = replace(CONDITIONS, data=replace(DATA, manifest="1" * 64))
-    for b, words in (
-        (report_of(rows(), conditions=other), "other data"),
-        (report_of(rows(), command="model"), "compare two of one command"),
-        (report_of(rows({"read": 1}), conditions=CONDITIONS), None),
-        (report_of({}), "has no row with 3 rounds in common"),
-    ):
-        if words:
-            with pytest.raises(InputError, match=words):
-                run_diff(a, written(tmp_path, b), 0.05)
-    machine = dataclasses.replace(CONDITIONS.machine, versions={"torch": "3"})
-    run_diff(a, written(tmp_path, report_of(rows(), conditions=replace(CONDITIONS, threads=1, machine=machine))), 0.05)
-    told = capsys.readouterr().out
-    assert "differs: threads: 2 and 1" in told
-    assert "differs: torch: 2 and 3" in told
-
-
-def test_the_page_of_measurements_is_up_to_date() -> None:
+def test_the_page_of_measurements_quotes_whole_runs_of_enough_data(tmp_path: Path) -> None:
     assert (DOCS / "measurements.md").read_text() == measurements_page(DOCS), "run `make measurements-page`"
-    for file in (DOCS / "measurements").glob("*.json"):
-        assert read_report(file).failed() == []
-        run_diff(file, file, 0.05)
-
-
-def test_a_page_quotes_whole_runs_of_enough_data_only(tmp_path: Path) -> None:
+    assert [read_report(file).failed() for file in (DOCS / "measurements").glob("*.json")] == [[]] * 3
     with pytest.raises(InputError, match="holds no JSON files"):
         measurements_page(tmp_path)
     folder = tmp_path / "measurements"
@@ -243,61 +217,51 @@ def test_a_page_quotes_whole_runs_of_enough_data_only(tmp_path: Path) -> None:
     page = measurements_page(tmp_path)
     assert "| stream to float32 | 5,000 | 4,950-5,050 | 5,000 | 2.00 | 62% / 62% of jpeg-window | 500 |" in page
     assert "Not yet measured: no file here is of a run on a GPU" in page
-    small = replace(CONDITIONS, data=replace(DATA, repeated=True))
-    for wrong, words in (({"complete": False}, "was interrupted"), ({"conditions": small}, "from the CPU's cache")):
+    for wrong, words in (({"complete": False}, "was interrupted"), ({"conditions": on_data(repeated=True)}, "CPU's")):
         written(folder, report_of(rows(), **wrong))
         with pytest.raises(InputError, match=words):
             measurements_page(tmp_path)
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def test_a_set_is_given_or_made_once_and_found_again(
+    tmp_path: Path, ci_100: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, made = tmp_path / "alexnet", "made by `alexnet-prep synth` with seed 2012"
     monkeypatch.delenv("ALEXNET_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("ALEXNET_BENCH_IMAGES", "many")
+    with pytest.raises(InputError, match="ALEXNET_BENCH_IMAGES=many: must be a whole number"):
+        bench_data(None, quick=False)
     monkeypatch.setenv("ALEXNET_BENCH_IMAGES", "12")
-    return tmp_path / "alexnet"
-
-
-def test_a_set_is_given_or_made_once_and_found_again(
-    cache: Path, ci_100: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
     assert bench_data(ci_100, quick=False) == (ci_100, "given")
     quick, why = bench_data(None, quick=True)
     assert (quick.name, "--quick makes none" in why) == ("ci-100", True)
     assert not cache.exists()
     folder, why = bench_data(None, quick=False)
-    assert folder.parent == cache
-    assert why == "made by `alexnet-prep synth` with seed 2012"
+    assert (folder.parent, why) == (cache, made)
     assert "making 12 images" in capfd.readouterr().err
     before = (folder / "manifest.json").stat().st_mtime_ns
-    again, why = bench_data(None, quick=False)
-    assert (again, why) == (folder, "made by `alexnet-prep synth` with seed 2012, found in the cache")
+    assert bench_data(None, quick=False) == (folder, f"{made}, found in the cache")
     assert (folder / "manifest.json").stat().st_mtime_ns == before
     assert capfd.readouterr().err == ""
     monkeypatch.setenv("ALEXNET_DATA", str(ci_100))
     assert bench_data(None, quick=False) == (ci_100, "from ALEXNET_DATA")
 
 
-def test_where_no_set_can_be_made_the_bundled_images_serve(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_set_can_be_made_the_bundled_images_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALEXNET_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(bench_data_module, "_IMAGE_BYTES", 10**15)
     folder, why = bench_data(None, quick=False)
     assert (folder.name, "GB free, and" in why) == ("ci-100", True)
-    cache.rmdir()
-    cache.write_text("")
-    folder, why = bench_data(None, quick=False)
-    assert (folder.name, "cannot be written" in why) == ("ci-100", True)
-
-
-def test_what_is_wrong_with_the_environment_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALEXNET_BENCH_IMAGES", "many")
-    with pytest.raises(InputError, match="ALEXNET_BENCH_IMAGES=many: must be a whole number"):
-        bench_data(None, quick=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "cannot be written" in bench_data(None, quick=False)[1]
 
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.setenv("ALEXNET_BENCH_IMAGES", "12")
     monkeypatch.delenv("XDG_CACHE_HOME")
     with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
         bench_data(None, quick=False)

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.bench import measure as measure_module
 from alexnet.tools.bench.conditions import conditions_before
 from alexnet.tools.bench.measure import Case, Measured, Timing, limited_by, measure_rows
-from alexnet.tools.bench.report import Asked, Ratio, Report, Round, Row, ratios_of, read_report, to_json
-from alexnet.tools.bench.stage import Answer, CannotRunError, Runner, Stage, Work
+from alexnet.tools.bench.report import Asked, Ratio, Report, Row, ratios_of, read_report, to_json
+from alexnet.tools.bench.stage import CannotRunError, Runner, Stage, Work
+from tests.bench_reports import report_of, row_of
 
 SHORT = Timing(rounds=2, seconds=0.02)
 
@@ -112,35 +112,27 @@ def test_a_round_goes_on_where_the_one_before_ended_unless_it_must_not(starts_ov
     assert len(begun) == passes
 
 
-def row_of(name: str, rate: float, cpu: float = 1.0, foreign: float = 0.0, **more: Any) -> Row:
-    rounds = [
-        Round(amount=rate * k, seconds=1.0, cpu_seconds=cpu, foreign_load=foreign, peak_bytes=1) for k in (1, 0.9, 1.1)
-    ]
-    return measure_module.row_of(case_of(name, cores=2, **more), Answer(), rounds)
-
-
 def ratio_of(row: Row, over: Row, *asked: Any) -> Ratio:
     return ratios_of({row.name: row, over.name: over}, [Asked(row.name, over.name, "a over b", *asked)])[0]
 
 
 def test_ratios_go_by_the_clock_that_others_do_not_change() -> None:
-    quiet, over = row_of("a", 300.0), row_of("b", 100.0, cpu=2.0)
+    quiet, over = row_of(case_of("a"), 300.0), row_of(case_of("b"), 50.0, wall=2.0)
     assert ratio_of(quiet, over, 3.1).in_words() == "a over b: 3.00 by wall time, at least 3.10: FAILS"
-    loud = row_of("b", 100.0, cpu=2.0, foreign=0.06)
+    loud = row_of(case_of("b"), 50.0, wall=2.0, foreign=0.06)
     ratio = ratio_of(quiet, loud, 3.1)
+    assert ratio.cpu
     assert (ratio.by, ratio.holds) == ("cpu", True)
-    assert ratio.cpu is not None
     assert ratio.cpu.median == pytest.approx(6)
     assert not ratio_of(quiet, loud, 3.1, "wall").holds
-    on_gpu = ratio_of(row_of("a", 300.0, on_gpu=True), loud)
+    on_gpu = ratio_of(row_of(case_of("a", on_gpu=True), 300.0), loud)
     assert (on_gpu.by, on_gpu.cpu) == ("wall", None)
 
 
 def test_reports_are_read_as_they_were_written_or_refused(tmp_path: Path) -> None:
-    rows = (row_of("a", 300.0), row_of("b", 100.0))
-    conditions = conditions_before("cpu", 2, 3, 1.0)
-    report = Report(
-        command="prep", complete=True, conditions=conditions, rows=rows, ratios=(ratio_of(*rows),), verdict=""
+    rows = [row_of(case_of(name), 100.0) for name in "ab"]
+    report = report_of(
+        {row.name: row for row in rows}, conditions=conditions_before("cpu", 2, 3, 1.0), ratios=(ratio_of(*rows),)
     )
     file = tmp_path / "report.json"
     file.write_bytes(to_json(report))
