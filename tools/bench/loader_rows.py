@@ -5,13 +5,14 @@ A row is a `Case` whose stage is told the data, too. Nothing heavy is loaded her
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from alexnet.shards.errors import InputError, nearest
 from alexnet.tools.bench import baselines, gpu_stages, loader_stages, own_decoders
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.measure import Case, limited_by
-from alexnet.tools.bench.report import Asked
+from alexnet.tools.bench.report import Asked, Group, Unit
 from alexnet.tools.bench.stage import Stage
 
 GUARDED = [
@@ -32,19 +33,16 @@ _QUICK = (
 _BASELINE_START_SECONDS = 300.0  # FFCV writes its file first
 
 _ALL = 0  # cores: as many as there are threads
-_FIELDS = ("group", "cores", "unit", "alone", "environment")
 
 
-def _row(name: str, title: str, make: Callable[..., Stage], limit: str = "", **more: Any) -> Case:
-    """Return a row. `more`: fields of the case, and options of its stage."""
-    case = {"cores": _ALL} | {field: more.pop(field) for field in _FIELDS if field in more}
-    if limit:
-        case["bounds"] = limited_by(limit)
-    return Case(name=name, title=title, make=make, options=more, **case)
-
-
-def _limit(name: str, title: str, make: Callable[..., Stage], **more: Any) -> Case:
-    return _row(name, title, make, **{"group": "limit", **more})
+def _row(
+    name: str, title: str, make: Callable[..., Stage], limit: str = "", *, group: Group = "row", cores: int = _ALL,
+    unit: Unit = "images", alone: bool = False, **options: Any,
+) -> Case:  # fmt: skip
+    return Case(
+        name=name, title=title, make=make, group=group, options=options, cores=cores, unit=unit, alone=alone,
+        bounds=limited_by(limit),
+    )  # fmt: skip
 
 
 def _stream(name: str, title: str, limit: str = "jpeg-window", **options: Any) -> Case:
@@ -56,6 +54,7 @@ def _baseline(name: str, title: str, make: Callable[..., Stage], **options: Any)
     return replace(case, start_seconds=_BASELINE_START_SECONDS)
 
 
+_limit, _part = partial(_row, group="limit"), partial(_row, group="part")
 _JPEG, _NVJPEG = loader_stages.jpeg, gpu_stages.nvjpeg
 _ROWS = (
     # DALI maps shards into memory, and what is mapped cannot be forgotten: cold storage is measured before all else.
@@ -64,9 +63,9 @@ _ROWS = (
     _limit("memory-copy", "memory copy, all threads", loader_stages.memory_copy, unit="bytes"),
     _limit("jpeg-full", "libjpeg-turbo, whole images, uint8", _JPEG, part="whole", output="uint8"),
     _limit("jpeg-window", "libjpeg-turbo, crop + mirror, uint8", _JPEG, part="crop", output="uint8"),
-    _limit("jpeg-entropy", "libjpeg-turbo, last pixel only: entropy decoding", _JPEG, group="part",
+    _part("jpeg-entropy", "libjpeg-turbo, last pixel only: entropy decoding", _JPEG,
            part="last-pixel", output="uint8"),
-    _limit("jpeg-float32", "libjpeg-turbo, crop + mirror, float32", _JPEG, group="part", part="crop", output="float32"),
+    _part("jpeg-float32", "libjpeg-turbo, crop + mirror, float32", _JPEG, part="crop", output="float32"),
     _row("read", "read through the stream's reader", loader_stages.read, "storage-cached", cores=1),
     _stream("uint8", "uint8", output="uint8"),
     _stream("float32", "float32"),
@@ -79,8 +78,8 @@ _ROWS = (
 )  # fmt: skip
 _GPU_ROWS = (
     _limit("nvjpeg", "nvJPEG, whole images", _NVJPEG, by="both"),
-    _limit("nvjpeg-engine", "nvJPEG, its engine alone", _NVJPEG, group="part", by="engine"),
-    _limit("nvjpeg-kernels", "nvJPEG, its kernels alone", _NVJPEG, group="part", by="kernels"),
+    _part("nvjpeg-engine", "nvJPEG, its engine alone", _NVJPEG, by="engine"),
+    _part("nvjpeg-kernels", "nvJPEG, its kernels alone", _NVJPEG, by="kernels"),
     _limit("to-device", "copies to the GPU, float32 batches", gpu_stages.to_device, output="float32"),
     _stream("cuda", "float32 on the GPU", "nvjpeg", device="cuda"),
     _stream("cuda-bfloat16", "bfloat16 on the GPU", "nvjpeg", output="bfloat16", device="cuda"),
