@@ -5,17 +5,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-
-class TimedEvent(Protocol):
-    """What the meter needs of a CUDA event."""
-
-    def query(self) -> bool:
-        """Say whether the device has passed it."""
-
-    def elapsed_time(self, end_event: Any) -> float:
-        """Return the milliseconds on the device from this event to another."""
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -36,7 +29,7 @@ class StreamMeter:
     pinned_bytes: int = 0
     last_skipped: deque[str] = field(default_factory=lambda: deque(maxlen=100))
     _device_wait_seconds: float = 0.0
-    _open_waits: deque[tuple[TimedEvent, TimedEvent]] = field(default_factory=deque)
+    _open_waits: "deque[tuple[torch.cuda.Event, torch.cuda.Event]]" = field(default_factory=deque)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -54,7 +47,7 @@ class StreamMeter:
         self.skipped += len(skipped)
         self.last_skipped.extend(skipped)
 
-    def waited_on_device(self, begin: TimedEvent, end: TimedEvent) -> None:
+    def waited_on_device(self, begin: "torch.cuda.Event", end: "torch.cuda.Event") -> None:
         """Take the two events around a GPU's wait for a batch; they are read when the device has passed them."""
         self._open_waits.append((begin, end))
         self._settle()

@@ -106,38 +106,22 @@ def _frame(marker: int, frame: bytes) -> JpegHeader:
 
 
 def decode_rows(
-    jpeg: Jpeg,
-    *,
-    y: int,
-    x: int,
-    height: int | None = None,
-    width: int | None = None,
-    out: npt.NDArray[np.uint8] | None = None,
-    reduced_by: Reduction = 1,
-    max_pixels: int = MAX_PIXELS,
+    jpeg: Jpeg, *, y: int, x: int, shape: tuple[int, int, int], reduced_by: Reduction = 1
 ) -> npt.NDArray[np.uint8]:
-    """Decode the window whose top left corner is (y, x): uint8 (height, width, 3), RGB; grey gives equal channels.
+    """Decode the window whose top left corner is (y, x): uint8 of `shape`, RGB; grey gives equal channels.
 
-    Only the window is reconstructed, but all of the file is read, so damage elsewhere is found, too. `out`: where to
-    put the pixels instead of fresh memory; it then says the window's size. With shape (height, width, 4), the fourth
-    channel is 255. `reduced_by`: the image is decoded so much smaller, each side rounded up, and the window lies in
-    that. `max_pixels`: of the whole image as stored. The interpreter is free meanwhile.
-    Raises DecodeError for damage, for CMYK, for more pixels, and for a window that is not inside; HopelessError, which
-    is one, where scans are missing or too many.
+    `shape`: (height, width, 3), or (height, width, 4), whose fourth channel is 255. Only the window is reconstructed,
+    but all of the file is read, so damage elsewhere is found, too. `reduced_by`: the image is decoded so much smaller,
+    each side rounded up, and the window lies in that. The interpreter is free meanwhile.
+    Raises DecodeError for damage, for CMYK, for more pixels than `MAX_PIXELS`, and for a window that is not inside;
+    HopelessError, which is one, where scans are missing or too many.
     """
+    height, width, channels = shape
+    if channels not in (3, 4) or reduced_by not in get_args(Reduction):
+        raise ValueError(f"shape={shape}, reduced_by={reduced_by}: must have 3 or 4 channels; must be 1, 2, 4 or 8")
     host = extension()
-    if out is None:
-        if height is None or width is None:
-            raise ValueError("height and width: both are needed without out")
-        out = np.empty((height, width, 3), np.uint8)
-    elif out.ndim != 3 or out.shape[2] not in (3, 4) or out.dtype != np.uint8 or not out.flags.c_contiguous:
-        raise ValueError(f"out: is {out.dtype} {out.shape}; must be contiguous uint8 (height, width, 3 or 4)")
-    elif (height or len(out), width or out.shape[1]) != out.shape[:2]:
-        raise ValueError(f"out: is {out.shape}, not for a window {width} px wide and {height} high")
-    if reduced_by not in get_args(Reduction):
-        raise ValueError(f"reduced_by={reduced_by}: must be 1, 2, 4 or 8")
-    rows, columns, channels = out.shape
-    message, hopeless = host.decode_rows(jpeg, y, x, rows, columns, reduced_by, channels == 4, max_pixels, out)
+    out = np.empty(shape, np.uint8)
+    message, hopeless = host.decode_rows(jpeg, y, x, height, width, reduced_by, channels == 4, MAX_PIXELS, out)
     if message is not None:
         raise (HopelessError if hopeless else DecodeError)(message)
     return out

@@ -6,27 +6,17 @@ python -m tests.fuzz.seeds FOLDER
 import io
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from alexnet.shards.reader import SplitReader
+from tests.unit.pipeline.photographs import ENCODINGS, encoded
 
 ROOT = Path(__file__).parents[2]
 FRAME = b"\xff\xc0\x00\x11\x08"  # what a baseline picture of three components has before its size
 UNWRITTEN = {"440": ("4:2:2", 0x12), "411": ("4:2:0", 0x41), "114": ("4:2:0", 0x14)}
 """Sampling that Pillow does not write: what has as many blocks in a unit, and the factors to put in its place."""
-ENCODINGS: dict[str, dict[str, Any]] = {
-    "420": {"subsampling": "4:2:0"},
-    "422": {"subsampling": "4:2:2"},
-    "444": {"subsampling": "4:4:4"},
-    "rgb": {"keep_rgb": True},
-    "progressive": {"subsampling": "4:2:0", "progressive": True},
-    "progressive-444": {"subsampling": "4:4:4", "progressive": True},
-    "restart": {"subsampling": "4:2:0", "restart_marker_blocks": 2},
-    "optimised": {"subsampling": "4:2:0", "optimize": True},
-}
 
 
 def bundled() -> dict[str, bytes]:
@@ -41,15 +31,18 @@ def bundled() -> dict[str, bytes]:
 def small(jpeg: bytes, width: int = 49, height: int = 41) -> dict[str, bytes]:
     """Return a corner of a picture in every encoding, also grey and CMYK, by name."""
     corner = Image.open(io.BytesIO(jpeg)).convert("RGB").crop((100, 100, 100 + width, 100 + height))
-    found = {f"{name}.jpg": _encoded(corner, options) for name, options in ENCODINGS.items()}
-    found["grey.jpg"] = _encoded(corner.convert("L"), {})
-    found["grey-progressive.jpg"] = _encoded(corner.convert("L"), {"progressive": True})
-    found["cmyk.jpg"] = _encoded(corner.convert("CMYK"), {})
+    grey, cmyk = corner.convert("L"), corner.convert("CMYK")
+    found = {
+        f"{name}.jpg": encoded(grey if name == "grey" else corner, quality=75, **options)
+        for name, options in ENCODINGS.items()
+    }
+    found["grey-progressive.jpg"] = encoded(grey, quality=75, progressive=True)
+    found["cmyk.jpg"] = encoded(cmyk, quality=75)
     square = corner.resize((64, 64))  # as many units whatever their shape
     for name, (written, factors) in UNWRITTEN.items():
-        found[f"{name}.jpg"] = resampled(_encoded(square, {"subsampling": written}), factors)
+        found[f"{name}.jpg"] = resampled(encoded(square, quality=75, subsampling=written), factors)
     tiny = Image.fromarray(np.asarray(corner)[:1, :1])
-    found["one-pixel.jpg"] = _encoded(tiny, {"subsampling": "4:2:0"})
+    found["one-pixel.jpg"] = encoded(tiny, quality=75, subsampling="4:2:0")
     return found
 
 
@@ -57,12 +50,6 @@ def resampled(jpeg: bytes, factors: int) -> bytes:
     """Return a JPEG with other sampling factors of its first component; the same blocks then lie elsewhere."""
     place = jpeg.index(FRAME) + len(FRAME) + 6
     return jpeg[:place] + bytes([factors]) + jpeg[place + 1 :]
-
-
-def _encoded(image: Image.Image, options: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=75, **options)
-    return buffer.getvalue()
 
 
 def main() -> None:

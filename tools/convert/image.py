@@ -83,7 +83,7 @@ def centre_of_jpeg(data: bytes, size_px: int) -> Image.Image | None:
         width, height = (-(-side // by) for side in size)
         (left, top, part_width, part_height), box = needed_part(width, height, size_px, by)
         shape = (part_height, part_width, 4)
-        pixels = decode_rows(data, y=top, x=left, out=np.empty(shape, np.uint8), reduced_by=by)
+        pixels = decode_rows(data, y=top, x=left, shape=shape, reduced_by=by)
     except HopelessError as error:
         raise UndecodableError(str(error)) from None
     except DecodeError:

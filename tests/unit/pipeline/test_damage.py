@@ -106,7 +106,7 @@ def test_planes_and_single_pictures_refuse_the_same(what: str) -> None:
     assert np.array_equal(out[0], out[2])
     if not re.match("wrong size|claims", what):
         with pytest.raises(DecodeError):
-            decode_rows(bad, y=0, x=0, height=200, width=200)
+            decode_rows(bad, y=0, x=0, shape=(200, 200, 3))
 
 
 def test_planes_of_other_sampling_are_refused() -> None:
@@ -148,7 +148,7 @@ def test_nothing_is_lost_over_thousands_of_errors() -> None:
                 assert len(decoded(decoder, bad)[1]) == len(bad)
                 for data in bad:
                     with pytest.raises(DecodeError):
-                        decode_rows(data, y=0, x=0, height=300, width=300)
+                        decode_rows(data, y=0, x=0, shape=(300, 300, 3))
 
         def texts(count: int) -> None:
             for _ in range(count):
@@ -188,7 +188,7 @@ def test_no_memory_is_taken_for_what_a_header_claims() -> None:
     with JpegPool(2) as decoder:
         decoded(decoder, [bomb] * 8)
     with pytest.raises(DecodeError):
-        decode_rows(bomb, y=0, x=0, height=8, width=8)
+        decode_rows(bomb, y=0, x=0, shape=(8, 8, 3))
     assert memory_bytes() - before < 50_000_000  # its coefficients alone would be 25 GB
 
 

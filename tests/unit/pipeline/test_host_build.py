@@ -1,4 +1,4 @@
-"""The extension's build: what cannot be built is said and does no harm, and plain C gives the same bits."""
+"""The extension's build: what cannot be built is said and does no harm; plain C gives the same bits; sanitizers."""
 
 import importlib.util
 import os
@@ -17,6 +17,7 @@ import pytest
 from alexnet.pipeline.host import available
 from alexnet.pipeline.host.jpeg import extension
 from alexnet.pipeline.host.pool import DTYPES
+from tests.fuzz.seeds import bundled, small
 from tests.unit.pipeline.photographs import photograph
 
 ROOT = Path(__file__).parents[3]
@@ -157,3 +158,35 @@ def test_what_an_earlier_build_left_does_not_outlive_a_build_that_fails(tmp_path
     run = build(tmp_path, "--inplace", CC="false")
     assert run.returncode == 0, run.stderr
     assert not old.exists()
+
+
+def sanitized(folder: Path) -> Path:
+    """Compile the fuzzer without libFuzzer, under the address and undefined-behaviour sanitizers."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    parts = [f"pipeline/host/{name}.c" for name in ("decode", "planes", "rows")]
+    sources = ["tests/fuzz/decode_fuzz.c", "tests/fuzz/standalone.c", *parts]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-ffp-contract=off", "-fno-sanitize-recover=all"]
+    program = folder / "decode_fuzz"
+    command = [compiler, *flags, "-fsanitize=address,undefined", *sources, "-ljpeg", "-o", str(program)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "cannot find" in run.stderr:
+        pytest.skip("this compiler has no sanitizers")
+    assert run.returncode == 0, run.stderr
+    return program
+
+
+@pytest.mark.slow
+def test_seeds_finds_and_some_seconds_of_damage_pass_under_sanitizers(tmp_path: Path) -> None:
+    program = sanitized(tmp_path)
+    pictures = bundled()
+    seeds = pictures | small(pictures["train-0.jpg"])
+    for name, data in seeds.items():
+        (tmp_path / name).write_bytes(data)
+    files = [*sorted(tmp_path.glob("*.jpg")), *sorted((ROOT / "tests" / "fuzz" / "found").iterdir())]
+    command = [str(program), "-seconds", "20", *map(str, files)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "nothing found" in run.stdout
+    assert int(run.stdout.split()[0]) > len(files)

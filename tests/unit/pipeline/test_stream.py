@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ class Event:
 
 def test_a_meter_reads_the_events_of_a_device_only_when_it_has_passed_them() -> None:
     meter = StreamMeter()
-    events = [(Event(1000.0 * i), Event(1000.0 * i + 250.0)) for i in range(3)]
+    events: list[Any] = [(Event(1000.0 * i), Event(1000.0 * i + 250.0)) for i in range(3)]
     for begin, end in events:
         meter.waited_on_device(begin, end)
     seconds = [meter.device_wait_seconds]

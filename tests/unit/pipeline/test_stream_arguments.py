@@ -11,6 +11,7 @@ import torch
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.shards.errors import InputError
+from tests.unit.pipeline.streams import RUNNING
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,9 @@ def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stream_of(root: Path, **options: Any) -> ImageStream:
-    return ImageStream(root / "train", **{"batch_images": 25, "threads": 1, **options})
+    running = {name: options.pop(name) for name in RUNNING & set(options)}
+    given = {"settings": StreamSettings(**running)} if running else {}
+    return ImageStream(root / "train", **{"batch_images": 25, "threads": 1, **given, **options})
 
 
 WHOLE = "must be a whole number"
@@ -61,20 +64,7 @@ WHOLE = "must be a whole number"
         ({"augmentation": AugmentSettings(crop_px="64")}, f"crop_px='64': {WHOLE}"),  # type: ignore[arg-type]
         ({"augmentation": AugmentSettings(mirror="no")}, "mirror='no': must be True or False"),  # type: ignore[arg-type]
         ({"augmentation": AugmentSettings(lighting_std="0")}, "lighting_std='0': must be a number"),  # type: ignore[arg-type]
-    ],
-)
-def test_a_value_of_another_kind_is_refused_in_one_line(ci_100: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as refused:
-        stream_of(ci_100, **options)
-    assert message in str(refused.value)
-    assert str(refused.value).isprintable()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
         ({"depth": "2"}, f"depth='2': {WHOLE}"),
-        ({"threads": None}, f"threads=None: {WHOLE}"),
         ({"read_ahead_batches": 1.5}, f"read_ahead_batches=1.5: {WHOLE}"),
         ({"window_shards": "16"}, f"window_shards='16': {WHOLE}"),
         ({"decode": 0.5}, "decode=0.5: must be text"),
@@ -84,10 +74,11 @@ def test_a_value_of_another_kind_is_refused_in_one_line(ci_100: Path, options: d
         ({"order": ["global"]}, "order=['global']: must be one of global, blocks"),
     ],
 )
-def test_so_are_settings(options: dict[str, Any], message: str) -> None:
+def test_a_value_of_another_kind_is_refused_in_one_line(ci_100: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as refused:
-        StreamSettings(**options)
-    assert str(refused.value) == message
+        stream_of(ci_100, **options)
+    assert message in str(refused.value)
+    assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("as_number", [np.int64, np.int32, np.uint8, float, torch.tensor])
@@ -166,7 +157,7 @@ def test_a_gpu_that_is_not_there_is_refused_by_who_needs_it(
 ) -> None:
     """Plans and samples need none."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    stream = stream_of(ci_100, device=device, settings=StreamSettings(decode=decode))
+    stream = stream_of(ci_100, device=device, decode=decode)
     plan, gpu = stream.plan(0, 0), 7 if "7" in str(device) else 0
     for ask in (lambda: next(iter(stream)), stream.finish_pass, lambda: stream.means_of(plan)):
         with pytest.raises(

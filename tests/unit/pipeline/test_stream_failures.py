@@ -63,24 +63,16 @@ def test_a_damaged_image_stops_the_stream_and_is_named(root: Path, decode: str) 
 def test_a_damaged_image_can_be_skipped_and_is_counted(root: Path, decode: str) -> None:
     whole = make(root, decode=decode, augment=False)
     expected = labels_of(whole)
-    shards = [damage(root, sample_id) for sample_id in (2, 7, 8)]
+    bad = (2, 7, 8, *range(12, 18))  # all of the third batch
+    shards = [damage(root, sample_id) for sample_id in bad]
     stream = make(root, decode=decode, augment=False, on_error="skip")
     with stream:
-        sizes = [len(labels) for images, labels in stream if len(images) == len(labels)]
-    assert sizes == [5, 4, 6, 6, 3][: len(sizes)]
-    assert (stream.meter.skipped, stream.meter.images) == (3, len(expected) - 3)
-    assert [line.split(": ")[1].split()[1] for line in stream.meter.last_skipped] == ["2", "7", "8"]
+        shapes = [(tuple(images.shape), len(labels)) for images, labels in stream]
+    assert shapes == [((n, 3, 32, 32), n) for n in (5, 4, 0, 6)]
+    assert (stream.meter.skipped, stream.meter.images) == (9, len(expected) - 9)
+    assert [line.split(": ")[1].split()[1] for line in stream.meter.last_skipped] == [str(i) for i in bad]
     assert all(shard in line for shard, line in zip(shards, stream.meter.last_skipped, strict=True))
-    assert labels_of(stream) == [label for i, label in enumerate(expected) if i not in (2, 7, 8)]
-
-
-@pytest.mark.parametrize("decode", DECODERS)
-def test_a_batch_whose_images_are_all_damaged_is_empty(root: Path, decode: str) -> None:
-    for sample_id in range(6):
-        damage(root, sample_id)
-    with make(root, decode=decode, augment=False, on_error="skip") as stream:
-        shapes = [tuple(images.shape) for images, _ in stream]
-    assert shapes[:2] == [(0, 3, 32, 32), (6, 3, 32, 32)]
+    assert labels_of(stream) == [label for i, label in enumerate(expected) if i not in bad]
 
 
 @pytest.mark.parametrize("decode", DECODERS)
@@ -138,24 +130,18 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("decode", DECODERS)
-def test_nothing_is_left_after_close(root: Path, decode: str) -> None:
-    stream = make(root, decode=decode)
-    next(iter(stream))
-    assert any(".tar" in name for name in open_files())
-    stream.close()
-
-
-@pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("decode", DECODERS)
-def test_nothing_is_left_of_a_stream_that_is_dropped(root: Path, decode: str) -> None:
+@pytest.mark.parametrize("end", ["close", "drop"])
+def test_nothing_is_left_of_a_stream(root: Path, decode: str, end: str) -> None:
     """At once, and not when Python's collector finds the time."""
     gc.disable()
     try:
         stream = make(root, decode=decode)
         next(iter(stream))
-        files = open_files()
+        assert any(".tar" in name for name in open_files())
+        if end == "close":
+            stream.close()
         del stream
-        assert {name for name in open_files() & files if str(root) in name} == set()
+        assert {name for name in open_files() if str(root) in name} == set()
     finally:
         gc.enable()
 
@@ -184,17 +170,16 @@ while True:
 """
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, {1, -signal.SIGINT}), (signal.SIGKILL, {-signal.SIGKILL})])
-def test_a_process_that_is_interrupted_or_killed_ends(root: Path, sent: signal.Signals, code: set[int]) -> None:
+def test_a_process_that_is_interrupted_ends(root: Path) -> None:
     command = [sys.executable, "-c", LOOP, str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
-        process.send_signal(sent)
+        process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=120)
         process.kill()
-    assert process.returncode in code
+    assert process.returncode in (1, -signal.SIGINT)
 
 
 def resident_bytes() -> int:
@@ -213,11 +198,11 @@ def test_memory_is_flat_over_fifty_epochs(root: Path, decode: str) -> None:
 
 
 @pytest.mark.skipif(available() is not None, reason=f"no host decoder: {available()}")
-def test_the_host_decoder_takes_no_fresh_memory_over_a_hundred_epochs(ci_100: Path) -> None:
+def test_the_host_decoder_takes_no_fresh_memory_over_forty_epochs(ci_100: Path) -> None:
     """A batch of fresh memory would fault in each of its 2,940 pages."""
     faults, resident = [], []
     with stream_of(ci_100, batch_images=20, decode="host") as stream:  # threads take memory when they first have work
-        for _ in range(100):
+        for _ in range(40):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             batches = sum(1 for _ in stream)
             faults.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / batches)
