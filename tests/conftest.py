@@ -15,7 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import alexnet.shards.verify as verifying
 from alexnet.shards.processes import WorkerPool
+from alexnet.tools.convert import engines
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
@@ -57,6 +59,18 @@ def the_same_terminal_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
+    """Stand for a pool: without processes, of which each takes a second to start."""
+    return WorkerPool(function, 0, **options)
+
+
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `alexnet-prep` convert and verify in this process."""
+    for module in (engines, verifying):
+        monkeypatch.setattr(module, "WorkerPool", pool_of_none)
+
+
 @pytest.fixture(scope="session")
 def ci_100() -> Path:
     return Path(__file__).parent.parent / "shards" / "ci-100"
@@ -79,11 +93,6 @@ def prep(*arguments: object, code: int = 0) -> Result:
     assert isinstance(result.exception, SystemExit | None), result.exception
     assert result.exit_code == code, result.output
     return result
-
-
-def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
-    """Stand for a pool of workers: all is done in this process."""
-    return WorkerPool(function, 0, **options)
 
 
 def list_anew(checkpoint: Path) -> None:

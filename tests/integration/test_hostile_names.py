@@ -16,6 +16,7 @@ from alexnet.tools.prep import main as prep
 from alexnet.tools.train import main as train
 from tests.conftest import encode_picture
 
+pytestmark = pytest.mark.usefixtures("no_workers")
 STEERING = "\x1b]0;owned\x07\x1b[31mred two\nlines back\r\x08\x7f \u202eover\u2066ride \x9bcsi \udcff"
 CLASSES = [f"{i}{STEERING}" for i in range(3)]
 PICTURE = f"picture{STEERING}.png"

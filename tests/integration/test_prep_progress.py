@@ -24,6 +24,7 @@ from alexnet.tools.progress import Amount
 from tests.conftest import encode_picture, prep
 from tests.sources import write_entries, write_files
 
+pytestmark = pytest.mark.usefixtures("no_workers")
 OPTIONS = ("--size", "40", "--shard-images", "10", "--seed", "7", "--workers", "1")
 
 

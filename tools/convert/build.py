@@ -61,7 +61,7 @@ class BuildOptions:
     must all see the folders.
     """
 
-    workers: int = 1
+    workers: int = 0
     on_error: OnError = "reject"
     max_rejected: int | None = None
     overwrite: bool = False

@@ -32,7 +32,7 @@ class Here:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Here:
+def here(no_workers: None, monkeypatch: pytest.MonkeyPatch) -> Here:
     """Convert without processes."""
     here = Here()
 
@@ -42,6 +42,5 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
         here.converted.append(job.plan.name)
         return convert_shard(job, counts)
 
-    monkeypatch.setattr(engines, "WorkerPool", pool_of_none)
     monkeypatch.setattr(engines, "convert_shard", noting)
     return here
