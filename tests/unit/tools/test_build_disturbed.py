@@ -6,6 +6,7 @@ Sound images are never rejected, and none is taken for another.
 import errno
 import io
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -65,13 +66,7 @@ def test_a_file_that_changes_after_it_was_listed_ends_the_run_and_is_no_bad_imag
     assert not (tmp_path / "set" / "manifest.json").exists()
 
 
-def test_one_that_changes_while_the_rest_is_listed_does_too_and_one_of_another_time_is_a_reject(
-    folder: Path, tmp_path: Path
-) -> None:
-    source = open_source(folder)
-    overwrite(folder / VICTIM)
-    with pytest.raises(SourceChangedError, match=rf"{VICTIM}: was written to meanwhile"):
-        build(source, tmp_path / "set", SETTINGS)
+def test_one_of_another_time_is_a_reject(folder: Path, tmp_path: Path) -> None:
     for k, at_ns in enumerate((time.time_ns(), 1 << 62)):  # before it is listed; to come, as some cameras have
         overwrite(folder / VICTIM, at_ns)
         assert build(open_source(folder), tmp_path / str(k), SETTINGS).counts["train"].rejected == 1
@@ -182,15 +177,15 @@ def test_a_file_that_cannot_be_read_is_a_reject_and_taken_up_once_it_can(
 ) -> None:
     source, root, few = open_source(folder), tmp_path / "set", BuildOptions(max_rejected=0)
     faults[VICTIM] = number if when == "opening" else Broken(b"", number)
-    with pytest.raises(ConversionError, match=rf"{VICTIM}: 3.jpg at byte 0: cannot be read \({os.strerror(number)}\)"):
+    why = f"cannot be read ({os.strerror(number)})"
+    with pytest.raises(ConversionError, match=re.escape(f"{VICTIM}: 3.jpg at byte 0: {why}")):
         build(source, tmp_path / "first", SETTINGS, BuildOptions(on_error="fail"))
     for shards in (2, 0):
         here.converted.clear()
         with pytest.raises(ConversionError, match="1 images were rejected and 0 are allowed"):
             build(source, root, SETTINGS, few)
         assert len(here.converted) == shards
-    said = f'"sha256": null, "reason": "cannot be read ({os.strerror(number)})"'
-    assert said in (root / "rejected.jsonl").read_text()
+    assert f'"sha256": null, "reason": "{why}"' in (root / "rejected.jsonl").read_text()
     faults.clear()
     assert build(source, root, SETTINGS, few).counts["train"].rejected == 0
     build(source, tmp_path / "fresh", SETTINGS)
@@ -206,8 +201,6 @@ def test_what_is_not_about_one_file_ends_the_run_and_names_the_file(
     said = rf"^{os.strerror(number)}: {folder}/{VICTIM}; mend it and give the same command again$"
     with pytest.raises(ConversionError, match=said):
         build(open_source(folder), tmp_path / "set", SETTINGS)
-    faults.clear()
-    assert build(open_source(folder), tmp_path / "set", SETTINGS).counts["train"].written == 16
 
 
 @pytest.mark.parametrize("kind", ["pulled out", "ticket expired", "unmounted", "closed"])
@@ -247,12 +240,9 @@ def test_a_bad_sector_in_a_tar_costs_its_image_and_a_tar_that_cannot_be_opened_e
         build(source, tmp_path / "other", SETTINGS)
 
 
-def test_a_file_that_may_not_be_opened_does_not_hide_the_layout(
-    folder: Path, tmp_path: Path, faults: dict[str, Any]
-) -> None:
+def test_a_file_that_may_not_be_opened_does_not_hide_the_layout(folder: Path, faults: dict[str, Any]) -> None:
     faults["cats/0.jpg"] = faults["dogs/0.jpg"] = errno.EACCES
-    said = prep("shard", folder, "--out", tmp_path / "set", "--size", 32).output
-    assert "train: 16 in = 14 written + 2 rejected" in said
+    assert "train: 16 in = 14 written + 2 rejected" in prep("shard", folder, "--size", 32).output
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read")
