@@ -9,8 +9,8 @@ import pytest
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import Notes, ShardJob, convert_shard
-from tests.conftest import encode_picture, pool_of_none
-from tests.sources import write_files
+from tests.conftest import encode_picture
+from tests.unit.tools.source_layouts import write
 
 SETTINGS = ConvertSettings(size_px=32, shard_images=8, seed=7)
 NAMES = [f"{c}/{i}.jpg" for c in ("cats", "dogs") for i in range(8)]
@@ -18,9 +18,7 @@ NAMES = [f"{c}/{i}.jpg" for c in ("cats", "dogs") for i in range(8)]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in NAMES:
-        write_files(tmp_path / "pictures" / Path(name).parent, {Path(name).name: encode_picture(NAMES.index(name))})
-    return tmp_path / "pictures"
+    return write(tmp_path / "pictures", {name: encode_picture(k) for k, name in enumerate(NAMES)})
 
 
 @dataclass
