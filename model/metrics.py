@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -39,8 +39,8 @@ class Measured:
     grad_norm: Tensor
 
 
-class Sink(Protocol):
-    """Receive what a run has to say."""
+class Sink:
+    """Receive what a run has to say; each kind overrides what it wants to hear."""
 
     def step(self, step: int) -> None:
         """Hear that a step is done; called for every step, so it must be cheap."""
@@ -50,6 +50,9 @@ class Sink(Protocol):
 
     def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
         """Take an epoch's validation."""
+
+    def close(self) -> None:
+        """Write what is left; may be called again."""
 
 
 class Metrics:

@@ -3,7 +3,7 @@
 import errno
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -29,15 +29,29 @@ _NOT_DETERMINISTIC = "does not have a deterministic implementation"  # as PyTorc
 _AGAIN = "and give the same command again"
 
 
+def say_stopping() -> None:
+    """Say what becomes of the first signal."""
+    click.echo(STOPPING, err=True)
+
+
+def stop_at_once() -> None:
+    """End what runs, wherever it is."""
+    raise KeyboardInterrupt
+
+
+def _nothing() -> None:
+    """Leave it to whoever started the process: Ctrl-C in a terminal reaches it from there, too."""
+
+
 class StopSignal:
     """Remember whether a signal to stop came, or whoever read the output left.
 
-    `alone`: at the second one, stop at once. One of several processes leaves that to whoever started it, for Ctrl-C in
-    a terminal reaches it twice: from the terminal and from there. So does the end of a terminal, from it and the shell.
+    `first`: called at the first signal; `again`: at a second one, which the end of a terminal is not, for it is told
+    twice, by the terminal and by the shell.
     """
 
-    def __init__(self, *, alone: bool) -> None:
-        self._alone = alone
+    def __init__(self, first: Callable[[], object] = _nothing, again: Callable[[], object] = _nothing) -> None:
+        self._first, self._again = first, again
         self._heard = False
 
     def __call__(self) -> bool:
@@ -48,18 +62,19 @@ class StopSignal:
     def listening(self) -> Iterator[None]:
         """Take the signals over; they can only be taken over in the main thread."""
         here = threading.current_thread() is threading.main_thread()
-        with handling((*stop_signals(), signal.SIGPIPE) if here else (), self._hear):
+        with handling((*stop_signals(), signal.SIGPIPE) if here else (), self.hear):
             yield
 
-    def _hear(self, number: int, _: object) -> None:
+    def hear(self, number: int, _: object) -> None:
+        """Handle a signal."""
         again = self._heard
         self._heard = True  # first: the line may meet the reader's end, which is a signal of its own
-        if not self._alone or number == signal.SIGPIPE:
+        if number == signal.SIGPIPE:
             return
         if not again:
-            click.echo(STOPPING, err=True)
+            self._first()
         elif number != signal.SIGHUP:
-            raise KeyboardInterrupt
+            self._again()
 
 
 class LostProcessError(StoppedError):

@@ -11,17 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import click
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import starting_workers
 from alexnet.tools.console import MISTAKE, StoppedError, guard_output, handling, output_is_lost, stop_signals
-from alexnet.tools.run.ending import STOPPING, LostProcessError
+from alexnet.tools.run.ending import LostProcessError, StopSignal, say_stopping
 from alexnet.tools.start import INTERRUPTED, end_when_interrupted
 
 GRACE_SECONDS = 8
@@ -47,8 +49,8 @@ def launch(work: Callable[[], None], processes: int) -> None:
         with starting_workers():  # they import for seconds, and Ctrl-C in a terminal is for them, too
             workers = start_processes(_worker, arguments, nprocs=processes, join=False, start_method="spawn")
             assert workers is not None  # with join=False there is always a context
-            passed_on = _SignalsPassedOn(workers)
-            passing.enter_context(handling(stop_signals(), passed_on.hear))
+            stop = StopSignal(partial(_pass_on, workers.processes), partial(_kill, workers.processes))
+            passing.enter_context(handling(stop_signals(), stop.hear))
         try:
             while not workers.join(grace_period=GRACE_SECONDS):
                 pass
@@ -56,7 +58,7 @@ def launch(work: Callable[[], None], processes: int) -> None:
         except ProcessExitedException as error:
             if error.signal_name is None:  # one that was killed is named, not those that missed it
                 _raise_told(endings)
-            if passed_on.heard or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
+            if stop() or error.exit_code == INTERRUPTED:  # some may not have got as far as to listen
                 raise SystemExit(INTERRUPTED) from None
             raise StoppedError(f"rank {error.error_index} {_how(error)}; {_CONTINUE}") from None
         except ProcessRaisedException as error:
@@ -71,6 +73,17 @@ def take_place(rank: int, processes: int, port: int) -> None:
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     os.environ.update({name: str(value) for name, value in {**place, **ranks}.items()})
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else it looks for the host's name, which may lead nowhere
+
+
+def _pass_on(processes: list[BaseProcess]) -> None:
+    say_stopping()
+    for process in processes:
+        process.terminate()
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _how(error: ProcessExitedException) -> str:
@@ -89,27 +102,6 @@ def _raise_told(endings: Any) -> None:
         if not line:
             raise SystemExit(code) from None
         raise (InputError(line) if code == MISTAKE else StoppedError(line)) from None
-
-
-class _SignalsPassedOn:
-    """Pass the first signal to stop on, and wait; at the second, kill.
-
-    The end of a terminal is told twice, by it and by the shell, and kills nothing.
-    """
-
-    def __init__(self, workers: ProcessContext) -> None:
-        self._workers, self.heard = workers, False
-
-    def hear(self, number: int, _: object) -> None:
-        """Handle a signal."""
-        again, self.heard = self.heard, True
-        if again and number == signal.SIGHUP:
-            return
-        if not again:
-            click.echo(STOPPING, err=True)
-        for process in self._workers.processes:
-            if process.is_alive():
-                process.kill() if again else process.terminate()
 
 
 def _worker(rank: int, work: Callable[[], None], processes: int, port: int, endings: Any) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alexnet.model.evaluate import Evaluation
+from alexnet.model.metrics import Sink
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
 from alexnet.tools.run.run_folder import RunFolder
@@ -31,25 +32,7 @@ _CAUSES = (
 )
 
 
-class RunSink:
-    """Take a run's records. Each kind overrides what it wants to hear; see `model.metrics.Sink`."""
-
-    def step(self, step: int) -> None:
-        """Hear that a step is done, logged or not."""
-
-    def record(self, record: dict[str, Any]) -> None:
-        """Take the record of a logged step."""
-
-    def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
-        """Take an epoch's validation."""
-
-    def close(self) -> None:
-        """Write what is left; may be called again."""
-
-
-def open_sinks(
-    folder: RunFolder | None, settings: RunSettings, trainer: Trainer, *, tensorboard: bool
-) -> list[RunSink]:
+def open_sinks(folder: RunFolder | None, settings: RunSettings, trainer: Trainer, *, tensorboard: bool) -> list[Sink]:
     """Open the sinks of a run. `folder`: None in processes that neither write nor speak."""
     if folder is None:
         return []
@@ -64,7 +47,7 @@ def open_sinks(
     return [*sinks, TensorBoard(folder.path / "tensorboard", trainer.step + 1)] if tensorboard else sinks
 
 
-class JsonLines(RunSink):
+class JsonLines(Sink):
     """Append each record to a file as one line of JSON."""
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +68,7 @@ class JsonLines(RunSink):
         self._file.close()
 
 
-class Terminal(RunSink):
+class Terminal(Sink):
     """Show a progress bar with a record's figures and the time left, where there is a terminal; else plain lines."""
 
     def __init__(self, total_steps: int, first_step: int) -> None:
@@ -131,7 +114,7 @@ class Terminal(RunSink):
             click.echo(line)
 
 
-class StuckLoss(RunSink):
+class StuckLoss(Sink):
     """Say once, and only once, that the loss stays near ln(classes), with the usual causes.
 
     Looks at the records of the newest fifth of the run, of 100 to 5,000 steps, after the warm-up: the means of both
@@ -174,7 +157,7 @@ def check_tensorboard() -> None:
         raise InputError("--tensorboard: tensorboardX is not installed; pip install 'alexnet[tensorboard]'")
 
 
-class TensorBoard(RunSink):
+class TensorBoard(Sink):
     """Write each record's figures as scalars under `train/` and `validation/`.
 
     `first_step`: of this process. What an interrupted one wrote from there on is hidden.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from alexnet.model.evaluate import Evaluation, evaluate
-from alexnet.model.metrics import Metrics
+from alexnet.model.metrics import Metrics, Sink
 from alexnet.model.needs import memory_in_use
 from alexnet.model.placement import Placement, make_deterministic, worker_of_environment
 from alexnet.model.ranks import Ranks, started
@@ -23,13 +23,13 @@ from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.output_folder import locked
 from alexnet.tools.pages.run import report_after
 from alexnet.tools.run.assembly import Streams, build_trainer, place, start_from
-from alexnet.tools.run.ending import StopSignal, ending_in_words, lost_process_in_words
+from alexnet.tools.run.ending import StopSignal, ending_in_words, lost_process_in_words, say_stopping, stop_at_once
 from alexnet.tools.run.launch import launch
 from alexnet.tools.run.plan import describe_run, dry_run
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.saving import Saving
 from alexnet.tools.run.settings import RunSettings, TrainOptions, identity, resolve
-from alexnet.tools.run.sinks import RunSink, check_tensorboard, open_sinks
+from alexnet.tools.run.sinks import check_tensorboard, open_sinks
 from alexnet.tools.use.run_files import keep_data_record
 
 T = TypeVar("T")
@@ -111,10 +111,10 @@ def _run_folder(
     return folder
 
 
-def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[RunSink]) -> None:
+def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[Sink]) -> None:
     """Train to the end, evaluate what is left to, and finish the run. `folder`: None in all processes but the first."""
-    metrics = Metrics(list(sinks), memory_in_use(trainer.placement.device))
-    stop = StopSignal(alone=trainer.ranks.layout.ranks == 1)
+    metrics = Metrics(sinks, memory_in_use(trainer.placement.device))
+    stop = StopSignal(say_stopping, stop_at_once) if trainer.ranks.layout.ranks == 1 else StopSignal()
     started_at, first_step = time.perf_counter(), trainer.step
     with stop.listening():
         try:

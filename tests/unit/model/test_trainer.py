@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet.model.checkpoint import Checkpoint
 from alexnet.model.evaluate import Evaluation, StopRequestedError, evaluate, nobody_asks
-from alexnet.model.metrics import Metrics
+from alexnet.model.metrics import Metrics, Sink
 from alexnet.model.optim import DivergedError, norm_of
 from alexnet.model.placement import Placement
 from alexnet.model.trainer import Trainer
@@ -66,15 +66,13 @@ class Pictures:
     def close(self) -> None: ...
 
 
-class Kept:
+class Kept(Sink):
     """Keep what a run reports and saves."""
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
         self.evaluations: list[tuple[int, int, Evaluation]] = []
         self.saved: list[Checkpoint] = []
-
-    def step(self, step: int) -> None: ...
 
     def record(self, record: dict[str, Any]) -> None:
         self.records.append(record)

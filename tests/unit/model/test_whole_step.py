@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.model.layers import HashDropout
-from alexnet.model.metrics import Metrics
+from alexnet.model.metrics import Metrics, Sink
 from alexnet.model.networks.build import Network
 from alexnet.model.placement import Placement
 from alexnet.model.trainer import Trainer
@@ -115,13 +115,9 @@ def test_the_trainers_own_step_is_that_of_the_reference_in_fp32(by_hand: tuple[f
         assert np.linalg.norm(weights - expected) < allowed, key
 
 
-class _Losses:
+class _Losses(Sink):
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def step(self, step: int) -> None: ...
-
     def record(self, record: dict[str, Any]) -> None:
         self.losses.append(record["loss"])
-
-    def evaluation(self, step: int, epoch: int, evaluation: object) -> None: ...

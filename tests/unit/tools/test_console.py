@@ -16,7 +16,7 @@ import pytest
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.processes import starting_workers
 from alexnet.tools.console import Program, interruptible, tell
-from alexnet.tools.run.ending import STOPPING, StopSignal
+from alexnet.tools.run.ending import STOPPING, StopSignal, say_stopping, stop_at_once
 from tests.conftest import encode_picture
 
 # In pieces larger than a pipe's or a file's buffer, flushed and not; exit code 3 only says that it came to its end.
@@ -138,7 +138,7 @@ def test_a_signal_ends_a_command_with_its_line_and_130(
 @pytest.mark.parametrize("number", [*ASKING, signal.SIGPIPE])
 def test_training_is_asked_to_stop(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
     """In silence where the reader of its output has left."""
-    stop = StopSignal(alone=True)
+    stop = StopSignal(say_stopping, stop_at_once)
     with stop.listening():
         assert not stop()
         signal.raise_signal(number)
@@ -147,7 +147,7 @@ def test_training_is_asked_to_stop(number: signal.Signals, capsys: pytest.Captur
 
 
 def test_a_terminal_that_closes_says_so_twice_and_does_not_stop_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with StopSignal(alone=True).listening():
+    with StopSignal(say_stopping, stop_at_once).listening():
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)
         with pytest.raises(KeyboardInterrupt):
@@ -157,7 +157,7 @@ def test_a_terminal_that_closes_says_so_twice_and_does_not_stop_at_once(capsys: 
 
 def test_under_nohup_a_terminal_may_close() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    stop = StopSignal(alone=True)
+    stop = StopSignal(say_stopping, stop_at_once)
     with stop.listening():
         signal.raise_signal(signal.SIGHUP)
     assert not stop()
