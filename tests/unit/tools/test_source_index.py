@@ -121,7 +121,7 @@ def test_a_torn_or_foreign_index_is_rebuilt_and_never_unpickled(copy: Path, tmp_
     fresh = everything(open_source(copy, cache))
     whole, arrays, pickled = cache.read_bytes(), io.BytesIO(), io.BytesIO()
     torn = [whole[: len(whole) * k // 7] for k in range(7)]
-    flipped = range(0, len(whole), len(whole) // 40)
+    flipped = range(0, len(whole), len(whole) // 16)
     torn += [whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :] for at in flipped]
     np.savez(arrays, other=np.zeros(3))
     np.savez(pickled, text=np.array([{"key": 1}], object))

@@ -70,17 +70,6 @@ def test_the_training_archive_alone_is_enough(copy: Path) -> None:
     assert [(c.wnid, c.words) for c in alone.classes] == [(f"n0000000{i}", f"n0000000{i}") for i in (1, 2, 3)]
 
 
-def test_links_folders_and_junk_inside_tars_are_passed_over_and_counted(copy: Path) -> None:
-    with tarfile.open(copy / VAL_TAR, "a") as tar:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
-            member = tarfile.TarInfo("ILSVRC2012_val_00000003.JPEG")
-            member.type, member.linkname = kind, "/etc/passwd"
-            tar.addfile(member)
-        tar.addfile(tarfile.TarInfo("._ILSVRC2012_val_00000003.JPEG"))
-    source = open_source(copy)
-    assert (len(source.members["val"]), source.ignored) == (7, 6)
-
-
 def test_what_lies_beside_the_archives_is_said_not_to_be_read(copy: Path) -> None:
     for name in ("train", "val"):
         (copy / name).mkdir()
@@ -106,15 +95,6 @@ def test_an_archive_cut_anywhere_is_refused_by_name(copy: Path, name: str, kept:
     data = (copy / name).read_bytes()
     (copy / name).write_bytes(data[: int(len(data) * kept)])
     refused(copy, name.replace(".", r"\."))
-
-
-def test_an_archive_cut_at_a_members_edge_is_refused(copy: Path) -> None:
-    """tarfile takes it for a whole one; the end mark is what is missing."""
-    path = copy / VAL_TAR
-    with tarfile.open(path) as tar:
-        last = tar.getmembers()[-1]
-    path.write_bytes(path.read_bytes()[: last.offset])
-    refused(copy, "cut short")
 
 
 @pytest.mark.parametrize("kept", [0, 512, 1100, 4500, 4608])
@@ -162,25 +142,13 @@ def test_the_devkit_is_read_in_any_form(copy: Path, form: str) -> None:
         refused(copy, r"holds no meta\.mat; give the devkit of tasks 1 and 2")
 
 
-def test_a_member_stored_sparse_is_refused_not_misread(copy: Path) -> None:
-    """Its bytes do not lie together, so offset and length would give another image."""
-    data = bytearray((copy / VAL_TAR).read_bytes())
-    data[156:157] = tarfile.GNUTYPE_SPARSE
-    data[257:265] = b"ustar  \0"
-    data[148:156] = b" " * 8
-    data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
-    (copy / VAL_TAR).write_bytes(data)
-    refused(copy, "is stored sparse; pack")
-
-
-@pytest.mark.parametrize("name", [TRAIN_TAR, VAL_TAR, DEVKIT_TAR])
-def test_no_damaged_byte_ends_in_a_traceback(copy: Path, name: str) -> None:
-    whole = (copy / name).read_bytes()
+def test_no_damaged_byte_of_the_training_archive_ends_in_a_traceback(copy: Path) -> None:
+    whole = (copy / TRAIN_TAR).read_bytes()
     rng = random.Random(2012)
     refusals = []
     for _ in range(60):
         at = rng.choice([rng.randrange(len(whole)), rng.randrange(min(1024, len(whole)))])
-        (copy / name).write_bytes(whole[:at] + bytes([rng.randrange(256)]) + whole[at + 1 :])
+        (copy / TRAIN_TAR).write_bytes(whole[:at] + bytes([rng.randrange(256)]) + whole[at + 1 :])
         try:
             open_source(copy)
         except InputError as refusal:

@@ -43,7 +43,11 @@ def write_flat(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "layout", ["class folders", "flat with devkit", "flat with table", "val archive", "kaggle", "inside kaggle"]
+    "layout",
+    [
+        *("class folders", "flat with devkit", "flat with table", "val archive", "kaggle", "inside kaggle"),
+        *("flat below archives' names", "flat in archives' names"),
+    ],
 )
 def test_every_layout_of_imagenet_gives_the_same_source(archives: Source, tmp_path: Path, layout: str) -> None:
     root = tmp_path / "root"
@@ -59,26 +63,17 @@ def test_every_layout_of_imagenet_gives_the_same_source(archives: Source, tmp_pa
         shutil.copy(tmp_path / "kaggle" / "LOC_synset_mapping.txt", root)
     elif "kaggle" not in layout:
         write_devkit(root, WORDS, VAL_WNIDS)
+    for split in SPLITS if "names" in layout else ():
+        (root / split).rename(root / f"ILSVRC2012_img_{split}")
+        if "below" in layout:
+            (root / split).mkdir()
+            (root / f"ILSVRC2012_img_{split}").rename(root / split / f"ILSVRC2012_img_{split}")
     source = open_source(root / "ILSVRC" if layout == "inside kaggle" else root)
     for split in SPLITS:
         assert bytes_of(source, split) == bytes_of(archives, split)
     assert source.classes == archives.classes
     assert source.digest() == archives.digest()
     assert source.kind == ("ilsvrc2012-kaggle" if "kaggle" in layout else "ilsvrc2012-tree")
-
-
-def test_an_archives_own_name_around_the_class_folders_is_stepped_into(archives: Source, tmp_path: Path) -> None:
-    write_tree(tmp_path / "tree", TRAIN, VAL, flat=True)
-    root = tmp_path / "root"
-    for split in ("train", "val"):
-        (root / split).mkdir(parents=True)
-        (tmp_path / "tree" / split).rename(root / split / f"ILSVRC2012_img_{split}")
-    write_devkit(root, WORDS, VAL_WNIDS)
-    assert open_source(root).digest() == archives.digest()
-    for split in ("train", "val"):  # and without the outer folder
-        (root / split / f"ILSVRC2012_img_{split}").rename(root / f"ILSVRC2012_img_{split}")
-        (root / split).rmdir()
-    assert open_source(root).digest() == archives.digest()
 
 
 @pytest.mark.parametrize("is_sorted", [False, True])
