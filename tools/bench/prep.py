@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import PIL
 from PIL import Image, features
 
@@ -57,9 +58,8 @@ def sample(source: Source, images: int) -> Source:
         raise InputError(f"{source.root}: holds no training images to measure with")
     if source.encoding != "file":
         raise InputError(f"{source.root}: holds raw pixels ({source.kind}), and decoding is measured; give image files")
-    step = max(1, len(members) // images)
-    chosen = [members[i] for i in range(0, len(members), step)][:images]
-    return replace(source, members={"train": Listing.of(chosen), "val": Listing.of([])})
+    chosen = np.arange(0, len(members), max(1, len(members) // images))[:images]
+    return replace(source, members={"train": members.take(chosen), "val": Listing.of()})
 
 
 def bound(*, source: str, index: str, images: int) -> Stage:

@@ -74,15 +74,4 @@ def _of_classes(listing: Listing, new_label: npt.NDArray[np.int32], *, sort: boo
     rows = np.flatnonzero(labels >= 0)
     if sort:
         rows = rows[np.argsort(labels[rows], kind="stable")]
-    ends = np.concatenate([[0], listing.name_ends]).astype(np.int64)
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)  # in training, one a class
-    names = [listing.names[ends[run[0]] : ends[run[-1] + 1]] for run in runs if len(run)]
-    return replace(
-        listing,
-        container=listing.container[rows],
-        names=np.concatenate([np.zeros(0, np.uint8), *names]),
-        name_ends=np.cumsum(np.diff(ends)[rows]).astype(listing.name_ends.dtype),
-        offsets=listing.offsets[rows] if len(listing.offsets) else listing.offsets,
-        lengths=listing.lengths[rows],
-        labels=labels[rows],
-    )
+    return replace(listing.take(rows), labels=labels[rows])

@@ -10,7 +10,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -23,6 +23,8 @@ Encoding = Literal["file", "cifar10", "mnist"]
 """What a member's bytes are: a file that Pillow decodes; 3,072 bytes, planar RGB 32x32; 784 bytes, grey 28x28."""
 Entry = tuple[bytes, int, int]
 """Name, offset and length of one file found in a tar or a folder."""
+Rows = tuple[int, str, Iterable[Entry]]
+"""Label of some files; which file or folder of the source they lie in; and they."""
 
 Opener = Callable[[Path], BinaryIO]
 """Opens a file of a source by its path; goes to other processes, so it must be picklable."""
@@ -102,58 +104,57 @@ class Listing:
         columns = ("container", "names", "name_ends", "offsets", "lengths", "labels")
         return {column: getattr(self, column) for column in columns}
 
+    def take(self, rows: npt.NDArray[np.intp]) -> "Listing":
+        """Return some members, in the order of their rows."""
+        ends = np.concatenate([[0], self.name_ends]).astype(np.int64)
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)  # of a class's training images there is one
+        names = [self.names[ends[run[0]] : ends[run[-1] + 1]] for run in runs if len(run)]
+        return replace(
+            self,
+            container=self.container[rows],
+            names=np.concatenate([np.zeros(0, np.uint8), *names]),
+            name_ends=np.cumsum(np.diff(ends)[rows]).astype(self.name_ends.dtype),
+            offsets=self.offsets[rows] if len(self.offsets) else self.offsets,
+            lengths=self.lengths[rows],
+            labels=self.labels[rows],
+        )
+
     @classmethod
-    def of(cls, members: Iterable[Member]) -> "Listing":
-        """Make a listing of members, in their order."""
-        builder = ListingBuilder()
-        for m in members:
-            builder.add(m.file, m.label, [(m.name.encode("utf-8", "surrogateescape"), m.offset, m.length)])
-        return builder.finish()
+    def of(cls, groups: Iterable[Rows] = (), *, in_folders: bool = False) -> "Listing":
+        """Make a listing of groups of files, in their order, each sorted by name.
 
-
-class ListingBuilder:
-    """Collect the members of one split into columns that grow in place: no second copy is ever made of them."""
-
-    def __init__(self, *, in_folders: bool = False) -> None:
-        self._in_folders = in_folders
-        self._containers: dict[str, int] = {}
-        self._container, self._labels = array("i"), array("i")
-        self._lengths, self._offsets, self._ends = array("I"), array("q"), array("Q")
-        self._names = bytearray()
-
-    def add(self, container: str, label: int, entries: Iterable[Entry]) -> None:
-        """Append what one file or folder holds of one class, sorted by name."""
-        number = self._containers.setdefault(container, len(self._containers))
-        for name, offset, length in sorted(entries):
-            self._container.append(number)
-            self._labels.append(label)
-            self._lengths.append(min(length, _MAX_LENGTH))
-            self._names += name
-            self._ends.append(len(self._names))
-            if not self._in_folders:
-                self._offsets.append(offset)
-
-    def finish(self) -> Listing:
-        """Return the listing; the builder must not be used again."""
-        narrow = np.uint32 if len(self._names) < 1 << 32 else np.uint64
-        return Listing(
-            containers=tuple(self._containers),
-            in_folders=self._in_folders,
-            container=np.asarray(self._container, np.int32),
-            names=np.frombuffer(self._names, np.uint8) if self._names else np.zeros(0, np.uint8),
-            name_ends=np.asarray(self._ends).astype(narrow),
-            offsets=np.asarray(self._offsets, np.int64),
-            lengths=np.asarray(self._lengths, np.uint32),
-            labels=np.asarray(self._labels, np.int32),
+        Its columns grow in place: no second copy is ever made of them.
+        """
+        containers: dict[str, int] = {}
+        container, labels = array("i"), array("i")
+        lengths, offsets, ends = array("I"), array("q"), array("Q")
+        names = bytearray()
+        for label, path, entries in groups:
+            number = containers.setdefault(path, len(containers))
+            for name, offset, length in sorted(entries):
+                container.append(number)
+                labels.append(label)
+                lengths.append(min(length, _MAX_LENGTH))
+                names += name
+                ends.append(len(names))
+                if not in_folders:
+                    offsets.append(offset)
+        return cls(
+            containers=tuple(containers),
+            in_folders=in_folders,
+            container=np.asarray(container, np.int32),
+            names=np.frombuffer(names, np.uint8) if names else np.zeros(0, np.uint8),
+            name_ends=np.asarray(ends).astype(np.uint32 if len(names) < 1 << 32 else np.uint64),
+            offsets=np.asarray(offsets, np.int64),
+            lengths=np.asarray(lengths, np.uint32),
+            labels=np.asarray(labels, np.int32),
         )
 
 
-def in_name_order(rows: Iterable[tuple[Entry, int, str]], *, in_folders: bool = False) -> Listing:
-    """List validation images by name, whatever their classes; a row is an entry, its label and its container."""
-    builder = ListingBuilder(in_folders=in_folders)
-    for entry, label, container in sorted(rows):
-        builder.add(container, label, [entry])
-    return builder.finish()
+def in_name_order(groups: Iterable[Rows], *, in_folders: bool = False) -> Listing:
+    """List validation images by name, whatever their classes."""
+    rows = sorted((entry, label, path) for label, path, entries in groups for entry in entries)
+    return Listing.of(((label, path, [entry]) for entry, label, path in rows), in_folders=in_folders)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """A listing: columns that read like members, a digest that names them, and the classes that a user takes of it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify import verify
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.classes import order_notes, select_classes
-from alexnet.tools.convert.listing import Listing, ListingBuilder, Member, Source
+from alexnet.tools.convert.listing import Listing, Member, Source
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import materialise, open_source
 from tests.sources import write_cifar10
@@ -26,27 +27,29 @@ MEMBERS = [
 ]
 
 
+def listing_of(members: Iterable[Member]) -> Listing:
+    return Listing.of((m.label, m.file, [(os.fsencode(m.name), m.offset, m.length)]) for m in members)
+
+
 def source_of(members: Iterable[Member], val: Iterable[Member] = ()) -> Source:
-    listings: dict[Split, Listing] = {"train": Listing.of(members), "val": Listing.of(val)}
+    listings: dict[Split, Listing] = {"train": listing_of(members), "val": listing_of(val)}
     return Source(root=Path("/a"), kind="k", classes=(ClassRecord(wnid="n1", words="crane"),), members=listings)
 
 
 def test_a_listing_reads_like_its_members() -> None:
-    listing = Listing.of(MEMBERS)
+    listing = listing_of(MEMBERS)
     assert len(listing) == 3
     assert list(listing) == MEMBERS
     assert [listing[i] for i in (0, 1, 2, -1)] == [*MEMBERS, MEMBERS[-1]]
     with pytest.raises(IndexError):
         listing[3]
-    assert list(Listing.of([])) == []
-    assert Listing.of([Member("a", "b", 0, (1 << 32) + 5, 0)])[0].length == (1 << 32) - 1, "cut, not wrapped"
+    assert list(listing_of([])) == []
+    assert listing_of([Member("a", "b", 0, (1 << 32) + 5, 0)])[0].length == (1 << 32) - 1, "cut, not wrapped"
 
 
 def test_members_of_folders_are_whole_files() -> None:
-    builder = ListingBuilder(in_folders=True)
-    builder.add("train/n1", 4, [(b"b.jpg", 0, 9), (b"a/c.jpg", 0, 8)])
-    builder.add("", 5, [(b"d.jpg", 0, 1)])
-    assert list(builder.finish()) == [
+    groups = [(4, "train/n1", [(b"b.jpg", 0, 9), (b"a/c.jpg", 0, 8)]), (5, "", [(b"d.jpg", 0, 1)])]
+    assert list(Listing.of(groups, in_folders=True)) == [
         Member("train/n1/a/c.jpg", "a/c.jpg", 0, 8, 4),
         Member("train/n1/b.jpg", "b.jpg", 0, 9, 4),
         Member("d.jpg", "d.jpg", 0, 1, 5),
@@ -54,18 +57,17 @@ def test_members_of_folders_are_whole_files() -> None:
 
 
 def test_find_never_matches_across_two_names() -> None:
-    listing = Listing.of([Member("a", name, 0, 0, 0) for name in ("xab", "cd", "abcd", "ab")])
+    listing = listing_of([Member("a", name, 0, 0, 0) for name in ("xab", "cd", "abcd", "ab")])
     assert [listing.find(text) for text in ("abc", "cd", "dab")] == [2, 1, None]
 
 
 def test_members_take_less_than_50_bytes_each_and_80_while_they_are_collected() -> None:
     """A thousand members a class, with names as long as ImageNet's."""
-    builder = ListingBuilder()
     with at_most(80 * 40_000):
-        for k in range(40):
-            stems = (f"n{k:08d}_{i:05d}" for i in range(1000))
-            builder.add(f"n{k:08d}.tar", k, [(f"{s}.JPEG".encode(), i << 17, 110_000) for i, s in enumerate(stems)])
-        listing = builder.finish()
+        listing = Listing.of(
+            (k, f"n{k:08d}.tar", [(f"n{k:08d}_{i:05d}.JPEG".encode(), i << 17, 110_000) for i in range(1000)])
+            for k in range(40)
+        )
     assert listing[39_999] == Member("n00000039.tar", "n00000039_00999.JPEG", 999 << 17, 110_000, 39)
     assert sum(array.nbytes for array in listing.arrays().values()) < 50 * len(listing)
 

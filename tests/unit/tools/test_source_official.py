@@ -179,7 +179,7 @@ def official_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 def listing(counts: dict[int, int]) -> Listing:
     """Return as many nameless members of each class as asked for."""
     labels = np.repeat(np.array(list(counts), np.int32), list(counts.values()))
-    return replace(Listing.of(()), labels=labels, name_ends=np.zeros(len(labels), np.uint32))
+    return replace(Listing.of(), labels=labels, name_ends=np.zeros(len(labels), np.uint32))
 
 
 def test_a_devkit_with_the_published_labels_is_read_and_smaller_ones_are_not_held_to_it(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.tools.convert.image import CIFAR_BYTES, CIFAR_PX
 from alexnet.tools.convert.known import published_notes
-from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
+from alexnet.tools.convert.listing import Listing, Rows, Source, sizes_of
 from alexnet.tools.convert.sources.layout import Layout, Walk
 from alexnet.tools.convert.sources.tar_headers import files_in
 
@@ -66,14 +66,14 @@ def _home(root: Path) -> Path | None:
 def _read(root: Path, home: Path, walk: Walk) -> Source:
     walk.begin("train", "files", len(BATCHES) + 1)
     names, batches = _contents(home, walk)
-    builders: dict[Split, ListingBuilder] = {"train": ListingBuilder(), "val": ListingBuilder()}
+    rows: dict[Split, list[Rows]] = {"train": [], "val": []}
     for name, split in BATCHES.items():
         container = (home / name).relative_to(root).as_posix()
         for i, (stem, label) in enumerate(batches[name]):
             if label >= len(names):
                 raise InputError(f"{home}: {name} has the label {label} of {len(names)} classes; download it again")
-            builders[split].add(container, label, [(stem, i * CIFAR_BYTES, CIFAR_BYTES)])
-    members: dict[Split, Listing] = {split: builder.finish() for split, builder in builders.items()}
+            rows[split].append((label, container, [(stem, i * CIFAR_BYTES, CIFAR_BYTES)]))
+    members: dict[Split, Listing] = {split: Listing.of(found) for split, found in rows.items()}
     return Source(
         root=root,
         kind="cifar10",

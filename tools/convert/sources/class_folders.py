@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from alexnet.shards.errors import InputError
-from alexnet.tools.convert.listing import Entry, Listing, ListingBuilder, in_name_order
+from alexnet.tools.convert.listing import Listing, Rows, in_name_order
 from alexnet.tools.convert.sources.folders import contents, list_folder
 from alexnet.tools.convert.sources.layout import Stage, Walk
 from alexnet.tools.convert.sources.names import WNID, printed
@@ -58,10 +58,7 @@ def refuse_linked(folders: ClassFolders) -> None:
 
 def read_train(root: Path, folders: ClassFolders, walk: Walk) -> Listing:
     """List class folders by label, then name. Raises InputError if there is no image."""
-    builder = ListingBuilder(in_folders=True)
-    for label, container, entries in _files(root, folders, walk, "train"):
-        builder.add(container, label, entries)
-    train = builder.finish()
+    train = Listing.of(_files(root, folders, walk, "train"), in_folders=True)
     if not len(train):
         raise InputError(f"{folders[0][1].parent}: its class folders hold no files; give a folder with images")
     return train
@@ -69,13 +66,11 @@ def read_train(root: Path, folders: ClassFolders, walk: Walk) -> Listing:
 
 def read_val(root: Path, folders: ClassFolders, walk: Walk) -> Listing:
     """List the class folders of a validation set in the order of file names, as if they lay in one folder."""
-    found = _files(root, folders, walk, "val") if folders else ()
-    rows = ((entry, label, container) for label, container, entries in found for entry in entries)
-    return in_name_order(rows, in_folders=bool(folders))
+    return in_name_order(_files(root, folders, walk, "val") if folders else (), in_folders=True)
 
 
-def _files(root: Path, folders: ClassFolders, walk: Walk, stage: Stage) -> Iterator[tuple[int, str, list[Entry]]]:
-    """Yield label, path from the root and files of each class folder."""
+def _files(root: Path, folders: ClassFolders, walk: Walk, stage: Stage) -> Iterator[Rows]:
+    """Yield the files of each class folder."""
     walk.begin(stage, "folders", len(folders))
     for label, path in folders:
         entries, ignored = list_folder(path, lambda found: walk.advance(0, found))
@@ -89,11 +84,11 @@ def read_flat(root: Path, folder: Path, labels: ValLabels, walk: Walk) -> Listin
     walk.begin("val", "files")
     entries, ignored = list_folder(folder, lambda found: walk.advance(found, found))
     walk.ignored += ignored
-    rows = []
+    rows: list[Rows] = []
     seen: dict[str, str] = {}
     for entry in entries:
         name = os.fsdecode(entry[0])
-        rows.append((entry, labels.label_of(folder, name), _relative(root, folder)))
+        rows.append((labels.label_of(folder, name), _relative(root, folder), [entry]))
         other = seen.setdefault(name.split(".")[0], name)
         if other != name:
             raise InputError(f"{folder}: {other} and {name} are one image by their names; move one away")

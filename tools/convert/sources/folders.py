@@ -40,23 +40,16 @@ def is_junk(name: str) -> bool:
 
 def contents(folder: Path) -> Contents:
     """Look into one folder, not deeper; links are followed."""
-    folders, files, ignored = [], [], 0
-    with os.scandir(folder) as found:
-        for entry in found:
-            mode = 0 if is_junk(entry.name) or (state := _followed(entry)) is None else state.st_mode
-            if stat.S_ISDIR(mode):
-                folders.append(entry.name)
-            elif stat.S_ISREG(mode):
-                files.append(entry.name)
-            else:
-                ignored += 1
-    return Contents(folders=tuple(sorted(folders)), files=tuple(sorted(files)), ignored=ignored)
+    folders, others, total = _look(folder)
+    files = sorted(entry.name for entry in others if _file_size(entry) is not None)
+    return Contents(
+        folders=tuple(entry.name for entry in folders), files=tuple(files), ignored=total - len(folders) - len(files)
+    )
 
 
 def folders_in(folder: Path) -> list[str]:
     """Return the visible sub-folders of a folder, sorted, without a look at its files, which may be thousands."""
-    with os.scandir(folder) as found:
-        return sorted(entry.name for entry in found if not is_junk(entry.name) and _is_folder(entry))
+    return [entry.name for entry in _look(folder)[0]]
 
 
 def list_folder(folder: Path, on_entries: Callable[[int], None] = lambda _: None) -> tuple[list[Entry], int]:
@@ -71,9 +64,8 @@ def list_folder(folder: Path, on_entries: Callable[[int], None] = lambda _: None
     for _, prefix, files, total in _tree(folder):
         others += total - 1  # without the folder itself, which is an entry of the one above it
         for entry in files:
-            state = _followed(entry)
-            if state is not None and stat.S_ISREG(state.st_mode):
-                entries.append((prefix + os.fsencode(entry.name), 0, state.st_size))
+            if (size := _file_size(entry)) is not None:
+                entries.append((prefix + os.fsencode(entry.name), 0, size))
                 if len(entries) - told == _TELL_ENTRIES:
                     on_entries(_TELL_ENTRIES)
                     told = len(entries)
@@ -96,14 +88,9 @@ def _tree(top: Path) -> Iterator[tuple[str, bytes, Found, int]]:
     left = [(os.fspath(top), b"")]
     while left:
         path, prefix = left.pop()
-        folders: Found = []
-        files: Found = []
-        fresh, total = [], 0
-        with os.scandir(path) as found:
-            for total, entry in enumerate(found, start=1):  # noqa: B007 (it is read below)
-                if not is_junk(entry.name):
-                    (folders if _is_folder(entry) else files).append(entry)
-        for entry in sorted(folders, key=lambda entry: entry.name):  # the disk's own order is anything
+        folders, files, total = _look(path)
+        fresh = []
+        for entry in folders:
             if (identity := _identity(entry.stat())) not in seen:
                 seen.add(identity)
                 fresh.append((entry.path, prefix + os.fsencode(entry.name) + b"/"))
@@ -111,25 +98,44 @@ def _tree(top: Path) -> Iterator[tuple[str, bytes, Found, int]]:
         yield path, prefix, files, total
 
 
+def _look(folder: str | Path) -> tuple[Found, Found, int]:
+    """Return what is visible in a folder: sub-folders, by name, and others; and how many entries it has, junk too."""
+    folders: Found = []
+    others: Found = []
+    total = 0
+    with os.scandir(folder) as found:
+        for total, entry in enumerate(found, start=1):  # noqa: B007 (it is returned)
+            if not is_junk(entry.name):
+                (folders if _is_folder(entry) else others).append(entry)
+    return sorted(folders, key=lambda entry: entry.name), others, total  # the disk's own order is anything
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Say whether an entry is a folder, or a link to one."""
-    if entry.is_symlink():
-        state = _followed(entry)
-        return state is not None and stat.S_ISDIR(state.st_mode)
-    return entry.is_dir(follow_symlinks=False)  # answered by the directory itself, without a call for each file
-
-
-def _followed(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the `stat` of an entry, or of what it links to; None if the link leads nowhere or in a circle.
-
-    Raises OSError where that cannot be told: images in a folder that may be listed and not searched are not ignored.
-    """
+    """Say whether an entry is a folder, or a link to one; of what is no link its folder tells, without a call more."""
     try:
-        return entry.stat()
+        return entry.is_dir()
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
-            return None
-        raise
+        _refuse(error)
+        return False
+
+
+def _file_size(entry: os.DirEntry[str]) -> int | None:
+    """Return the bytes of a regular file, or of one that is linked to; None for anything else."""
+    try:
+        state = entry.stat()
+    except OSError as error:
+        _refuse(error)
+        return None
+    return state.st_size if stat.S_ISREG(state.st_mode) else None
+
+
+def _refuse(error: OSError) -> None:
+    """Raise an error unless it says that a link leads nowhere or in a circle.
+
+    Images in a folder that may be listed and not searched are not ignored.
+    """
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        raise error
 
 
 def _above(folder: Path) -> set[Path]:

@@ -12,7 +12,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, ClassRecord, Split
 from alexnet.tools.convert.image import MNIST_BYTES, MNIST_PX
 from alexnet.tools.convert.known import published_notes
-from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, sizes_of
+from alexnet.tools.convert.listing import Listing, Source, sizes_of
 from alexnet.tools.convert.sources.first_bytes import is_gzipped, unpacked
 from alexnet.tools.convert.sources.layout import Layout, Walk
 
@@ -73,18 +73,17 @@ def _read(root: Path, home: Path, _: Walk) -> Source:
 def _split(root: Path, home: Path, split: Split) -> Listing:
     images, labels = _file(home, IMAGES[split]), _file(home, LABELS[split])
     if images is None and labels is None:
-        return Listing.of(())
+        return Listing.of()
     if images is None or labels is None:
         lacks = LABELS[split] if labels is None else IMAGES[split]
         raise InputError(f"{home}: lacks {lacks} (or {lacks}.gz); put it beside the other files")
     count = _image_count(images)
     values = _labels(labels, count)
-    builder = ListingBuilder()
-    container = images.relative_to(root).as_posix()
-    for i, label in enumerate(values):
-        offset = _IMAGE_HEADER.size + i * MNIST_BYTES
-        builder.add(container, label, [(f"{split}_{i:05d}".encode(), offset, MNIST_BYTES)])
-    return builder.finish()
+    container, first = images.relative_to(root).as_posix(), _IMAGE_HEADER.size
+    return Listing.of(
+        (label, container, [(f"{split}_{i:05d}".encode(), first + i * MNIST_BYTES, MNIST_BYTES)])
+        for i, label in enumerate(values)
+    )
 
 
 def _image_count(path: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.tools.convert.known import DEVKIT_TAR, DOGS_TAR, TRAIN_TAR, VAL_TAR, count_notes, size_notes
-from alexnet.tools.convert.listing import Listing, ListingBuilder, Source, in_name_order, sizes_of
+from alexnet.tools.convert.listing import Listing, Rows, Source, in_name_order, sizes_of
 from alexnet.tools.convert.sources.first_bytes import what_is
 from alexnet.tools.convert.sources.layout import Layout, Walk
 from alexnet.tools.convert.sources.splits import find_splits
@@ -67,7 +67,7 @@ def _read(root: Path, kit: Path | None, walk: Walk) -> Source:
     labels = read_devkit(kit) if kit else None
     classes, train = _read_train(root, labels, walk)
     wnids = [record.wnid for record in classes]
-    val = read_val_tar(root, labels, walk) if has_val and labels else Listing.of(())
+    val = read_val_tar(root, labels, walk) if has_val and labels else Listing.of()
     members: dict[Split, Listing] = {"train": train, "val": val}
     return Source(
         root=root,
@@ -92,15 +92,14 @@ def _read_train(root: Path, labels: ValLabels | None, walk: Walk) -> tuple[tuple
     classes = labels.classes if labels else class_records(set(stem_of.values()), read_words(root))
     label_of = {record.wnid: label for label, record in enumerate(classes)}
     walk.begin("train", "bytes", sum(tar.length for tar in class_tars))
-    builder = ListingBuilder()
-    for tar in sorted(class_tars, key=lambda tar: (stem_of[tar], tar.start)):
+    class_tars.sort(key=lambda tar: (stem_of[tar], tar.start))
+    for tar in class_tars:
         if stem_of[tar] not in label_of or not tar.name.endswith(".tar"):
             raise InputError(
                 f"{tar.where} is no class tar of the {len(classes):,} classes; the archive and the devkit must belong "
                 "together"
             )
-        builder.add(TRAIN_TAR, label_of[stem_of[tar]], list_tar(tar, walk))
-    train = builder.finish()
+    train = Listing.of((label_of[stem_of[tar]], TRAIN_TAR, list_tar(tar, walk)) for tar in class_tars)
     if not len(train):
         raise InputError(f"{whole.path}: holds no class tar with images; download it again")
     return classes, train
@@ -114,8 +113,8 @@ def read_val_tar(root: Path, labels: ValLabels, walk: Walk) -> Listing:
     tar = Tar.of(root / VAL_TAR)
     walk.begin("val", "bytes", tar.length)
     images = list_tar(tar, walk)
-    rows = [
-        (entry, labels.label_of(tar.path, entry[0].decode("utf-8", "replace")), VAL_TAR) for entry in sorted(images)
+    rows: list[Rows] = [
+        (labels.label_of(tar.path, entry[0].decode("utf-8", "replace")), VAL_TAR, [entry]) for entry in sorted(images)
     ]
     if len(images) != len(labels.wnids):
         raise InputError(

@@ -71,7 +71,7 @@ class ClassTars:
     def _load(self, tar: ImageTar, wnid: str) -> list[Entry]:
         entries = list_tar(tar, self._walk)
         paths = {entry[0][: entry[0].rfind(b"/") + 1] for entry in entries}
-        doubtful = _doubtful(tar.where, wnid, map(folder_names, paths))
+        doubtful = _doubtful(tar.where, wnid, map(folder_names, sorted(paths)))
         top = (entry for entry in entries if not folder_names(entry[0].rpartition(b"/")[0]))
         if doubtful and not _first_image(tar.path, top):
             self._doubtful |= dict.fromkeys(doubtful, tar.where)

@@ -6,7 +6,7 @@ say so.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.tools.convert.known import check_sorted_labels, count_notes, naming
-from alexnet.tools.convert.listing import Entry, Listing, ListingBuilder, Source, in_name_order, sizes_of
+from alexnet.tools.convert.listing import Entry, Listing, Rows, Source, in_name_order, sizes_of
 from alexnet.tools.convert.sources.layout import Layout, Stage, Walk
 from alexnet.tools.convert.sources.names import (
     NO_CLASS,
@@ -99,15 +99,16 @@ def _classes(root: Path, train: Sequence[Group]) -> tuple[ClassRecord, ...]:
 
 def _train_listing(root: Path, groups: Sequence[Group], label_of: Mapping[str, int], walk: Walk) -> Listing:
     """List training images by label, then name."""
+
+    def rows() -> Iterator[Rows]:
+        for label, of_class in _by_label(groups, label_of):
+            if len(of_class) == 1:
+                yield label, of_class[0].file, of_class[0].load()
+            else:
+                yield from ((label, file, [entry]) for entry, file in _one_class(root, of_class))
+
     _begin(walk, "train", groups)
-    builder = ListingBuilder()
-    for label, of_class in _by_label(groups, label_of):
-        if len(of_class) == 1:
-            builder.add(of_class[0].file, label, of_class[0].load())
-        else:
-            for entry, file in _one_class(root, of_class):
-                builder.add(file, label, [entry])
-    return builder.finish()
+    return Listing.of(rows())
 
 
 def _val_listing(root: Path, groups: Sequence[Group], label_of: Mapping[str, int], walk: Walk) -> Listing:
@@ -121,7 +122,7 @@ def _val_listing(root: Path, groups: Sequence[Group], label_of: Mapping[str, int
     _begin(walk, "val", groups)
     by_label = _by_label(groups, label_of)
     val = in_name_order(
-        (entry, label, file) for label, of_class in by_label for entry, file in _one_class(root, of_class)
+        (label, file, [entry]) for label, of_class in by_label for entry, file in _one_class(root, of_class)
     )
     check_sorted_labels(root, tuple(label_of), val)
     return val
