@@ -39,6 +39,7 @@ _LEVEL = Meta(ge=0, le=255)
 _FIGURE = Meta(ge=-1_000_000, le=1_000_000)  # none of values up to 255 is larger
 
 Matrix = list[list[float]]
+Square = npt.NDArray[np.float64]
 Vector = Annotated[tuple[Annotated[int, _FIGURE] | Annotated[float, _FIGURE], ...], _THREE]
 Levels = Annotated[tuple[Annotated[int, _LEVEL] | Annotated[float, _LEVEL], ...], _THREE]
 
@@ -252,38 +253,34 @@ def principal_axes(symmetric: Matrix) -> tuple[list[float], Matrix]:
     Cyclic Jacobi rotations (Golub and Van Loan, section 8.5); a 3x3 matrix is diagonal to the last bit in under ten
     sweeps.
     """
-    a = [row[:] for row in symmetric]
-    v = [[float(i == j) for j in range(3)] for i in range(3)]
+    a, v = np.array(symmetric, np.float64), np.eye(3)
     for _ in range(30):
-        if a[0][1] == a[0][2] == a[1][2] == 0.0:
+        if a[0, 1] == a[0, 2] == a[1, 2] == 0.0:
             break
         for p, q in ((0, 1), (0, 2), (1, 2)):
             _rotate(a, v, p, q)
-    order = sorted(range(3), key=lambda k: -a[k][k])
-    vectors = [[v[i][k] for i in range(3)] for k in order]
+    order = np.argsort(-a.diagonal(), kind="stable")
+    vectors: Matrix = v.T[order].tolist()
     for row in vectors:
-        largest = max(row, key=abs)
-        if largest < 0:
+        if max(row, key=abs) < 0:
             row[:] = [-x for x in row]
-    return [a[k][k] for k in order], vectors
+    return a.diagonal()[order].tolist(), vectors
 
 
-def _rotate(a: Matrix, v: Matrix, p: int, q: int) -> None:
-    """Annihilate a[p][q] in place and turn the eigenvectors (columns of v) along."""
-    if abs(a[p][q]) <= 1e-18 * math.sqrt(abs(a[p][p] * a[q][q])):
-        a[p][q] = a[q][p] = 0.0
+def _rotate(a: Square, v: Square, p: int, q: int) -> None:
+    """Annihilate a[p, q] in place and turn the eigenvectors (columns of v) along."""
+    app, aqq, apq = float(a[p, p]), float(a[q, q]), float(a[p, q])
+    if abs(apq) <= 1e-18 * math.sqrt(abs(app * aqq)):
+        a[p, q] = a[q, p] = 0.0
         return
-    theta = (a[q][q] - a[p][p]) / (2.0 * a[p][q])
+    theta = (aqq - app) / (2.0 * apq)
     t = math.copysign(1.0, theta) / (abs(theta) + math.sqrt(theta * theta + 1.0))
     c = 1.0 / math.sqrt(t * t + 1.0)
     s = t * c
-    for k in range(3):
-        a[k][p], a[k][q] = c * a[k][p] - s * a[k][q], s * a[k][p] + c * a[k][q]
-    for k in range(3):
-        a[p][k], a[q][k] = c * a[p][k] - s * a[q][k], s * a[p][k] + c * a[q][k]
-    a[p][q] = a[q][p] = 0.0
-    for k in range(3):
-        v[k][p], v[k][q] = c * v[k][p] - s * v[k][q], s * v[k][p] + c * v[k][q]
+    a[:, p], a[:, q] = c * a[:, p] - s * a[:, q], s * a[:, p] + c * a[:, q]
+    a[p], a[q] = c * a[p] - s * a[q], s * a[p] + c * a[q]
+    a[p, q] = a[q, p] = 0.0
+    v[:, p], v[:, q] = c * v[:, p] - s * v[:, q], s * v[:, p] + c * v[:, q]
 
 
 def _rounded(value: float) -> float:

@@ -19,18 +19,12 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
 from alexnet.tools.pages.network_images import judged
-from alexnet.tools.train import main as train
 from alexnet.tools.use.predict import Predictor
 from alexnet.tools.use.trained import open_trained
 from tests.integration.test_show_command import Page, pixels_of
+from tests.runs import LENET, records, result_of, trained
 
 CHROMIUM = shutil.which("chromium")
-
-
-def run_training(*arguments: object) -> Result:
-    result = CliRunner().invoke(train, [*map(str, arguments), "--device", "cpu"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result
 
 
 def report(*arguments: object, code: int = 0) -> Result:
@@ -56,23 +50,21 @@ def data(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two epochs of the small network for CIFAR-10: its first layer has 32 kernels in colour."""
     out = tmp_path_factory.mktemp("runs") / "a run"
-    arguments = ("--arch", "cuda-convnet-cifar", "--epochs", 2, "--set", "train.batch_images=8", "--out", out)
-    result = run_training(data, *arguments)
+    options = ("--arch", "cuda-convnet-cifar", "--epochs", 2, "--set", "train.batch_images=8", "--device", "cpu")
+    result = trained(data, *options, "--out", out)
     assert f"report: {out / 'report.html'}" in result.stdout
     assert "warning" not in result.output
     return out
 
 
 def test_the_page_says_how_the_run_went(run: Path, data: Path) -> None:
-    page, result = page_of(run), json.loads((run / "result.json").read_text())
+    page, result, logged = page_of(run), result_of(run), records(run, "loss")
     for words in ("Learning", "Feeding", "The first layer", "What it sees", "In pairs of GTX 580", "Facts"):
         assert words in page.text
     assert "not finished" not in page.text
     assert f"{1 - result['validation']['top1']:.1%}top-1 error" in page.text
     assert "6steps, 2 epochs" in page.text
     assert read_manifest(data).digest() in page.text
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    logged = [line for line in lines if "loss" in line]
     seconds = sum(line["seconds"] for line in logged)
     rate = sum(line["images_per_s"] * line["seconds"] for line in logged) / seconds
     assert rate == pytest.approx(result["images_per_s"])
@@ -174,7 +166,7 @@ def test_a_report_that_fails_does_not_cost_the_run(data: Path, tmp_path: Path, m
 
     monkeypatch.setattr("alexnet.tools.pages.run.page", broken)
     out = tmp_path / "run"
-    result = run_training(data, "--arch", "lenet-5", "--steps", 1, "--set", "train.batch_images=8", "--out", out)
+    result = trained(data, *LENET, "--steps", 1, "--out", out)
     assert (out / "result.json").exists()
     assert not (out / "report.html").exists()
     warning = f"warning: no report was written (no ink at all); `alexnet-model report {out}` tries again"

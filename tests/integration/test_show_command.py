@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from alexnet.pipeline import ImageStream
@@ -23,8 +22,8 @@ from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.pages.data_set import survey
-from alexnet.tools.show import show
 from alexnet.tools.stored_jpeg import estimate_quality
+from tests.conftest import prep
 from tests.sources import write_mnist
 
 
@@ -59,13 +58,8 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag == "img"]
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(show, [str(argument) for argument in arguments])
-
-
 def made(root: Path, out: Path, *options: object) -> Page:
-    result = run(root, "--out", out, *options)
-    assert result.exit_code == 0, result.output
+    prep("show", root, "--out", out, *options)
     Image.open(out.with_suffix(".png")).load()
     return Page(out)
 
@@ -151,14 +145,12 @@ def test_damaged_data_end_in_one_line(data_set: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(data_set, tmp_path / "set"))
     tar, data = root / "train" / "000000.tar", (root / "train" / "000000.tar").read_bytes()
     tar.write_bytes(data[:512] + bytes(20) + data[532:])
-    result = run(root, "--out", tmp_path / "page.html")
-    assert result.exit_code == 2
-    assert "train/000000.tar: the image of sample 0 cannot be decoded" in result.stderr
+    said = prep("show", root, "--out", tmp_path / "page.html", code=2).stderr
+    assert "train/000000.tar: the image of sample 0 cannot be decoded" in said
     tar.write_bytes(data)
     for name in ("rejected.jsonl", "mean_image.npy"):
         (root / name).unlink()
-        result = run(root, "--out", tmp_path / "page.html")
-        assert (result.exit_code, f"{name}: cannot be read" in result.stderr) == (2, True)
+        assert f"{name}: cannot be read" in prep("show", root, "--out", tmp_path / "page.html", code=2).stderr
         shutil.copy(data_set / name, root / name)
 
 
@@ -180,7 +172,7 @@ def test_many_classes_are_drawn_as_a_curve_and_may_be_called_anything_and_the_pa
     few = [{**fields["classes"][0], "words": name}, *fields["classes"][1:]]
     for classes in (few, [{"wnid": f"n{i:08d}", "words": f"kind {i}"} for i in range(1000)]):
         (root / "manifest.json").write_text(json.dumps({**fields, "classes": classes}))
-        assert run(root, "--images", 1).exit_code == 0
+        prep("show", root, "--images", 1)
         assert sorted(path.name for path in Path().iterdir()) == ["many.html", "many.png"]
         page = Page(Path("many.html"))
         assert "script" not in {tag for tag, _ in page.tags}

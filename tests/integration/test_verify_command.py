@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from alexnet.shards.writer import write_checksums
-from alexnet.tools.verify import verify
+from tests.conftest import prep
 
 verify_command = importlib.import_module("alexnet.tools.verify")  # the module: a command has its name
 
@@ -23,12 +22,8 @@ def copy(data_set: Path, tmp_path: Path) -> Path:
     return root
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(verify, [str(argument) for argument in arguments])
-
-
 def events(*arguments: object) -> list[dict[str, Any]]:
-    result = run("--json", *arguments)
+    result = prep("verify", "--json", *arguments, code=1)
     assert result.stderr == ""
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -36,9 +31,7 @@ def events(*arguments: object) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("deep", "looked"), [((), "pixels not looked at (--deep does)"), (["--deep"], "31 images")])
 def test_all_is_well_and_nothing_is_written(copy: Path, deep: list[str], looked: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-    result = run(copy, *deep)
-    assert result.exit_code == 0, result.output
-    (line,) = result.stdout.splitlines()
+    (line,) = prep("verify", copy, *deep).stdout.splitlines()
     assert line.startswith(f"{copy}: 24 train and 7 val images in 4 shards; ")
     assert looked in line
     assert line.endswith(": all is well")
@@ -48,9 +41,7 @@ def test_all_is_well_and_nothing_is_written(copy: Path, deep: list[str], looked:
 def test_one_line_a_finding_and_exit_code_1(copy: Path) -> None:
     (copy / "train" / "000001.tar").unlink()
     (copy / "strange\nname").write_text("")
-    result = run(copy, "--workers", 2)
-    assert result.exit_code == 1
-    *findings, summary = result.stdout.splitlines()
+    *findings, summary = prep("verify", copy, "--workers", 2, code=1).stdout.splitlines()
     assert "train/000001.tar: is missing" in findings
     assert "strange\\nname: is no file of this data set" in findings
     assert summary.endswith(f"{len(findings)} findings")
@@ -58,9 +49,7 @@ def test_one_line_a_finding_and_exit_code_1(copy: Path) -> None:
 
 def test_without_a_manifest_it_does_not_count_what_it_did_not_look_into(copy: Path) -> None:
     (copy / "manifest.json").unlink()
-    result = run(copy)
-    assert result.exit_code == 1
-    finding, last = result.stdout.splitlines()
+    finding, last = prep("verify", copy, code=1).stdout.splitlines()
     assert finding == "manifest.json: is missing"
     assert last.startswith(f"{copy}: shards not looked into; ")
 
@@ -106,13 +95,13 @@ def test_what_ends_it_is_told_apart_from_findings(
         raise raised
 
     monkeypatch.setattr(verify_command, "verify_data_set", end)
-    result = run(copy)
-    assert (result.exit_code, result.stdout, result.stderr) == (exit_code, "", line.format(copy) + "\n")
+    result = prep("verify", copy, code=exit_code)
+    assert (result.stdout, result.stderr) == ("", line.format(copy) + "\n")
 
 
 def test_progress_goes_to_standard_error_in_plain_lines(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alexnet.tools.progress.PLAIN_SECONDS", 0.0)
-    result = run(copy, "--deep")
+    result = prep("verify", copy, "--deep")
     assert re.search(r"^\d+ of \d+ MB \(\d+%\)", result.stderr, re.MULTILINE)
     assert " MB (100%), " in result.stderr.splitlines()[-1]
     assert len(result.stdout.splitlines()) == 1
