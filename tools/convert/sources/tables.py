@@ -75,7 +75,7 @@ def devkit_files(path: Path) -> tuple[Path, ...]:
 
 def read_devkit(path: Path) -> ValLabels:
     """Read a devkit. Raises InputError if it is unreadable, or contradicts itself or the published labels."""
-    inside = path if path.is_file() else path / "data"
+    inside = path / "data" if path.is_dir() else path
     files = dict(files_in(inside, (META, GROUND_TRUTH).__contains__, _MOST_DEVKIT_BYTES))
     for name in (META, GROUND_TRUTH):
         if name not in files:

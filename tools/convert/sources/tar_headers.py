@@ -38,7 +38,7 @@ def files_in(path: Path, wanted: Callable[[str], bool], most: int) -> Iterator[t
 
     Raises InputError if the archive is damaged, or one of them has more than `most` bytes.
     """
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         for inside in sorted(path.iterdir() if path.is_dir() else ()):
             if wanted(inside.name) and inside.is_file():
                 try:
