@@ -13,7 +13,6 @@ import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -92,7 +91,7 @@ KNOWN: dict[str | None, list[bytes]] = {
         b"II*\0",
         b"\xff\xd8\xff\xe0",
         bytes(64),
-        b"RIFF\0\0\0\0WAVEfmt ",
+        b"RIFF\0\0\0\0WAVE",
         b"\0\0\0\x18ftypisom\0\0\0\0isommp42",
     ],
 }
@@ -198,10 +197,7 @@ TOLD: dict[str, tuple[Callable[[], bytes], str]] = {
     "scans": (lambda: with_scans(64, 3000), "has more than 500 scans"),
     "a cut DDS": (lambda: saved(gradient("RGBA", 24), "DDS")[:900], "DDS: is truncated"),
     "a large file": (lambda: bytes(MAX_BYTES + 1), "has more than 150,000,000 bytes"),
-    "a slow one": (
-        lambda: saved(gradient("L", 4200), "PPM").replace(b"\n255\n", b"\n254\n", 1),
-        "PPM: more than 16,777,216 pixels take minutes to decode",
-    ),
+    "a slow one": (lambda: b"P5 4200 4200 254\n" + bytes(4200**2), "PPM: more than 16,777,216 pixels take minutes"),
 }
 
 
@@ -297,10 +293,9 @@ def test_a_source_with_special_files_does_not_wait_for_them(tmp_path: Path, offi
 @pytest.mark.parametrize("special", ["fifo", "link", "device", "folder"])
 def test_special_files_in_place_of_ours_are_refused(special: str, tmp_path: Path) -> None:
     file = special_files(tmp_path)[special]
-    arguments: dict[str, list[Any]] = {"source": [file], "classes": [tmp_path / "source", "--classes", file]}
     for name in ("a", "b"):
         write_files(tmp_path / "source" / name, {"1.jpg": encode_picture(1)})
-    for where in arguments.values():
+    for where in ((file,), (tmp_path / "source", "--classes", file)):
         said = prep("shard", *where, "--out", tmp_path / "set", "--size", 28, code=2).stderr
         assert said.startswith("Error: ")
         assert str(file) in said
