@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host.jpeg import Jpeg, extension
-from alexnet.shards.processes import usable_cores
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -42,16 +41,16 @@ def planes_bytes(size: tuple[int, int]) -> int:
 
 
 class JpegPool:
-    """Decode batches with a fixed number of threads, by default one a core; the calling thread is one of them.
+    """Decode batches with a fixed number of threads; the calling thread is one of them.
 
     Threads start with the first batch and sleep between batches; `close()`, or leaving a `with`, joins them. Batches
     from several Python threads take turns. After a fork the child must make a pool of its own: using this one there
     raises RuntimeError. Raises RuntimeError where there is no host decoder; `available()` says why.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int) -> None:
         self._host = extension()
-        self.threads = usable_cores() if threads is None else threads
+        self.threads = threads
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._lines = np.empty((0, 3, 0), np.float32)
@@ -72,9 +71,9 @@ class JpegPool:
     ) -> dict[int, str]:
         """Fill `out` with a batch's crops; return what is wrong with each image that could not be decoded, by its row.
 
-        `jpegs`: n buffers, each an image of `size` (height, width) px. `crop_yx`: int32 (n, 2), top left corners.
-        `mirror`: bool or uint8 (n,). `out`: (n, crop, crop, 3), or (n, 3, crop, crop) if `planar`; contiguous, of a
-        dtype in `DTYPES`. Rows with an error are filled with zeros.
+        `jpegs`: n buffers, each an image of `size` (height, width) px. `crop_yx`: int32 (n, 2), top left corners; one
+        outside is an error of its image. `mirror`: bool or uint8 (n,). `out`: (n, crop, crop, 3), or
+        (n, 3, crop, crop) if `planar`; contiguous, of a dtype in `DTYPES`. Rows with an error are filled with zeros.
 
         uint8 gives the pixels; the other types need `mean`, float32 (n, 3), and `scale`, float32 (3,), and take a
         `mean_image`, float32 (crop, crop, 3).
@@ -84,7 +83,7 @@ class JpegPool:
         n, crop = len(jpegs), np.shape(out)[2] if np.ndim(out) == 4 else 0
         _check("out", out, (n, 3, crop, crop) if planar else (n, crop, crop, 3), *DTYPES.values())
         _check("mirror", mirror, (n,), np.bool_, np.uint8)
-        _check_places(crop_yx, n, size, crop)
+        _check("crop_yx", crop_yx, (n, 2), np.int32)
         if out.dtype == np.uint8:
             mean = scale = mean_image = None
         else:
@@ -150,19 +149,6 @@ class JpegPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _check_places(crop_yx: object, n: int, size: tuple[int, int], crop_px: int) -> None:
-    _check("crop_yx", crop_yx, (n, 2), np.int32)
-    assert isinstance(crop_yx, np.ndarray)
-    last = np.array(size) - crop_px
-    outside = np.flatnonzero(((crop_yx < 0) | (crop_yx > last)).any(axis=1))
-    if outside.size:
-        y, x = crop_yx[outside[0]].tolist()
-        raise ValueError(
-            f"crop_yx: row {outside[0]} is ({y}, {x}); windows of {crop_px} px in images {size[1]} px wide and "
-            f"{size[0]} high have places from (0, 0) to ({last[0]}, {last[1]})"
-        )
 
 
 def _check(name: str, array: object, shape: tuple[int, ...], *dtypes: type[np.generic]) -> None:

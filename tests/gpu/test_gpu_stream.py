@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
+from tests.unit.pipeline.streams import epochs_of, same, stream_of
 
 pytest.importorskip("nvidia.dali")
 
@@ -24,13 +25,10 @@ ROUNDED_LEVELS = 4.0
 ROUNDED_SHARE = 0.999
 BATCH_IMAGES = 32
 
-Batch = tuple[torch.Tensor, torch.Tensor]
 
-
-def stream_of(data: Path, device: str, **options: Any) -> ImageStream:
+def on(device: str, data: Path, **options: Any) -> ImageStream:
     """Open the training images of a set in batches of 32."""
-    given = {"batch_images": BATCH_IMAGES, "seed": 3, "rank": 0, "ranks": 1} | options
-    return ImageStream(data / "train", device=device, **given)
+    return stream_of(data, device=device, **{"batch_images": BATCH_IMAGES, "threads": None, **options})
 
 
 def equal_but_for_rounding(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -39,20 +37,11 @@ def equal_but_for_rounding(a: torch.Tensor, b: torch.Tensor) -> bool:
     return levels.mean().item() < MEAN_LEVELS and rounded >= ROUNDED_SHARE
 
 
-def bit_identical(a: list[Batch], b: list[Batch]) -> bool:
-    pairs = zip(a, b, strict=True)
-    return all(torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) for x, y in pairs)
-
-
-def batches_of(stream: ImageStream, epochs: int = 1) -> list[Batch]:
-    return [(images.cpu(), labels.cpu()) for _ in range(epochs) for images, labels in stream]
-
-
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_gpu_batches_equal_cpu_batches_but_for_jpeg_rounding(ci_100: Path, channels_last: bool) -> None:
     with (
-        stream_of(ci_100, "cuda", channels_last=channels_last) as gpu,
-        stream_of(ci_100, "cpu", channels_last=channels_last) as cpu,
+        on("cuda", ci_100, channels_last=channels_last) as gpu,
+        on("cpu", ci_100, channels_last=channels_last) as cpu,
     ):
         for (gpu_images, gpu_labels), (cpu_images, cpu_labels) in zip(gpu, cpu, strict=True):
             assert gpu_images.is_cuda
@@ -70,7 +59,7 @@ def test_gpu_batches_equal_cpu_batches_but_for_jpeg_rounding(ci_100: Path, chann
 
 
 def test_the_plan_does_not_depend_on_the_device(ci_100: Path) -> None:
-    gpu, cpu = stream_of(ci_100, "cuda"), stream_of(ci_100, "cpu")
+    gpu, cpu = on("cuda", ci_100), on("cpu", ci_100)
     for step in range(len(gpu)):
         a, b = gpu.plan(1, step), cpu.plan(1, step)
         for name in ("sample_ids", "crop_yx", "mirror", "colour_offset"):
@@ -78,24 +67,21 @@ def test_the_plan_does_not_depend_on_the_device(ci_100: Path) -> None:
 
 
 def test_evaluation_yields_each_image_once_with_a_partial_last_batch(ci_100: Path) -> None:
-    with stream_of(ci_100, "cuda", batch_images=64, augment=False) as stream:
-        batches = batches_of(stream)
-        expected = [stream.sample(i).label for i in range(stream.images)]
-    assert [len(labels) for _, labels in batches] == [64, 36]
-    assert torch.cat([labels for _, labels in batches]).tolist() == expected
+    stream = on("cuda", ci_100, batch_images=64, augment=False)
+    batches = [labels for _, labels in epochs_of(stream)]
+    assert [len(labels) for labels in batches] == [64, 36]
+    assert [label for labels in batches for label in labels] == [stream.sample(i).label for i in range(stream.images)]
 
 
 def test_two_epochs_and_a_resume_are_bit_identical(ci_100: Path) -> None:
-    with stream_of(ci_100, "cuda") as once, stream_of(ci_100, "cuda") as again:
-        whole = batches_of(once, epochs=2)
-        assert bit_identical(whole, batches_of(again, epochs=2))
-    with stream_of(ci_100, "cuda") as interrupted:
-        first = next(iter(interrupted))
+    whole = epochs_of(on("cuda", ci_100), 2)
+    assert same(whole, epochs_of(on("cuda", ci_100), 2))
+    with on("cuda", ci_100) as interrupted:
+        next(iter(interrupted))
         state = interrupted.state()
-    with stream_of(ci_100, "cuda") as resumed:
-        resumed.resume(state)
-        rest = batches_of(resumed, epochs=2)
-    assert bit_identical(whole, [(first[0].cpu(), first[1].cpu()), *rest])
+    resumed = on("cuda", ci_100)
+    resumed.resume(state)
+    assert same(whole[1:], epochs_of(resumed, 2))
 
 
 @pytest.mark.parametrize("output", ["float16", "bfloat16"])
@@ -103,8 +89,8 @@ def test_two_epochs_and_a_resume_are_bit_identical(ci_100: Path) -> None:
 def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: str, channels_last: bool) -> None:
     dtype = getattr(torch, output)
     with (
-        stream_of(ci_100, "cuda", channels_last=channels_last) as full,
-        stream_of(ci_100, "cuda", channels_last=channels_last, output=output) as half,
+        on("cuda", ci_100, channels_last=channels_last) as full,
+        on("cuda", ci_100, channels_last=channels_last, output=output) as half,
     ):
         for (wide, _), (narrow, _) in zip(full, half, strict=True):
             assert narrow.dtype == dtype
@@ -120,8 +106,8 @@ def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: s
 @pytest.mark.parametrize("decode", ["gpu", "host", "split=0.5"])
 def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
     with (
-        stream_of(ci_100, "cuda", output="uint8", settings=StreamSettings(decode=decode)) as gpu,
-        stream_of(ci_100, "cpu", output="uint8") as cpu,
+        on("cuda", ci_100, output="uint8", decode=decode) as gpu,
+        on("cpu", ci_100, output="uint8") as cpu,
     ):
         for (gpu_images, gpu_labels), (cpu_images, cpu_labels) in zip(gpu, cpu, strict=True):
             assert gpu_images.is_cuda
@@ -136,7 +122,7 @@ def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
 
 def test_a_gpu_that_waits_for_batches_is_seen_to_wait(ci_100: Path) -> None:
     """Nothing is computed here, so the device stands still for as long as the consumer does."""
-    with stream_of(ci_100, "cuda", threads=1, settings=StreamSettings(decode="host")) as stream:
+    with on("cuda", ci_100, threads=1, decode="host") as stream:
         for _ in range(3):
             for _ in stream:
                 pass
@@ -146,8 +132,8 @@ def test_a_gpu_that_waits_for_batches_is_seen_to_wait(ci_100: Path) -> None:
 
 def test_a_mean_image_is_subtracted_on_the_gpu(ci_100: Path) -> None:
     augmentation = AugmentSettings(mean="image", scale="unit-variance")
-    options = {"settings": StreamSettings(decode="host"), "augmentation": augmentation}
-    with stream_of(ci_100, "cuda", **options) as gpu, stream_of(ci_100, "cpu", **options) as cpu:
+    options = {"decode": "host", "augmentation": augmentation}
+    with on("cuda", ci_100, **options) as gpu, on("cpu", ci_100, **options) as cpu:
         for (gpu_images, _), (cpu_images, _) in zip(gpu, cpu, strict=True):
             # The same uint8 windows and the same three operations, in one compiled kernel: each rounds once.
             torch.testing.assert_close(gpu_images.cpu(), cpu_images, rtol=2.0**-22, atol=2.0**-22)
@@ -159,8 +145,8 @@ def test_a_damaged_image_is_named_and_can_be_skipped_on_the_gpu(ci_100: Path, tm
     with (root / "train/000000.tar").open("r+b") as file:
         file.seek(int(row["offset"]))
         file.write(bytes(200))
-    with stream_of(root, "cuda", augment=False) as stream, pytest.raises(SampleError, match="sample 5 "):
+    with on("cuda", root, augment=False) as stream, pytest.raises(SampleError, match="sample 5 "):
         list(stream)
-    with stream_of(root, "cuda", augment=False, settings=StreamSettings(on_error="skip")) as stream:
+    with on("cuda", root, augment=False, on_error="skip") as stream:
         assert sum(len(labels) for _, labels in stream) == 99
         assert stream.meter.skipped == 1

@@ -52,13 +52,13 @@ def test_memory_comes_back_with_the_last_reference_and_not_before(way: str) -> N
     address = address_of(array)
     held = HOLDERS[way](array)
     del array
-    gc.collect()
     other: Any = ring.take(SHAPE)
     assert address_of(other) != address
     other[:] = 8
     assert held is not None
     del held
-    gc.collect()
+    if way == "in a cycle":
+        gc.collect()
     assert address_of(ring.take(SHAPE)) == address
 
 
@@ -161,7 +161,6 @@ def test_arrays_are_what_was_asked_for_and_begin_with_a_line() -> None:
     array = ring.take((5,))
     array[:] = 3
     del ring
-    gc.collect()
     assert set(array.tolist()) == {3.0}, "a batch outlives its ring"
     ring = Ring(4096)
     with pytest.raises(ValueError, match="needs 4,100 bytes, the ring's buffers have 4,096"):
