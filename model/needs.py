@@ -190,9 +190,7 @@ def traffic(
     )
 
 
-def describe_layout(
-    settings: NetSettings, placement: Placement, *, batch_images: int, crop_px: int, parameters: int
-) -> str:
+def describe_layout(settings: NetSettings, placement: Placement, *, batch_images: int, crop_px: int) -> str:
     """Say who holds what and what a step sends, in one line."""
     layout = placement.layout
     architecture = architecture_of(settings)
@@ -200,6 +198,7 @@ def describe_layout(
         held = "the network" if architecture.towers == 1 else f"{architecture.towers} towers"
         return f"one process holds {held}"
     backend = "NCCL" if placement.device.type == "cuda" else "gloo"
+    parameters = held_parameters(settings, layout)
     sent = traffic(settings, placement, batch_images=batch_images, crop_px=crop_px, parameters=parameters)
     kinds = (("units" if layout.owt else "towers", sent.values), ("images", sent.images), ("gradients", sent.gradients))
     parts = ", ".join(f"{name} {count / 1e6:,.1f} MB" for name, count in kinds if round(count / 1e6, 1))

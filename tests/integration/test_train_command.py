@@ -56,7 +56,13 @@ def test_a_dry_run_counts_what_each_of_several_processes_needs_and_sends(ci_100:
     options = ("--recipe", "small", "--device", "cpu", "--dry-run", "--set", "train.precision=fp32", "--gpus", 2)
     printed = train(ci_100, *options)
     half = 4 * (56_909_194 // 2) / 1e6
-    for said in ("2 processes over gloo", "each sends", f"in each process: parameters {half:,.0f}, their gradients"):
+    towers = "rank 0 tower 1, rank 1 tower 2 (1/2 of conv1 to fc8, meeting at conv3, fc6, fc7, fc8)"
+    for said in (
+        "2 processes over gloo; ",
+        towers,
+        "each sends",
+        f"in each process: parameters {half:,.0f}, their gradients",
+    ):
         assert said in printed
 
 

@@ -5,9 +5,7 @@ from pathlib import Path
 import click
 
 from alexnet.model.needs import describe_layout, held_parameters, memory_need
-from alexnet.model.networks.figures import figures
-from alexnet.model.networks.settings import architecture_of
-from alexnet.model.placement import Placement
+from alexnet.model.placement import Layout, Placement
 from alexnet.shards.manifest import Manifest
 from alexnet.tools.console import tell
 from alexnet.tools.run.assembly import Streams
@@ -16,22 +14,14 @@ from alexnet.tools.run.settings import RunSettings
 
 def describe_run(settings: RunSettings, streams: Streams, placement: Placement) -> list[str]:
     """Return what is about to run: the stream, the device, who holds what, the network and the number of steps."""
-    architecture = architecture_of(settings.net)
-    px, channels, classes = architecture.input_px[0], settings.net.input_channels, settings.net.classes
-    parameters = sum(row.parameters for row in figures(architecture, px=px, channels=channels, classes=classes))
-    layout = describe_layout(
-        settings.net,
-        placement,
-        batch_images=settings.train.batch_images,
-        crop_px=settings.augment.crop_px,
-        parameters=held_parameters(settings.net, placement.layout),
-    )
+    batch_images, crop_px = settings.train.batch_images, settings.augment.crop_px
+    layout = describe_layout(settings.net, placement, batch_images=batch_images, crop_px=crop_px)
     steps = settings.total_steps(len(streams.train))
     return [
         *streams.lines(),
         f"device: {placement.why}",
         f"layout: {layout}",
-        f"network: {settings.net.arch}, {parameters:,} parameters; {steps:,} steps",
+        f"network: {settings.net.arch}, {held_parameters(settings.net, Layout()):,} parameters; {steps:,} steps",
     ]
 
 

@@ -58,7 +58,7 @@ def show_layout(settings: "NetSettings", px: int, *, gpus: int, parallel: "Paral
         holds = _holds(settings, placement, towers)
         rows.append((f"rank {rank}", holds, f"{convolved.start}-{convolved.stop - 1}", f"{parameters:,}"))
         if rank == 0:
-            line = describe_layout(settings, placement, batch_images=batch_images, crop_px=px, parameters=parameters)
+            line = describe_layout(settings, placement, batch_images=batch_images, crop_px=px)
     print_table(_PROCESSES, rows, numbers_from=3)
     click.echo(f"layout: {line}")
 
