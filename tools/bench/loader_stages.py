@@ -120,8 +120,11 @@ def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
         raise CannotRunError(reason)
     given = LoaderTask(**task)
     n, size_px = given.batch_images, given.size_px
-    side = {"whole": size_px, "crop": given.crop_px, "last-pixel": 1}[part]
-    places, inset = size_px - (given.crop_px if part == "last-pixel" else side) + 1, given.crop_px - 1
+    side, inset, mirrored = {
+        "whole": (size_px, 0, 0.0),
+        "crop": (given.crop_px, 0, 0.5),
+        "last-pixel": (1, given.crop_px - 1, 0.0),
+    }[part]
     jpegs = _held_jpegs(given.reader, n)
     shape = (n, side, side, 3) if output == "uint8" else (n, 3, side, side)
     out = Ring(4 * n * 3 * side**2, keep=1).take(shape, np.uint8 if output == "uint8" else np.float32)
@@ -133,8 +136,8 @@ def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
             for first in range(0, len(jpegs) - n + 1, n):
                 bad = decoder.decode(
                     jpegs[first : first + n],
-                    crop_yx=rng.integers(0, places, (n, 2), np.int32) + np.int32(inset * (part == "last-pixel")),
-                    mirror=rng.random(n) < (0.5 if part == "crop" else 0.0),
+                    crop_yx=rng.integers(inset, size_px - side + 1, (n, 2), np.int32),
+                    mirror=rng.random(n) < mirrored,
                     size=(size_px, size_px),
                     out=out,
                     planar=output != "uint8",
