@@ -19,6 +19,7 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
 from alexnet.tools.pages.network_images import judged
+from alexnet.tools.pages.run import pairs
 from alexnet.tools.use.predict import Predictor
 from alexnet.tools.use.trained import open_trained
 from tests.integration.test_show_command import Page, pixels_of
@@ -69,6 +70,10 @@ def test_the_page_says_how_the_run_went(run: Path, data: Path) -> None:
     rate = sum(line["images_per_s"] * line["seconds"] for line in logged) / seconds
     assert rate == pytest.approx(result["images_per_s"])
     assert f"{rate:,.1f} images/s over all of training" in page.text
+    worth = re.search(r"times ([\d.]+), as its network .*: it is worth ([\d.]+) to ([\d.]+) such pairs", page.text)
+    assert worth is not None
+    share, *found = map(float, worth.groups())
+    assert found == pytest.approx(pairs(rate, share), abs=0.05)
     curves = [found for tag, found in page.tags if tag == "path" and found.get("class", "").startswith("line")]
     assert [curve["class"] for curve in curves] == ["line one", "line two"] * 3
     assert [len(re.findall(r"[ML]", curve["d"])) for curve in curves] == [6, 2, 2, 2, 6, 6]

@@ -105,10 +105,10 @@ def test_the_stored_squares_and_the_crops_are_what_training_sees(bundled: Page, 
         for epoch, plan in enumerate(plans):
             row = plan.sample_ids.tolist().index(sample_id)
             (y, x), mirror = plan.crop_yx[row].tolist(), bool(plan.mirror[row])
-            assert f"window at x {x}, y {y}{', mirrored' if mirror else ''};" in shown[1 + epoch]["title"]
+            assert f"crop at x {x}, y {y}{', mirrored' if mirror else ''};" in shown[1 + epoch]["title"]
             expected = picture.pixels[y : y + 224, x : x + 224][:, :: -1 if mirror else 1] + plan.colour_offset[row]
             difference = pixels_of(shown[1 + epoch]["src"]) - np.clip(expected, 0, 255)
-            assert np.sqrt(np.mean(difference**2)) < 8  # JPEG's doing; a window one pixel off is at 20 or more
+            assert np.sqrt(np.mean(difference**2)) < 8  # JPEG's doing; a crop one pixel off is at 20 or more
         row = plans[0].sample_ids.tolist().index(sample_id)
         seen = np.clip(np.rint(batch[row].permute(1, 2, 0).numpy() + mean), 0, 255)
         assert np.abs(seen - picture.crops[0].pixels).max() <= 1

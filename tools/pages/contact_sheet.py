@@ -18,7 +18,7 @@ def contact_png(found: Survey) -> bytes:
     paper = Image.new("RGB", (width, _HEAD_PX + len(found.images) * row_px + _MARGIN_PX), _PAPER)
     pen = ImageDraw.Draw(paper)
     _write(pen, (_MARGIN_PX, 20), found.name, 18, _INK)
-    _write(pen, (_MARGIN_PX, 44), f"stored squares, and their windows in epochs 0 to {EPOCHS - 1} (seed 0)", 13, _MUTED)
+    _write(pen, (_MARGIN_PX, 44), f"stored squares, and their crops in epochs 0 to {EPOCHS - 1} (seed 0)", 13, _MUTED)
     for k, image in enumerate(found.images):
         x, y = _MARGIN_PX, _HEAD_PX + k * row_px
         _paste(paper, image.pixels, (x, y), _STORED_PX)

@@ -24,8 +24,9 @@ from alexnet.tools.use.trained import Trained, open_trained
 
 REPORT_NAME = "report.html"
 
-EPOCHS_2012, IMAGES_2012, DAYS_2012 = 90, 1_200_000, (5, 6)
-_DAY_SECONDS = 86_400
+RATES_2012 = (90 * 1_200_000 / (6 * 86_400), 90 * 1_200_000 / (5 * 86_400))
+"""Images a second of two GTX 580, least and most. The paper (section 5): "roughly 90 cycles through the training set of
+1.2 million images, which took five to six days on two NVIDIA GTX 580 3GB GPUs"."""
 
 
 def report_after(run: Path) -> None:
@@ -80,19 +81,9 @@ def page(run: Path, data: Path | None = None) -> str:
         missing=missing,
         right=sum(image.guesses[0].label == image.label for image in images),
         among_five=sum(any(guess.label == image.label for guess in image.guesses) for image in images),
-        worth=worth_in_words(records.rate, share),
+        share=share,
         facts=[*_flat(records.settings), *((f"result: {key}", value) for key, value in _flat(records.result or {}))],
     )
-
-
-def rates_2012() -> tuple[float, float]:
-    """Return the images a second of two GTX 580 in 2012, least and most: 208.3 and 250.
-
-    The paper (section 5): "roughly 90 cycles through the training set of 1.2 million images, which took five to six
-    days on two NVIDIA GTX 580 3GB GPUs".
-    """
-    low, high = (EPOCHS_2012 * IMAGES_2012 / (days * _DAY_SECONDS) for days in reversed(DAYS_2012))
-    return low, high
 
 
 def papers_multiply_adds() -> int:
@@ -105,21 +96,8 @@ def pairs(rate: float, share: float) -> tuple[float, float]:
 
     `rate`: images/s. `share`: its network's multiply-adds an image, of the paper's: a smaller network's count for less.
     """
-    low, high = rates_2012()
+    low, high = RATES_2012
     return rate * share / high, rate * share / low
-
-
-def worth_in_words(rate: float, share: float) -> str:
-    """Say the same in a sentence, with its arithmetic."""
-    low, high = rates_2012()
-    least, most = map(_number, pairs(rate, share))
-    times = f", times {share:.3g}, as its network multiplies that much of what the paper's does for an image"
-    return (
-        f"In 2012, {EPOCHS_2012} epochs of {IMAGES_2012 / 1e6:g} million images took {DAYS_2012[0]} to {DAYS_2012[1]} "
-        f"days on two GTX 580: {EPOCHS_2012} x {IMAGES_2012:,} / ({DAYS_2012[1]} x {_DAY_SECONDS:,} s) = {low:,.0f} "
-        f"images/s, or {high:,.0f} with {DAYS_2012[0]}. This run trained on {rate:,.1f} images/s"
-        f"{times * (abs(share - 1) > 0.01)}: it is worth {least} to {most} such pairs."
-    )
 
 
 def _number(count: float) -> str:

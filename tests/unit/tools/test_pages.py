@@ -16,18 +16,14 @@ from alexnet.tools.pages.curves import thinned
 from alexnet.tools.pages.data_set import chosen
 from alexnet.tools.pages.network_images import kernel_sheets, kernels
 from alexnet.tools.pages.render import tag
-from alexnet.tools.pages.run import pairs, papers_multiply_adds, rates_2012, worth_in_words
+from alexnet.tools.pages.run import RATES_2012, pairs, papers_multiply_adds
 from alexnet.tools.use.run_files import Records
 
 
 def test_a_pair_of_2012_is_90_epochs_in_five_to_six_days() -> None:
-    assert list(rates_2012()) == pytest.approx([108e6 / (6 * 24 * 3600), 250.0])
+    assert list(RATES_2012) == pytest.approx([108e6 / (6 * 24 * 3600), 250.0])
     assert papers_multiply_adds() == 724_406_816
     assert list(pairs(25_000.0, 1.0)) == pytest.approx([100.0, 120.0])
-    words = worth_in_words(25_000.0, 1.0)
-    assert "90 x 1,200,000 / (6 x 86,400 s) = 208 images/s, or 250 with 5" in words
-    assert words.endswith("This run trained on 25,000.0 images/s: it is worth 100 to 120 such pairs.")
-    assert "times 0.000453" in worth_in_words(2208.0 * 250, 328_096 / 724_406_816), "LeNet-5's images count for less"
 
 
 def test_curves_of_many_points_keep_their_range() -> None:
