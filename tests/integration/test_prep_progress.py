@@ -14,13 +14,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-import alexnet.tools.convert.run as run_module
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.verify import verify
-from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.sources.layout import Layout, OnWalk
-from alexnet.tools.progress import Amount
 from tests.conftest import encode_picture, prep
 from tests.sources import write_entries, write_files
 
@@ -80,18 +76,6 @@ def test_plain_lines_where_there_is_no_terminal(
     assert "warning" not in result.output
 
 
-def test_stopped_while_it_reads_headers_it_says_so_in_one_line(
-    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(root: Path, cache: Path | None, on_walk: OnWalk, layout: Layout) -> Source:
-        on_walk(Amount(event="index", stage="train", done=1, total=2, unit="bytes"))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_module, "open_source", interrupted)
-    assert shard(official, tmp_path / "set", code=130).stderr == "interrupted; the same command continues\n"
-    assert not (tmp_path / "set").exists()
-
-
 def test_interrupted_in_a_terminal_it_leaves_one_clean_line(tmp_path: Path) -> None:
     write_entries(tmp_path / "tars", 300, 600_000)  # 12 s of headers, if nobody interrupts
     command = [sys.executable, "-m", "alexnet.tools.prep", "shard", str(tmp_path / "tars"), "--out", f"{tmp_path}/set"]
@@ -114,18 +98,15 @@ def test_interrupted_in_a_terminal_it_leaves_one_clean_line(tmp_path: Path) -> N
     assert code == 130, shown
     assert shown.endswith(b"\x1b[1A\x1b[2Kinterrupted; the same command continues\r\n"), shown[-300:]
     assert b"Traceback" not in shown
+    assert not (tmp_path / "set").exists()
 
 
 def test_what_can_be_refused_before_any_header_is_read_is(official: Path, data_set: Path, tmp_path: Path) -> None:
     write_files(tmp_path / "theses", {"thesis.tex": b""})
-    begun = tmp_path / "begun"
-    shard(official, begun, "--max-rejected", "3")
-    (begun / "notes.txt").touch()
     cases: list[tuple[Path, tuple[str, ...], str]] = [
         (data_set, ("--seed", "8"), "seed 7 there, 8 asked for"),
         (tmp_path / "theses", (), "is no data set of alexnet-prep"),
         (tmp_path / "theses", ("--overwrite",), "so nothing was deleted"),
-        (begun, ("--overwrite",), "also holds notes.txt"),
         (tmp_path / "set", ("--size", "0"), "size_px=0: must be between"),
         (tmp_path / "set", ("--quality", "0"), "quality=0: must be between"),
         (tmp_path / "set", ("--shard-images", "0"), "shard_images=0: must be between"),
