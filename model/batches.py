@@ -17,7 +17,7 @@ from alexnet.model.placement import Layout
 
 
 class BatchSource(Protocol):
-    """Yield an epoch of (images, labels) each time it is iterated.
+    """Yield an epoch of (images, labels) each time it is iterated: of one rank where there are several.
 
     `images`: float32 (n, 3, px, px), as the network takes them. `labels`: int64 (n,). Both on the device that trains.
     """
@@ -62,70 +62,28 @@ class CropSource(BatchSource, Protocol):
         """Return what finishes crops (n, px, px, 3) with their means."""
 
 
-class _Gathered:
-    """Pass on to the source what gathering does not change: its length, and where it stands on every rank."""
-
-    def __init__(self, source: BatchSource, group: dist.ProcessGroup) -> None:
-        self._source, self._group = source, group
-
-    @property
-    def images(self) -> int:
-        """Count the samples of the whole source."""
-        return self._source.images
-
-    def __len__(self) -> int:
-        """Count an epoch's steps."""
-        return len(self._source)
-
-    def seek(self, epoch: int, step: int) -> None:
-        """Stand at a step of an epoch."""
-        self._source.seek(epoch, step)
-
-    def state(self) -> dict[str, Any]:
-        """Return where the source stands."""
-        return self._source.state()
-
-    def resume(self, state: dict[str, Any]) -> None:
-        """Stand where `state` was taken, on whatever number of ranks."""
-        self._source.resume(state)
-
-    def close(self) -> None:
-        """Stop threads."""
-        self._source.close()
+def gathered_crops(source: CropSource, layout: Layout, group: dist.ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a group's part of each global batch, finished: the same in every process of the group."""
+    epoch = step = -1
+    for crops, labels in source:
+        if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
+            state = source.state()
+            epoch, step = divmod(state["epoch"] * len(source) + state["step"] - 1, len(source))
+            finish = source.finish_pass()  # of this epoch: it may differ from the one before
+        means = source.means_of(source.global_plan(epoch, step))
+        members = layout.members(layout.group)
+        sizes = [len(layout.part(len(means), rank)) for rank in members]
+        gathered = torch.cat(of_all(crops.movedim(-3, -1), sizes, group))
+        rows = layout.group_part(len(means))
+        images = _finished(finish, gathered, means[rows.start : rows.stop])
+        yield images, torch.cat(of_all(labels, sizes, group))
+        step += 1
 
 
-class GatheredBatches(_Gathered):
-    """Yield a group's part of each global batch, finished. The same in every process of the group."""
-
-    def __init__(self, source: CropSource, layout: Layout, group: dist.ProcessGroup) -> None:
-        super().__init__(source, group)
-        self._crops, self._layout = source, layout
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the rest of the current epoch."""
-        epoch = step = -1
-        for crops, labels in self._crops:
-            if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
-                state = self._crops.state()
-                epoch, step = divmod(state["epoch"] * len(self) + state["step"] - 1, len(self))
-                finish = self._crops.finish_pass()  # of this epoch: it may differ from the one before
-            means = self._crops.means_of(self._crops.global_plan(epoch, step))
-            members = self._layout.members(self._layout.group)
-            sizes = [len(self._layout.part(len(means), rank)) for rank in members]
-            gathered = torch.cat(of_all(crops.movedim(-3, -1), sizes, self._group))
-            rows = self._layout.group_part(len(means))
-            images = _finished(finish, gathered, means[rows.start : rows.stop])
-            yield images, torch.cat(of_all(labels, sizes, self._group))
-            step += 1
-
-
-class GatheredLabels(_Gathered):
+def gathered_labels(source: BatchSource, group: dist.ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield this rank's images of each global batch, and the labels of all."""
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the rest of the current epoch."""
-        for images, labels in self._source:
-            yield images, torch.cat(of_all(labels, row_counts(len(labels)), self._group))
+    for images, labels in source:
+        yield images, torch.cat(of_all(labels, row_counts(len(labels)), group))
 
 
 def _finished(finish: Callable[[Tensor, Tensor], Tensor], crops: Tensor, means: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import torch
@@ -69,13 +69,15 @@ class _ProgressFile:
     files: dict[str, int]
 
 
-PREFIX = "net."
-"""What a checkpoint calls the network's parameters, beside the optimizer's."""
+NETWORK, MOMENTUM = "net.", "momentum."
+"""What names of a checkpoint's tensors begin with: those of the network's parameters, and of the velocity of each."""
+
+T = TypeVar("T")
 
 
-def network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the network's parameters among a checkpoint's tensors, under the names that the network gives them."""
-    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+def under(prefix: str, values: Mapping[str, T]) -> dict[str, T]:
+    """Return what has names that begin with a prefix, under the rest of these: the network's own names."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -111,14 +111,6 @@ class CheckpointWriter:
             ) from None
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint from one process and wait for it, then drop all but the newest `keep`."""
-    writer = CheckpointWriter(folder, keep=keep)
-    writer.save(checkpoint)
-    writer.wait()
-    return folder / step_name(checkpoint.step)
-
-
 class _StepFolder(HuggingFaceStorageWriter):
     """Write one checkpoint in the engine's safetensors format, under our names, and complete it.
 

@@ -20,11 +20,6 @@ class StopRequestedError(Exception):
     """Say that work was left because it was asked to be, at a point from which a checkpoint goes on."""
 
 
-def nobody_asks() -> bool:
-    """Never stop: the default of `stop`."""
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Hold the outcome over a whole source: `images` seen, `of` there are; shares of 1; mean loss.
@@ -53,7 +48,7 @@ def evaluate(
     source: BatchSource,
     placement: Placement,
     ranks: Ranks | None = None,
-    stop: Stop = nobody_asks,
+    stop: Stop = lambda: False,
 ) -> Evaluation:
     """Run the source once through the network in evaluation mode and count, over all ranks.
 
@@ -66,7 +61,7 @@ def evaluate(
     net.eval()
     source.seek(0, 0)
     try:
-        for images, labels in source:
+        for images, labels in ranks.batches(source):
             if ranks.any(stop()):
                 raise StopRequestedError
             views = images.shape[1] if images.dim() == _WITH_VIEWS else 1

@@ -6,38 +6,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from alexnet.model.layers import SubsampleSum, TableConv2d
+from alexnet.model.networks.architecture import Weighted
 from alexnet.model.networks.build import Network
+from alexnet.model.networks.figures import Placed, trace
 from alexnet.shards.errors import InputError, nearest
 
 Kind = Literal["paper", "he", "source-2012", "cuda-convnet", "cuda-convnet-80s", "lecun", "torch"]
 
-_ONES = frozenset({"conv2", "conv4", "conv5", "conv6", "fc6", "fc7"})  # section 5: "the rectifiers start with positive"
-
-# Standard deviations of weights and values of biases, as `initW` and `initB` in the authors' layer files.
-_TABLES: dict[Kind, dict[str, tuple[float, float]]] = {
-    "source-2012": {
-        "conv1": (0.01, 0.0),
-        "conv2": (0.01, 1.0),
-        "conv3": (0.03, 0.0),
-        "conv4": (0.03, 1.0),
-        "conv5": (0.03, 1.0),
-        "conv6": (0.03, 1.0),
-        "fc6": (0.01, 1.0),
-        "fc7": (0.01, 1.0),
-        "fc8": (0.01, 0.0),
-    },
-    "cuda-convnet": {"conv1": (0.0001, 0.0), "conv2": (0.01, 0.0), "conv3": (0.01, 0.0), "fc10": (0.01, 0.0)},
-    "cuda-convnet-80s": {
-        "conv1": (0.0001, 0.0),
-        "conv2": (0.01, 0.0),
-        "conv3": (0.01, 0.0),
-        "fc64": (0.1, 0.0),
-        "fc10": (0.1, 0.0),
-    },
+# Standard deviations of weights, as `initW` in the authors' layer files.
+_DEVIATIONS: dict[Kind, dict[str, float]] = {
+    "source-2012": dict.fromkeys(("conv1", "conv2", "fc6", "fc7", "fc8"), 0.01)
+    | dict.fromkeys(("conv3", "conv4", "conv5", "conv6"), 0.03),
+    "cuda-convnet": {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01},
+    "cuda-convnet-80s": {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.01, "fc64": 0.1, "fc10": 0.1},
 }
+_PAPERS_DEVIATION = 0.01
+_WITH_FIRST_BIASES: tuple[Kind, ...] = ("paper", "source-2012")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +47,7 @@ class InitSettings:
         if self.up_to and self.up_to not in names:
             allowed = f"must be one of {arch}'s layers, {', '.join(names)}{nearest(self.up_to, names)}"
             raise InputError(f"init.up_to={self.up_to}: {allowed}")
-        missing = [name for name in names if name not in _TABLES.get(self.kind, {name: None})]
+        missing = [name for name in names if name not in _DEVIATIONS.get(self.kind, {name: None})]
         if missing:
             raise InputError(
                 f"init.kind={self.kind}: has no values for {', '.join(missing)} of {arch}; "
@@ -74,52 +60,34 @@ def initialise(net: Network, settings: InitSettings, seed: int) -> None:
     """Fill every parameter in place from the seed. Raises InputError if the settings have no values for a layer."""
     layers = net.weighted()
     settings.check(net.settings.arch, list(layers))
-    for number, (name, by_tower) in enumerate(layers.items()):
+    towers = [{place.name: place for place in trace(net.settings, tower)} for tower in range(net.architecture.towers)]
+    for number, (name, modules) in enumerate(layers.items()):
         generator = torch.Generator().manual_seed(seed * len(layers) + number)
-        like = next(module for module in by_tower if module is not None)
-        for tower, module in enumerate(by_tower):  # those elsewhere are drawn, too: the generator must move on
-            shapes = _shapes(like, net, name, tower)
-            weight, bias = _drawn(settings.kind, name, like, shapes, generator)
+        like = next(module.get_parameter("weight") for module in modules if module is not None)
+        for places, module in zip(towers, modules, strict=True):  # those elsewhere, too: the generator must move on
+            weight, bias = _drawn(settings.kind, places[name], like, generator)
             if module is not None:
                 module.get_parameter("weight").copy_(weight)
-                module.get_parameter("bias").copy_(bias)
+                module.get_parameter("bias").copy_(bias.view_as(module.get_parameter("bias")))
 
 
-def _shapes(like: nn.Module, net: Network, name: str, tower: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of a tower's weights and biases; towers differ in how many classes they have."""
-    weight, bias = like.get_parameter("weight").shape, like.get_parameter("bias").shape
-    if not isinstance(like, nn.Linear):
-        return weight, bias
-    outputs = next(place.gives[0] for place in net.placed(tower) if place.name == name)
-    return (outputs, *weight[1:]), (outputs,)
-
-
-def _drawn(
-    kind: Kind,
-    name: str,
-    like: nn.Module,
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Draw one tower's weights and biases of a layer."""
+def _drawn(kind: Kind, place: Placed, like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one tower's weights and biases of a layer. `like`: weights of any tower."""
+    layer, outputs = place.layer, place.gives[0]
+    assert isinstance(layer, Weighted)
+    values = like.shape[1:].numel()  # in a row of weights
+    shape = (layer.weights(place.reads) // values, *like.shape[1:])
     if kind not in _BY_FAN_IN:
-        deviation, constant = _TABLES[kind][name] if kind in _TABLES else (0.01, 1.0 if name in _ONES else 0.0)
-        return torch.randn(shapes[0], generator=generator) * deviation, torch.full(shapes[1], constant)
+        deviation = _DEVIATIONS.get(kind, {}).get(layer.name, _PAPERS_DEVIATION)
+        bias = float(layer.first_bias) if kind in _WITH_FIRST_BIASES else 0.0
+        return torch.randn(shape, generator=generator) * deviation, torch.full((outputs,), bias)
     noise, rule, biases_too = _BY_FAN_IN[kind]
-    of_weights, of_biases = _spreads(like, rule)
-    weight = noise(shapes[0], generator) * of_weights
-    return weight, noise(shapes[1], generator) * of_biases if biases_too else torch.zeros(shapes[1])
-
-
-def _spreads(like: nn.Module, rule: Callable[[int], float]) -> tuple[Tensor | float, Tensor | float]:
-    """Return what noise is multiplied with, for weights and for biases, from how many values an output reads."""
-    if isinstance(like, TableConv2d):
-        by_output = torch.tensor([rule(n) for n in like.fan_in()])
-        return by_output[like.outputs.cpu()][:, None, None], by_output
-    if isinstance(like, SubsampleSum):
-        return rule(like.window**2), rule(like.window**2)
-    fan_in = like.get_parameter("weight").shape[1:].numel()  # not weight[0]: of one class, the second tower has none
-    return rule(fan_in), rule(fan_in)
+    read = layer.fan_in(place.reads)
+    of_biases = of_rows = torch.tensor([rule(number) for number in read])
+    if len(read) > 1:  # by a table, which has a row of weights for each map that is read
+        of_rows = of_biases.repeat_interleave(torch.tensor(read) // values)
+    weight = noise(shape, generator) * of_rows.view(-1, *[1] * len(like.shape[1:]))
+    return weight, noise((outputs,), generator) * of_biases if biases_too else torch.zeros(outputs)
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

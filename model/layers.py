@@ -34,10 +34,6 @@ class LocalResponseNorm(nn.Module):
             squares = F.conv2d(x.square(), self.band.to(x.dtype))
             return x * (squares * self.alpha + self.k).pow(-self.beta)
 
-    def extra_repr(self) -> str:
-        """Say the constants when printed."""
-        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
-
 
 class SameMapNorm(nn.Module):
     """Divide each unit by (1 + alpha * sum of squares over `size` x `size` units of its own map around it)^beta.
@@ -55,10 +51,6 @@ class SameMapNorm(nn.Module):
         with _without_autocast(x):
             squares = F.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2, divisor_override=1)
             return x * (squares * self.alpha + 1.0).pow(-self.beta)
-
-    def extra_repr(self) -> str:
-        """Say the constants when printed."""
-        return f"size={self.size}, alpha={self.alpha}, beta={self.beta}"
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
@@ -117,10 +109,6 @@ class HashDropout(nn.Module):
         kept = x * (bits >= int(self.rate * 2**32))
         return kept / (1.0 - self.rate) if self.scaled else kept
 
-    def extra_repr(self) -> str:
-        """Say the rate when printed."""
-        return f"rate={self.rate}, layer={self.layer}, first_unit={self.first_unit}"
-
 
 _MASK = 0xFFFFFFFF
 _GOLDEN = 0x1E3779B1
@@ -152,10 +140,6 @@ class TableConv2d(nn.Module):
         self.maps = maps
         self.weight = nn.Parameter(torch.zeros(len(pairs), window, window))
         self.bias = nn.Parameter(torch.zeros(len(table)))
-
-    def fan_in(self) -> list[int]:
-        """Return how many values each output map's units read."""
-        return (torch.bincount(self.outputs) * self.weight[0].numel()).tolist()
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, maps, H, W) -> (n, len(table), H - window + 1, W - window + 1)."""
@@ -198,7 +182,7 @@ class CentreIn(nn.Module):
         return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
-class PoolTo(nn.AdaptiveAvgPool2d):
+class AveragePoolTo(nn.AdaptiveAvgPool2d):
     """Take means over as many windows as give maps of a fixed size."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,14 +4,12 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from alexnet.model.batches import BatchSource
 from alexnet.model.evaluate import Evaluation
 from alexnet.model.needs import resident_bytes
 from alexnet.model.optim import DivergedError
@@ -28,15 +26,11 @@ def is_logged(step: int) -> bool:
     return step <= EVERY_STEP_UNTIL or step % EVERY_STEP_UNTIL == 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Hold what was measured in a step, still on the device: the global batch's mean loss, the whole gradient's norm.
+Measured = tuple[Tensor, Tensor]
+"""What was measured in a step, still on the device: the global batch's mean loss, and the norm of its whole gradient.
 
-    The gradient is that of the loss: weight decay is no part of it.
-    """
-
-    loss: Tensor
-    grad_norm: Tensor
+Weight decay is no part of the gradient.
+"""
 
 
 class Sink:
@@ -72,12 +66,12 @@ class Metrics:
         self.training_seconds = 0.0
         self.training_images = 0
 
-    def timed(self, source: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
+    def timed(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Pass batches through, counting the time it took to get each."""
-        batches = iter(source)
+        coming = iter(batches)
         while True:
             asked = time.perf_counter()
-            batch = next(batches, None)
+            batch = next(coming, None)
             self._waited += time.perf_counter() - asked
             if batch is None:
                 return
@@ -90,7 +84,7 @@ class Metrics:
         """
         self._images += images
         if measured:
-            loss, grad_norm = measured.loss.item(), measured.grad_norm.item()  # waits for the device
+            loss, grad_norm = (value.item() for value in measured)  # waits for the device
             if not math.isfinite(loss):
                 raise DivergedError(f"loss is {loss}", step, rate)
             record = {"step": step, "epoch": epoch, "loss": loss, "grad_norm": grad_norm, "lr": rate, **self._pace()}

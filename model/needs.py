@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from alexnet.model.networks.architecture import AllGather, Full, Placed, Weighted, class_range, trace
-from alexnet.model.networks.build import build_network, parameter_count
-from alexnet.model.networks.figures import figures
+from alexnet.model.networks.architecture import AllGather, Full, weighted_names
+from alexnet.model.networks.build import Network
+from alexnet.model.networks.figures import class_range, figures, trace
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Placement
@@ -67,17 +67,9 @@ def memory_need(settings: NetSettings, placement: Placement, crop_px: int) -> Me
 
 def held_parameters(settings: NetSettings, layout: Layout) -> int:
     """Count the parameters that one process of a layout holds."""
-    with torch.device("meta"):
-        net = build_network(settings, layout.towers)
     divided = divided_layers(settings, layout.ranks) if layout.owt else []
-    elsewhere = sum(
-        parameter.numel() * (layout.ranks - 1) // layout.ranks
-        for name in divided
-        for module in net.weighted()[name]
-        if module is not None
-        for parameter in module.parameters()
-    )
-    return parameter_count(net) - elsewhere
+    rows = figures(settings, towers=layout.towers)
+    return sum(row.parameters // (layout.ranks if row.name in divided else 1) for row in rows)
 
 
 def capacity(device: torch.device) -> int:
@@ -114,11 +106,9 @@ def _kept(settings: NetSettings, placement: Placement, crop_px: int, images: int
         kept[storage._cdata] = storage
         return tensor
 
-    towers = placement.layout.towers
+    towers, exchange = placement.layout.towers, _OthersAlike(architecture_of(settings).towers)
     with FakeTensorMode(), torch.enable_grad():
-        net = build_network(
-            settings, towers, None if towers is None else _OthersAlike(architecture_of(settings).towers)
-        )
+        net = Network(settings, towers, None if towers is None else exchange)
         own = {value.untyped_storage()._cdata for value in (*net.parameters(), *net.buffers())}
         batch = torch.empty(images, 3, crop_px, crop_px).contiguous(memory_format=torch.channels_last)
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=placement.bf16)
@@ -147,70 +137,46 @@ _LABEL_BYTES = 8
 _GRADIENT_BYTES = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """Hold the bytes that the first process sends a step.
+def traffic(settings: NetSettings, placement: Placement, *, batch_images: int, crop_px: int) -> dict[str, int]:
+    """Count the bytes that the first process sends in a step, by what they are.
 
-    `values`: of layers that others read, and their gradients. `images`: crops and labels that others decode, too.
-    `gradients`: of replicas, as a ring adds them up.
+    `towers` or `units`: values of layers that others read, and their gradients. `images`: crops and labels that others
+    decode, too. `gradients`: of replicas, as a ring adds them up.
     """
-
-    values: int
-    images: int
-    gradients: int
-
-    @property
-    def total(self) -> int:
-        """Add them up."""
-        return self.values + self.images + self.gradients
-
-
-def traffic(
-    settings: NetSettings, placement: Placement, *, batch_images: int, crop_px: int, parameters: int
-) -> Traffic:
-    """Count the bytes of one step. `parameters`: held by one process."""
     layout, value_bytes = placement.layout, 2 if placement.bf16 else 4
     others, part = layout.group_ranks - 1, len(layout.part(batch_images, layout.rank))
     if layout.owt:
-        return Traffic(
-            values=_units(settings, layout, part, batch_images) * value_bytes * others,
-            images=part * _LABEL_BYTES * others,
-            gradients=2 * others * _replicated(settings, layout) * _GRADIENT_BYTES // layout.ranks,
-        )
-    values = 0
-    if others:
-        met = sum(prod(place.reads) for place in _placed(settings) if isinstance(place.layer, AllGather))
-        scores = len(class_range(settings.classes, architecture_of(settings).towers, 0))
-        # Forwards and backwards; scores forwards only.
-        values = (2 * met + scores) * len(layout.group_part(batch_images)) * value_bytes * others
-    return Traffic(
-        values=values,
-        images=part * (3 * crop_px**2 + _LABEL_BYTES) * others,
-        gradients=2 * (layout.groups - 1) * parameters * _GRADIENT_BYTES // layout.groups,
-    )
+        divided = divided_layers(settings, layout.ranks)
+        replicated = sum(row.parameters for row in figures(settings) if row.name not in divided)
+        return {
+            "units": _units(settings, layout, part, batch_images) * value_bytes * others,
+            "images": part * _LABEL_BYTES * others,
+            "gradients": 2 * others * replicated * _GRADIENT_BYTES // layout.ranks,
+        }
+    met = sum(prod(place.reads) for place in trace(settings) if isinstance(place.layer, AllGather))
+    scores = len(class_range(settings.classes, architecture_of(settings).towers, 0))
+    values = (2 * met + scores) * len(layout.group_part(batch_images))  # forwards and backwards; scores forwards only
+    parameters = held_parameters(settings, layout)
+    return {
+        "towers": values * value_bytes * others,
+        "images": part * (3 * crop_px**2 + _LABEL_BYTES) * others,
+        "gradients": 2 * (layout.groups - 1) * parameters * _GRADIENT_BYTES // layout.groups,
+    }
 
 
 def describe_layout(settings: NetSettings, placement: Placement, *, batch_images: int, crop_px: int) -> str:
     """Say who holds what and what a step sends, in one line."""
     layout = placement.layout
-    architecture = architecture_of(settings)
     if layout.ranks == 1:
-        held = "the network" if architecture.towers == 1 else f"{architecture.towers} towers"
-        return f"one process holds {held}"
+        towers = architecture_of(settings).towers
+        return f"one process holds {'the network' if towers == 1 else f'{towers} towers'}"
     backend = "NCCL" if placement.device.type == "cuda" else "gloo"
-    parameters = held_parameters(settings, layout)
-    sent = traffic(settings, placement, batch_images=batch_images, crop_px=crop_px, parameters=parameters)
-    kinds = (("units" if layout.owt else "towers", sent.values), ("images", sent.images), ("gradients", sent.gradients))
-    parts = ", ".join(f"{name} {count / 1e6:,.1f} MB" for name, count in kinds if round(count / 1e6, 1))
+    sent = traffic(settings, placement, batch_images=batch_images, crop_px=crop_px)
+    parts = ", ".join(f"{name} {count / 1e6:,.1f} MB" for name, count in sent.items() if round(count / 1e6, 1))
     return (
-        f"{layout.ranks} processes over {backend}; {_holders(placement, settings)}; "
-        f"each sends {sent.total / 1e6:,.1f} MB a step{f' ({parts})' if parts else ''}"
+        f"{layout.ranks} processes over {backend}; {_holders(settings, layout)}; "
+        f"each sends {sum(sent.values()) / 1e6:,.1f} MB a step{f' ({parts})' if parts else ''}"
     )
-
-
-def _placed(settings: NetSettings) -> tuple[Placed, ...]:
-    architecture = architecture_of(settings)
-    return trace(architecture, px=architecture.input_px[0], channels=settings.input_channels, classes=settings.classes)
 
 
 def _units(settings: NetSettings, layout: Layout, part: int, batch_images: int) -> int:
@@ -219,51 +185,28 @@ def _units(settings: NetSettings, layout: Layout, part: int, batch_images: int) 
     The maps of its images, there and, as gradients, back; of every divided layer its units for the whole batch, there
     and back; back not of the last one.
     """
-    divided = divided_layers(settings, layout.ranks)
-    places = [place for place in _placed(settings) if isinstance(place.layer, Full)]
-    units = {
-        place.name: architecture_of(settings).towers * place.gives[0] // layout.ranks
-        for place in places
-        if place.name in divided
-    }
-    return 2 * part * prod(places[0].reads) + batch_images * (2 * sum(units.values()) - units[divided[-1]])
+    divided, towers = divided_layers(settings, layout.ranks), architecture_of(settings).towers
+    full = [place for place in trace(settings) if isinstance(place.layer, Full)]
+    units = [towers * place.gives[0] // layout.ranks for place in full if place.name in divided]
+    return 2 * part * prod(full[0].reads) + batch_images * (2 * sum(units) - units[-1])
 
 
-def _replicated(settings: NetSettings, layout: Layout) -> int:
-    """Count the parameters that every rank has where fully connected layers are divided."""
-    architecture, divided = architecture_of(settings), divided_layers(settings, layout.ranks)
-    px, channels = architecture.input_px[0], settings.input_channels
-    rows = figures(architecture, px=px, channels=channels, classes=settings.classes)
-    return sum(row.parameters for row in rows if row.name not in divided)
-
-
-def _holders(placement: Placement, settings: NetSettings) -> str:
-    layout, architecture = placement.layout, architecture_of(settings)
-    weighted = [layer.name for layer in architecture.layers if isinstance(layer, Weighted)]
+def _holders(settings: NetSettings, layout: Layout) -> str:
+    weighted = weighted_names(architecture_of(settings))
     if layout.owt:
         divided = divided_layers(settings, layout.ranks)
         whole = [name for name in weighted if name not in divided]
         return (
-            f"each convolves 1/{layout.ranks} of a batch with all of {_listed(whole)} and has 1/{layout.ranks} of the "
-            f"units of {_listed(divided)} for the whole batch"
+            f"each convolves 1/{layout.ranks} of a batch with all of {', '.join(whole)} and has 1/{layout.ranks} of "
+            f"the units of {', '.join(divided)} for the whole batch"
         )
     if layout.group_ranks == 1:
         return f"each holds the whole network and computes 1/{layout.groups} of a batch"
     share = f"1/{layout.group_ranks} of {weighted[0]} to {weighted[-1]}"
+    meetings = ", ".join(row.name for row in figures(settings) if row.reads == "both")
     holders = []
     for tower in range(layout.group_ranks):
         ranks = [layout.members(group)[tower] for group in range(layout.groups)]
         holders.append(f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))} tower {tower + 1}")
     batch = f", each pair 1/{layout.groups} of a batch" if layout.groups > 1 else ""
-    return f"{', '.join(holders)} ({share}, meeting at {', '.join(_meetings(settings))}){batch}"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names)
-
-
-def _meetings(settings: NetSettings) -> list[str]:
-    """Return the names of the layers that read every tower."""
-    layers = architecture_of(settings).layers
-    after = (layers[place + 1 :] for place, layer in enumerate(layers) if isinstance(layer, AllGather))
-    return [next(layer.name for layer in rest if isinstance(layer, Weighted)) for rest in after]
+    return f"{', '.join(holders)} ({share}, meeting at {meetings}){batch}"

@@ -13,8 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alexnet.model.exchange import AcrossRanks
-from alexnet.model.networks.architecture import Architecture, Full, class_range
+from alexnet.model.networks.architecture import Architecture, Full
 from alexnet.model.networks.build import Network
+from alexnet.model.networks.figures import class_range
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError
 

@@ -6,7 +6,7 @@ Whoever trains, evaluates or saves calls these and need not know how many proces
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -15,10 +15,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn.parallel import DistributedDataParallel
 
-from alexnet.model.batches import BatchSource, CropSource, GatheredBatches, GatheredLabels
+from alexnet.model.batches import BatchSource, CropSource, gathered_crops, gathered_labels
 from alexnet.model.exchange import AcrossBatch, AcrossRanks, Exchange, SameDevice
-from alexnet.model.networks.architecture import class_range
 from alexnet.model.networks.build import Network
+from alexnet.model.networks.figures import class_range
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.optim import norm_of
 from alexnet.model.owt import divide, whole_full_parameters
@@ -46,6 +46,10 @@ class Ranks:
     def forward(self, net: Network) -> Forward:
         """Return the forward pass to train with: after its backward, gradients are the mean over groups."""
         return net
+
+    def batches(self, source: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rest of an epoch of a source that each process has its share of: what this one computes."""
+        return iter(source)
 
     def weight(self, images: int, of: int) -> float:
         """Return what the mean loss of a group's images, out of `of` in all, weighs in that mean."""
@@ -133,6 +137,16 @@ class Processes(Ranks):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(net, apart)
         return DistributedDataParallel(net, process_group=group, gradient_as_bucket_view=True, init_sync=False)
 
+    def batches(self, source: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gather what a group computes together, of which every member decodes its own share."""
+        if self.layout.owt:
+            return gathered_labels(source, self._group)
+        if self.layout.group_ranks > 1:
+            return gathered_crops(
+                cast(CropSource, source), self.layout, self._group
+            )  # whoever divides towers sees to it
+        return iter(source)
+
     def weight(self, images: int, of: int) -> float:
         """Uneven parts count by their images."""
         return 1.0 if self.layout.groups == 1 else images * self.layout.groups / of
@@ -185,12 +199,6 @@ class Processes(Ranks):
     def wait(self) -> None:
         """Barrier: wait for all ranks."""
         self.any(False)
-
-    def gathered(self, source: CropSource) -> BatchSource:
-        """Return a source that yields what a group computes of each batch; every member decodes its own share."""
-        if self.layout.owt:
-            return GatheredLabels(source, self._group)
-        return GatheredBatches(source, self.layout, self._group)
 
 
 def _sum(group: dist.ProcessGroup, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]

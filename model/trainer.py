@@ -20,8 +20,8 @@ from torch import Tensor
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.capture import CapturedStep, ForwardBackward
-from alexnet.model.checkpoint import Checkpoint, network_tensors
-from alexnet.model.evaluate import Evaluation, Stop, StopRequestedError, evaluate, nobody_asks
+from alexnet.model.checkpoint import MOMENTUM, NETWORK, Checkpoint, under
+from alexnet.model.evaluate import Evaluation, Stop, StopRequestedError, evaluate
 from alexnet.model.metrics import Measured, Metrics, is_logged
 from alexnet.model.networks.build import Network
 from alexnet.model.optim import DivergedError, MomentumSGD, all_finite
@@ -68,7 +68,7 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class SavedProgress:
     """Hold where training stands, beside the step and the tensors, as a checkpoint has it.
 
     `rates`: by kind of parameter, those inside the velocity. `source`: what the source of batches resumes from.
@@ -112,7 +112,7 @@ class Trainer:
             self._forward_backward = CapturedStep(self._loss_and_gradients, net.parameters())
 
     def train(
-        self, source: BatchSource, validation: BatchSource, metrics: Metrics, save: Save, stop: Stop = nobody_asks
+        self, source: BatchSource, validation: BatchSource, metrics: Metrics, save: Save, stop: Stop = lambda: False
     ) -> Evaluation:
         """Train to the end from wherever the trainer and the source stand; return the last validation.
 
@@ -122,7 +122,7 @@ class Trainer:
         save_here = functools.partial(self._save, save, source, metrics)
         self.net.train()
         while self.step < self.total_steps or self.validation_due:
-            for images, labels in () if self.validation_due else metrics.timed(source):
+            for images, labels in () if self.validation_due else metrics.timed(self.ranks.batches(source)):
                 measured = self.train_step(images, labels)
                 metrics.step_done(self.step, self.epoch, measured, self.rate, self._images_of_all(labels))
                 self.validation_due = self.step >= self.total_steps
@@ -149,11 +149,11 @@ class Trainer:
         first = self.ranks.layout.group_part(self._images_of_all(labels)).start
         self.net.clock.set(self.settings.seed, self.step, first)
         loss = self._forward_backward(images, labels)
-        measured = None
+        measured: Measured | None = None
         if is_logged(self.step + 1):
             gradients = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
             norm = self.ranks.whole_norm(gradients)
-            measured = Measured(loss=self.ranks.total(loss) / self.ranks.layout.groups, grad_norm=norm)
+            measured = self.ranks.total(loss) / self.ranks.layout.groups, norm
         self.optim.step(self.rate, self.schedule.first_layer())
         self.step += 1
         return measured
@@ -184,32 +184,33 @@ class Trainer:
 
     def checkpoint(self, source: BatchSource) -> Checkpoint:
         """Return everything needed to go on after the last finished step: of tensors, those that are held here."""
-        tensors: dict[str, Tensor] = {f"net.{name}": p for name, p in self.net.named_parameters()}
-        tensors |= {f"momentum.{name}": b for name, b in self.optim.momentum_buffers().items()}
-        validation = dataclasses.asdict(self.last_validation)
-        progress: dict[str, Any] = {
-            "epoch": self.epoch,
-            "rates": self.optim.rates(),
-            "schedule": dataclasses.asdict(self.schedule.state()),
-            "source": source.state(),
-            "validation_due": self.validation_due,
-            "last_validation": {name: value for name, value in validation.items() if math.isfinite(value)},  # for JSON
-        }
+        tensors: dict[str, Tensor] = {NETWORK + name: p for name, p in self.net.named_parameters()}
+        tensors |= {MOMENTUM + name: b for name, b in self.optim.momentum_buffers().items()}
+        progress = dataclasses.asdict(
+            SavedProgress(
+                epoch=self.epoch,
+                rates=self.optim.rates(),
+                schedule=self.schedule.state(),
+                source=source.state(),
+                validation_due=self.validation_due,
+                last_validation=self.last_validation,
+            )
+        )
+        numbers = progress["last_validation"]
+        progress["last_validation"] = {name: value for name, value in numbers.items() if math.isfinite(value)}  # JSON's
         return Checkpoint(step=self.step, tensors=tensors, progress=progress)
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint, source: BatchSource) -> None:
         """Stand where a checkpoint was taken. Raises InputError if it belongs to another network or other data."""
         parameters = dict(self.net.named_parameters())
-        stored = network_tensors(checkpoint.tensors)
+        stored = under(NETWORK, checkpoint.tensors)
         if why := misfit(shapes_of(stored), shapes_of(parameters)):
             raise InputError(f"the checkpoint is of another network: {why}")
         for name, parameter in parameters.items():
             parameter.copy_(stored[name])
-        prefix = "momentum."
-        buffers = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-        progress = of_type(checkpoint.progress, Progress)
-        self.optim.restore(buffers, progress.rates)
+        progress = of_type(checkpoint.progress, SavedProgress)
+        self.optim.restore(under(MOMENTUM, checkpoint.tensors), progress.rates)
         self.schedule.restore(progress.schedule)
         source.resume(progress.source)
         self.step, self.epoch = checkpoint.step, progress.epoch

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.model.checkpoint import PROGRESS, load_checkpoint, network_tensors
-from alexnet.model.networks.build import Network, build_network
+from alexnet.model.checkpoint import NETWORK, PROGRESS, load_checkpoint, under
+from alexnet.model.networks.build import Network
 from alexnet.model.weights import digest, misfit, read_weights, shapes_of
 from alexnet.shards.errors import InputError
 
@@ -39,7 +39,7 @@ def take_weights(net: Network, file: Path, up_to: str = "") -> WarmStart:
     has learnt to read is not said by drawn values.
     """
     with torch.device("meta"):  # every tower, so that processes that hold one each take the same layers
-        whole = build_network(net.settings)
+        whole = Network(net.settings)
     shapes = shapes_of(dict(whole.named_parameters()))
     stored = _as_named(_read(file), shapes, file)
     layers = _names_by_layer(whole)
@@ -70,7 +70,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         tensors = load_checkpoint(file).tensors if file.is_dir() else read_weights(file).tensors
     except InputError as error:
         raise InputError(f"--init {error}") from None
-    return network_tensors(tensors) or tensors
+    return under(NETWORK, tensors) or tensors
 
 
 def _as_named(stored: Mapping[str, Tensor], names: Iterable[str], file: Path) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ import click
 from click.testing import CliRunner, Result
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from alexnet.model.checkpoint import checkpoints
+from alexnet.model.checkpoint import Checkpoint, checkpoints, step_name
+from alexnet.model.checkpoint_writer import CheckpointWriter
 from alexnet.model.trainer import Trainer
 from alexnet.tools.model import main as model_command
 from alexnet.tools.train import main as train_command
@@ -171,3 +172,11 @@ def scalars(file: Path) -> dict[str, dict[int, float]]:
         for value in event.summary.value:
             read.setdefault(value.tag, {})[event.step] = value.simple_value
     return read
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write a checkpoint and wait for it, then drop all but the newest `keep`."""
+    writer = CheckpointWriter(folder, keep=keep)
+    writer.save(checkpoint)
+    writer.wait()
+    return folder / step_name(checkpoint.step)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from alexnet.model.networks.others import ARCHITECTURES
-from alexnet.model.networks.settings import architecture_named
+from alexnet.model.networks.settings import NetSettings, architecture_named
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import read_manifest
@@ -57,17 +57,16 @@ def show(
 ) -> None:
     """Print a table of layers and the totals, and one of processes where a layout is asked for."""
     architecture = architecture_named(arch)
-    channels, px = channels or architecture.channels, px or architecture.input_px[0]
-    classes = classes or (10 if architecture.shards_px else 1000)
-    show_layers(architecture, px=px, channels=channels, classes=classes)
+    px = px or architecture.input_px[0]
+    settings = NetSettings(
+        arch=arch, classes=classes or (10 if architecture.shards_px else 1000), channels=channels or 0
+    )
+    show_layers(settings, px)
     if gpus is None:
         if parallel or batch_images:
             raise click.UsageError("--parallel and --batch-images describe a layout: give --gpus as well")
         return
-    from alexnet.model.networks.settings import NetSettings
-
     click.echo()
-    settings = NetSettings(arch=arch, classes=classes, channels=channels)
     show_layout(settings, px, gpus=gpus, parallel=parallel or "towers", batch_images=batch_images or 128)
 
 

@@ -2,8 +2,8 @@
 
     architecture            the vocabulary: layers, and what each reads and gives
     alexnet_2012, others    the networks; ARCHITECTURES in `others` names them all
-    settings                what a recipe may change about them
-    figures                 outputs, parameters and multiply-adds of each layer, by arithmetic alone
+    settings                which network, and what a recipe may change about it
+    figures                 inputs, outputs, parameters and multiply-adds of each layer, by arithmetic alone
     build                   from an architecture to a `torch.nn.Module`
 
 All but the last need no torch. To add a network: write it in `others`, and name it there.

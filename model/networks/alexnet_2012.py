@@ -32,15 +32,15 @@ _SOURCES_NORM = NormAcrossMaps(size=5, alpha=1e-4 / 5)  # `scale=0.0001`, which 
 _THREE_MORE: tuple[Layer, ...] = (
     ALL_GATHER,
     Conv("conv3", 192, window=3, padding=1), RELU,
-    Conv("conv4", 192, window=3, padding=1), RELU,
-    Conv("conv5", 128, window=3, padding=1), RELU, _POOL,
+    Conv("conv4", 192, window=3, padding=1, first_bias=1), RELU,
+    Conv("conv5", 128, window=3, padding=1, first_bias=1), RELU, _POOL,
 )  # fmt: skip
 
 _FULLY_CONNECTED: tuple[Layer, ...] = (
     ALL_GATHER, FLATTEN,
-    Full("fc6", 2048), RELU, DROP,
+    Full("fc6", 2048, first_bias=1), RELU, DROP,
     ALL_GATHER,
-    Full("fc7", 2048), RELU, DROP,
+    Full("fc7", 2048, first_bias=1), RELU, DROP,
     ALL_GATHER,
     Full("fc8"),
 )  # fmt: skip
@@ -48,7 +48,7 @@ _FULLY_CONNECTED: tuple[Layer, ...] = (
 _PAPERS_CONVOLUTIONS: tuple[Layer, ...] = (
     _EDGE,
     Conv("conv1", 48, window=11, stride=4), RELU, _PAPERS_NORM, _POOL,
-    Conv("conv2", 128, window=5, padding=2), RELU, _PAPERS_NORM, _POOL,
+    Conv("conv2", 128, window=5, padding=2, first_bias=1), RELU, _PAPERS_NORM, _POOL,
     *_THREE_MORE,
 )  # fmt: skip
 
@@ -68,7 +68,8 @@ SOURCE = Architecture(
     layers=(
         _EDGE,
         Conv("conv1", 48, window=11, stride=4), _SOURCES_NORM, _POOL, RELU,
-        Conv("conv2", 128, window=5, padding=2), RELU, _SOURCES_NORM, NormInMap(size=5, alpha=1e-3 / 25), _POOL,
+        Conv("conv2", 128, window=5, padding=2, first_bias=1), RELU,
+        _SOURCES_NORM, NormInMap(size=5, alpha=1e-3 / 25), _POOL,
         *_THREE_MORE,
         *_FULLY_CONNECTED,
     ),
@@ -84,7 +85,7 @@ CONV6 = Architecture(
     layers=(
         *_PAPERS_CONVOLUTIONS,
         ALL_GATHER,
-        Conv("conv6", 128, window=3, padding=1), RELU,
+        Conv("conv6", 128, window=3, padding=1, first_bias=1), RELU,
         *_FULLY_CONNECTED,
     ),
 )  # fmt: skip
@@ -97,13 +98,13 @@ ONE_TOWER = Architecture(
     layers=(
         _EDGE,
         Conv("conv1", 48, window=11, stride=4), RELU, _PAPERS_NORM, _POOL,
-        Conv("conv2", 128, window=5, padding=2), RELU, _PAPERS_NORM, _POOL,
+        Conv("conv2", 128, window=5, padding=2, first_bias=1), RELU, _PAPERS_NORM, _POOL,
         Conv("conv3", 192, window=3, padding=1), RELU,
-        Conv("conv4", 192, window=3, padding=1), RELU,
-        Conv("conv5", 256, window=3, padding=1), RELU, _POOL,
+        Conv("conv4", 192, window=3, padding=1, first_bias=1), RELU,
+        Conv("conv5", 256, window=3, padding=1, first_bias=1), RELU, _POOL,
         FLATTEN,
-        Full("fc6", 4096), RELU, DROP,
-        Full("fc7", 4096), RELU, DROP,
+        Full("fc6", 4096, first_bias=1), RELU, DROP,
+        Full("fc7", 4096, first_bias=1), RELU, DROP,
         Full("fc8"),
     ),
 )  # fmt: skip

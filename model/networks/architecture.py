@@ -6,9 +6,9 @@ all towers; everywhere else a tower reads only its own. A layer knows what shape
 width) or (units,), and nothing else: this is data, without torch.
 """
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from math import prod
+from typing import ClassVar, Literal
 
 from alexnet.shards.errors import InputError
 
@@ -17,7 +17,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """One step from the image to the scores."""
+    """One step from the image to the scores. `short`: what layers without names are called by."""
+
+    short: ClassVar[str] = ""
 
     def after(self, shape: Shape) -> Shape:
         """Return the shape of its output when `shape` is its input's."""
@@ -26,9 +28,27 @@ class Layer:
 
 @dataclass(frozen=True)
 class Weighted(Layer):
-    """A layer with parameters. Only these need names."""
+    """A layer with parameters. Only these need names.
+
+    `first_bias`: what the 2012 paper starts its biases from: 1 gives the rectifiers that follow positive inputs.
+    """
 
     name: str
+    first_bias: float = field(default=0.0, kw_only=True)
+
+    @property
+    def what(self) -> str:
+        """Say in a few words what it does."""
+        raise NotImplementedError
+
+    def fan_in(self, shape: Shape) -> list[int]:
+        """Return how many values of an input of this shape an output reads; of each map where that differs."""
+        raise NotImplementedError
+
+    def weights(self, shape: Shape) -> int:
+        """Count the weights, biases apart, for an input of this shape: one for each value that an output reads."""
+        read = self.fan_in(shape)
+        return self.after(shape)[0] * sum(read) // len(read)
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,17 @@ class Conv(Weighted):
         """Return the shape of the maps; only whole windows count."""
         return (self.maps, *((side + 2 * self.padding - self.window) // self.stride + 1 for side in shape[1:]))
 
+    @property
+    def what(self) -> str:
+        """Say the window, the stride, and whether there is a table."""
+        stride = f"/{self.stride}" if self.stride > 1 else ""
+        return f"conv {self.window}x{self.window}{stride}{', table' if self.table else ''}"
+
+    def fan_in(self, shape: Shape) -> list[int]:
+        """Count a window's values in all maps that are read."""
+        maps = map(len, self.table) if self.table else shape[:1]
+        return [read * self.window**2 for read in maps]
+
 
 @dataclass(frozen=True)
 class Full(Weighted):
@@ -58,6 +89,15 @@ class Full(Weighted):
     def after(self, shape: Shape) -> Shape:
         """Return (units,), whatever the input's shape."""
         return (self.units,)
+
+    @property
+    def what(self) -> str:
+        """Say that every unit reads everything."""
+        return "full"
+
+    def fan_in(self, shape: Shape) -> list[int]:
+        """Count the input's values."""
+        return [prod(shape)]
 
 
 @dataclass(frozen=True)
@@ -70,11 +110,25 @@ class Subsample(Weighted):
         """Return the shape of the maps; only whole windows count."""
         return (shape[0], *(side // self.window for side in shape[1:]))
 
+    @property
+    def what(self) -> str:
+        """Say its paper's word for it."""
+        return "subsample"
+
+    def fan_in(self, shape: Shape) -> list[int]:
+        """Count a window's values."""
+        return [self.window**2]
+
+    def weights(self, shape: Shape) -> int:
+        """Count the coefficients, one a map."""
+        return shape[0]
+
 
 @dataclass(frozen=True)
 class Activation(Layer):
     """Apply a function to each value; `scaled-tanh` is 1.7159 tanh(2x / 3)."""
 
+    short: ClassVar[str] = "act"
     kind: Literal["relu", "tanh", "scaled-tanh"]
 
 
@@ -82,6 +136,7 @@ class Activation(Layer):
 class Pool(Layer):
     """Take the largest value, or the mean, of windows every `stride`. `ceil`: one cut off by the edge counts, too."""
 
+    short: ClassVar[str] = "pool"
     window: int = 3
     stride: int = 2
     kind: Literal["max", "average"] = "max"
@@ -97,6 +152,7 @@ class Pool(Layer):
 class PoolTo(Layer):
     """Take means of as many windows as give maps of `px` x `px`, whatever the input's size."""
 
+    short: ClassVar[str] = "pool_to"
     px: int
 
     def after(self, shape: Shape) -> Shape:
@@ -108,6 +164,7 @@ class PoolTo(Layer):
 class NormAcrossMaps(Layer):
     """Divide by (k + alpha * sum of squares over `size` neighbouring maps) ** beta (paper, section 3.3)."""
 
+    short: ClassVar[str] = "norm"
     size: int = 5
     alpha: float = 1e-4
     beta: float = 0.75
@@ -118,6 +175,7 @@ class NormAcrossMaps(Layer):
 class NormInMap(Layer):
     """Divide by (1 + alpha * sum of squares over `size` x `size` neighbours in the same map) ** beta."""
 
+    short: ClassVar[str] = "norm_in_map"
     size: int
     alpha: float
     beta: float = 0.75
@@ -127,6 +185,7 @@ class NormInMap(Layer):
 class PadEnd(Layer):
     """Add `px` rows of zeros below and columns to the right."""
 
+    short: ClassVar[str] = "pad"
     px: int
 
     def after(self, shape: Shape) -> Shape:
@@ -138,6 +197,7 @@ class PadEnd(Layer):
 class PadTo(Layer):
     """Set the image into the middle of a square of `px` zeros."""
 
+    short: ClassVar[str] = "pad"
     px: int
 
     def after(self, shape: Shape) -> Shape:
@@ -149,12 +209,15 @@ class PadTo(Layer):
 class Drop(Layer):
     """Drop units while training. `scaled`: those that stay are scaled up then, and nothing happens in evaluation."""
 
+    short: ClassVar[str] = "drop"
     scaled: bool = False
 
 
 @dataclass(frozen=True)
 class Flatten(Layer):
     """Turn maps into one row of units."""
+
+    short: ClassVar[str] = "flat"
 
     def after(self, shape: Shape) -> Shape:
         """Return (maps * height * width,), one map after the other."""
@@ -166,6 +229,7 @@ class Flatten(Layer):
 class AllGather(Layer):
     """Let the next layer read all of `towers` towers."""
 
+    short: ClassVar[str] = "meet"
     towers: int = 2
 
     def after(self, shape: Shape) -> Shape:
@@ -206,57 +270,6 @@ class Architecture:
         fits = px >= self.least_px if self.least_px else px in self.input_px
         if not fits:
             raise InputError(f"images of {px} px: {self.name} takes {self.sizes()}")
-
-
-_KINDS: dict[type[Layer], str] = {
-    Activation: "act",
-    Pool: "pool",
-    PoolTo: "pool_to",
-    NormAcrossMaps: "norm",
-    NormInMap: "norm_in_map",
-    PadEnd: "pad",
-    PadTo: "pad",
-    Drop: "drop",
-    Flatten: "flat",
-    AllGather: "meet",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """Hold a layer in its place.
-
-    `number`: how many weighted layers there are up to and including this one. `name`: its own, or its kind and that
-    number (`pool2` follows the second weighted layer). `reads`, `gives`: shapes of one tower's input and output.
-    """
-
-    name: str
-    layer: Layer
-    number: int
-    reads: Shape
-    gives: Shape
-
-
-def class_range(classes: int, towers: int, tower: int) -> range:
-    """Return the classes that a tower computes: as equal parts as can be, the first ones the larger."""
-    part = -(-classes // towers)
-    return range(min(tower * part, classes), min((tower + 1) * part, classes))
-
-
-def trace(architecture: Architecture, *, px: int, channels: int, classes: int, tower: int = 0) -> tuple[Placed, ...]:
-    """Place every layer of one tower. Raises InputError if the network does not take images of this size."""
-    architecture.check_px(px)
-    shape: Shape = (channels, px, px)
-    number = 0
-    placed = []
-    for layer in architecture.layers:
-        number += isinstance(layer, Weighted)
-        if isinstance(layer, Full) and not layer.units:
-            layer = dataclasses.replace(layer, units=len(class_range(classes, architecture.towers, tower)))
-        name = layer.name if isinstance(layer, Weighted) else f"{_KINDS[type(layer)]}{number}"
-        placed.append(Placed(name=name, layer=layer, number=number, reads=shape, gives=layer.after(shape)))
-        shape = placed[-1].gives
-    return tuple(placed)
 
 
 def weighted_names(architecture: Architecture) -> list[str]:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from alexnet.model import layers
 from alexnet.model.exchange import Exchange, SameDevice
 from alexnet.model.networks import architecture as described
-from alexnet.model.networks.architecture import Placed, trace, weighted_names
+from alexnet.model.networks.architecture import weighted_names
+from alexnet.model.networks.figures import Placed, trace
 from alexnet.model.networks.settings import NetSettings, architecture_of
 
 _FUNCTIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "scaled-tanh": layers.ScaledTanh}
 
 
 class Network(nn.Module):
-    """(n, channels, px, px) images -> (n, classes) scores.
+    """(n, channels, px, px) images -> (n, classes) scores; its parameters are not yet initialised.
 
     The scale of the images (0-255 minus the mean, or of unit variance) is the recipe's business. A network of one
     channel reads the mean of colour images' channels. Raises InputError for images of a size it does not take.
@@ -35,10 +36,10 @@ class Network(nn.Module):
         self.architecture = architecture_of(settings)
         self.clock = layers.StepClock()
         self.exchange = exchange or SameDevice()
-        self._stages = _stages(self.placed())
+        self._placed = trace(settings)
         self._towers: dict[int, dict[str, nn.Module]] = {}
         for tower in range(self.architecture.towers) if towers is None else towers:
-            placed = self.placed(tower)
+            placed = trace(settings, tower)
             paths = _torchvisions_paths(placed) if self.architecture.torchvision else _paths(placed, tower)
             modules = [module_of(place, self.clock, tower=tower, dropout=settings.dropout) for place in placed]
             self._towers[tower] = {place.name: module for place, module in zip(placed, modules, strict=True)}
@@ -52,12 +53,13 @@ class Network(nn.Module):
         if self.settings.input_channels == 1 and images.shape[1] > 1:
             images = images.mean(dim=1, keepdim=True)
         values = [images] * len(self._towers)
-        for stage in self._stages:
-            if isinstance(stage[0].layer, described.AllGather):
+        for place in self._placed:
+            if isinstance(place.layer, described.AllGather):
                 values = self.exchange.all_gather(values)
-            elif isinstance(stage[0].layer, described.Flatten):
+            elif isinstance(place.layer, described.Flatten):
                 values = self.exchange.all_rows(values)
-            values = [_run(tower, stage, read) for tower, read in zip(self._towers.values(), values, strict=True)]
+            towers = zip(self._towers.values(), values, strict=True)
+            values = [tower[place.name](value) for tower, value in towers]
         return self.exchange.all_scores(values)
 
     def weighted(self) -> dict[str, Sequence[nn.Module | None]]:
@@ -65,38 +67,10 @@ class Network(nn.Module):
         towers = [self._towers.get(tower, {}) for tower in range(self.architecture.towers)]
         return {name: [tower.get(name) for tower in towers] for name in weighted_names(self.architecture)}
 
-    def placed(self, tower: int = 0) -> tuple[Placed, ...]:
-        """Return the layers of one tower in their places."""
-        settings, px = self.settings, self.architecture.input_px[0]
-        return trace(self.architecture, px=px, channels=settings.input_channels, classes=settings.classes, tower=tower)
-
-
-def build_network(
-    settings: NetSettings, towers: Sequence[int] | None = None, exchange: Exchange | None = None
-) -> Network:
-    """Build a network, its parameters not yet initialised: see `Network`."""
-    return Network(settings, towers, exchange)
-
 
 def parameter_count(net: nn.Module) -> int:
     """Count the parameters held here."""
     return sum(p.numel() for p in net.parameters())
-
-
-def _stages(placed: Sequence[Placed]) -> list[list[Placed]]:
-    """Cut a tower where it reads what others computed: at all-gathers, and at the fully connected layers."""
-    stages: list[list[Placed]] = [[]]
-    for place in placed:
-        if isinstance(place.layer, described.AllGather | described.Flatten):
-            stages.append([])
-        stages[-1].append(place)
-    return stages
-
-
-def _run(tower: dict[str, nn.Module], stage: list[Placed], values: Tensor) -> Tensor:
-    for place in stage:
-        values = tower[place.name](values)
-    return values
 
 
 def _paths(placed: Sequence[Placed], tower: int) -> list[str]:
@@ -163,7 +137,7 @@ def _without_weights(layer: described.Layer) -> nn.Module:
         case described.Pool():
             return nn.AvgPool2d(layer.window, layer.stride, ceil_mode=layer.ceil)
         case described.PoolTo():
-            return layers.PoolTo(layer.px)
+            return layers.AveragePoolTo(layer.px)
         case described.PadEnd():
             return nn.ZeroPad2d((0, layer.px, 0, layer.px))
         case described.PadTo():

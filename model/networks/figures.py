@@ -1,18 +1,61 @@
-"""What a network is in numbers, layer by layer: outputs, parameters, neurons, multiply-adds.
+"""What a network is in numbers, layer by layer: what each reads and gives, its parameters, neurons and multiply-adds.
 
 A neuron is an output of a layer that has parameters, as the paper counts them (section 3.5). A multiply-add is one
 product of a weight with a value, in the forward pass of one image; biases, pooling and normalisation are not counted.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from alexnet.model.networks.architecture import AllGather, Architecture, Conv, Full, Placed, Shape, Weighted, trace
+from alexnet.model.networks.architecture import AllGather, Full, Layer, Shape, Weighted
+from alexnet.model.networks.settings import NetSettings, architecture_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Hold a layer in its place.
+
+    `number`: how many weighted layers there are up to and including this one. `name`: its own, or what its kind is
+    called and that number (`pool2` follows the second weighted layer). `reads`, `gives`: shapes of one tower's input
+    and output.
+    """
+
+    name: str
+    layer: Layer
+    number: int
+    reads: Shape
+    gives: Shape
+
+
+def class_range(classes: int, towers: int, tower: int) -> range:
+    """Return the classes that a tower computes: as equal parts as can be, the first ones the larger."""
+    part = -(-classes // towers)
+    return range(min(tower * part, classes), min((tower + 1) * part, classes))
+
+
+def trace(settings: NetSettings, tower: int = 0, px: int = 0) -> tuple[Placed, ...]:
+    """Place every layer of one tower, for images of the usual size or `px`. Raises InputError if that does not fit."""
+    architecture = architecture_of(settings)
+    px = px or architecture.input_px[0]
+    architecture.check_px(px)
+    shape: Shape = (settings.input_channels, px, px)
+    placed: list[Placed] = []
+    number = 0
+    for layer in architecture.layers:
+        number += isinstance(layer, Weighted)
+        if isinstance(layer, Full) and not layer.units:
+            layer = dataclasses.replace(layer, units=len(class_range(settings.classes, architecture.towers, tower)))
+        name = layer.name if isinstance(layer, Weighted) else f"{layer.short}{number}"
+        placed.append(Placed(name=name, layer=layer, number=number, reads=shape, gives=layer.after(shape)))
+        shape = placed[-1].gives
+    return tuple(placed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFigures:
-    """Describe a weighted layer over all towers. `output`: (maps, height, width) or (units,).
+    """Describe a weighted layer over towers. `output`: (maps, height, width) or (units,).
 
     `reads`: the `image`, a tower's `own` values, or `both` towers'; empty where there is one tower and no choice.
     """
@@ -30,49 +73,30 @@ class LayerFigures:
         return prod(self.output)
 
 
-def figures(architecture: Architecture, *, px: int, channels: int, classes: int) -> tuple[LayerFigures, ...]:
-    """Return the figures of every weighted layer. Raises InputError if the network does not take this size."""
-    towers = [
-        trace(architecture, px=px, channels=channels, classes=classes, tower=t) for t in range(architecture.towers)
-    ]
+def figures(settings: NetSettings, px: int = 0, towers: Sequence[int] | None = None) -> tuple[LayerFigures, ...]:
+    """Return the figures of every weighted layer, of all towers or some. Raises InputError as `trace` does."""
+    wanted = range(architecture_of(settings).towers) if towers is None else towers
     rows: list[LayerFigures] = []
     met = False
-    for same_place in zip(*towers, strict=True):
+    for same_place in zip(*(trace(settings, tower, px) for tower in wanted), strict=True):
         layer = same_place[0].layer
         met = met or isinstance(layer, AllGather)
         if isinstance(layer, Weighted):
-            reads = "image" if not rows else "both" if met else "own" if len(towers) > 1 else ""
+            reads = "image" if not rows else "both" if met else "own" if len(same_place) > 1 else ""
             rows.append(_row(layer, same_place, reads))
             met = False
     return tuple(rows)
 
 
 def _row(layer: Weighted, same_place: tuple[Placed, ...], reads: str) -> LayerFigures:
-    counted = [_weights_and_biases(placed) for placed in same_place]
-    gives = [placed.gives for placed in same_place]
+    weights = [place.layer.weights(place.reads) for place in same_place if isinstance(place.layer, Weighted)]
+    gives = [place.gives for place in same_place]
+    outputs = sum(shape[0] for shape in gives)
     return LayerFigures(
         name=layer.name,
-        what=_what(layer),
+        what=layer.what,
         reads=reads,
-        output=(sum(shape[0] for shape in gives), *gives[0][1:]),
-        parameters=sum(weights + biases for weights, biases in counted),
-        multiply_adds=sum(weights * prod(shape[1:]) for (weights, _), shape in zip(counted, gives, strict=True)),
+        output=(outputs, *gives[0][1:]),
+        parameters=sum(weights) + outputs,  # a bias each
+        multiply_adds=sum(weights) * prod(gives[0][1:]),
     )
-
-
-def _weights_and_biases(placed: Placed) -> tuple[int, int]:
-    """Count those of one tower."""
-    layer, maps, outputs = placed.layer, placed.reads[0], placed.gives[0]
-    if isinstance(layer, Conv):
-        connected = sum(map(len, layer.table)) if layer.table else maps * outputs
-        return connected * layer.window**2, outputs
-    return (maps * outputs if isinstance(layer, Full) else maps), outputs
-
-
-def _what(layer: Weighted) -> str:
-    if isinstance(layer, Full):
-        return "full"
-    if isinstance(layer, Conv):
-        stride = f"/{layer.stride}" if layer.stride > 1 else ""
-        return f"conv {layer.window}x{layer.window}{stride}{', table' if layer.table else ''}"
-    return "subsample"

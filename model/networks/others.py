@@ -70,7 +70,7 @@ CIFAR = Architecture(
     shards_px=(32,),
     layers=(
         Conv("conv1", 32, window=5, padding=2), _MAX, RELU, _NORM,
-        Conv("conv2", 32, window=5, padding=2), RELU, _MEAN, _NORM,
+        Conv("conv2", 32, window=5, padding=2, first_bias=1), RELU, _MEAN, _NORM,
         Conv("conv3", 64, window=5, padding=2), RELU, _MEAN,
         FLATTEN,
         Full("fc10"),
@@ -84,7 +84,7 @@ CIFAR_80S = Architecture(
     shards_px=(32,),
     layers=(
         Conv("conv1", 32, window=5, padding=2), _MAX, RELU,
-        Conv("conv2", 32, window=5, padding=2), RELU, _MEAN,
+        Conv("conv2", 32, window=5, padding=2, first_bias=1), RELU, _MEAN,
         Conv("conv3", 64, window=5, padding=2), RELU, _MEAN,
         FLATTEN,
         Full("fc64", 64), RELU,
@@ -104,13 +104,13 @@ OWT = Architecture(
     least_px=63,  # 62 leave the third pooling fewer than its 3 px
     layers=(
         Conv("conv1", 64, window=11, stride=4, padding=2), RELU, _POOL,
-        Conv("conv2", 192, window=5, padding=2), RELU, _POOL,
+        Conv("conv2", 192, window=5, padding=2, first_bias=1), RELU, _POOL,
         Conv("conv3", 384, window=3, padding=1), RELU,
-        Conv("conv4", 256, window=3, padding=1), RELU,
-        Conv("conv5", 256, window=3, padding=1), RELU, _POOL,
+        Conv("conv4", 256, window=3, padding=1, first_bias=1), RELU,
+        Conv("conv5", 256, window=3, padding=1, first_bias=1), RELU, _POOL,
         PoolTo(6), FLATTEN,
-        _DROP, Full("fc6", 4096), RELU,
-        _DROP, Full("fc7", 4096), RELU,
+        _DROP, Full("fc6", 4096, first_bias=1), RELU,
+        _DROP, Full("fc7", 4096, first_bias=1), RELU,
         Full("fc8"),
     ),
 )  # fmt: skip

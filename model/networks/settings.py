@@ -71,10 +71,8 @@ def architecture_of(settings: NetSettings) -> Architecture:
         normalised, layers = layers, tuple(x for x in layers if not isinstance(x, NormAcrossMaps | NormInMap))
         _refuse_without_effect(layers != normalised, settings, "response_norm", "has none")
     if settings.pooling == "disjoint":
-        overlapping, layers = (
-            layers,
-            tuple(dataclasses.replace(x, window=x.stride) if isinstance(x, Pool) else x for x in layers),
-        )
+        overlapping = layers
+        layers = tuple(dataclasses.replace(x, window=x.stride) if isinstance(x, Pool) else x for x in layers)
         _refuse_without_effect(layers != overlapping, settings, "pooling", "has no pooling windows that overlap")
     if settings.dropout != PAPERS_DROPOUT:
         _refuse_without_effect(any(isinstance(x, Drop) for x in layers), settings, "dropout", "has none")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.networks.build import build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.manifest import read_manifest
@@ -22,7 +22,7 @@ LOSS_DIFFERENCE = 0.05
 
 
 def drawn(data: Path, arch: str, mean_image: bool) -> Trained:
-    net = build_network(NetSettings(arch=arch, classes=10))
+    net = Network(NetSettings(arch=arch, classes=10))
     initialise(net, InitSettings(kind="he"), seed=3)
     return Trained(
         path=Path(arch),

@@ -43,7 +43,7 @@ def losses(trainer: Trainer, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterat
     """Take a step a batch; yield the losses of logging steps, of which the first twenty are."""
     for images, labels in batches:
         if measured := trainer.train_step(images, labels):
-            yield measured.loss.item()
+            yield measured[0].item()
 
 
 def after_one_step(device: str) -> tuple[float, dict[str, Tensor]]:

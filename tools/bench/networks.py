@@ -127,8 +127,9 @@ class Training:
         if task.synthetic:
             self._batches = itertools.repeat(_synthetic_batch(settings, self.placement))
         else:
-            streams = Streams(Path(task.data), settings, self.placement, self.ranks, task.gpus)
-            self._batches = itertools.chain.from_iterable(itertools.repeat(streams.train))
+            streams = Streams(Path(task.data), settings, self.placement, task.gpus)
+            epochs = map(self.ranks.batches, itertools.repeat(streams.train))
+            self._batches = itertools.chain.from_iterable(epochs)
         self._taken, self._seconds, self._waited_seconds = 0, 0.0, 0.0
 
     def steps(self, times: int) -> None:

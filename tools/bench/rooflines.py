@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from alexnet.model.networks.architecture import trace
-from alexnet.model.networks.figures import figures
+from alexnet.model.networks.figures import figures, trace
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.tools.bench.stage import Stage, Work
 
@@ -41,10 +40,11 @@ def step_work(settings: NetSettings, batch_images: int, value_bytes: int) -> lis
     Forward reads input and weights and writes the output; backward reads the output's gradient twice, weights and input
     once, and writes the gradients of weights and input. The first layer needs no gradient of its input.
     """
-    architecture = architecture_of(settings)
-    size = {"px": architecture.input_px[0], "channels": settings.input_channels, "classes": settings.classes}
-    towers = [{p.name: prod(p.reads) for p in trace(architecture, tower=t, **size)} for t in range(architecture.towers)]
-    rows, work = figures(architecture, **size), []
+    towers = [
+        {place.name: prod(place.reads) for place in trace(settings, tower)}
+        for tower in range(architecture_of(settings).towers)
+    ]
+    rows, work = figures(settings), []
     for row in rows:
         inputs, first = [tower[row.name] for tower in towers], row is rows[0]
         read = batch_images * (sum(inputs) if row.reads == "own" else inputs[0])  # what both read is there once

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from alexnet.model.networks.architecture import Conv
+from alexnet.model.networks.architecture import Conv, Weighted
 from alexnet.model.networks.build import Network
 from alexnet.pipeline.augment import centre_corner
 from alexnet.shards.reader import SplitReader
@@ -66,11 +66,10 @@ def kernels(net: Network) -> list[Pixels]:
     Each kernel is stretched on its own from its least weight, 0, to its largest, 255; one of a grey image is grey.
     Empty if the first layer is no convolution of an image.
     """
-    name, modules = next(iter(net.weighted().items()))
-    layer = next(place.layer for place in net.placed() if place.name == name)
+    layer = next(layer for layer in net.architecture.layers if isinstance(layer, Weighted))
     if not isinstance(layer, Conv) or layer.table:
         return []
-    return [_stretched(module.get_parameter("weight")) for module in modules if module is not None]
+    return [_stretched(module.get_parameter("weight")) for module in net.weighted()[layer.name] if module is not None]
 
 
 def sheet(tower: Pixels) -> Pixels:

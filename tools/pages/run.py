@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from alexnet.model.networks.alexnet_2012 import PAPER
 from alexnet.model.networks.figures import figures
-from alexnet.model.networks.settings import architecture_of
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
@@ -57,7 +56,7 @@ def page(run: Path, data: Path | None = None) -> str:
     records = Records(run)
     net, px = records.kept.net, records.kept.augment.crop_px
     architecture = architecture_of(net)
-    rows = figures(architecture, px=px, channels=net.input_channels, classes=net.classes)
+    rows = figures(net, px)
     trained, missing = _weights(run)
     kernels, images = list[tuple[str, Pixels]](), list[Judged]()
     if trained is not None:
@@ -88,7 +87,7 @@ def page(run: Path, data: Path | None = None) -> str:
 
 def papers_multiply_adds() -> int:
     """Return the multiply-adds of an image in the paper's network."""
-    return sum(row.multiply_adds for row in figures(PAPER, px=PAPER.input_px[0], channels=3, classes=1000))
+    return sum(row.multiply_adds for row in figures(NetSettings()))
 
 
 def pairs(rate: float, share: float) -> tuple[float, float]:

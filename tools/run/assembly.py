@@ -6,13 +6,12 @@ from typing import Literal
 
 import torch
 
-from alexnet.model.batches import BatchSource
 from alexnet.model.initialise import initialise
-from alexnet.model.networks.build import Network, build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import architecture_of
 from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement, Worker, choose_placement
-from alexnet.model.ranks import Processes, Ranks, cores_each
+from alexnet.model.ranks import Ranks, cores_each
 from alexnet.model.schedule import Schedule
 from alexnet.model.trainer import Trainer
 from alexnet.model.warm_start import take_weights
@@ -55,7 +54,7 @@ def build_trainer(
     `prepare`: given the network with its initial values, before ranks divide its layers.
     """
     ranks = ranks or Ranks()
-    net = build_network(settings.net, placement.layout.towers, ranks.exchange(settings.net))
+    net = Network(settings.net, placement.layout.towers, ranks.exchange(settings.net))
     initialise(net, settings.init, settings.train.seed)
     if prepare:
         prepare(net)
@@ -78,31 +77,21 @@ class Streams:
     """Make the run's batch sources: training, validation, and training images as evaluation sees them.
 
     Every process decodes its own share of each global batch, whatever it holds of the network. Where several hold it
-    together, their streams yield crops as they are, and the crops are gathered before they are normalized.
+    together, their streams yield crops as they are, which `Ranks.batches` gathers before they are normalized.
     """
 
-    def __init__(
-        self,
-        data: Path,
-        settings: RunSettings,
-        placement: Placement,
-        ranks: Ranks | None = None,
-        local_ranks: int = 1,
-    ) -> None:
-        self._data, self._settings, self._placement = data, settings, placement
-        self._ranks, self._local_ranks = ranks or Ranks(), local_ranks
-        self._gathers = placement.layout.group_ranks > 1
-        self._first = self._stream("train", augment=True)
-        self.train = self._source(self._first)
+    def __init__(self, data: Path, settings: RunSettings, placement: Placement, local_ranks: int = 1) -> None:
+        self._data, self._settings, self._placement, self._local_ranks = data, settings, placement, local_ranks
+        self.train = self._stream("train", augment=True)
         self.validation = self.validation_of(settings.train.views)
 
-    def validation_of(self, views: Literal[1, 10]) -> BatchSource:
+    def validation_of(self, views: Literal[1, 10]) -> ImageStream:
         """Return the validation images, so many views of each."""
-        return self._source(self._stream("val", augment=False, views=views))
+        return self._stream("val", augment=False, views=views)
 
-    def train_as_evaluated(self) -> BatchSource:
+    def train_as_evaluated(self) -> ImageStream:
         """Return the training images without augmentation, each once."""
-        return self._source(self._stream("train", augment=False))
+        return self._stream("train", augment=False)
 
     def describe(self, manifest: Manifest) -> str:
         """Say how much data there is."""
@@ -113,15 +102,12 @@ class Streams:
 
     def lines(self) -> list[str]:
         """Say what the training stream yields and how."""
-        return self._first.describe()
+        return self.train.describe()
 
     def close(self) -> None:
         """Stop the threads of training and validation."""
         self.train.close()
         self.validation.close()
-
-    def _source(self, stream: ImageStream) -> BatchSource:
-        return self._ranks.gathered(stream) if self._gathers and isinstance(self._ranks, Processes) else stream
 
     def _stream(self, split: Split, *, augment: bool, views: Literal[1, 10] = 1) -> ImageStream:
         """Make a stream. With ten views its batches have a tenth of the images, hence as many pixels."""
@@ -137,7 +123,7 @@ class Streams:
             augmentation=self._settings.augment,
             device=str(self._placement.device),
             threads=stream.threads or shared,
-            output="uint8" if self._gathers and not layout.owt else "float32",
+            output="uint8" if layout.group_ranks > 1 and not layout.owt else "float32",
             channels_last=True,
             views=views,
             settings=stream,

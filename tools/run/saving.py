@@ -15,6 +15,8 @@ import torch
 
 from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import (
+    MOMENTUM,
+    NETWORK,
     PROGRESS,
     Checkpoint,
     CheckpointError,
@@ -28,7 +30,7 @@ from alexnet.model.checkpoint_writer import CheckpointWriter
 from alexnet.model.evaluate import StopRequestedError
 from alexnet.model.optim import DivergedError
 from alexnet.model.ranks import Ranks
-from alexnet.model.trainer import Progress, Trainer
+from alexnet.model.trainer import SavedProgress, Trainer
 from alexnet.model.weights import misfit, shapes_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import of_type
@@ -43,9 +45,6 @@ class _RunProgress:
     """Type what a run adds to a checkpoint's progress.json."""
 
     run: dict[str, Any]
-
-
-_NET, _MOMENTUM = "net.", "momentum."
 
 
 class Saving:
@@ -114,7 +113,7 @@ class Saving:
         progress = read_progress(path)
         try:
             run = of_type(progress, _RunProgress).run
-            of_type(progress, Progress)
+            of_type(progress, SavedProgress)
         except ValueError as error:
             raise damaged(path, f"{PROGRESS}: {error}") from None
         for key, value in self._run.items():
@@ -127,7 +126,7 @@ class Saving:
     def _share_of(self, path: Path, progress: dict[str, Any], trainer: Trainer) -> Checkpoint:
         """Read what this process holds of a checkpoint that the first one checked; of tensors, no more than that."""
         held = _parameters(trainer)
-        momentum = {_MOMENTUM + name.removeprefix(_NET): like for name, like in held.items()}
+        momentum = {MOMENTUM + name.removeprefix(NETWORK): like for name, like in held.items()}
         there = shapes(path)
         mine = {name: torch.empty_like(like) for name, like in (held | momentum).items() if name in there}
         return dataclasses.replace(load_checkpoint(path, self._ranks.as_stored(mine), progress), tensors=mine)
@@ -136,7 +135,7 @@ class Saving:
 def _parameters(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Return the parameters held here, on the CPU and without values, under their names in a checkpoint."""
     return {
-        _NET + name: torch.empty(parameter.shape, dtype=parameter.dtype)
+        NETWORK + name: torch.empty(parameter.shape, dtype=parameter.dtype)
         for name, parameter in trainer.net.named_parameters()
     }
 

@@ -58,7 +58,7 @@ def run_training(options: TrainOptions) -> None:
         with started(placement, local_ranks) as ranks:
             out = options.folder(data, settings.train.seed)
             check = _in_first(ranks, lambda: held.enter_context(locked(out, "alexnet-train")))
-            streams = Streams(data, settings, placement, ranks, local_ranks)
+            streams = Streams(data, settings, placement, local_ranks)
             start: dict[str, dict[str, str]] = {}
             prepare = functools.partial(start_from, options.init, settings, start) if options.init else None
             trainer = build_trainer(settings, placement, len(streams.train), ranks, prepare)

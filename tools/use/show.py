@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alexnet.model.networks.architecture import Architecture
 from alexnet.model.networks.figures import LayerFigures, figures
+from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError, one_line
 
 if TYPE_CHECKING:
-    from alexnet.model.networks.settings import NetSettings
     from alexnet.model.placement import Parallel, Placement
 
 _LAYERS = ("layer", "", "reads", "output", "parameters", "neurons", "multiply-adds")
@@ -23,12 +22,12 @@ _PROCESSES = ("process", "holds", "convolves images", "parameters")
 _BETWEEN = 3  # spaces between two columns of the table with rules
 
 
-def show_layers(architecture: Architecture, *, px: int, channels: int, classes: int) -> None:
+def show_layers(settings: NetSettings, px: int) -> None:
     """Print a table of a network's layers, and the totals."""
-    rows = figures(architecture, px=px, channels=channels, classes=classes)
+    architecture, rows = architecture_of(settings), figures(settings, px)
     totals = (sum(r.parameters for r in rows), sum(r.neurons for r in rows), sum(r.multiply_adds for r in rows))
     click.echo(f"{architecture.name}: {architecture.about}")
-    click.echo(f"images: {px}x{px}, channels: {channels}; takes {architecture.sizes()}")
+    click.echo(f"images: {px}x{px}, channels: {settings.input_channels}; takes {architecture.sizes()}")
     cells = [*map(_layer, rows), ("total", "", "", "", *(f"{total:,}" for total in totals))]
     print_table(_LAYERS, cells, numbers_from=3, total=True)
 
@@ -39,12 +38,11 @@ def _layer(row: LayerFigures) -> tuple[str, ...]:
     return (row.name, row.what, row.reads, "x".join(map(str, [*sides, maps])), *(f"{number:,}" for number in numbers))
 
 
-def show_layout(settings: "NetSettings", px: int, *, gpus: int, parallel: "Parallel", batch_images: int) -> None:
+def show_layout(settings: NetSettings, px: int, *, gpus: int, parallel: "Parallel", batch_images: int) -> None:
     """Print a row a process, and what a process sends in a training step in bf16."""
     import torch
 
     from alexnet.model.needs import describe_layout, held_parameters
-    from alexnet.model.networks.settings import architecture_of
     from alexnet.model.placement import choose_placement
 
     if batch_images < gpus:
@@ -63,7 +61,7 @@ def show_layout(settings: "NetSettings", px: int, *, gpus: int, parallel: "Paral
     click.echo(f"layout: {line}")
 
 
-def _holds(settings: "NetSettings", placement: "Placement", towers: int) -> str:
+def _holds(settings: NetSettings, placement: "Placement", towers: int) -> str:
     from alexnet.model.owt import divided_layers
 
     layout = placement.layout

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from alexnet.model.checkpoint import PREFIX, candidates, load_checkpoint, network_tensors, read_progress, shapes
-from alexnet.model.networks.build import Network, build_network
+from alexnet.model.checkpoint import NETWORK, candidates, load_checkpoint, read_progress, shapes, under
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.optim import all_finite
 from alexnet.model.placement import Precision
@@ -67,7 +67,7 @@ class Trained(About):
         _check_shapes(self.path, self.net, shapes_of(self.weights))
         if not all_finite(self.weights.values()):
             raise InputError(f"{self.path}: holds weights that are not finite; take an earlier checkpoint of its run")
-        net = build_network(self.net)
+        net = Network(self.net)
         for name, parameter in net.named_parameters():
             parameter.data = self.weights[name].to(parameter.dtype)  # not copied: 244 MB of the network of 2012
         net.eval()
@@ -123,10 +123,10 @@ def open_trained(path: Path) -> Trained:
 
 def _of_run(path: Path, run: Path, checkpoint: Path, progress: dict[str, Any] | None) -> Trained:
     settings, data = read_settings(run, _ALLOWED), read_data_record(run)[0]
-    stored = {name.removeprefix(PREFIX): shape for name, shape in shapes(checkpoint).items() if name.startswith(PREFIX)}
+    stored = under(NETWORK, shapes(checkpoint))
     _check_together(path, settings.net, settings.augment, data)
     _check_shapes(path, settings.net, stored)
-    wanted = {f"{PREFIX}{name}": torch.empty(shape) for name, shape in stored.items()}
+    wanted = {NETWORK + name: torch.empty(shape) for name, shape in stored.items()}
     saved = load_checkpoint(checkpoint, wanted, progress)  # half of it: the momentum is of no use here
     mean_image = None
     if settings.augment.mean == "image":
@@ -140,7 +140,7 @@ def _of_run(path: Path, run: Path, checkpoint: Path, progress: dict[str, Any] | 
             precision=settings.train.precision,
             data=data,
             mean_image=mean_image,
-            weights=network_tensors(saved.tensors),
+            weights=under(NETWORK, saved.tensors),
         )
     )
 
@@ -175,7 +175,7 @@ def _check_together(path: Path, net: NetSettings, augment: AugmentSettings, data
 def _check_shapes(path: Path, net: NetSettings, stored: Mapping[str, torch.Size]) -> None:
     """Raise InputError unless stored tensors are those of the network, before any memory is taken for it."""
     with torch.device("meta"):
-        wanted = shapes_of(dict(build_network(net).named_parameters()))
+        wanted = shapes_of(dict(Network(net).named_parameters()))
     if why := misfit(stored, wanted):
         raise InputError(f"{path}: is of another network than {net.arch}: {why}")
 

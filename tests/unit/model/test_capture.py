@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.model.capture import CapturedStep
-from alexnet.model.networks.build import build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.placement import choose_placement
@@ -96,7 +96,7 @@ def test_losses_and_weights_are_those_of_the_step(rehearsed: Callable[[nn.Module
 
 
 def test_without_a_gpu_it_is_refused() -> None:
-    net = build_network(NetSettings(arch="lenet-5", classes=10))
+    net = Network(NetSettings(arch="lenet-5", classes=10))
     placement = choose_placement("cpu", 1, "fp32")
     schedule = Schedule(ScheduleSettings(), 0.1, 10)
     with pytest.raises(InputError, match="capture=true: is for one process on a GPU"):

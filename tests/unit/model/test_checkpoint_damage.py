@@ -1,6 +1,7 @@
 """Damaged checkpoints: each is passed over, and the newest whole one comes back as it was saved, to the bit."""
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from alexnet.model.checkpoint import Checkpoint, candidates, load_checkpoint, read_progress
-from alexnet.model.checkpoint_writer import save_checkpoint
 from alexnet.shards.errors import InputError
 from tests.conftest import list_anew
+from tests.runs import save_checkpoint
+from tests.unit.model.damage import outcomes
 
-NEWEST, OLDER = "step-000000006", "step-000000004"
-FILES = ("tensors.safetensors", "progress.json", "SHA256SUMS")
+NEWEST, OLDER, OLDEST = "step-000000006", "step-000000004", "step-000000002"
+FILES = TENSORS, PROGRESS, SUMS = ("tensors.safetensors", "progress.json", "SHA256SUMS")
+WEIGHTS_BYTES = 2 * 40 * 40 * 4
 Damage = Callable[[Path], object]
 
 
@@ -39,44 +42,44 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return what a run goes on from, and why not from newer ones, as commands do it."""
+@pytest.fixture
+def folder(run: Path, tmp_path: Path) -> Path:
+    """A run's folder of three checkpoints, to be damaged."""
+    return Path(shutil.copytree(run, tmp_path / "checkpoints"))
+
+
+def newest_whole(folder: Path) -> tuple[int | None, list[str]]:
+    """Return the step that a run goes on from, which must be as it was saved, and why not from newer ones."""
     passed: list[str] = []
     for path in candidates(folder):
         try:
-            return load_checkpoint(path), passed
+            found = load_checkpoint(path)
         except InputError as error:
             passed.append(str(error))
+            continue
+        expected = saved(found.step)
+        assert found.progress == expected.progress
+        assert found.tensors.keys() == expected.tensors.keys()
+        assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.tensors.items())
+        return found.step, passed
     return None, passed
 
 
-def assert_as_saved(found: Checkpoint | None) -> None:
-    assert found is not None
-    expected = saved(found.step)
-    assert found.progress == expected.progress
-    assert found.tensors.keys() == expected.tensors.keys()
-    for name, tensor in expected.tensors.items():
-        assert torch.equal(found.tensors[name], tensor), name
-
-
-def hole(path: Path, size: int = 10**12) -> None:
-    path.touch()
-    os.truncate(path, size)
-
-
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1 << position % 8
-    path.write_bytes(content)
-
-
-def overwrite(name: str, position: int, what: bytes) -> Damage:
+def overwrite(position: int, what: bytes) -> Damage:
     def damage(step: Path) -> None:
-        content = bytearray((step / name).read_bytes())
+        content = bytearray((step / TENSORS).read_bytes())
         content[position : position + len(what)] = what
-        (step / name).write_bytes(content)
+        (step / TENSORS).write_bytes(content)
 
     return damage
+
+
+def cut(name: str, size: int) -> Damage:
+    return lambda step: os.truncate(step / name, size if size > 0 else (step / name).stat().st_size + size)
+
+
+def longer(name: str, by: bytes) -> Damage:
+    return lambda step: (step / name).open("ab").write(by)
 
 
 def from_older(*names: str) -> Damage:
@@ -98,34 +101,28 @@ def instead(make: Damage, name: str = ".") -> Damage:
 
 
 def unix_socket(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # such names are short
-    try:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(path.name)
-    finally:
-        os.chdir(here)
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as made:  # such names are short
+        made.bind(path.name)
 
 
-def edited(path: str, value: object) -> Damage:
+def hole(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 10**12)
+
+
+def edited(key: str, value: object) -> Damage:
     def damage(step: Path) -> None:
-        progress = json.loads((step / "progress.json").read_text())
-        *above, last = path.split(".")
-        place = progress
-        for key in above:
-            place = place[key]
-        place[last] = value
-        (step / "progress.json").write_text(json.dumps(progress, indent=1))
+        progress = json.loads((step / PROGRESS).read_text())
+        (progress["run"] if key == "seed" else progress)[key] = value
+        (step / PROGRESS).write_text(json.dumps(progress, indent=1))
 
     return damage
 
 
 def exchanged(step: Path) -> None:
     """Have parameters and momentum change places: the same bytes, in another order."""
-    file, other = step / "tensors.safetensors", {"net": "momentum", "momentum": "net"}
-    tensors = {name.partition("."): tensor for name, tensor in load_file(file).items()}
-    swapped = {f"{other[kind]}.{name}": tensor for (kind, _, name), tensor in tensors.items()}
-    save_file(swapped, file, metadata={"format": "pt"})
+    net, momentum = (load_file(step / TENSORS)[name] for name in ("net.w", "momentum.w"))
+    save_file({"net.w": momentum, "momentum.w": net}, step / TENSORS, metadata={"format": "pt"})
 
 
 SPECIAL: dict[str, Damage] = {
@@ -141,68 +138,50 @@ SPECIAL: dict[str, Damage] = {
     "[[[[": lambda path: path.write_bytes(b"[" * 200_000),
     "line breaks": lambda path: path.write_bytes(b"\n" * 200_000),
 }
-WHOLE = 2 * 40 * 40 * 4
 DAMAGES: dict[str, Damage] = {
     **{f"{name}: {what}": instead(make, name) for name in FILES for what, make in SPECIAL.items()},
-    "4 KiB are zero": overwrite(FILES[0], 4096, bytes(4096)),
-    "a sector is another's": overwrite(FILES[0], 8192, b"x" * 512),
-    "cut short by a byte": lambda step: os.truncate(step / FILES[0], (step / FILES[0]).stat().st_size - 1),
-    "cut short by half": lambda step: os.truncate(step / FILES[0], WHOLE // 2),
-    "a byte longer": lambda step: (step / FILES[0]).open("ab").write(b"x"),
-    "progress.json cut short": lambda step: os.truncate(step / FILES[1], 20),
-    "SHA256SUMS cut short": lambda step: os.truncate(step / FILES[2], 70),
-    "an empty line more": lambda step: (step / FILES[2]).open("ab").write(b"\n"),
-    "another's tensors": from_older(FILES[0]),
-    "another's progress": from_older(FILES[1]),
-    "another's checksums": from_older(FILES[2]),
-    "another's tensors and progress": from_older(*FILES[:2]),
-    "another's tensors and checksums": from_older(FILES[0], FILES[2]),
-    "another's progress and checksums": from_older(*FILES[1:]),
-    "tensors exchanged": exchanged,
-    "a later step": edited("step", 7),
-    "an earlier step": edited("step", 5),
-    "step -5": edited("step", -5),
-    "another epoch": edited("epoch", 0),
-    "another seed": edited("run.seed", 2),
-    "other sizes": edited("files", {"tensors.safetensors": 1}),
-    "a tensors file too many": lambda step: shutil.copy(step / FILES[0], step / "more.safetensors"),
     **{f"the folder: {what}": instead(make) for what, make in SPECIAL.items() if what != "nothing"},
+    "4 KiB are zero": overwrite(4096, bytes(4096)),
+    "a sector is another's": overwrite(8192, b"x" * 512),
+    **{
+        f"{name} cut to {size}": cut(name, size) for name, size in zip(FILES, (WEIGHTS_BYTES // 2, 20, 70), strict=True)
+    },
+    "cut short by a byte": cut(TENSORS, -1),
+    "a byte longer": longer(TENSORS, b"x"),
+    "an empty line more": longer(SUMS, b"\n"),
+    **{f"another's {' and '.join(of)}": from_older(*of) for n in (1, 2) for of in itertools.combinations(FILES, n)},
+    "tensors exchanged": exchanged,
+    **{f"step {step}": edited("step", step) for step in (7, 5, -5)},
+    "another epoch": edited("epoch", 0),
+    "another seed": edited("seed", 2),
+    "other sizes": edited("files", {TENSORS: 1}),
+    "a tensors file too many": lambda step: shutil.copy(step / TENSORS, step / "more.safetensors"),
 }
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_it_whole(run: Path, tmp_path: Path, what: str) -> None:
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(run, folder)
+def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_it_whole(folder: Path, what: str) -> None:
     DAMAGES[what](folder / NEWEST)
-    found, passed = newest_whole(folder)
-    assert_as_saved(found)
-    assert found is not None
-    assert found.step == 4
-    assert len(passed) == 1
-    assert f"{NEWEST}: not a whole checkpoint (" in passed[0]
-    assert "\n" not in passed[0]
+    step, (passed,) = newest_whole(folder)
+    assert step == 4
+    assert f"{NEWEST}: not a whole checkpoint (" in passed
+    assert "\n" not in passed
 
 
 @pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
-def test_no_flipped_bit_goes_unnoticed(run: Path, tmp_path: Path, stride: int) -> None:
+def test_no_flipped_bit_goes_unnoticed(folder: Path, stride: int) -> None:
     """One bit of every so many bytes of the small files and of the header, and of fewer of the weights."""
-    shutil.copytree(run / NEWEST, tmp_path / NEWEST)
-    unnoticed = []
     for name in FILES:
-        file = tmp_path / NEWEST / name
-        content = file.read_bytes()
-        header = len(content) - WHOLE if name == FILES[0] else len(content)
-        for position in (*range(0, header, stride), *range(header, len(content), 11 * stride)):
-            flip(file, position)
-            try:
-                load_checkpoint(tmp_path / NEWEST)
-                unnoticed.append((name, position))
-            except InputError:
-                pass
-            file.write_bytes(content)
-    assert not unnoticed
-    assert_as_saved(load_checkpoint(tmp_path / NEWEST))
+        size = (folder / NEWEST / name).stat().st_size
+        header = size - WEIGHTS_BYTES if name == TENSORS else size
+        places = (*range(0, header, stride), *range(header, size, 11 * stride))
+        found = outcomes(
+            folder / NEWEST / name,
+            (8 * place + place % 8 for place in places),
+            lambda: load_checkpoint(folder / NEWEST).progress,
+        )
+        assert set(found) == {"refused"}
+    assert newest_whole(folder) == (6, [])
 
 
 LATEST: dict[str, Damage] = {
@@ -215,35 +194,25 @@ LATEST: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("what", LATEST)
-def test_a_damaged_latest_names_no_wrong_checkpoint(run: Path, tmp_path: Path, what: str) -> None:
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(run, folder)
+def test_a_damaged_latest_names_no_wrong_checkpoint(folder: Path, what: str) -> None:
     LATEST[what](folder / "LATEST")
-    found, _ = newest_whole(folder)
-    assert_as_saved(found)
-    assert found is not None
-    assert found.step == (4 if what == "another's name" else 6)
+    assert newest_whole(folder) == (4 if what == "another's name" else 6, [])
 
 
-def test_with_none_whole_there_is_none(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(run, folder)
+def test_with_none_whole_there_is_none(folder: Path) -> None:
     for path in folder.glob("step-*"):
-        flip(path / FILES[0], 5000)
+        overwrite(5000, bytes(8))(path)
     found, passed = newest_whole(folder)
     assert found is None
     assert len(passed) == 3
 
 
-def test_a_checkpoint_that_is_being_replaced_is_the_last_to_be_tried(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_being_replaced_is_the_last_to_be_tried(folder: Path) -> None:
     """A run killed between the two renames has it under another name; the next one's success ends that."""
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(run, folder)
-    for name in (OLDER, "step-000000002"):
+    for name in (OLDER, OLDEST):
         shutil.rmtree(folder / name)
     (folder / NEWEST).rename(folder / ".replaced-000000006")
-    found, _ = newest_whole(folder)
-    assert_as_saved(found)
+    assert newest_whole(folder)[0] == 6
     for _ in range(2):  # and again, for that run may be killed, too
         save_checkpoint(folder, saved(6), keep=1)
         assert sorted(path.name for path in folder.iterdir()) == ["LATEST", NEWEST]
@@ -252,54 +221,45 @@ def test_a_checkpoint_that_is_being_replaced_is_the_last_to_be_tried(run: Path, 
 
 
 @pytest.mark.parametrize("what", SPECIAL)
-def test_whatever_has_a_checkpoints_name_gives_way_to_it(run: Path, tmp_path: Path, what: str) -> None:
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(run, folder)
+def test_whatever_has_a_checkpoints_name_gives_way_to_it(folder: Path, what: str) -> None:
     instead(SPECIAL[what])(folder / NEWEST)
     save_checkpoint(folder, saved(6), keep=3)
-    assert sorted(path.name for path in folder.iterdir()) == ["LATEST", "step-000000002", OLDER, NEWEST]
-    assert_as_saved(load_checkpoint(folder / NEWEST))
+    assert sorted(path.name for path in folder.iterdir()) == ["LATEST", OLDEST, OLDER, NEWEST]
+    assert newest_whole(folder) == (6, [])
 
 
-def test_parts_that_claim_to_be_of_a_larger_tensor_are_not_filled_up(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offset", [40, 10**12])
+def test_parts_that_claim_to_be_of_a_larger_tensor_are_not_filled_up(folder: Path, offset: int) -> None:
     """Memory is taken for what the files hold, and nothing is read that was never written."""
-    path = tmp_path / NEWEST
-    shutil.copytree(run / NEWEST, path)
-    for offset in (40, 10**12):
-        places = {"net.w": {"saved_offsets": [offset, 0]}, "momentum.w": {"saved_offsets": [0, 0]}}
-        metadata = {"DCP_SHARDING_INFO": json.dumps(places)}
-        save_file(saved(6).tensors, path / FILES[0], metadata=metadata)
-        edited("files", {FILES[0]: (path / FILES[0]).stat().st_size})(path)
-        list_anew(path)
-        with pytest.raises(InputError, match=r"parts of net\.w are not the whole of it"):
-            load_checkpoint(path)
+    path = folder / NEWEST
+    places = {"net.w": {"saved_offsets": [offset, 0]}, "momentum.w": {"saved_offsets": [0, 0]}}
+    save_file(saved(6).tensors, path / TENSORS, metadata={"DCP_SHARDING_INFO": json.dumps(places)})
+    edited("files", {TENSORS: (path / TENSORS).stat().st_size})(path)
+    list_anew(path)
+    with pytest.raises(InputError, match=r"parts of net\.w are not the whole of it"):
+        load_checkpoint(path)
 
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["step", "files", "run"]) | st.text(), inner),
 )
-AS_TEXT = JSON.map(lambda value: json.dumps(value).encode())
 ONCE = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @ONCE
-@given(content=st.binary() | AS_TEXT)
-def test_any_bytes_for_progress_are_refused_or_good(run: Path, tmp_path: Path, content: bytes) -> None:
+@given(content=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_for_progress_are_refused_or_good(folder: Path, content: bytes) -> None:
     """With checksums that agree, too, which chance does not make."""
-    path = tmp_path / NEWEST
-    shutil.copytree(run / NEWEST, path, dirs_exist_ok=True)
-    (path / "progress.json").write_bytes(content)
-    list_anew(path)
+    (folder / NEWEST / PROGRESS).write_bytes(content)
+    list_anew(folder / NEWEST)
     with contextlib.suppress(InputError):
-        assert read_progress(path)["step"] >= 0
+        assert read_progress(folder / NEWEST)["step"] >= 0
 
 
 @ONCE
 @given(content=st.binary())
-def test_any_bytes_for_the_checksums_are_refused(run: Path, tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / NEWEST
-    shutil.copytree(run / NEWEST, path, dirs_exist_ok=True)
-    (path / "SHA256SUMS").write_bytes(content)
+def test_any_bytes_for_the_checksums_are_refused(folder: Path, content: bytes) -> None:
+    (folder / NEWEST / SUMS).write_bytes(content)
     with pytest.raises(InputError, match="not a whole checkpoint"):
-        read_progress(path)
+        read_progress(folder / NEWEST)

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from alexnet.model import checkpoint_writer
 from alexnet.model.checkpoint import Checkpoint, CheckpointError, candidates, checkpoints, load_checkpoint, shapes
-from alexnet.model.checkpoint_writer import CheckpointWriter, save_checkpoint
+from alexnet.model.checkpoint_writer import CheckpointWriter
 from alexnet.shards.errors import InputError
+from tests.runs import save_checkpoint
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -37,33 +38,29 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> None:
+def steps(paths: list[Path]) -> list[int]:
+    return [int(path.name.rpartition("-")[2]) for path in paths]
+
+
+def test_a_checkpoint_comes_back_without_a_warning_and_old_ones_go(tmp_path: Path) -> None:
+    """Any program reads the tensors. One process hears nothing of being one."""
     saved = {step: checkpoint(step) for step in (2, 4, 6)}
-    for step in saved:
-        save_checkpoint(tmp_path, saved[step], keep=2)
-    assert names(tmp_path) == ["LATEST", "step-000000004", "step-000000006"]
-    assert (tmp_path / "LATEST").read_text() == "step-000000006\n"
-    loaded = load_checkpoint(checkpoints(tmp_path)[-1])
-    assert (loaded.step, loaded.progress) == (6, saved[6].progress)
-    assert loaded.tensors.keys() == saved[6].tensors.keys()
-    for name, tensor in saved[6].tensors.items():
-        assert torch.equal(loaded.tensors[name], tensor)
-        assert loaded.tensors[name].dtype == tensor.dtype
-    assert shapes(checkpoints(tmp_path)[-1]) == {name: tensor.shape for name, tensor in saved[6].tensors.items()}
-
-
-def test_any_program_reads_the_file(tmp_path: Path) -> None:
-    path, saved = save_checkpoint(tmp_path, checkpoint(2), keep=1), checkpoint(2)
-    plain = load_file(path / "tensors.safetensors")
-    assert torch.equal(plain["net.w"], saved.tensors["net.w"])
-    assert plain.keys() == saved.tensors.keys()
-    assert json.loads((path / "progress.json").read_text())["step"] == 2
-
-
-def test_one_process_hears_no_warning_that_it_is_one(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_checkpoint(save_checkpoint(tmp_path, checkpoint(2), keep=1))
+        for step in saved:
+            path = save_checkpoint(tmp_path, saved[step], keep=2)
+        loaded = load_checkpoint(path)
+    assert names(tmp_path) == ["LATEST", "step-000000004", "step-000000006"]
+    assert names(path) == ["SHA256SUMS", "progress.json", "tensors.safetensors"]
+    assert (tmp_path / "LATEST").read_text() == f"{path.name}\n"
+    assert (loaded.step, loaded.progress) == (6, saved[6].progress)
+    assert json.loads((path / "progress.json").read_text())["step"] == 6
+    for tensors in (loaded.tensors, load_file(path / "tensors.safetensors")):
+        assert tensors.keys() == saved[6].tensors.keys()
+        for name, tensor in saved[6].tensors.items():
+            assert torch.equal(tensors[name], tensor)
+            assert tensors[name].dtype == tensor.dtype
+    assert shapes(path) == {name: tensor.shape for name, tensor in saved[6].tensors.items()}
 
 
 def test_only_what_is_wanted_is_read(tmp_path: Path) -> None:
@@ -100,7 +97,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypa
     assert not checkpoints(tmp_path), "nothing is seen of it yet"
     gate.open.set()
     writer.save(Checkpoint(step=2, tensors={"net.w": weights}, progress=progress))
-    assert [path.name for path in checkpoints(tmp_path)][:1] == ["step-000000001"]
+    assert steps(checkpoints(tmp_path))[:1] == [1]
     weights += 1
     writer.wait()
     loaded = [load_checkpoint(path) for path in checkpoints(tmp_path)]
@@ -158,17 +155,10 @@ def test_what_a_killed_run_left_behind_is_not_seen_and_goes(tmp_path: Path) -> N
     left = tmp_path / ".partial-000000004"
     left.mkdir()
     (left / "tensors-00001-of-00002.safetensors").write_bytes(b"half")
-    assert [path.name for path in candidates(tmp_path)] == ["step-000000002"]
-    save_checkpoint(tmp_path, checkpoint(4), keep=2)
+    assert steps(candidates(tmp_path)) == [2]
+    path = save_checkpoint(tmp_path, checkpoint(4), keep=2)
     assert names(tmp_path) == ["LATEST", "step-000000002", "step-000000004"]
-    assert names(tmp_path / "step-000000004") == ["SHA256SUMS", "progress.json", "tensors.safetensors"]
-
-
-def test_a_step_that_is_done_again_replaces_its_checkpoint(tmp_path: Path) -> None:
-    for value in (1.0, 2.0):
-        save_checkpoint(tmp_path, Checkpoint(step=3, tensors={"net.w": torch.tensor(value)}, progress={}), keep=1)
-    assert names(tmp_path) == ["LATEST", "step-000000003"]
-    assert load_checkpoint(tmp_path / "step-000000003").tensors["net.w"] == 2
+    assert names(path) == ["SHA256SUMS", "progress.json", "tensors.safetensors"]
 
 
 def test_latest_says_where_to_begin_and_later_ones_stay(tmp_path: Path) -> None:
@@ -176,39 +166,11 @@ def test_latest_says_where_to_begin_and_later_ones_stay(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         save_checkpoint(tmp_path, checkpoint(step), keep=3)
     (tmp_path / "LATEST").write_text("step-000000002")
-    assert [path.name[-1] for path in candidates(tmp_path)] == ["2", "6", "4"]
+    assert steps(candidates(tmp_path)) == [2, 6, 4]
     save_checkpoint(tmp_path, checkpoint(3), keep=1)
-    assert [path.name[-1] for path in checkpoints(tmp_path)] == ["3", "4", "6"]
-    for nonsense in (b"", b"step-000000099", b"\xff\xfe"):
-        (tmp_path / "LATEST").write_bytes(nonsense)
-        assert [path.name[-1] for path in candidates(tmp_path)] == ["6", "4", "3"]
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:20])
-
-
-def nonsense(path: Path) -> None:
-    path.write_bytes(b"\xff" * path.stat().st_size)
-
-
-@pytest.mark.parametrize("name", ["tensors.safetensors", "progress.json", "SHA256SUMS"])
-@pytest.mark.parametrize("harm", [cut, nonsense, Path.unlink])
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, harm: Any) -> None:
-    path = save_checkpoint(tmp_path, checkpoint(2), keep=1)
-    harm(path / name)
-    with pytest.raises(InputError, match="step-000000002: not a whole checkpoint"):
-        load_checkpoint(path)
-
-
-@pytest.mark.parametrize(
-    "text", ["[]", "null", "{}", '{"step": "x", "files": {}}', '{"step": 2, "files": []}', '{"step']
-)
-def test_json_that_is_no_mark_is_refused(tmp_path: Path, text: str) -> None:
-    path = save_checkpoint(tmp_path, checkpoint(2), keep=1)
-    (path / "progress.json").write_text(text)
-    with pytest.raises(InputError, match="not a whole checkpoint"):
-        load_checkpoint(path)
+    assert steps(checkpoints(tmp_path)) == [3, 4, 6]
+    (tmp_path / "LATEST").write_bytes(b"step-000000099")
+    assert steps(candidates(tmp_path)) == [6, 4, 3]
 
 
 class Hostile:
@@ -230,14 +192,10 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     for name in (".metadata", "__0_0.distcp", "pytorch_model.bin", "model.safetensors.index.json", "tensors.pt"):
         (path / name).write_bytes(attack)
     assert torch.equal(load_checkpoint(path).tensors["net.w"], checkpoint(2).tensors["net.w"])
-    for name in ("tensors.safetensors", "progress.json"):
-        other = tmp_path / f"step-{name}"
-        shutil.copytree(path, other)
+    for name in ("tensors.safetensors", "progress.json", "more.safetensors"):
+        other = Path(shutil.copytree(path, tmp_path / f"step-{name}"))
         (other / name).write_bytes(attack)
         with pytest.raises(InputError):
             load_checkpoint(other)
-    (path / "more.safetensors").write_bytes(attack)
-    with pytest.raises(InputError, match=r"more\.safetensors"):
-        load_checkpoint(path)
     save_checkpoint(tmp_path, checkpoint(2), keep=1)
     assert not trace.exists()

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from alexnet.model.initialise import InitSettings, Kind, initialise
-from alexnet.model.networks.build import Network, build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
 
 
-def initialised(arch: str, kind: Kind, seed: int = 0, towers: list[int] | None = None) -> Network:
-    net = build_network(NetSettings(arch=arch, classes=7), towers)
+def initialised(arch: str, kind: Kind, seed: int = 0, towers: list[int] | None = None, classes: int = 7) -> Network:
+    net = Network(NetSettings(arch=arch, classes=classes), towers)
     initialise(net, InitSettings(kind=kind), seed)
     return net
 
@@ -23,52 +23,30 @@ def values(net: Network, layer: str, what: str) -> Tensor:
     return torch.cat([module.get_parameter(what).detach().flatten() for module in modules])
 
 
-def check(net: Network, layer: str, deviation: float, bias: float) -> None:
+# By network and kind: standard deviations of the layers' weights in order, and which have biases of 1.
+_CIFAR = {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.01}
+_2012 = {"conv1": 0.01, "conv2": 0.01, "conv3": 0.03, "conv4": 0.03, "conv5": 0.03, "conv6": 0.03, "fc6": 0.01}
+_ONES = frozenset({"conv2", "conv4", "conv5", "conv6", "fc6", "fc7"})
+_PAPERS = dict.fromkeys(["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"], 0.01)
+_TABLES: list[tuple[str, Kind, dict[str, float], frozenset[str]]] = [
+    ("alexnet-2012", "paper", _PAPERS, _ONES),
+    ("alexnet-owt", "paper", _PAPERS, _ONES),
+    ("alexnet-2012-conv6", "source-2012", {**_2012, "fc7": 0.01, "fc8": 0.01}, _ONES),  # layers-145 and -146-2009.cfg
+    ("cuda-convnet-cifar", "cuda-convnet", {**_CIFAR, "fc10": 0.01}, frozenset()),
+    ("cuda-convnet-cifar-80s", "cuda-convnet-80s", {**_CIFAR, "fc64": 0.1, "fc10": 0.1}, frozenset()),
+]
+
+
+@pytest.mark.parametrize(("arch", "kind", "deviations", "ones"), _TABLES)
+def test_tables(arch: str, kind: Kind, deviations: dict[str, float], ones: frozenset[str]) -> None:
     """The standard deviation of n draws is itself off by deviation / sqrt(2n): five of those."""
-    weights = values(net, layer, "weight")
-    assert float(weights.std()) == pytest.approx(deviation, rel=5 / math.sqrt(2 * len(weights))), layer
-    assert abs(float(weights.mean())) < 5 * deviation / math.sqrt(len(weights)), layer
-    assert set(values(net, layer, "bias").tolist()) == {bias}, layer
-
-
-def test_the_papers() -> None:
-    net = initialised("alexnet-2012", "paper")
-    for layer in net.weighted():
-        check(net, layer, 0.01, 1.0 if layer in {"conv2", "conv4", "conv5", "fc6", "fc7"} else 0.0)
-    towers = net.weighted()["conv1"]
-    assert towers[0] is not None
-    assert towers[1] is not None
-    assert not torch.equal(towers[0].get_parameter("weight"), towers[1].get_parameter("weight"))
-
-
-def test_the_authors_of_2012() -> None:
-    """initW and initB of layers-145.cfg and, for conv6, of layers-146-2009.cfg."""
-    expected = {
-        "conv1": (0.01, 0), "conv2": (0.01, 1), "conv3": (0.03, 0), "conv4": (0.03, 1), "conv5": (0.03, 1),
-        "conv6": (0.03, 1), "fc6": (0.01, 1), "fc7": (0.01, 1), "fc8": (0.01, 0),
-    }  # fmt: skip
-    net = initialised("alexnet-2012-conv6", "source-2012")
-    assert list(net.weighted()) == list(expected)
-    for layer, (deviation, bias) in expected.items():
-        check(net, layer, deviation, bias)
-
-
-@pytest.mark.parametrize(
-    ("arch", "kind", "deviations"),
-    [
-        ("cuda-convnet-cifar", "cuda-convnet", {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01}),
-        (
-            "cuda-convnet-cifar-80s",
-            "cuda-convnet-80s",
-            {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.01, "fc64": 0.1, "fc10": 0.1},
-        ),
-    ],
-)
-def test_cuda_convnets(arch: str, kind: Kind, deviations: dict[str, float]) -> None:
     net = initialised(arch, kind)
     assert list(net.weighted()) == list(deviations)
     for layer, deviation in deviations.items():
-        check(net, layer, deviation, 0.0)
+        weights = values(net, layer, "weight")
+        assert float(weights.std()) == pytest.approx(deviation, rel=5 / math.sqrt(2 * len(weights))), layer
+        assert abs(float(weights.mean())) < 5 * deviation / math.sqrt(len(weights)), layer
+        assert set(values(net, layer, "bias").tolist()) == {float(layer in ones)}, layer
 
 
 # How many values a unit reads, in LeNet-5's layers in order; in C3, that differs from map to map.
@@ -92,7 +70,7 @@ def test_lecuns_are_even_within_what_a_unit_reads() -> None:
 
 def test_torchs_are_pytorchs_own() -> None:
     """A network that is not initialised yet has what PyTorch gives its layers."""
-    net = build_network(NetSettings(arch="alexnet-owt", classes=7))
+    net = Network(NetSettings(arch="alexnet-owt", classes=7))
     layers = ("conv1", "conv5", "fc7")
     theirs = {(layer, what): values(net, layer, what) for layer in layers for what in ("weight", "bias")}
     initialise(net, InitSettings(kind="torch"), seed=2)
@@ -104,32 +82,22 @@ def test_torchs_are_pytorchs_own() -> None:
         assert not torch.equal(mine, their)
 
 
-@pytest.mark.parametrize("arch", ["lenet-5", "cuda-convnet-cifar"])
-def test_they_follow_from_the_seed(arch: str) -> None:
-    nets = [initialised(arch, "he", seed) for seed in (0, 0, 1)]
-    flat = [torch.cat([p.flatten() for p in net.parameters()]) for net in nets]
-    assert torch.equal(flat[0], flat[1])
-    assert not torch.equal(flat[0], flat[2])
+def test_they_follow_from_the_seed_and_differ_from_tower_to_tower() -> None:
+    first, again, other = (list(initialised("alexnet-2012", "he", seed).parameters()) for seed in (0, 0, 1))
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0], next(initialised("alexnet-2012", "he", towers=[1]).parameters()))
 
 
-def test_a_tower_alone_starts_as_it_does_beside_the_other() -> None:
-    both, second = initialised("alexnet-2012", "paper"), initialised("alexnet-2012", "paper", towers=[1])
-    together = dict(both.named_parameters())
-    alone = dict(second.named_parameters())
-    assert {name for name in together if name.startswith("towers.1.")} == set(alone)
-    for name, parameter in alone.items():
-        assert torch.equal(parameter, together[name]), name
-
-
-def test_of_a_single_class_the_second_tower_has_none() -> None:
-    settings = NetSettings(arch="alexnet-2012", classes=1)
-    whole, alone = build_network(settings), build_network(settings, (1,))
-    for net in (whole, alone):
-        initialise(net, InitSettings(kind="he"), seed=5)
-    of_whole = dict(whole.named_parameters())
-    assert of_whole["towers.1.fc8.weight"].shape == (0, 4096)
-    for name, parameter in alone.named_parameters():
-        assert torch.equal(parameter, of_whole[name]), name
+@pytest.mark.parametrize(("classes", "kind"), [(7, "paper"), (1, "he")])
+def test_a_tower_alone_starts_as_it_does_beside_the_other(classes: int, kind: Kind) -> None:
+    """Of a single class the second tower has none."""
+    both, second = (
+        dict(initialised("alexnet-2012", kind, 5, towers, classes).named_parameters()) for towers in (None, [1])
+    )
+    assert {name for name in both if name.startswith("towers.1.")} == set(second)
+    assert second["towers.1.fc8.weight"].shape == (classes // 2, 4096)
+    assert all(torch.equal(parameter, both[name]) for name, parameter in second.items())
 
 
 def test_a_table_without_the_networks_layers_is_refused() -> None:

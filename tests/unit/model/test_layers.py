@@ -19,9 +19,11 @@ from alexnet.model.layers import (
     SubsampleSum,
     TableConv2d,
 )
-from alexnet.model.networks.architecture import Conv, trace
+from alexnet.model.networks.architecture import Conv
 from alexnet.model.networks.build import module_of
-from alexnet.model.networks.others import C3_READS, CIFAR, LENET_5
+from alexnet.model.networks.figures import trace
+from alexnet.model.networks.others import C3_READS, LENET_5
+from alexnet.model.networks.settings import NetSettings
 
 
 @pytest.mark.parametrize("channels", [48, 128, 3])
@@ -80,7 +82,7 @@ def dropout(first_unit: int = 0, layer: int = 6, step: int = 5, first_row: int =
     return HashDropout(clock, layer, first_unit).train()
 
 
-def test_half_of_the_units_stay_and_are_not_scaled() -> None:
+def test_half_of_the_units_stay_and_are_not_scaled_but_in_evaluation() -> None:
     kept = dropout()(torch.ones(256, 4096))
     assert set(kept.unique().tolist()) == {0.0, 1.0}
     n = kept.numel()
@@ -88,11 +90,7 @@ def test_half_of_the_units_stay_and_are_not_scaled() -> None:
     rows, units = kept.mean(dim=1), kept.mean(dim=0)
     assert float((rows - 0.5).abs().max()) < 6 * 0.5 / 4096**0.5
     assert float((units - 0.5).abs().max()) < 6 * 0.5 / 256**0.5
-
-
-def test_evaluation_halves() -> None:
-    x = torch.randn(3, 8)
-    assert torch.equal(dropout().eval()(x), x * 0.5)
+    assert torch.equal(dropout().eval()(kept), kept * 0.5)
 
 
 @pytest.mark.parametrize("change", [{"step": 6}, {"seed": 2}, {"layer": 7}, {"first_row": 1}, {"first_unit": 1}])
@@ -136,7 +134,7 @@ def test_normalisation_within_a_map(size: int, alpha: float) -> None:
 @pytest.mark.parametrize(("name", "reduce"), [("pool1", np.max), ("pool2", np.mean)])
 def test_pooling_counts_windows_that_the_edge_cuts_off(name: str, reduce: Callable[..., Any]) -> None:
     """cuda-convnet makes 16 of 32 with windows of 3 every 2; a mean is over what lies inside."""
-    placed = next(place for place in trace(CIFAR, px=32, channels=3, classes=10) if place.name == name)
+    placed = next(place for place in trace(NetSettings(arch="cuda-convnet-cifar")) if place.name == name)
     pool = module_of(placed, StepClock(), tower=0, dropout=0.0)
     x = random(1, 2, 32, 32)
     expected = [

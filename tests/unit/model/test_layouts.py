@@ -12,14 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
+from alexnet.model.batches import gathered_crops
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.needs import held_parameters, traffic
-from alexnet.model.networks.build import build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Placement, choose_placement
 from alexnet.model.ranks import Processes, Ranks, started
+from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.shards.errors import InputError
 from alexnet.tools.host_memory import keep_freed_memory
 
@@ -39,7 +40,7 @@ def placement(layout: Layout, *, bf16: bool = False) -> Placement:
 
 def train(settings: NetSettings, placed: Placement, ranks: Ranks, rate: float = 0.003, steps: int = STEPS) -> Record:
     """Train for a few steps with dropout on; return what happened, of the parameters that are held here."""
-    net = build_network(settings, placed.layout.towers, ranks.exchange(settings)).train()
+    net = Network(settings, placed.layout.towers, ranks.exchange(settings)).train()
     initialise(net, InitSettings(kind="he"), seed=3)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ranks.divide(net)
@@ -105,14 +106,6 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     folder: Path = tmp_path_factory.mktemp("two")
     spawn(as_one_of_two, (folder,), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
-
-
-@pytest.fixture
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -191,8 +184,6 @@ def test_one_weird_trick_divides_what_can_be_divided() -> None:
     assert (layout.groups, layout.towers, layout.owt) == (1, None, True)
     assert [list(part) for part in (layout.group_part(7), layout.convolved(7))] == [list(range(7)), [2, 3]]
     assert not choose_placement("cpu", 1, "auto", parallel="owt").layout.owt
-    quarter = Layout(ranks=4, group_ranks=4, owt=True)
-    assert held_parameters(thousand, quarter) == 2_334_080 + 58_631_144 // 4
 
 
 def test_processes_agree(two: list[Record]) -> None:
@@ -219,31 +210,32 @@ def test_a_layout_that_does_not_fit_is_refused() -> None:
     assert choose_placement("cpu", 3, "auto", parallel="data").layout.groups == 3
 
 
-def test_bytes_sent_are_those_of_the_tensors_that_meet() -> None:
-    """Counted by hand: 13x13x128 + 6x6x128 + 2048 + 2048 values there and back, 500 scores there, 64 crops."""
-    sent = traffic(
-        NetSettings(), placement(Layout(ranks=2, group_ranks=2), bf16=True), batch_images=128, crop_px=224, parameters=0
-    )
-    values = 13 * 13 * 128 + 6 * 6 * 128 + 2048 + 2048
-    assert sent.values == 128 * 2 * (2 * values + 500)
-    assert sent.images == 64 * (224 * 224 * 3 + 8)
-    assert sent.gradients == 0
-    replicas = traffic(NetSettings(), placement(Layout(ranks=4)), batch_images=128, crop_px=224, parameters=100)
-    assert (replicas.values, replicas.images, replicas.gradients) == (0, 0, 2 * 3 * 100 * 4 // 4)
-
-
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_bytes_of_one_weird_trick(ranks: int) -> None:
-    """128 images a process: 9,216 values of each and 4,096 units twice, there and back; 1,000 scores there."""
-    placed = placement(Layout(ranks=ranks, group_ranks=ranks, owt=True), bf16=True)
-    sent = traffic(NetSettings(), placed, batch_images=128 * ranks, crop_px=224, parameters=0)
-    whole_batch = 128 * ranks * (2 * (2 * 4096 // ranks) + 1000 // ranks)
-    assert sent.values == (ranks - 1) * 2 * (128 * 2 * 9216 + whole_batch)
-    assert sent.gradients == 2 * (ranks - 1) * 4 * 2_334_080 // ranks
-    assert sent.images == (ranks - 1) * 128 * 8
-
-
 def test_one_process_starts_nothing() -> None:
     with started(placement(Layout()), 1) as ranks:
         assert isinstance(ranks, Ranks)
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("batch_images", [24, 8])
+def test_gathered_crops_have_their_own_epochs_plan_and_finish(
+    data_set: Path, monkeypatch: pytest.MonkeyPatch, batch_images: int
+) -> None:
+    """As a stream that finishes its own; also where an epoch has one step, after which it stands in the next.
+
+    Lighting is without its noise, and the division that makes up for it, from the second epoch on.
+    """
+    monkeypatch.setattr("alexnet.model.batches.of_all", lambda rows, sizes, group: [rows])  # one rank alone
+    lighting = AugmentSettings(crop_px=32, lighting_division=True, lighting_epochs=1)
+    options: dict[str, Any] = {"batch_images": batch_images, "rank": 0, "ranks": 1, "augmentation": lighting}
+    group: Any = None
+    with (
+        ImageStream(data_set / "train", **options) as whole,
+        ImageStream(data_set / "train", **options, output="uint8") as crops,
+    ):
+        for source in (whole, crops):
+            source.seek(0, len(whole) - 1)
+        for _ in range(3):
+            pairs = list(zip(whole, gathered_crops(crops, Layout(), group), strict=True))
+            assert pairs
+            for expected, gathered in pairs:
+                assert all(map(torch.equal, expected, gathered))

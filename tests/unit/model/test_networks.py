@@ -4,7 +4,7 @@ A row: layer, outputs of all towers, parameters. The figures are arithmetic; the
 can only agree with the table if they agree with each other. Two networks are written out a second time, in plain torch.
 """
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 import pytest
@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.networks.architecture import RELU, TANH, NormAcrossMaps, NormInMap, Pool, class_range
-from alexnet.model.networks.build import Network, build_network, parameter_count
-from alexnet.model.networks.figures import figures
+from alexnet.model.layers import HashDropout, StepClock
+from alexnet.model.networks.architecture import RELU, TANH, Layer, NormAcrossMaps, NormInMap, Pool
+from alexnet.model.networks.build import Network, parameter_count
+from alexnet.model.networks.figures import class_range, figures, trace
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError
@@ -32,6 +33,7 @@ _TWO_TOWERS: Table = [
     ("fc7", (4096,), 16_781_312),
     ("fc8", (1000,), 4_097_000),
 ]
+_CIFAR: Table = [("conv1", (32, 32, 32), 2_432), ("conv2", (32, 16, 16), 25_632), ("conv3", (64, 8, 8), 51_264)]
 _TABLES: dict[str, Table] = {
     "alexnet-2012": _TWO_TOWERS,
     "alexnet-2012-source": _TWO_TOWERS,
@@ -52,19 +54,8 @@ _TABLES: dict[str, Table] = {
         ("conv5", (256, 13, 13), 590_080),
         *_TWO_TOWERS[5:],
     ],
-    "cuda-convnet-cifar": [
-        ("conv1", (32, 32, 32), 2_432),
-        ("conv2", (32, 16, 16), 25_632),
-        ("conv3", (64, 8, 8), 51_264),
-        ("fc10", (10,), 10_250),
-    ],
-    "cuda-convnet-cifar-80s": [
-        ("conv1", (32, 32, 32), 2_432),
-        ("conv2", (32, 16, 16), 25_632),
-        ("conv3", (64, 8, 8), 51_264),
-        ("fc64", (64,), 65_600),
-        ("fc10", (10,), 650),
-    ],
+    "cuda-convnet-cifar": [*_CIFAR, ("fc10", (10,), 10_250)],
+    "cuda-convnet-cifar-80s": [*_CIFAR, ("fc64", (64,), 65_600), ("fc10", (10,), 650)],
     "lenet-5": [
         ("c1", (6, 28, 28), 156),
         ("s2", (6, 14, 14), 12),
@@ -88,38 +79,32 @@ _TOTALS = {
 }
 
 
-def classes_of(arch: str) -> int:
-    return 10 if ARCHITECTURES[arch].shards_px else 1000
+def settings_of(arch: str, **settings: Any) -> NetSettings:
+    return NetSettings(arch=arch, **{"classes": 10 if ARCHITECTURES[arch].shards_px else 1000, **settings})
 
 
-def network(arch: str, classes: int | None = None, **settings: Any) -> Network:
+def network(settings: NetSettings) -> Network:
     with torch.device("meta"):
-        return build_network(NetSettings(arch=arch, classes=classes or classes_of(arch), **settings)).eval()
+        return Network(settings).eval()
 
 
-def scores_of(net: Network, px: int = 0, channels: int = 0) -> Tensor:
+def scores_of(net: Network, px: int = 0) -> Tensor:
     """Return what a network without memory makes of two images."""
-    px, channels = px or net.architecture.input_px[0], channels or net.architecture.channels
-    scores: Tensor = net(torch.zeros(2, channels, px, px, device="meta"))
+    px = px or net.architecture.input_px[0]
+    scores: Tensor = net(torch.zeros(2, net.architecture.channels, px, px, device="meta"))
     return scores
-
-
-def test_every_network_has_a_table() -> None:
-    assert set(_TABLES) == set(ARCHITECTURES) == set(_TOTALS)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_figures(arch: str) -> None:
-    architecture = ARCHITECTURES[arch]
-    px, channels = architecture.input_px[0], architecture.channels
-    rows = figures(architecture, px=px, channels=channels, classes=classes_of(arch))
+    rows = figures(settings_of(arch))
     assert [(row.name, row.output, row.parameters) for row in rows] == _TABLES[arch]
     totals = [sum(getattr(row, field) for row in rows) for field in ("parameters", "neurons", "multiply_adds")]
     assert tuple(totals) == _TOTALS[arch]
 
 
 def test_multiply_adds_of_the_papers_layers() -> None:
-    rows = figures(ARCHITECTURES["alexnet-2012"], px=224, channels=3, classes=1000)
+    rows = figures(NetSettings())
     millions = [round(row.multiply_adds / 1e6, 2) for row in rows]
     assert millions == [105.42, 223.95, 149.52, 112.14, 74.76, 37.75, 16.78, 4.10]
     assert [row.reads for row in rows] == ["image", "own", "both", "own", "own", "both", "both", "both"]
@@ -127,25 +112,21 @@ def test_multiply_adds_of_the_papers_layers() -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_outputs_parameters_and_names_of_the_modules(arch: str) -> None:
-    net = network(arch)
-    shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    net = network(settings_of(arch))
+    shapes: dict[str, list[torch.Size]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     for name, modules in net.weighted().items():
         for module in modules:
             assert module is not None
-
-            def note(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
-                shapes[name].append(tuple(output.shape[1:]))
-
-            module.register_forward_hook(note)
+            module.register_forward_hook(lambda _, __, output, name=name: shapes[name].append(output.shape[1:]))
             counts[name] += parameter_count(module)
     for px in net.architecture.input_px:
         shapes.clear()
-        assert scores_of(net, px).shape == (2, classes_of(arch))
+        assert scores_of(net, px).shape == (2, net.settings.classes)
         whole = {name: (sum(s[0] for s in given), *given[0][1:]) for name, given in shapes.items()}
         assert [(name, shape, counts[name]) for name, shape in whole.items()] == _TABLES[arch]
     assert parameter_count(net) == sum(counts.values()) == _TOTALS[arch][0]
-    names = [place.name for place in net.placed() if not place.name.startswith("meet")]
+    names = [place.name for place in trace(net.settings) if not place.name.startswith("meet")]
     assert len(set(names)) == len(names), "each layer of a tower has a name of its own"
 
 
@@ -154,16 +135,13 @@ def test_outputs_parameters_and_names_of_the_modules(arch: str) -> None:
 )
 def test_images_of_another_size_are_refused(arch: str, px: int) -> None:
     with pytest.raises(InputError, match=rf"^images of {px} px: {arch} takes [^\n]*$"):
-        scores_of(network(arch), px)
+        scores_of(network(settings_of(arch)), px)
 
 
-@pytest.mark.parametrize("arch", ["lenet-5", "alexnet-owt"])
-def test_a_network_of_one_channel_reads_the_mean_of_the_colours(arch: str) -> None:
-    torch.manual_seed(0)
-    net = build_network(NetSettings(arch=arch, classes=10, channels=1)).eval()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    px = 63 if arch == "alexnet-owt" else 28
+@pytest.mark.parametrize(("arch", "px"), [("lenet-5", 28), ("alexnet-owt", 63)])
+def test_a_network_of_one_channel_reads_the_mean_of_the_colours(arch: str, px: int) -> None:
+    net = Network(NetSettings(arch=arch, classes=10, channels=1)).eval()
+    initialise(net, InitSettings(kind="he"), seed=0)
     images = torch.randn(2, 3, px, px)
     with torch.no_grad():
         torch.testing.assert_close(net(images), net(images.mean(1, keepdim=True)))
@@ -172,28 +150,24 @@ def test_a_network_of_one_channel_reads_the_mean_of_the_colours(arch: str) -> No
 @pytest.mark.parametrize("classes", [1, 2, 7])
 @pytest.mark.parametrize("arch", ["alexnet-2012", "cuda-convnet-cifar"])
 def test_any_number_of_classes_is_shared_between_the_towers(arch: str, classes: int) -> None:
-    net = network(arch, classes)
+    net = network(settings_of(arch, classes=classes))
     assert scores_of(net).shape == (2, classes)
-    towers, px = net.architecture.towers, net.architecture.input_px[0]
-    assert figures(net.architecture, px=px, channels=3, classes=classes)[-1].output == (classes,)
-    parts = [class_range(classes, towers, tower) for tower in range(towers)]
+    assert figures(net.settings)[-1].output == (classes,)
+    parts = [class_range(classes, net.architecture.towers, tower) for tower in range(net.architecture.towers)]
     assert [k for part in parts for k in part] == list(range(classes))
     last = list(net.weighted().values())[-1]
     assert [module.out_features for module in last if isinstance(module, nn.Linear)] == list(map(len, parts))
 
 
-@pytest.mark.parametrize("arch", ["alexnet-2012", "alexnet-2012-source", "alexnet-2012-conv6"])
+@pytest.mark.parametrize("arch", ["alexnet-2012-source", "alexnet-2012-conv6"])
 def test_equals_the_same_network_written_with_grouped_convolutions(arch: str) -> None:
     """Independent single-column definitions: groups of 2 where towers are apart, PyTorch's own normalisation."""
-    net = build_network(NetSettings(arch=arch, classes=10)).eval()
+    net = Network(NetSettings(arch=arch, classes=10)).eval()
     initialise(net, InitSettings(kind="he"), seed=0)
 
     def both(name: str) -> tuple[Tensor, Tensor]:
-        layers = [module for module in net.weighted()[name] if module is not None]
-        return (
-            torch.cat([layer.get_parameter("weight") for layer in layers]),
-            torch.cat([layer.get_parameter("bias") for layer in layers]),
-        )
+        layers = [dict(module.named_parameters()) for module in net.weighted()[name] if module is not None]
+        return torch.cat([layer["weight"] for layer in layers]), torch.cat([layer["bias"] for layer in layers])
 
     def normalised(x: Tensor, alpha: float = 5e-4) -> Tensor:
         return torch.cat([F.local_response_norm(part, 5, alpha=alpha, beta=0.75, k=2.0) for part in x.chunk(2, 1)], 1)
@@ -239,18 +213,14 @@ def written_out(channels: int, classes: int) -> nn.Module:
         nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU(),
         nn.Linear(4096, classes),
     )  # fmt: skip
-    whole = nn.Sequential()
-    whole.add_module("features", features)
-    whole.add_module("avgpool", nn.AdaptiveAvgPool2d((6, 6)))
-    whole.add_module("flat", nn.Flatten())
-    whole.add_module("classifier", classifier)
-    return whole
+    middle = {"avgpool": nn.AdaptiveAvgPool2d((6, 6)), "flat": nn.Flatten()}
+    return nn.Sequential(OrderedDict({"features": features, **middle, "classifier": classifier}))
 
 
 @pytest.mark.parametrize(("channels", "classes", "px"), [(3, 10, 224), (3, 10, 95), (1, 10, 63), (5, 3, 300)])
 def test_owt_is_torchvisions_alexnet(channels: int, classes: int, px: int) -> None:
     """Same names, order, shapes and scores in evaluation; sizes where the last maps are 6x6, 2x2, 1x1 and 8x8."""
-    net = build_network(NetSettings(arch="alexnet-owt", classes=classes, channels=channels)).eval()
+    net = Network(NetSettings(arch="alexnet-owt", classes=classes, channels=channels)).eval()
     initialise(net, InitSettings(kind="he"), seed=1)
     other = written_out(channels, classes).eval()
     assert [(n, p.shape) for n, p in net.state_dict().items()] == [(n, p.shape) for n, p in other.state_dict().items()]
@@ -260,61 +230,49 @@ def test_owt_is_torchvisions_alexnet(channels: int, classes: int, px: int) -> No
         torch.testing.assert_close(net(images), other(images), rtol=1e-5, atol=1e-5)
 
 
-def test_nothing_changes_unless_asked_for() -> None:
+def edited(arch: str, **experiment: Any) -> tuple[Layer, ...]:
+    return architecture_of(NetSettings(arch=arch, **experiment)).layers
+
+
+def test_an_experiment_changes_what_it_says_and_nothing_else() -> None:
     for name, architecture in ARCHITECTURES.items():
         assert architecture_of(NetSettings(arch=name)) == architecture
-
-
-def test_tanh_takes_the_place_of_every_rectifier() -> None:
-    layers = architecture_of(NetSettings(arch="cuda-convnet-cifar", activation="tanh")).layers
-    original = ARCHITECTURES["cuda-convnet-cifar"].layers
-    assert [TANH if layer == RELU else layer for layer in original] == list(layers)
-    assert layers.count(TANH) == 3
-
-
-@pytest.mark.parametrize(("arch", "layers"), [("alexnet-2012", 2), ("alexnet-2012-source", 3)])
-def test_without_response_normalisation(arch: str, layers: int) -> None:
-    original = ARCHITECTURES[arch].layers
-    drawn = architecture_of(NetSettings(arch=arch, response_norm="off")).layers
-    assert [layer for layer in original if not isinstance(layer, NormAcrossMaps | NormInMap)] == list(drawn)
-    assert len(original) - len(drawn) == layers
+    cifar = ARCHITECTURES["cuda-convnet-cifar"].layers
+    assert edited("cuda-convnet-cifar", activation="tanh") == tuple(TANH if x == RELU else x for x in cifar)
+    for arch, norms in (("alexnet-2012", 2), ("alexnet-2012-source", 3)):
+        layers = edited(arch, response_norm="off")
+        rest = tuple(x for x in ARCHITECTURES[arch].layers if not isinstance(x, NormAcrossMaps | NormInMap))
+        assert layers == rest
+        assert len(ARCHITECTURES[arch].layers) - len(layers) == norms
 
 
 @pytest.mark.parametrize("arch", ["alexnet-2012", "alexnet-owt", "cuda-convnet-cifar"])
 def test_windows_that_do_not_overlap_give_maps_of_the_same_size(arch: str) -> None:
     """Section 3.4: "which produces output of equivalent dimensions"."""
-    apart = architecture_of(NetSettings(arch=arch, pooling="disjoint"))
-    assert all(layer.window == layer.stride == 2 for layer in apart.layers if isinstance(layer, Pool))
-    px = apart.input_px[0]
-    assert figures(apart, px=px, channels=3, classes=10) == figures(ARCHITECTURES[arch], px=px, channels=3, classes=10)
-    assert scores_of(network(arch, 10, pooling="disjoint")).shape == (2, 10)
+    apart = settings_of(arch, pooling="disjoint")
+    assert all(x.window == x.stride == 2 for x in edited(arch, pooling="disjoint") if isinstance(x, Pool))
+    assert figures(apart) == figures(settings_of(arch))
+    assert scores_of(network(apart)).shape == (2, apart.classes)
 
 
 def test_without_dropout_training_is_evaluation() -> None:
-    net = build_network(NetSettings(arch="alexnet-2012-one-tower", classes=2, dropout=0.0))
-    drop = net.get_submodule("towers.0.drop6")
+    drop = network(NetSettings(arch="alexnet-2012-one-tower", dropout=0.0)).get_submodule("towers.0.drop6")
+    assert isinstance(drop, HashDropout)
     x = torch.randn(3, 4096)
-    assert torch.equal(drop.train()(x), x)
-    assert torch.equal(drop.eval()(x), x)
-    assert parameter_count(net) == 59_798_312 - 998 * 4097
+    for training in (False, True):
+        assert torch.equal(HashDropout(StepClock(), 6, 0, drop.rate).train(training)(x), x)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (NetSettings(arch="lenet-5", response_norm="off"), r"net\.response_norm=off: lenet-5 has none"),
-        (NetSettings(arch="lenet-5", pooling="disjoint"), r"net\.pooling=disjoint: lenet-5 has no pooling windows"),
-        (NetSettings(arch="alexnet-2012", activation="relu"), r"net\.activation=relu: alexnet-2012 has no other"),
-        (NetSettings(arch="cuda-convnet-cifar", dropout=0.2), r"net\.dropout=0\.2: cuda-convnet-cifar has none"),
+        ({"arch": "lenet-5", "response_norm": "off"}, r"net\.response_norm=off: lenet-5 has none"),
+        ({"arch": "lenet-5", "pooling": "disjoint"}, r"net\.pooling=disjoint: lenet-5 has no pooling windows"),
+        ({"arch": "alexnet-2012", "activation": "relu"}, r"net\.activation=relu: alexnet-2012 has no other"),
+        ({"arch": "cuda-convnet-cifar", "dropout": 0.2}, r"net\.dropout=0\.2: cuda-convnet-cifar has none"),
+        ({"arch": "alexnet2012"}, r"net\.arch=alexnet2012: must be one of lenet-5, .*; did you mean alexnet-2012\?"),
     ],
 )
-def test_an_experiment_that_changes_nothing_is_refused(settings: NetSettings, message: str) -> None:
+def test_what_is_unknown_or_changes_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        architecture_of(settings)
-
-
-def test_an_unknown_network_is_named_with_the_nearest() -> None:
-    with pytest.raises(
-        InputError, match=r"net\.arch=alexnet2012: must be one of lenet-5, .*; did you mean alexnet-2012\?"
-    ):
-        NetSettings(arch="alexnet2012")
+        edited(**settings)

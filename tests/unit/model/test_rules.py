@@ -1,37 +1,21 @@
-"""Update rule, schedule, evaluation and placement, each against its definition."""
+"""Update rule, schedule and placement, each against its definition."""
 
 import itertools
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
 
-from alexnet.model.evaluate import evaluate
 from alexnet.model.optim import MomentumSGD, OptimSettings
-from alexnet.model.placement import Placement, choose_placement, cpu_has_bf16
+from alexnet.model.placement import choose_placement, cpu_has_bf16
 from alexnet.model.schedule import Schedule, ScheduleSettings
 from alexnet.shards.errors import InputError
 
-
-def test_update_is_the_papers_rule_also_when_the_rate_changes() -> None:
-    torch.manual_seed(0)
-    layer = nn.Linear(5, 3).double()
-    weights = {name: p.detach().numpy().copy() for name, p in layer.named_parameters()}
-    velocity = {name: np.zeros_like(w) for name, w in weights.items()}
-    optim = MomentumSGD(layer, OptimSettings(lr=0.01, momentum=0.9, weight_decay=0.0005))
-    for rate in (0.01, 0.01, 0.001, 0.001, 0.02, 1e-6, 0.01):
-        x = torch.randn(7, 5).double()
-        layer(x).square().sum().backward()
-        gradients = {name: p.grad.numpy().copy() for name, p in layer.named_parameters() if p.grad is not None}
-        optim.step(rate)
-        for name, w in weights.items():
-            velocity[name] = 0.9 * velocity[name] - rate * (0.0005 * w + gradients[name])
-            weights[name] = w + velocity[name]
-        for name, p in layer.named_parameters():
-            np.testing.assert_allclose(p.detach().numpy(), weights[name], rtol=1e-12, atol=1e-14)
+BASE, TOTAL, WARMUP = 0.02, 1000, 40
 
 
 class OneOfEach(nn.Module):
@@ -45,142 +29,165 @@ class OneOfEach(nn.Module):
         scores: Tensor = self.full(torch.tanh(self.conv2(torch.tanh(self.conv1(x)))).flatten(1))
         return scores
 
+    def leave_gradients(self, number: int) -> dict[str, npt.NDArray[np.floating]]:
+        images = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(number))
+        self(images.to(self.conv1.weight.dtype)).square().sum().backward()
+        return {name: p.grad.numpy().copy() for name, p in self.named_parameters() if p.grad is not None}
 
-# What each group's rate and weight decay must be, when the schedule says a rate and a factor for the first layer.
-_SOURCE = OptimSettings(
+
+PAPER = OptimSettings(lr=0.01, momentum=0.9, weight_decay=0.0005)
+SOURCE = OptimSettings(
     lr=0.01, weight_decay=0.004, bias_lr_scale=2.0, bias_lr="constant", bias_decay=False, full_decay_scale=250.0
 )
+PLAN = [(0.01, 1.0), (0.01, 1.0), (0.001, 0.1), (0.001, 0.0), (0.001, 0.0), (0.0001, 0.1), (0.0001, 1.0)]
+COSINE = Schedule(ScheduleSettings(kind="cosine", warmup_steps=5), BASE, 30)
 
 
-def rate_and_decay(name: str, rate: float, first_layer: float) -> tuple[float, float]:
+def rate_and_decay(settings: OptimSettings, name: str, rate: float, first_layer: float) -> tuple[float, float]:
+    """Return what a parameter's must be, when the schedule says a rate and a factor for the first layer."""
     mine = rate * first_layer if name.startswith("conv1") else rate
+    if settings is PAPER:
+        return mine, 0.0005
     if name.endswith("bias"):
         return (0.02 if mine else 0.0), 0.0
     return mine, 1.0 if name.startswith("full") else 0.004
 
 
-def test_biases_full_layers_and_the_first_layer_have_rules_of_their_own() -> None:
-    """As in the authors' code: constant bias rates without decay, decay by layer, a first layer slowed and frozen."""
+@pytest.mark.parametrize(
+    ("settings", "plan"),
+    [
+        (PAPER, [(rate, 1.0) for rate in (0.01, 0.01, 0.001, 0.001, 0.02, 1e-6, 0.01)]),
+        (PAPER, [(COSINE.rate(step), 1.0) for step in range(30)]),
+        (SOURCE, PLAN),
+    ],
+    ids=["paper", "through a warm-up and a cosine", "source"],
+)
+def test_update_is_the_papers_rule_also_when_the_rate_changes(
+    settings: OptimSettings, plan: list[tuple[float, float]]
+) -> None:
+    """v <- 0.9 v - lr (wd w + g), while PyTorch's buffer is rescaled wherever the rate changes.
+
+    And the authors' code: constant bias rates without decay, decay by layer, a first layer slowed and frozen.
+    """
     torch.manual_seed(0)
     net = OneOfEach().double()
     weights = {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
     velocity = {name: np.zeros_like(w) for name, w in weights.items()}
-    optim = MomentumSGD(net, _SOURCE, [net.conv1])
-    for rate, first_layer in ((0.01, 1.0), (0.01, 1.0), (0.001, 0.1), (0.001, 0.0), (0.001, 0.0), (0.0001, 0.5)):
-        net(torch.randn(4, 1, 6, 6).double()).square().sum().backward()
-        gradients = {name: p.grad.numpy().copy() for name, p in net.named_parameters() if p.grad is not None}
+    optim = MomentumSGD(net, settings, [net.conv1])
+    for step, (rate, first_layer) in enumerate(plan):
+        gradients = net.leave_gradients(step)
         optim.step(rate, first_layer)
-        for name, w in weights.items():
-            mine, decay = rate_and_decay(name, rate, first_layer)
-            if mine:
-                velocity[name] = 0.9 * velocity[name] - mine * (decay * w + gradients[name])
-                weights[name] = w + velocity[name]
         for name, p in net.named_parameters():
+            mine, decay = rate_and_decay(settings, name, rate, first_layer)
+            if mine:
+                velocity[name] = 0.9 * velocity[name] - mine * (decay * weights[name] + gradients[name])
+                weights[name] = weights[name] + velocity[name]
             np.testing.assert_allclose(p.detach().numpy(), weights[name], rtol=1e-11, atol=1e-13, err_msg=name)
 
 
 def test_a_restored_rule_goes_on_as_if_nothing_had_happened() -> None:
-    def step(net: OneOfEach, optim: MomentumSGD, number: int, rate: float, first_layer: float) -> None:
-        images = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(number))
-        net(images).square().sum().backward()
-        optim.step(rate, first_layer)
-
     torch.manual_seed(1)
     whole, parts = OneOfEach(), OneOfEach()
     parts.load_state_dict(whole.state_dict())
-    one, two = MomentumSGD(whole, _SOURCE, [whole.conv1]), MomentumSGD(parts, _SOURCE, [parts.conv1])
-    plan = [(0.01, 1.0), (0.001, 0.1), (0.001, 0.0), (0.0001, 0.1), (0.0001, 1.0)]
-    for number, (rate, first_layer) in enumerate(plan):
-        step(whole, one, number, rate, first_layer)
-        if number == 3:
-            buffers, rates = {n: b.clone() for n, b in two.momentum_buffers().items()}, two.rates()
-            two = MomentumSGD(parts, _SOURCE, [parts.conv1])
-            two.restore(buffers, rates)
-        step(parts, two, number, rate, first_layer)
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert torch.equal(a, b)
+    one, two = MomentumSGD(whole, SOURCE, [whole.conv1]), MomentumSGD(parts, SOURCE, [parts.conv1])
+    for step, (rate, first_layer) in enumerate(PLAN):
+        whole.leave_gradients(step)
+        one.step(rate, first_layer)
+        buffers, rates = {n: b.clone() for n, b in two.momentum_buffers().items()}, two.rates()
+        two = MomentumSGD(parts, SOURCE, [parts.conv1])
+        two.restore(buffers, rates)
+        parts.leave_gradients(step)
+        two.step(rate, first_layer)
+    assert all(map(torch.equal, whole.parameters(), parts.parameters()))
 
 
-def rates_by_epoch(settings: ScheduleSettings, epochs: int) -> list[tuple[float, float]]:
+def schedule(kind: str, total: int = TOTAL, **settings: Any) -> Schedule:
+    return Schedule(ScheduleSettings(kind=kind, **settings), BASE, total)  # type: ignore[arg-type]
+
+
+def rates(kind: str, **settings: Any) -> list[float]:
+    made = schedule(kind, **settings)
+    return [made.rate(step) for step in range(TOTAL)]
+
+
+def by_epoch(errors: list[float | None], kind: str, **settings: Any) -> list[tuple[float, float]]:
     """Return (rate, factor of the first layer) in each epoch, from a schedule that is restored after every one."""
-    schedule = Schedule(settings, 0.01, 10**6)
-    seen = []
-    for _ in range(epochs):
-        seen.append((schedule.rate(0), schedule.first_layer()))
-        schedule.after_epoch(0.5)
-        state, schedule = schedule.state(), Schedule(settings, 0.01, 10**6)
-        schedule.restore(state)
+    made, seen = schedule(kind, **settings), []
+    for error in errors:
+        seen.append((made.rate(TOTAL // 2) / BASE, made.first_layer()))
+        made.after_epoch(error)
+        state, made = made.state(), schedule(kind, **settings)
+        made.restore(state)
     return seen
+
+
+def test_cosine_is_half_a_cosine_over_the_steps_after_the_warm_up() -> None:
+    plain = [BASE * (1 + math.cos(math.pi * step / TOTAL)) / 2 for step in range(TOTAL)]
+    assert rates("cosine") == pytest.approx(plain, rel=1e-9)
+    warm = [BASE * (step + 1) / WARMUP for step in range(WARMUP)]
+    after = [BASE * (1 + math.cos(math.pi * step / (TOTAL - WARMUP))) / 2 for step in range(TOTAL - WARMUP)]
+    assert rates("cosine", warmup_steps=WARMUP) == pytest.approx(warm + after, rel=1e-9)
+
+
+def test_linear_tail_falls_to_nearly_zero_over_the_last_third() -> None:
+    tail = rates("linear-tail", tail=0.3)
+    assert tail[:701] == [BASE] * 701
+    assert tail[700:] == pytest.approx([BASE * (TOTAL - step) / 300 for step in range(700, TOTAL)])
+
+
+@pytest.mark.parametrize("kind", ["plateau", "linear-tail", "cosine", "constant", "steps", "run-145"])
+def test_every_kind_warms_up_to_where_it_would_have_been(kind: str) -> None:
+    cold, warm = (rates(kind, warmup_steps=steps) for steps in (0, WARMUP))
+    assert kind != "constant" or cold == [BASE] * TOTAL
+    if kind != "cosine":  # whose fall begins after the warm-up
+        assert warm == pytest.approx([rate * min(1, (step + 1) / WARMUP) for step, rate in enumerate(cold)])
+    assert warm[WARMUP - 1] == pytest.approx(BASE)
+    assert all(a < b for a, b in itertools.pairwise(warm[:WARMUP]))
+
+
+@pytest.mark.parametrize("kind", ["linear-tail", "cosine"])
+def test_the_rate_stays_above_zero_to_the_end(kind: str) -> None:
+    """It divides: the velocity holds it. Ninety epochs of ImageNet, the longest run there is a recipe for."""
+    total = 900_000
+    made = schedule(kind, total)
+    ends = [made.rate(step) for step in (total - 2, total - 1, total, total + 5)]
+    assert ends[0] > ends[1] > 0
+    assert ends[2] == ends[3] == ends[1]
 
 
 def test_run_145_is_the_log_of_the_authors_run() -> None:
     """layer-params-145.cfg: .01; epoch 25: .001; 51: .0001; 67: conv1 .00001; 72: conv1 0; 79: .00001; 91: killed."""
     expected = [
-        (0.01 if e < 25 else 0.001 if e < 51 else 0.0001 if e < 79 else 0.00001, 1 if e < 67 else 0.1 if e < 72 else 0)
+        (1 if e < 25 else 0.1 if e < 51 else 0.01 if e < 79 else 0.001, 1 if e < 67 else 0.1 if e < 72 else 0)
         for e in range(1, 92)
     ]
-    assert rates_by_epoch(ScheduleSettings(kind="run-145"), 91) == [pytest.approx(pair) for pair in expected]
+    assert by_epoch([0.5] * 91, "run-145") == [pytest.approx(pair) for pair in expected]
 
 
 def test_steps_divide_by_ten_after_the_epochs_they_name() -> None:
-    rates = rates_by_epoch(ScheduleSettings(kind="steps", drop_epochs=(2, 5)), 7)
-    assert rates == [pytest.approx((r, 1.0)) for r in (0.01, 0.01, 0.001, 0.001, 0.001, 0.0001, 0.0001)]
-    assert rates_by_epoch(ScheduleSettings(kind="steps"), 3) == [(0.01, 1.0)] * 3
-
-
-def test_linear_tail_falls_to_nearly_zero_over_the_last_third() -> None:
-    schedule = Schedule(ScheduleSettings(kind="linear-tail"), base_rate=0.3, total_steps=30)
-    rates = [schedule.rate(step) for step in range(30)]
-    assert rates[:21] == [0.3] * 21
-    assert all(a > b > 0 for a, b in itertools.pairwise(rates[20:]))
-    assert rates[-1] == pytest.approx(0.03)
+    expected = [pytest.approx((rate, 1.0)) for rate in (1, 1, 0.1, 0.1, 0.1, 0.01, 0.01)]
+    assert by_epoch([None] * 7, "steps", drop_epochs=(2, 5)) == expected
+    assert by_epoch([0.5] * 3, "steps") == [(1.0, 1.0)] * 3
 
 
 def test_plateau_divides_by_ten_three_times_when_the_error_stalls() -> None:
-    schedule = Schedule(ScheduleSettings(kind="plateau", patience_epochs=2, drops=3), 0.01, 10**6)
-    errors = [0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
-    rates = []
-    for error in errors:
-        schedule.after_epoch(error)
-        rates.append(schedule.rate(0))
-    expected = [0.01] * 3 + [0.001] * 3 + [0.0001] * 2 + [0.00001] * 4
-    assert rates == pytest.approx(expected)
-    other = Schedule(ScheduleSettings(kind="plateau", patience_epochs=2, drops=3), 0.01, 10**6)
-    other.restore(schedule.state())
-    assert other.rate(0) == schedule.rate(0)
+    """An epoch without a validation says nothing."""
+    errors = [0.9, 0.8, None, 0.8, 0.85, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
+    expected = [1.0] * 5 + [0.1] * 3 + [0.01] * 2 + [0.001] * 3
+    assert [rate for rate, _ in by_epoch(errors, "plateau", patience_epochs=2)] == pytest.approx(expected)
 
 
-class Fixed:
-    """A source of two batches whose scores are known."""
-
-    images = 5
-
-    def __len__(self) -> int:
-        return 2
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        scores = torch.eye(6)[torch.tensor([0, 1, 2, 3, 4])] * 5 + torch.arange(6.0) * 0.01
-        yield scores[:3], torch.tensor([0, 1, 5])
-        yield scores[3:], torch.tensor([3, 0])
-
-    def seek(self, epoch: int, step: int) -> None: ...
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def resume(self, state: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def test_evaluation_counts_every_image_of_partial_batches() -> None:
-    net = nn.Identity().train()
-    result = evaluate(net, Fixed(), Placement(device=torch.device("cpu"), bf16=False, why=""))
-    assert (result.images, result.of) == (5, 5)
-    # image 4 has label 0, whose score is the lowest of six: wrong in the first place and in the first five
-    assert [result.top1, result.top5] == pytest.approx([3 / 5, 4 / 5])
-    assert str(result) == "top-1 60.0%, top-5 80.0% (5/5 images, each once)"
-    assert net.training
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"warmup_steps": -1}, r"schedule\.warmup_steps=-1: must not be negative"),
+        ({"tail": 0.0}, r"schedule\.tail=0\.0: must be above 0"),
+        ({"patience_epochs": 0}, "patience must be at least 1"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        ScheduleSettings(**settings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU is told")

@@ -1,13 +1,11 @@
 """Each small network, with its own recipe's initial values and update rule, learns a handful of pictures by heart."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from alexnet.model.initialise import initialise
-from alexnet.model.networks.build import build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD
 from alexnet.tools.run.settings import load_recipe
@@ -16,23 +14,14 @@ from alexnet.tools.settings import recipe_for
 IMAGES = 10
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Networks this small lose more to threads waiting for each other than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread")  # networks this small lose more to waiting for each other than they gain
 @pytest.mark.parametrize(
     ("arch", "px", "pixel_deviation", "steps"),
     [("lenet-5", 28, 1.0, 250), ("cuda-convnet-cifar", 32, 64.0, 120), ("cuda-convnet-cifar-80s", 32, 64.0, 80)],
 )
 def test_a_handful_of_images_is_learnt_by_heart(arch: str, px: int, pixel_deviation: float, steps: int) -> None:
     recipe = load_recipe(recipe_for(arch))
-    net = build_network(NetSettings(arch=arch, classes=IMAGES))
+    net = Network(NetSettings(arch=arch, classes=IMAGES))
     initialise(net, recipe.init, seed=0)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optim = MomentumSGD(net, recipe.optim)

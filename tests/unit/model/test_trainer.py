@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,79 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alexnet.model.checkpoint import Checkpoint
-from alexnet.model.evaluate import Evaluation, StopRequestedError, evaluate, nobody_asks
-from alexnet.model.metrics import Metrics, Sink
+from alexnet.model.evaluate import Evaluation, StopRequestedError, evaluate
+from alexnet.model.metrics import Metrics
 from alexnet.model.optim import DivergedError, norm_of
-from alexnet.model.placement import Placement
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.assembly import build_trainer
 from alexnet.tools.run.settings import load_recipe, with_overrides
+from tests.unit.model.stand_ins import CPU, Batch, Batches, Kept
 
-CPU = Placement(device=torch.device("cpu"), bf16=False, why="a test")
 CLASSES, BATCH = 10, 4
 STEPS_PER_EPOCH, EPOCHS = 6, 3
 
 
-class Pictures:
-    """Batches made up from (epoch, step): like the stream, it can stand anywhere."""
-
-    images = STEPS_PER_EPOCH * BATCH
-
-    def __init__(self, *, spoilt_step: int = -1, views: int = 0) -> None:
-        self.epoch, self.at, self._spoilt, self._views = 0, 0, spoilt_step, views
-        self.heard: Callable[[int], None] = lambda step: None
-
-    def __len__(self) -> int:
-        return STEPS_PER_EPOCH
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        while self.at < STEPS_PER_EPOCH:
-            number = self.epoch * STEPS_PER_EPOCH + self.at
-            generator = torch.Generator().manual_seed(number)
-            shape = (BATCH, self._views, 3, 28, 28) if self._views else (BATCH, 3, 28, 28)
-            images, labels = torch.randn(shape, generator=generator), torch.arange(number, number + BATCH) % CLASSES
-            self.heard(self.at)
-            self.at += 1
-            yield (images * math.inf if number == self._spoilt else images), labels
-        self.epoch, self.at = self.epoch + 1, 0
-
-    def seek(self, epoch: int, step: int) -> None:
-        self.epoch, self.at = epoch, step
-
-    def state(self) -> dict[str, Any]:
-        return self._place(self.epoch, self.at)
-
-    def resume(self, state: dict[str, Any]) -> None:
-        self.seek(*self._place(**state).values())
-
-    def _place(self, epoch: int, step: int) -> dict[str, int]:
-        done, at = divmod(step, STEPS_PER_EPOCH)
-        return {"epoch": epoch + done, "step": at}
-
-    def close(self) -> None: ...
+def batch(number: int, *views: int) -> Batch:
+    generator = torch.Generator().manual_seed(number)
+    return torch.randn(BATCH, *views, 3, 28, 28, generator=generator), torch.arange(number, number + BATCH) % CLASSES
 
 
-class Kept(Sink):
-    """Keep what a run reports and saves."""
+def pictures(spoilt_step: int = -1) -> Batches:
+    def make(number: int) -> Batch:
+        images, labels = batch(number)
+        return images * math.inf if number == spoilt_step else images, labels
 
-    def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
-        self.evaluations: list[tuple[int, int, Evaluation]] = []
-        self.saved: list[Checkpoint] = []
-
-    def record(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
-
-    def evaluation(self, step: int, epoch: int, evaluation: Evaluation) -> None:
-        self.evaluations.append((step, epoch, evaluation))
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        self.saved.append(copy.deepcopy(checkpoint))
-
-    @property
-    def losses(self) -> list[tuple[int, float]]:
-        return [(record["step"], record["loss"]) for record in self.records]
+    return Batches(STEPS_PER_EPOCH, STEPS_PER_EPOCH * BATCH, make)
 
 
 def trainer(*assignments: str) -> Trainer:
@@ -101,10 +50,17 @@ def weights(trained: Trainer) -> list[Tensor]:
     return [p.detach().clone() for p in trained.net.parameters()]
 
 
-def run(trained: Trainer, kept: Kept, source: Pictures | None = None, **options: Any) -> Evaluation:
-    return trained.train(
-        source or Pictures(), options.pop("validation", Pictures()), Metrics([kept]), kept.save, **options
-    )
+def run(
+    trained: Trainer, kept: Kept, source: Batches | None = None, validation: Batches | None = None, **options: Any
+) -> Evaluation:
+    return trained.train(source or pictures(), validation or pictures(), Metrics([kept]), kept.save, **options)
+
+
+def assert_as_without_a_stop(whole: Trainer, kept: Kept, resumed: Trainer, before: Kept, after: Kept) -> None:
+    for what in ("losses", "evaluations"):
+        assert getattr(before, what) + getattr(after, what) == getattr(kept, what)
+    assert [r["lr"] for r in (*before.records, *after.records)] == [r["lr"] for r in kept.records]
+    assert all(map(torch.equal, weights(whole), weights(resumed)))
 
 
 @pytest.mark.parametrize("epoch", [0, 1, EPOCHS - 1])
@@ -115,7 +71,7 @@ def test_a_stop_does_not_wait_for_a_validation_which_is_made_up_for(epoch: int, 
     whole, kept = trainer(every), Kept()
     expected = run(whole, kept)
 
-    parts, before, validation = trainer(every), Kept(), Pictures()
+    parts, before, validation = trainer(every), Kept(), pictures()
     validations, asked = itertools.count(), []
 
     def told_in_the_validation(step: int) -> None:
@@ -129,17 +85,15 @@ def test_a_stop_does_not_wait_for_a_validation_which_is_made_up_for(epoch: int, 
     assert len(before.evaluations) == epoch
     assert parts.net.training
 
-    resumed, after, source = trainer(every), Kept(), Pictures()
+    resumed, after, source = trainer(every), Kept(), pictures()
     resumed.restore(before.saved[-1], source)
     assert resumed.step == (epoch + 1) * STEPS_PER_EPOCH
     assert run(resumed, after, source) == expected
-    assert before.losses + after.losses == kept.losses
-    assert before.evaluations + after.evaluations == kept.evaluations
-    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    assert_as_without_a_stop(whole, kept, resumed, before, after)
 
 
 def test_a_run_saved_at_its_end_is_not_trained_further() -> None:
-    kept, again, source = Kept(), Kept(), Pictures()
+    kept, again, source = Kept(), Kept(), pictures()
     expected = run(trainer(), kept)
     finished = trainer()
     finished.restore(kept.saved[-1], source)
@@ -158,7 +112,7 @@ def test_a_stop_between_steps_saves_and_goes_on(stop_after: int, earlier: bool) 
     warm = "schedule.warmup_steps=8"
     whole, kept = trainer(warm), Kept()
     run(whole, kept)
-    parts, before, after, source = trainer(warm), Kept(), Kept(), Pictures()
+    parts, before, after, source = trainer(warm), Kept(), Kept(), pictures()
     with pytest.raises(StopRequestedError):
         run(parts, before, stop=lambda: parts.step == stop_after)
     saved, resumed = before.saved[-1], trainer(warm)
@@ -168,16 +122,13 @@ def test_a_stop_between_steps_saves_and_goes_on(stop_after: int, earlier: bool) 
     resumed.restore(saved, source)
     assert resumed.step == stop_after
     run(resumed, after, source)
-    assert before.evaluations + after.evaluations == kept.evaluations
-    assert [r["lr"] for r in (*before.records, *after.records)] == [r["lr"] for r in kept.records]
-    assert before.losses + after.losses == kept.losses
-    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+    assert_as_without_a_stop(whole, kept, resumed, before, after)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_nothing_more_is_saved() -> None:
     diverged, kept = trainer("train.checkpoint_every=3", "optim.lr=0.01"), Kept()
     with pytest.raises(DivergedError, match=r"loss is nan at step 8, learning rate 0\.01"):
-        run(diverged, kept, Pictures(spoilt_step=7))
+        run(diverged, kept, pictures(7))
     assert [checkpoint.step for checkpoint in kept.saved] == [3, 6]
     assert diverged.saved_step == 6
     assert [record["step"] for record in kept.records] == list(range(1, 8)), "only figures that can be drawn"
@@ -187,7 +138,7 @@ def test_weights_that_are_not_finite_are_not_saved_though_no_loss_was_read() -> 
     """The 23rd loss is not read, nor is any up to the 40th; a checkpoint is due after the 24th."""
     diverged, kept = trainer("train.checkpoint_every=4", "train.epochs=5"), Kept()
     with pytest.raises(DivergedError, match="weights are not finite at step 24"):
-        run(diverged, kept, Pictures(spoilt_step=22))
+        run(diverged, kept, pictures(22))
     assert [checkpoint.step for checkpoint in kept.saved] == [4, 8, 12, 16, 20]
 
 
@@ -195,7 +146,7 @@ def test_the_gradient_norm_is_that_of_the_loss_over_all_parameters() -> None:
     trained, kept = trainer("train.steps=1"), Kept()
     twin = copy.deepcopy(trained.net).double()
     run(trained, kept)
-    images, labels = next(iter(Pictures()))
+    images, labels = batch(0)
     F.cross_entropy(twin(images.double()), labels).backward()
     squares = sum(float(p.grad.square().sum()) for p in twin.parameters() if p.grad is not None)
     assert kept.records[0]["grad_norm"] == pytest.approx(math.sqrt(squares), rel=1e-5)  # fp32 has 6e-8 a rounding
@@ -203,7 +154,7 @@ def test_the_gradient_norm_is_that_of_the_loss_over_all_parameters() -> None:
 
 def test_steps_taken_by_hand_are_those_of_a_run() -> None:
     by_hand, whole, kept = trainer(), trainer(f"train.steps={STEPS_PER_EPOCH}"), Kept()
-    losses = [measured.loss.item() for batch in Pictures() if (measured := by_hand.train_step(*batch))]
+    losses = [measured[0].item() for batch in pictures() if (measured := by_hand.train_step(*batch))]
     run(whole, kept)
     assert list(enumerate(losses, 1)) == kept.losses
     assert all(map(torch.equal, weights(by_hand), weights(whole)))
@@ -220,7 +171,7 @@ def test_the_norm_of_millions_of_values_is_as_exact_as_that_of_few() -> None:
 def test_a_record_has_what_is_promised() -> None:
     kept = Kept()
     trained = trainer("train.steps=5")
-    trained.train(Pictures(), Pictures(), Metrics([kept], lambda: 123_456_789), kept.save)
+    trained.train(pictures(), pictures(), Metrics([kept], lambda: 123_456_789), kept.save)
     speeds = sorted(record["images_per_s"] for record in kept.records)
     assert kept.records[-1]["images_per_s_median"] == speeds[2]
     assert {record["memory_mb"] for record in kept.records} == {123.5}
@@ -244,14 +195,14 @@ class Waits(TorchDispatchMode):
 def test_the_loop_waits_for_the_device_at_logging_steps_only() -> None:
     """A value that Python reads is what makes it wait; steps 21 to 39 read none."""
     trained, kept = trainer("train.steps=45", "train.epochs=9", "train.checkpoint_every=1000"), Kept()
-    source = Pictures()
+    source = pictures()
     with Waits() as waits:
 
         def note(step: int) -> None:
             waits.step = trained.step + 1
 
         source.heard = note
-        validation = Pictures()
+        validation = pictures()
         validation.heard = lambda step: setattr(waits, "step", 0)
         run(trained, kept, source, validation=validation)
     assert set(waits.steps) == {0, *range(1, 21), 40}, "0: validation and checkpoint"
@@ -259,27 +210,21 @@ def test_the_loop_waits_for_the_device_at_logging_steps_only() -> None:
 
 def test_ten_views_are_averaged_after_the_softmax() -> None:
     net = trainer().net.eval()
-    images, labels = next(iter(Pictures(views=10)))
-    source = Pictures(views=10)
+    images, labels = batch(0, 10)
     mean = torch.stack([net(images[:, view]).double().softmax(1) for view in range(10)]).mean(0).log()
-    loss = F.nll_loss(mean, labels, reduction="sum").item()
-    first = _Some(images, labels)
-    evaluation = evaluate(net, first, CPU)
-    assert evaluation.loss == pytest.approx(loss / BATCH, rel=1e-5)
+    evaluation = evaluate(net, Batches(1, BATCH, lambda number: (images, labels)), CPU)
+    assert evaluation.loss == pytest.approx(F.nll_loss(mean, labels).item(), rel=1e-5)
     assert evaluation.top1 == (mean.argmax(1) == labels).double().mean().item()
-    assert (evaluation.views, evaluation.images) == (10, BATCH)
     assert str(evaluation).endswith("(4/4 images, each once, 10 views)")
-    assert evaluate(net, source, CPU, stop=nobody_asks).images == source.images
 
 
-class _Some(Pictures):
-    """One batch that is given."""
-
-    images = BATCH
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        super().__init__()
-        self._batch = images, labels
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self._batch
+def test_evaluation_counts_every_image_of_partial_batches() -> None:
+    """Of the last image, the right class has the lowest score of six: it is not even among the first five."""
+    scores = torch.eye(6)[:5] * 5 + torch.arange(6.0) * 0.01
+    batches = [(scores[:3], torch.tensor([0, 1, 5])), (scores[3:], torch.tensor([3, 0]))]
+    net = torch.nn.Identity().train()
+    result = evaluate(net, Batches(2, 5, batches.__getitem__), CPU)
+    assert (result.images, result.of) == (5, 5)
+    assert [result.top1, result.top5] == pytest.approx([3 / 5, 4 / 5])
+    assert str(result) == "top-1 60.0%, top-5 80.0% (5/5 images, each once)"
+    assert net.training

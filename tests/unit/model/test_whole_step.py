@@ -1,50 +1,29 @@
 """A whole training step of the 2012 network, forwards, backwards and update, against NumPy in float64."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from alexnet.model.layers import HashDropout
 from alexnet.model.metrics import Metrics, Sink
 from alexnet.model.networks.build import Network
-from alexnet.model.placement import Placement
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.assembly import build_trainer
 from alexnet.tools.run.settings import load_recipe, with_overrides
 from tests.unit.model.numpy_2012 import Key, Parameters, Step, updated
+from tests.unit.model.stand_ins import CPU, Batch, Batches, Kept
 
 BATCH, SEED, RATE = 2, 5, 0.01
 
 
-class OneBatch:
-    """The same two images and labels, on the paper's scale, time and again."""
-
-    images = BATCH
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(3)
-        self.batch = 60 * torch.randn(BATCH, 3, 224, 224, generator=generator), torch.tensor([7, 2])
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.batch
-
-    def seek(self, epoch: int, step: int) -> None: ...
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def resume(self, state: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
+def batch(number: int = 0) -> Batch:
+    """Return the same two images and labels, on the paper's scale, time and again."""
+    generator = torch.Generator().manual_seed(3)
+    return 60 * torch.randn(BATCH, 3, 224, 224, generator=generator), torch.tensor([7, 2])
 
 
 def paper_trainer() -> Trainer:
@@ -52,7 +31,7 @@ def paper_trainer() -> Trainer:
     assignments = (f"train.batch_images={BATCH}", f"train.seed={SEED}", "train.steps=1")
     settings = with_overrides(load_recipe("paper"), assignments)
     settings = dataclasses.replace(settings, net=dataclasses.replace(settings.net, classes=10))
-    return build_trainer(settings, Placement(device=torch.device("cpu"), bf16=False, why="a test"), 1)
+    return build_trainer(settings, CPU, 1)
 
 
 def key_of(name: str) -> Key:
@@ -77,7 +56,7 @@ def masks_of(net: Network) -> dict[tuple[int, str], np.ndarray[Any, np.dtype[np.
 def by_hand() -> tuple[float, Parameters]:
     """Return loss and gradients of the first step, as the reference has them."""
     net = paper_trainer().net
-    images, labels = OneBatch().batch
+    images, labels = batch()
     step = Step(arrays(net), masks_of(net))
     return step.run(images.double().numpy(), labels.numpy()), step.gradients
 
@@ -90,7 +69,7 @@ def test_a_step_in_float64_is_that_of_the_reference(by_hand: tuple[float, Parame
     optim.restore(buffers, optim.rates())
     start = arrays(net)
     net.clock.set(SEED, 0, 0)
-    images, labels = OneBatch().batch
+    images, labels = batch()
     loss = F.cross_entropy(net(images.double()), labels)
     loss.backward()
     optim.step(RATE)
@@ -105,19 +84,11 @@ def test_a_step_in_float64_is_that_of_the_reference(by_hand: tuple[float, Parame
 
 def test_the_trainers_own_step_is_that_of_the_reference_in_fp32(by_hand: tuple[float, Parameters]) -> None:
     """The step to 1e-4, a thousand roundings, and half an fp32 digit of the weight that it is added to."""
-    trainer, losses = paper_trainer(), _Losses()
+    trainer, kept = paper_trainer(), Kept()
     start = arrays(trainer.net)
-    trainer.train(OneBatch(), OneBatch(), Metrics([losses]), lambda _: None)
-    assert losses.losses == [pytest.approx(by_hand[0], rel=1e-5)]
+    trainer.train(Batches(1, BATCH, batch), Batches(1, BATCH, batch), Metrics([kept]), lambda _: None)
+    assert [loss for _, loss in kept.losses] == pytest.approx([by_hand[0]], rel=1e-5)
     for key, weights in arrays(trainer.net).items():
         expected, velocity = updated(start[key], np.zeros_like(weights), by_hand[1][key], rate=RATE)
         allowed = 1e-4 * np.linalg.norm(velocity) + 2**-24 * np.linalg.norm(expected)
         assert np.linalg.norm(weights - expected) < allowed, key
-
-
-class _Losses(Sink):
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def record(self, record: dict[str, Any]) -> None:
-        self.losses.append(record["loss"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet.model.networks.build import build_network, parameter_count
+from alexnet.model.networks.build import Network, parameter_count
 from alexnet.model.networks.settings import NetSettings
 from alexnet.tools.bench import measure, model, prep, train
 from alexnet.tools.bench.measure import Case, Measured, Timing
@@ -47,7 +47,7 @@ def model_report(monkeypatch: pytest.MonkeyPatch, *, bf16: bool = True, **asked:
 
 def test_naive_is_the_same_network() -> None:
     torch.manual_seed(0)
-    ours = build_network(NetSettings(arch="alexnet-2012", classes=10, dropout=0.0))
+    ours = Network(NetSettings(arch="alexnet-2012", classes=10, dropout=0.0))
     naive = naive_network(10, dropout=0.0)
     layers_of_naive = [module for module in naive if isinstance(module, nn.Conv2d | nn.Linear)]
     with torch.no_grad():

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from alexnet.model.initialise import InitSettings, initialise
-from alexnet.model.networks.build import build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.pipeline.augment import AugmentSettings
 from alexnet.shards.errors import InputError
@@ -26,7 +26,7 @@ from alexnet.tools.use.trained import Trained, open_trained
 @pytest.fixture(scope="module")
 def owt(ci_100: Path) -> Trained:
     """A network of 10 classes with drawn values, prepared as the recipe `alexnet-owt` says."""
-    net = build_network(NetSettings(arch="alexnet-owt", classes=10))
+    net = Network(NetSettings(arch="alexnet-owt", classes=10))
     initialise(net, InitSettings(kind="he"), seed=3)
     return Trained(
         path=Path("run"),
@@ -87,7 +87,7 @@ def test_torchvisions_alexnet_computes_the_same_and_the_file_is_opened_like_a_ru
 
 def test_the_metadata_of_safetensors_say_how_to_feed_the_network(owt: Trained, tmp_path: Path) -> None:
     """As JSON that any program reads, for a network of small images as it is."""
-    net = build_network(NetSettings(arch="lenet-5", classes=10))
+    net = Network(NetSettings(arch="lenet-5", classes=10))
     weights = {name: p.detach() for name, p in net.named_parameters()}
     small = dataclasses.replace(owt, net=net.settings, augment=AugmentSettings(crop_px=28), weights=weights)
     export(small, "safetensors", tmp_path / "lenet.safetensors")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.model.networks.build import build_network
+from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import NetSettings
 from alexnet.shards.errors import InputError
 from alexnet.tools.pages import curves
@@ -51,7 +51,7 @@ def test_images_are_of_as_many_classes_as_there_is_room_for() -> None:
 
 
 def test_the_two_towers_kernels_are_apart() -> None:
-    net = build_network(NetSettings(arch="alexnet-2012", classes=2))
+    net = Network(NetSettings(arch="alexnet-2012", classes=2))
     for tower in range(2):
         torch.nn.init.normal_(net.get_parameter(f"towers.{tower}.conv1.weight"), mean=float(tower))
     first, second = kernels(net)
@@ -63,10 +63,10 @@ def test_the_two_towers_kernels_are_apart() -> None:
 
 
 def test_kernels_of_grey_images_are_grey_and_flat_ones_black() -> None:
-    (shown,) = kernels(build_network(NetSettings(arch="lenet-5", classes=10)))
+    (shown,) = kernels(Network(NetSettings(arch="lenet-5", classes=10)))
     assert shown.shape == (6, 5, 5, 3)
     assert (shown[..., 0] == shown[..., 2]).all()
-    net = build_network(NetSettings(arch="lenet-5", classes=10))
+    net = Network(NetSettings(arch="lenet-5", classes=10))
     with torch.no_grad():
         net.get_parameter("towers.0.c1.weight").fill_(3.0)
     assert not kernels(net)[0].any()

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from alexnet.model.checkpoint import Checkpoint
-from alexnet.model.checkpoint_writer import save_checkpoint
 from alexnet.shards.errors import InputError
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings
+from tests.runs import save_checkpoint
 
 IDENTITY: dict[str, Any] = {
     **RunSettings().as_json(),
