@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.model.layers import HashDropout
-from alexnet.model.metrics import Metrics, Sink
+from alexnet.model.metrics import Metrics
 from alexnet.model.networks.build import Network
 from alexnet.model.trainer import Trainer
 from alexnet.tools.run.assembly import build_trainer
