@@ -57,13 +57,8 @@ def test_a_dry_run_counts_what_each_of_several_processes_needs_and_sends(ci_100:
     printed = train(ci_100, *options)
     half = 4 * (56_909_194 // 2) / 1e6
     towers = "rank 0 tower 1, rank 1 tower 2 (1/2 of conv1 to fc8, meeting at conv3, fc6, fc7, fc8)"
-    for said in (
-        "2 processes over gloo; ",
-        towers,
-        "each sends",
-        f"in each process: parameters {half:,.0f}, their gradients",
-    ):
-        assert said in printed
+    memory = f"in each process: parameters {half:,.0f}, their gradients"
+    assert all(said in printed for said in ("2 processes over gloo; ", towers, "each sends", memory))
 
 
 def test_every_option_that_is_a_setting_sets_it(digits: Path) -> None:
@@ -88,7 +83,8 @@ def test_every_option_that_is_a_setting_sets_it(digits: Path) -> None:
 def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Two epochs of six steps, and what was printed."""
     out = tmp_path_factory.mktemp("two epochs") / "run"
-    return out, train(digits, *LENET, "--epochs", 2, "--final-views", 10, "--tensorboard", "--out", out)
+    more = ("--final-views", 10, "--tensorboard", "--set", "train.train_accuracy=true")
+    return out, train(digits, *LENET, "--epochs", 2, *more, "--out", out)
 
 
 def test_every_epoch_is_recorded_validated_and_saved(digits: Path, run: tuple[Path, str]) -> None:
@@ -99,9 +95,10 @@ def test_every_epoch_is_recorded_validated_and_saved(digits: Path, run: tuple[Pa
     assert all(record.keys() == FIGURES and 0 <= record["data_wait"] <= 1 for record in logged)
     assert [record["step"] for record in records(out, "val_top1")] == list(saved(out)) == [6, 12]
     result = result_of(out)
-    for name, views in (("validation", 1), ("final_validation", 10)):
-        assert (result[name]["images"], result[name]["views"]) == (7, views)
+    for name, images, views in (("validation", 7, 1), ("final_validation", 7, 10), ("training", 24, 1)):
+        assert (result[name]["images"], result[name]["views"]) == (images, views)
     assert "validation at the end: top-1" in printed
+    assert "training images, without augmentation and dropout: top-1" in printed
     for said in ("(7/7 images, each once, 10 views)", "3 classes, 24 training and 7 validation images", "device: cpu"):
         assert said in printed
     assert "finished run" in train(digits, *LENET, "--out", out, code=2)
