@@ -108,7 +108,10 @@ import sys
 from click.testing import CliRunner
 from alexnet.tools.{module} import main
 import alexnet.tools.bench.prep, alexnet.tools.machine
+from alexnet.pipeline import ImageStream
 if __name__ == "__main__":  # worker processes import this
+    stream = ImageStream({split!r}, batch_images=10)
+    stream.plan(0, 0), stream.sample(3)
     for arguments in {calls!r}:
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output
@@ -133,11 +136,13 @@ WORK: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("module", COMMANDS)
-def test_neither_torch_nor_dali_is_loaded_where_nothing_needs_them(official: Path, tmp_path: Path, module: str) -> None:
-    """By all of `alexnet-prep`, by any help, by the description of a machine, and by the converter's benchmark."""
+def test_neither_torch_nor_dali_is_loaded_where_nothing_needs_them(
+    official: Path, ci_100: Path, tmp_path: Path, module: str
+) -> None:
+    """By all of `alexnet-prep`, any help, a machine's description, the converter's benchmark, and a stream's plan."""
     calls = [["--help"], ["--version"], *([name, "--help"] for name in HELPS[module])]
     calls += [work.format(source=official, here=tmp_path).split() for work in WORK.get(module, ())]
-    (tmp_path / "script.py").write_text(LIGHT.format(module=module, calls=calls))
+    (tmp_path / "script.py").write_text(LIGHT.format(module=module, calls=calls, split=str(ci_100 / "train")))
     subprocess.run([sys.executable, tmp_path / "script.py"], check=True)
     if module == "prep":
         assert read_manifest(tmp_path / "set").counts["train"].written == 24

@@ -2,12 +2,9 @@
 
 import gc
 import hashlib
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,15 +186,6 @@ def test_a_batch_that_is_none_is_refused(make_planner: MakePlanner, epoch: int, 
     for plan in (planner.plan, planner.global_plan):
         with pytest.raises(InputError, match=message):
             plan(epoch, step)
-
-
-def test_planning_loads_neither_torch_nor_dali(ci_100: Path) -> None:
-    code = (
-        "import sys; from alexnet.pipeline import ImageStream\n"
-        f"s = ImageStream({str(ci_100 / 'train')!r}, batch_images=10); s.plan(0, 0); s.sample(3)\n"
-        "assert not {'torch', 'nvidia.dali'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 PINNED_DIGEST = "8afa8855a3c722cc025cbf4c065e96be96cfd622e3f0f44aeadc5dbed155f22a"
