@@ -105,10 +105,9 @@ def _describe_dali(settings: DecodeSettings) -> str:
     if settings.device_id is None:
         return f"DALI on the CPU, {settings.threads} threads"
     engine = query_jpeg_engine()
-    found = f"{engine.engines} JPEG engines of {engine.cores_per_engine} cores"
-    return (
-        f"DALI on GPU {settings.device_id} ({found if engine.engines else f'no JPEG engine in use: {engine.nvjpeg}'})"
-    )
+    if not engine.engines:
+        return f"DALI on GPU {settings.device_id} (no JPEG engine in use: {engine.nvjpeg})"
+    return f"DALI on GPU {settings.device_id} ({engine.engines} JPEG engines of {engine.cores_per_engine} cores)"
 
 
 def _describe_split(settings: DecodeSettings) -> str:
@@ -159,6 +158,7 @@ def _split_name(text: str) -> str | None:
 
 
 def _key(name: str) -> str:
+    """Return what a name has in the table: without the share."""
     return "".join(name.partition("=")[:2])
 
 
