@@ -14,9 +14,6 @@ from PIL import Image
 
 from alexnet.pipeline import ImageStream
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.convert.build import build
-from alexnet.tools.convert.plan import ConvertSettings
-from alexnet.tools.convert.sources import open_source
 from alexnet.tools.model import main as model
 from alexnet.tools.pages.network_images import judged
 from alexnet.tools.pages.run import pairs
@@ -40,32 +37,24 @@ def page_of(run: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def data(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training and 7 validation images of 3 classes, 32 px."""
-    root = tmp_path_factory.mktemp("data") / "small"
-    build(open_source(official), root, ConvertSettings(size_px=32, shard_images=10, seed=7))
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(images_32: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two epochs of the small network for CIFAR-10: its first layer has 32 kernels in colour."""
     out = tmp_path_factory.mktemp("runs") / "a run"
     options = ("--arch", "cuda-convnet-cifar", "--epochs", 2, "--set", "train.batch_images=8", "--device", "cpu")
-    result = trained(data, *options, "--out", out)
+    result = trained(images_32, *options, "--out", out)
     assert f"report: {out / 'report.html'}" in result.stdout
     assert "warning" not in result.output
     return out
 
 
-def test_the_page_says_how_the_run_went(run: Path, data: Path) -> None:
+def test_the_page_says_how_the_run_went(run: Path, images_32: Path) -> None:
     page, result, logged = page_of(run), result_of(run), records(run, "loss")
     for words in ("Learning", "Feeding", "The first layer", "What it sees", "In pairs of GTX 580", "Facts"):
         assert words in page.text
     assert "not finished" not in page.text
     assert f"{1 - result['validation']['top1']:.1%}top-1 error" in page.text
     assert "6steps, 2 epochs" in page.text
-    assert read_manifest(data).digest() in page.text
+    assert read_manifest(images_32).digest() in page.text
     seconds = sum(line["seconds"] for line in logged)
     rate = sum(line["images_per_s"] * line["seconds"] for line in logged) / seconds
     assert rate == pytest.approx(result["images_per_s"])
@@ -95,11 +84,11 @@ def test_the_kernels_are_the_first_layers(run: Path) -> None:
 
 
 def test_the_images_are_judged_as_validation_judges_them(
-    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, images_32: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Figure 4: the same crops, classes and probabilities as the stream and the network give; in fp32."""
     network = open_trained(run)
-    shown = judged(Predictor(network, "cpu"), data)
+    shown = judged(Predictor(network, "cpu"), images_32)
     page = page_of(run)
     rows = [attributes for tag, attributes in page.tags if tag == "li"]
     expected = [guess.label == one.label for one in shown for guess in one.guesses]
@@ -109,12 +98,12 @@ def test_the_images_are_judged_as_validation_judges_them(
     assert f"first in {first} of 7, among the five in 7" in page.text
     monkeypatch.setattr("alexnet.model.placement.cpu_has_bf16", lambda: False)
     net, precise = network.network(torch.device("cpu")), network.data
-    with ImageStream(data / "val", batch_images=7, augment=False, augmentation=network.augment) as stream:
+    with ImageStream(images_32 / "val", batch_images=7, augment=False, augmentation=network.augment) as stream:
         images, labels = next(iter(stream))
         keys = [stream.sample(k).key for k in range(7)]
     with torch.no_grad():
         probabilities = net(images).double().softmax(dim=1)
-    shown = judged(Predictor(network, "cpu"), data)
+    shown = judged(Predictor(network, "cpu"), images_32)
     assert sorted(one.key for one in shown) == sorted(keys)
     for one in shown:
         k = keys.index(one.key)
@@ -132,7 +121,7 @@ def test_the_page_is_the_same_every_time(run: Path) -> None:
     assert (run / "report.html").read_text() == text
 
 
-def test_an_unfinished_run_has_a_page(run: Path, data: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_has_a_page(run: Path, images_32: Path, tmp_path: Path) -> None:
     """Also one without a checkpoint, and one whose data are gone; the page says what is missing."""
     begun = Path(shutil.copytree(run, tmp_path / "begun"))
     (begun / "result.json").unlink()
@@ -155,7 +144,7 @@ def test_an_unfinished_run_has_a_page(run: Path, data: Path, tmp_path: Path) -> 
     text = page_of(moved).text
     assert "32 kernels of 5x5" in text
     assert f"The data set cannot be read ({tmp_path / 'gone'}: there is no such folder" in text
-    report(moved, "--data", data)
+    report(moved, "--data", images_32)
     assert "first in" in page_of(moved).text
 
 
@@ -165,13 +154,15 @@ def test_mistakes_are_one_line(run: Path, ci_100: Path, tmp_path: Path) -> None:
     assert "there is no such folder" in report(run, "--data", tmp_path / "nowhere", code=2).stderr
 
 
-def test_a_report_that_fails_does_not_cost_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_fails_does_not_cost_the_run(
+    images_32: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no ink\nat all")
 
     monkeypatch.setattr("alexnet.tools.pages.run.page", broken)
     out = tmp_path / "run"
-    result = trained(data, *LENET, "--steps", 1, "--out", out)
+    result = trained(images_32, *LENET, "--steps", 1, "--out", out)
     assert (out / "result.json").exists()
     assert not (out / "report.html").exists()
     warning = f"warning: no report was written (no ink at all); `alexnet-model report {out}` tries again"
