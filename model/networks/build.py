@@ -40,7 +40,9 @@ class Network(nn.Module):
         self._towers: dict[int, dict[str, nn.Module]] = {}
         for tower in range(self.architecture.towers) if towers is None else towers:
             placed = trace(settings, tower)
-            paths = _torchvisions_paths(placed) if self.architecture.torchvision else _paths(placed, tower)
+            paths = [f"towers.{tower}.{place.name}" for place in placed]
+            if self.architecture.torchvision:
+                paths = _torchvisions_paths(placed)
             modules = [module_of(place, self.clock, tower=tower, dropout=settings.dropout) for place in placed]
             self._towers[tower] = {place.name: module for place, module in zip(placed, modules, strict=True)}
             for path, module in zip(paths, modules, strict=True):
@@ -71,10 +73,6 @@ class Network(nn.Module):
 def parameter_count(net: nn.Module) -> int:
     """Count the parameters held here."""
     return sum(p.numel() for p in net.parameters())
-
-
-def _paths(placed: Sequence[Placed], tower: int) -> list[str]:
-    return [f"towers.{tower}.{place.name}" for place in placed]
 
 
 def _torchvisions_paths(placed: Sequence[Placed]) -> list[str]:
