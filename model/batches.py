@@ -63,9 +63,14 @@ class CropSource(BatchSource, Protocol):
 
 
 def gathered_crops(source: CropSource, layout: Layout, group: dist.ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a group's part of each global batch, finished: the same in every process of the group."""
+    """Yield a group's part of each global batch, finished: the same in every process of the group.
+
+    Raises ValueError if the source does not yield crops.
+    """
     epoch = step = -1
     for crops, labels in source:
+        if crops.dtype != torch.uint8:
+            raise ValueError(f"batches of {crops.dtype}: towers on several ranks gather crops; give output='uint8'")
         if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
             state = source.state()
             epoch, step = divmod(state["epoch"] * len(source) + state["step"] - 1, len(source))

@@ -142,9 +142,7 @@ class Processes(Ranks):
         if self.layout.owt:
             return gathered_labels(source, self._group)
         if self.layout.group_ranks > 1:
-            return gathered_crops(
-                cast(CropSource, source), self.layout, self._group
-            )  # whoever divides towers sees to it
+            return gathered_crops(cast(CropSource, source), self.layout, self._group)
         return iter(source)
 
     def weight(self, images: int, of: int) -> float:

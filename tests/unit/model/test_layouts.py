@@ -287,6 +287,8 @@ def test_gathered_crops_have_their_own_epochs_plan_and_finish(
         ImageStream(data_set / "train", **options) as whole,
         ImageStream(data_set / "train", **options, output="uint8") as crops,
     ):
+        with pytest.raises(ValueError, match="give output='uint8'"):
+            next(gathered_crops(whole, Layout(), group))
         for source in (whole, crops):
             source.seek(0, len(whole) - 1)
         for _ in range(3):

@@ -1,7 +1,4 @@
-"""Images that were made to do harm: pixels or words, no program started, no more than half a gigabyte taken.
-
-And files that Pillow may lack a decoder for: what is said of them.
-"""
+"""Images made to do harm: pixels or words, no program started, at most half a gigabyte; and files without a decoder."""
 
 import contextlib
 import io
