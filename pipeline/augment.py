@@ -28,7 +28,7 @@ Scale = Literal["pixel", "unit-variance"]
 IMAGES_PER_SHARED_CROP = 32
 
 _HASHES_PER_SAMPLE = 2
-_FIRST_FIELDS = 9  # of `AugmentSettings`, which its first digest had
+_FIRST_FIELDS = 9  # of `AugmentSettings`, which its first digest had: a new field goes behind all, or states differ
 
 
 @dataclass(frozen=True, kw_only=True)

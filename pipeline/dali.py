@@ -155,9 +155,8 @@ class DaliDecoder:
         for row, jpeg in enumerate(jpegs):
             if graph is None:  # after a failure, too: nothing of it shall be left
                 graph = build_graph(self._settings, 1, waiting)
-            inputs = self._inputs_of(
-                [(batch.select(np.arange(len(batch)) == row), [jpeg])]
-            )  # held: DALI reads in place
+            alone = batch.select(np.arange(len(batch)) == row)
+            inputs = self._inputs_of([(alone, [jpeg])])  # held: DALI reads in place
             waiting.append(inputs)
             try:
                 graph.schedule_run()

@@ -149,7 +149,7 @@ def decoder_named(text: str, device_id: int | None) -> str:
 
 
 def _split_name(text: str) -> str | None:
-    """Name a split in one way, with six digits; one that is none after the decoder that has all."""
+    """Return one name for each share, of six digits: a share of 0 or 1 is no split but the decoder that takes all."""
     try:
         share = float(f"{float(text.removeprefix('split=')):g}")
     except ValueError:

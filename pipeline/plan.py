@@ -244,11 +244,11 @@ def _order(settings: PlanSettings, shard_images: tuple[int, ...], epoch: int) ->
 
 
 class Cursor:
-    """Stand before a batch: `at`, its number, counted over all epochs of so many `steps`; who takes it counts on."""
+    """The next batch: `at`, its number over all epochs, each of so many `steps`. Who takes a batch adds 1."""
 
     def __init__(self, steps: int) -> None:
         self._none, self.steps = steps == 0, max(1, steps)
-        self.at, self._end = 0, self.steps  # the second is where the epoch at hand ends
+        self.at, self._end = 0, self.steps  # `_end`: the number behind the last batch of the epoch at hand
         self._entered = False  # whether an iteration has begun since the last seek
         self._iterations = 0
 

@@ -30,7 +30,8 @@ class Layer:
 class Weighted(Layer):
     """A layer with parameters. Only these need names.
 
-    `first_bias`: what the 2012 paper starts its biases from: 1 gives the rectifiers that follow positive inputs.
+    `first_bias`: what the 2012 paper starts its biases from: 1 gives the rectifiers that follow positive inputs. Only
+    initial values as in the paper or its source read it.
     """
 
     name: str

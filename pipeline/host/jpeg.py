@@ -43,7 +43,7 @@ def available() -> str | None:
 
 
 def extension() -> Any:
-    """Return the C extension, `_host.pyi`. Raises RuntimeError with the line of `available` if there is none."""
+    """Return the C extension, of `module.c`. Raises RuntimeError with the line of `available` if there is none."""
     if reason := available():
         raise RuntimeError(reason)
     return importlib.import_module("alexnet.pipeline.host._host")

@@ -114,9 +114,9 @@ def test_an_exported_file_is_the_network(images_32: Path, runs: tuple[Path, Path
         assert original.about() == exported.about()
         assert original.weights.keys() == exported.weights.keys()
         assert all(torch.equal(original.weights[name], tensor) for name, tensor in exported.weights.items())
-        finish, other = original.finish(), exported.finish()
-        assert np.array_equal(finish.mean, other.mean)
-        assert np.array_equal(finish.scale, other.scale)
+        one, other = original.normalization(), exported.normalization()
+        assert np.array_equal(one.mean, other.mean)
+        assert np.array_equal(one.scale, other.scale)
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -1,1 +1,1 @@
-"""Turn ILSVRC-2012's archives into a data set: find the images, plan the shards, resize, write."""
+"""Turn any source of images into a data set: find the images, plan the shards, resize, write."""

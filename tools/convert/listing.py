@@ -24,7 +24,7 @@ Encoding = Literal["file", "cifar10", "mnist"]
 Entry = tuple[bytes, int, int]
 """Name, offset and length of one file found in a tar or a folder."""
 Rows = tuple[int, str, Iterable[Entry]]
-"""Label of some files; which file or folder of the source they lie in; and they."""
+"""A label, the file or folder of the source that its files lie in, and the files."""
 
 Opener = Callable[[Path], BinaryIO]
 """Opens a file of a source by its path; goes to other processes, so it must be picklable."""

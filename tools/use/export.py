@@ -41,15 +41,15 @@ def feed(trained: Trained) -> dict[str, Any]:
 
     That is (pixel - mean) * scale on 0-255 written for pixel / 255. `mean` is absent where a mean image is subtracted.
     """
-    finish, size_px, crop_px = trained.finish(), trained.data.size_px, trained.augment.crop_px
+    normalization, size_px, crop_px = trained.normalization(), trained.data.size_px, trained.augment.crop_px
     prepared: dict[str, Any] = {
         "resize": f"the shorter side to {size_px} px, bicubic, antialiased",
         "crop": f"the centre, {crop_px} px",
         "values": "RGB, float32, 0 to 1 (`ToTensor`), then `Normalize(mean, std)`",
-        "std": [1.0 / (255.0 * scale) for scale in finish.scale.astype(float).tolist()],
+        "std": [1.0 / (255.0 * scale) for scale in normalization.scale.astype(float).tolist()],
     }
-    if finish.mean.ndim == 1:
-        return {**prepared, "mean": [mean / 255.0 for mean in finish.mean.astype(float).tolist()]}
+    if normalization.mean.ndim == 1:
+        return {**prepared, "mean": [mean / 255.0 for mean in normalization.mean.astype(float).tolist()]}
     return {**prepared, "values": "RGB, 0-255, minus the centre of the tensor `mean_image`, divided by 255 * std"}
 
 

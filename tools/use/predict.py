@@ -61,9 +61,9 @@ class Predictor:
         self.trained = trained
         self.placement = choose_placement(device, 1, trained.best_precision())
         self.net = trained.network(self.placement.device)
-        finish = trained.finish()
-        self._means = torch.from_numpy(finish.means(np.zeros((1, 3), np.float32))).to(self.placement.device)
-        self._normalized = Normalizer(finish, "float32", channels_last=True, device=self.placement.device)
+        normalization = trained.normalization()
+        self._means = torch.from_numpy(normalization.means(np.zeros((1, 3), np.float32))).to(self.placement.device)
+        self._normalized = Normalizer(normalization, "float32", channels_last=True, device=self.placement.device)
 
     def stored(self, file: bytes) -> tuple[Square, bool]:
         """Return what the data set would store of an image if it were upright in its file, and whether it was turned.

@@ -77,7 +77,7 @@ class Trained(About):
         """Return the precision that it was trained in, or what is best here for one that this version has not."""
         return next((known for known in get_args(Precision) if known == self.precision), "auto")
 
-    def finish(self) -> Normalization:
+    def normalization(self) -> Normalization:
         """Return what becomes of a pixel before the network sees it."""
         return normalization_of(self.augment, self.data.colour, self.mean_image, training=False)
 
@@ -187,10 +187,11 @@ def _checked(trained: Trained) -> Trained:
         raise InputError(f"{path}: {wrong} holds no numbers of 16, 32 or 64 bits with a point; {_ALLOWED}")
     try:
         with np.errstate(all="ignore"):
-            finish = trained.finish()
+            normalization = trained.normalization()
     except (ValueError, LookupError, ArithmeticError) as error:
         raise InputError(f"{path}: {error}; {_ALLOWED}") from None
-    sound = ((finish.mean >= 0) & (finish.mean <= 255)).all() and ((finish.scale > 0) & (finish.scale < 1e6)).all()
-    if not sound or finish.mean.shape[-1:] != (_CHANNELS,) or finish.scale.shape != (_CHANNELS,):
+    mean, scale = normalization.mean, normalization.scale
+    sound = ((mean >= 0) & (mean <= 255)).all() and ((scale > 0) & (scale < 1e6)).all()
+    if not sound or mean.shape[-1:] != (_CHANNELS,) or scale.shape != (_CHANNELS,):
         raise InputError(f"{path}: its colours are no means and deviations of pixels of 0 to 255; {_ALLOWED}")
     return trained
