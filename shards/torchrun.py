@@ -7,10 +7,9 @@ from alexnet.shards.errors import InputError
 
 def told(name: str) -> int | None:
     """Return a number that torchrun sets, such as RANK; None where it is not set, or empty."""
-    text = os.environ.get(name)
-    try:
-        return int(text) if text else None
-    except ValueError:
-        raise InputError(
-            f"{name}={text}: must be a number, as torchrun sets it; or unset WORLD_SIZE and RANK"
-        ) from None
+    text, least = os.environ.get(name), 1 if name.endswith("SIZE") else 0
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
+        raise InputError(f"{name}={text}: must be a number from {least}, as torchrun sets it; or unset it")
+    return int(text)

@@ -18,7 +18,7 @@ from PIL import Image
 import alexnet.shards.verify as verifying
 from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert import engines
-from alexnet.tools.convert.build import build
+from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.prep import main
@@ -26,6 +26,7 @@ from tests.sources import write_official
 
 WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}  # words are not unique
 TRAIN_PER_CLASS = 9
+HERE = BuildOptions(workers=0)  # starts no processes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -146,7 +147,7 @@ def one_thread() -> Iterator[None]:
 def digits(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 training and 7 validation images of 3 classes, 28 px: a step takes milliseconds."""
     root: Path = tmp_path_factory.mktemp("data") / "digits"
-    build(open_source(official), root, ConvertSettings(size_px=28, shard_images=10, seed=7))
+    build(open_source(official), root, ConvertSettings(size_px=28, shard_images=10, seed=7), HERE)
     return root
 
 
@@ -154,7 +155,7 @@ def digits(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def images_32(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 training and 7 validation images of 3 classes, 32 px."""
     root: Path = tmp_path_factory.mktemp("data") / "small"
-    build(open_source(official), root, ConvertSettings(size_px=32, shard_images=10, seed=7))
+    build(open_source(official), root, ConvertSettings(size_px=32, shard_images=10, seed=7), HERE)
     return root
 
 
@@ -163,7 +164,7 @@ def data_set(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source above as a data set of 40 px squares, 10 a shard."""
     root = tmp_path_factory.mktemp("data") / "set"
     settings = ConvertSettings(size_px=40, shard_images=10, seed=7)
-    build(open_source(official), root, settings)
+    build(open_source(official), root, settings, HERE)
     return root
 
 

@@ -205,7 +205,7 @@ def test_data_are_no_run_folder(digits: Path, monkeypatch: pytest.MonkeyPatch, n
         ({"RANK": "1"}, "RANK=1: the environment has no WORLD_SIZE, MASTER_ADDR, MASTER_PORT; start the processes"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2: the environment has no RANK, MASTER_ADDR, MASTER_PORT; start"),
         ({**TORCHRUNS, "RANK": "2"}, "RANK=2: must be at least 0 and below WORLD_SIZE=2"),
-        ({**TORCHRUNS, "RANK": "-1"}, "RANK=-1: must be at least 0 and below WORLD_SIZE=2"),
+        ({**TORCHRUNS, "RANK": "-1"}, "RANK=-1: must be a number from 0"),
         ({**TORCHRUNS, "RANK": "1", "WORLD_SIZE": "1"}, "RANK=1: must be at least 0 and below WORLD_SIZE=1"),
         ({**TORCHRUNS, "LOCAL_RANK": "2"}, "LOCAL_RANK=2: must be at least 0 and below LOCAL_WORLD_SIZE=2"),
         ({**TORCHRUNS, "LOCAL_RANK": "one"}, "LOCAL_RANK=one: must be a number"),

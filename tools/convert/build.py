@@ -55,13 +55,13 @@ _NOTES_BYTES_PER_PIXEL = 24  # of a shard's colour sums in .work: three int64
 class BuildOptions:
     """Settle how a data set is made, without effect on its bytes.
 
-    `workers`: processes; 0: none but this one. `on_error`: what an undecodable image does. `max_rejected`: more than so
-    many and no manifest is written; None allows 5 or 0.1%, whichever is more. `overwrite`: delete the data set that is
-    there. `engine`: processes of this machine, or tasks of the Ray cluster at `address` (None: start one here), which
-    must all see the folders.
+    `workers`: processes; 0: none but this one, which an image that crashes its decoder then ends. `on_error`: what an
+    undecodable image does. `max_rejected`: more than so many and no manifest is written; None allows 5 or 0.1%,
+    whichever is more. `overwrite`: delete the data set that is there. `engine`: processes of this machine, or tasks of
+    the Ray cluster at `address` (None: start one here), which must all see the folders.
     """
 
-    workers: int = 0
+    workers: int = 1
     on_error: OnError = "reject"
     max_rejected: int | None = None
     overwrite: bool = False

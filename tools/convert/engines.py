@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from alexnet.shards.errors import InputError
@@ -98,9 +99,15 @@ def convert_on_ray(jobs: Iterable[ShardJob], workers: int, address: str | None, 
     sees under the same path. A shard whose task keeps dying is finished by a worker here, which finds out the image
     that is to blame. Raises InputError without Ray or a cluster, or as `convert_here`.
     """
+    in_tasks, here = [0, 0], [0, 0]
+
+    def count(part: list[int], counts: Sequence[int]) -> None:
+        part[:] = counts
+        on_counts([a + b for a, b in zip(in_tasks, here, strict=True)])
+
     ray = _connect(address, workers)
     try:
-        convert_here(_convert_tasks(ray, iter(jobs), on_counts), 1, lambda _: None)
+        convert_here(_convert_tasks(ray, iter(jobs), partial(count, in_tasks)), 1, partial(count, here))
     finally:
         ray.shutdown()
 
@@ -135,7 +142,7 @@ def _connect(address: str | None, workers: int) -> Any:
     except ModuleNotFoundError:
         raise InputError("--engine ray: Ray is not installed; pip install 'alexnet[ray]'") from None
     if address is None:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=max(1, workers), include_dashboard=False, log_to_driver=False)
         return ray
     try:
         host, colon, port = address.rpartition(":")

@@ -180,6 +180,9 @@ def test_processes_that_torchrun_started_share_the_cores(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert "host decoder, 3 threads" in make("host", threads=None).describe()[-1]
     assert "host decoder, 7 threads" in make("host", threads=7).describe()[-1]
-    monkeypatch.setenv("RANK", "first")
-    with pytest.raises(InputError, match=r"^RANK=first: must be a number, as torchrun sets it; or unset WORLD_SIZE"):
-        ImageStream(ci_100 / "train", batch_images=20)
+    for name, text, least in (("RANK", "first", 0), ("WORLD_SIZE", "0", 1), ("LOCAL_WORLD_SIZE", "-4", 1)):
+        monkeypatch.setenv(name, text)
+        refusal = rf"^{name}={text}: must be a number from {least}, as torchrun sets it; or unset it"
+        with pytest.raises(InputError, match=refusal):
+            ImageStream(ci_100 / "train", batch_images=20)
+        monkeypatch.delenv(name)

@@ -20,7 +20,7 @@ from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.shard import ConversionError, Notes, ShardJob, convert_shard, notes_file, read_notes
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.progress import Amount
-from tests.conftest import digests, encode_picture, prep
+from tests.conftest import HERE, digests, encode_picture, prep
 from tests.sources import write_class_tars, write_files
 
 SETTINGS = ConvertSettings(size_px=40, shard_images=10, seed=7)  # those of `data_set`
@@ -73,7 +73,7 @@ def test_neither_workers_nor_an_interruption_change_a_byte_of_it_or_of_the_sourc
     assert earlier
     assert {path: times(root)[path] for path in earlier} == earlier
     assert {path: (path.stat().st_mtime_ns, digests(official)) for path in official.rglob("*")} == before
-    assert build(source, root, SETTINGS) == read_manifest(data_set)
+    assert build(source, root, SETTINGS, HERE) == read_manifest(data_set)
 
 
 @pytest.mark.usefixtures("here")
@@ -82,17 +82,17 @@ def test_too_many_rejects_keep_the_shards_and_write_no_manifest_and_torn_notes_a
 ) -> None:
     root, source = tmp_path / "set", open_source(official)
     with pytest.raises(ConversionError, match=r"3 images were rejected and 2 are allowed; .*--max-rejected 3"):
-        build(source, root, SETTINGS, BuildOptions(max_rejected=2))
+        build(source, root, SETTINGS, BuildOptions(workers=0, max_rejected=2))
     assert not (root / "manifest.json").exists()
     assert len((root / "rejected.jsonl").read_text().splitlines()) == 3
     before = times(root)
     notes = root / ".work" / "train-000001.notes"
     notes.write_bytes(notes.read_bytes()[:100])
-    build(source, root, SETTINGS, BuildOptions(max_rejected=3))
+    build(source, root, SETTINGS, BuildOptions(workers=0, max_rejected=3))
     assert digests(root) == digests(data_set)
     assert [path.name for path, time in times(root).items() if time != before[path]] == ["000001.tar"]
     with pytest.raises(ConversionError, match=r"--on-error fail: .*n0000000\d_\d\.JPEG at byte [\d,]+: "):
-        build(source, tmp_path / "other", SETTINGS, BuildOptions(on_error="fail"))
+        build(source, tmp_path / "other", SETTINGS, BuildOptions(workers=0, on_error="fail"))
 
 
 @pytest.mark.usefixtures("here")
@@ -102,25 +102,25 @@ def test_another_data_set_or_something_else_is_refused_and_untouched_and_overwri
     root, source = Path(shutil.copytree(data_set, tmp_path / "set")), open_source(official)
     before = digests(root)
     with pytest.raises(InputError, match=r"another data set \(seed 7 there, 8 asked for\); give another --out"):
-        build(source, root, ConvertSettings(size_px=40, shard_images=10, seed=8))
+        build(source, root, ConvertSettings(size_px=40, shard_images=10, seed=8), HERE)
     for name in ("notes.txt", "train/notes.txt", ".work/notes.txt"):
         write_files((root / name).parent, {"notes.txt": b"mine"})
         with pytest.raises(InputError, match=rf"also holds {re.escape(name)}, so nothing was deleted"):
-            build(source, root, SETTINGS, BuildOptions(overwrite=True))
+            build(source, root, SETTINGS, BuildOptions(workers=0, overwrite=True))
         (root / name).unlink()
         assert digests(root) == before
-    assert build(source, root, OTHER, BuildOptions(overwrite=True)).size_px == 32
+    assert build(source, root, OTHER, BuildOptions(workers=0, overwrite=True)).size_px == 32
     for name in ("thesis.tex", ".work/thesis.tex"):
         write_files((tmp_path / "mine" / name).parent, {"thesis.tex": b"years of work"})
         for overwrite in (True, False):
             with pytest.raises(InputError, match="is no data set of alexnet-prep"):
-                build(source, tmp_path / "mine", SETTINGS, BuildOptions(overwrite=overwrite))
+                build(source, tmp_path / "mine", SETTINGS, BuildOptions(workers=0, overwrite=overwrite))
         assert (tmp_path / "mine" / name).exists()
         shutil.rmtree(tmp_path / "mine")
     (root / "train").rename(tmp_path / "train")
     (root / "train").symlink_to(tmp_path / "train")
     with pytest.raises(InputError, match=r"also holds train, so nothing was deleted; .* what is a link, replace"):
-        build(source, root, OTHER, BuildOptions(overwrite=True))
+        build(source, root, OTHER, BuildOptions(workers=0, overwrite=True))
     assert verify(root).passed
 
 
@@ -146,7 +146,7 @@ def test_a_command_that_finds_no_disk_space_leaves_nothing_and_deletes_nothing(
     made, before = Path(shutil.copytree(data_set, tmp_path / "made")), digests(data_set)
     monkeypatch.setattr("alexnet.tools.convert.build.shutil.disk_usage", lambda _: SimpleNamespace(free=10_000))
     with pytest.raises(InputError, match=r"about [\d.]+ kB are needed and 10\.0 kB are free"):
-        build(open_source(official), tmp_path / "set", SETTINGS)
+        build(open_source(official), tmp_path / "set", SETTINGS, HERE)
     assert not list((tmp_path / "set").iterdir()), "a smaller size may be tried next, in the same folder"
     for root, options in ((tmp_path / "a" / "b", ()), (made, ("--overwrite", "--size", "512"))):
         refused = prep("shard", official, "--out", root, *options, code=2).stderr
@@ -178,7 +178,7 @@ def test_all_bytes_are_on_the_disk_before_the_manifest_has_its_name(
 
     monkeypatch.setattr(os, "fsync", noting)
     monkeypatch.setattr(Path, "replace", checking)
-    build(open_source(official), tmp_path / "set", SETTINGS)
+    build(open_source(official), tmp_path / "set", SETTINGS, HERE)
     assert missing == []
     assert verify(tmp_path / "set").passed
 
