@@ -66,11 +66,11 @@ def read_weights(file: Path) -> Weights:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
     with opened:
-        begins = opened.read(8)
-        if begins.startswith(_PICKLES):
+        begins = opened.read(9)  # of safetensors: the length of a header, in 8 bytes that can be any, and its brace
+        if begins.startswith(_PICKLES) and begins[4:] != b"\0\0\0\0{":
             opened.seek(0)
             return _read_pickle(file, opened)
-        if (header_bytes := int.from_bytes(begins, "little")) > _MOST_HEADER_BYTES:
+        if (header_bytes := int.from_bytes(begins[:8], "little")) > _MOST_HEADER_BYTES:
             raise InputError(
                 f"{file}: cannot be read as safetensors (its header is said to have {header_bytes:,} bytes, where at "
                 f"most {_MOST_HEADER_BYTES:,} can be right); give safetensors, or a state dict of PyTorch's"

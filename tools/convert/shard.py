@@ -5,6 +5,7 @@ notes, before the tar gets its name: so a tar that is there never needs decoding
 """
 
 import hashlib
+import io
 import json
 from collections.abc import MutableSequence, Sequence
 from dataclasses import asdict, dataclass, field
@@ -126,23 +127,22 @@ def notes_file(root: Path, plan: ShardPlan) -> Path:
 
 
 def _save(file: Path, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:
-    """Write notes: a line with the sha256 of the next, one of JSON, and the arrays as NumPy's npz."""
-    text = json.dumps(asdict(notes)).encode()
+    """Write notes: a line with the sha256 of what follows, one of JSON, and the arrays as NumPy's npz."""
+    arrays = io.BytesIO()
+    np.savez(arrays, rows=rows, **sums.to_arrays())  # type: ignore[arg-type]
+    body = json.dumps(asdict(notes)).encode() + b"\n" + arrays.getbuffer()
     partial = partial_of(file)
-    with partial.open("wb") as stream:
-        stream.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text + b"\n")
-        np.savez(stream, rows=rows, **sums.to_arrays())  # type: ignore[arg-type]
+    partial.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     put_on_disk(partial)
     partial.replace(file)
 
 
 def read_notes(file: Path) -> Notes | None:
-    """Return what is noted of a shard; None if nothing is, or it was torn by a power cut."""
+    """Return what is noted of a shard; None if nothing is, or it is damaged: the shard is converted anew then."""
     try:
-        with file.open("rb") as stream:
-            digest, text = stream.readline().strip(), stream.readline().strip()
-        if hashlib.sha256(text).hexdigest().encode() == digest:
-            return as_typed(text, Notes, odd_names=True)
+        digest, _, body = file.read_bytes().partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() == digest:
+            return as_typed(body.partition(b"\n")[0], Notes, odd_names=True)
     except (OSError, ValueError):
         pass
     return None

@@ -142,6 +142,8 @@ class RunFolder:
         if (self.path / RESULT_NAME).exists():
             raise InputError(f"{self.path}: holds a finished run; {mend}")
         found, wanted = ({**_DEFAULTS, **_flat(tree)} for tree in (settings, self.identity))
+        if found["stream.decode"] == "auto":  # of an earlier version; the run's state names the decoder that it chose
+            found["stream.decode"] = "default"
         different = [
             f"{key} {found.get(key)!r} there, {wanted.get(key)!r} asked for"
             for key in sorted(found.keys() | wanted.keys())

@@ -63,6 +63,21 @@ def test_every_tensor_is_read_as_pytorch_reads_it(tmp_path: Path, layout: str, m
         assert torch.equal(read[name].view(tensor.dtype), tensor.detach()), name
 
 
+def test_a_header_of_any_length_is_one_of_safetensors(tmp_path: Path) -> None:
+    """Also of one whose lowest byte a pickle could begin with, or whose first two a zip."""
+    file, tensors = tmp_path / "net.safetensors", {"w": torch.arange(3.0)}
+
+    def header_bytes(words: int) -> int:
+        write_safetensors(file, Weights(tensors=tensors, about={"words": "x" * words}))
+        assert torch.equal(read_weights(file).tensors["w"], tensors["w"])
+        return int.from_bytes(file.read_bytes()[:8], "little")
+
+    least = header_bytes(0)
+    for begin in (b"\x80\x13", b"PK"):
+        wanted = int.from_bytes(begin, "little")
+        assert header_bytes(wanted - least) == wanted
+
+
 def test_the_bytes_of_another_machine_are_turned(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(5.0), "b": torch.tensor([1 + 2j]), "c": torch.arange(4, dtype=torch.int16)}
     torch.save(tensors, tmp_path / "little")

@@ -87,7 +87,7 @@ def test_too_many_rejects_keep_the_shards_and_write_no_manifest_and_torn_notes_a
     assert len((root / "rejected.jsonl").read_text().splitlines()) == 3
     before = times(root)
     notes = root / ".work" / "train-000001.notes"
-    notes.write_bytes(notes.read_bytes()[:100])
+    notes.write_bytes(notes.read_bytes()[:-100])
     build(source, root, SETTINGS, BuildOptions(workers=0, max_rejected=3))
     assert digests(root) == digests(data_set)
     assert [path.name for path, time in times(root).items() if time != before[path]] == ["000001.tar"]
@@ -215,8 +215,7 @@ def test_a_file_too_large_to_be_an_image_is_rejected_unread_and_damaged_notes_ar
     assert [(reject.member, reject.reason) for reject in notes.rejected] == [("film.mp4", said)]
     whole = file.read_bytes()
     assert read_notes(file) == notes
-    arrays = whole.index(b"PK")
-    for at in range(0, arrays - 1, 5):
+    for at in (*range(0, whole.index(b"PK"), 5), *range(0, len(whole), 499), len(whole) - 1):
         for data in (whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :], whole[:at]):
             file.write_bytes(data)
             assert read_notes(file) is None

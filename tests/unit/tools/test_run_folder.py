@@ -86,6 +86,7 @@ def test_what_changes_no_bit_may_change_and_what_an_earlier_version_did_not_know
         InputError, match=r"\(net\.pooling 'drawn' there, 'disjoint' asked for; train\.gone 1 there, None"
     ):
         claim(tmp_path, net_pooling="disjoint")
+    settings["stream"]["decode"] = "auto"  # which is gone
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     assert claim(tmp_path).continues
 
