@@ -21,7 +21,7 @@ FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer 
 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
-	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (7 minutes on 2 cores)"
+	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (5 minutes on 2 cores)"
 	@echo "make test-all   the same with the slow tests (an hour)"
 	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what a GPU makes here: its tests, then data path, networks, training beside their limits: runs/gpu-check (DATA=; 10 minutes)"
