@@ -52,6 +52,12 @@ class StoredSample:
     jpeg: bytes
 
 
+def _planner(plan: PlanSettings, augmentation: AugmentSettings, reader: SplitReader) -> Planner:
+    mean_image = reader.mean_image() if augmentation.mean == "image" else None
+    shard_images = [shard.images for shard in reader.shards]
+    return Planner(plan, augmentation, reader.manifest.colour, reader.manifest.size_px, shard_images, mean_image)
+
+
 class ImageStream:
     """Iterate over one split, an epoch at a time, as (images, labels).
 
@@ -91,7 +97,7 @@ class ImageStream:
         self.settings = s = settings_of("settings", settings, StreamSettings)
         augmentation = settings_of("augmentation", augmentation, AugmentSettings)
         self._reader = SplitReader(*split_of(path))
-        manifest, (rank, ranks), device_id = self._reader.manifest, rank_of(rank, ranks), device_id_of(device)
+        rank, ranks = rank_of(rank, ranks)
         plan = PlanSettings(
             batch_images=batch_images,
             seed=seed,
@@ -102,30 +108,35 @@ class ImageStream:
             drop_last=drop_last,
             window_shards=s.window_shards if s.order == "blocks" else None,
         )
+        self._planner = _planner(plan, augmentation, self._reader)
+        self._decoding = self._decode_settings(device, threads, output, channels_last, views)
+        self.meter = StreamMeter()
+        self._prefetcher: Prefetcher | None = None
+        self._cursor = Cursor(len(self))
+
+    def _decode_settings(
+        self, device: "str | torch.device", threads: int | None, output: Output, channels_last: bool, views: int
+    ) -> DecodeSettings:
+        s, plan, crop_px = self.settings, self._planner.settings, self._planner.augment.crop_px
+        size_px, device_id = self._reader.manifest.size_px, device_id_of(device)
         if views not in (1, 10):
             raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
         if views == 10 and plan.augment:
             raise InputError("views=10: is for evaluation; give augment=False as well")
-        mean_image = self._reader.mean_image() if augmentation.mean == "image" else None
-        shard_images = [shard.images for shard in self._reader.shards]
-        self._planner = Planner(plan, augmentation, manifest.colour, manifest.size_px, shard_images, mean_image)
-        self._decoding = DecodeSettings(
+        return DecodeSettings(
             decode=decoder_named(s.decode, device_id),
             device_id=device_id,
             threads=threads_of(threads or s.threads),
             depth=s.depth,
             max_images=-(-plan.batch_images // plan.ranks),
-            size_px=manifest.size_px,
-            crop_px=manifest.size_px if views == 10 else augmentation.crop_px,
+            size_px=size_px,
+            crop_px=size_px if views == 10 else crop_px,
             crops_only=views == 10,
-            views_px=augmentation.crop_px if views == 10 else None,
+            views_px=crop_px if views == 10 else None,
             output=choice("output", output, get_args(Output)),
             channels_last=flag("channels_last", channels_last),
             mean_image=self._planner.normalization(0).mean_image is not None,
         )
-        self.meter = StreamMeter()
-        self._prefetcher: Prefetcher | None = None
-        self._cursor = Cursor(len(self))
 
     def __len__(self) -> int:
         """Count the steps of an epoch."""
