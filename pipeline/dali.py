@@ -6,11 +6,7 @@ at a time, so there several batches make a run, and a run's output is sliced on 
 DALI fails a run as a whole and does not say for which image. The images of such a run are then tried one by one; the
 graph is built anew and goes on without those that failed.
 
-The graph does what the plan says: decode, crop, mirror, and where DALI can, subtract the mean and scale. Everything
-random arrives from outside; `crop_mirror_normalize` takes a mean per image, so the colour offset costs nothing. What
-DALI leaves different between its backends is set explicitly: chroma upsampling, EXIF orientation and the exact inverse
-DCT. DALI has no bfloat16, no mean per pixel, and its float16 costs a CPU 1.7 times its float32: there the graph yields
-uint8 crops, and `normalize_torch.py` does the rest.
+What the graph does is in `dali_graph.py`.
 """
 
 from collections import deque
@@ -21,18 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from nvidia.dali import Pipeline, fn, types
 from torch.utils.dlpack import from_dlpack
 
 from alexnet.pipeline.batch import Batch, DecodeSettings
+from alexnet.pipeline.dali_graph import Inputs, Jpegs, build_graph, normalizes, warm_up
 from alexnet.pipeline.host.jpeg import DecodeError, read_header
 
 _GPU_RUN_IMAGES = 1024
-
-Jpegs = list[npt.NDArray[np.uint8]]
-Inputs = tuple[Any, ...]
-"""Of the graph, a row an image: JPEG bytes, corners, mirror flags, and means and divisors if it normalizes."""
-
 
 Part = tuple[Batch, Jpegs]
 """Of a run: those rows of a batch that DALI can be given, and their bytes."""
@@ -64,6 +55,7 @@ class DaliDecoder:
         self._runs: deque[_Run] = deque()
         self._ready: deque[Batch] = deque()
         self._graph: Any = None
+        self._first_inputs: Inputs = ()  # of a graph's warm-up: held, for DALI reads in place
 
     @property
     def ahead(self) -> int:
@@ -102,9 +94,12 @@ class DaliDecoder:
         if not len(run):
             return  # DALI knows no empty batch
         run.inputs = self._inputs_of(run.parts)
-        self._inputs.append(run.inputs)
         if self._graph is None:
-            self._graph = build_graph(self._settings, self._settings.max_images * self._batches_per_run, self._inputs)
+            most = self._settings.max_images * self._batches_per_run
+            self._graph = build_graph(self._settings, most, self._inputs)
+            if self._settings.device_id is not None and len(run) < most:
+                self._first_inputs = warm_up(self._graph, self._inputs, run.inputs, most)
+        self._inputs.append(run.inputs)
         # `schedule_run` takes inputs until there are none and then thinks the data have ended: `reset` says no.
         self._graph.schedule_run()
         self._graph.reset()
@@ -203,71 +198,6 @@ def _without(batch: Batch, jpegs: Jpegs, reasons: list[str]) -> Part:
     """Return the rows and bytes of the images for which there is no reason against them."""
     left = [jpeg for jpeg, reason in zip(jpegs, reasons, strict=True) if not reason]
     return batch.without_rows({row: reason for row, reason in enumerate(reasons) if reason}), left
-
-
-def normalizes(settings: DecodeSettings) -> bool:
-    """Say whether the graph itself yields what was asked for."""
-    if settings.crops_only or settings.mean_image:
-        return False
-    return settings.output == "float32" or (settings.output == "float16" and settings.device_id is not None)
-
-
-def build_graph(settings: DecodeSettings, images: int, waiting: deque[Inputs]) -> Any:
-    """Build the pipeline for runs of up to so many images, whose inputs it takes from `waiting`."""
-    pipeline = Pipeline(
-        batch_size=images,
-        num_threads=settings.threads,
-        device_id=settings.device_id,
-        prefetch_queue_depth=settings.depth,
-        exec_dynamic=True,  # outputs own their memory, so torch takes them without a copy
-    )
-    inputs = 5 if normalizes(settings) else 3
-    with pipeline:
-        jpegs, crop_yx, mirror, *constants = fn.external_source(
-            source=_next_of(waiting), num_outputs=inputs, batch=True, no_copy=True
-        )
-        crops = _crops(settings, jpegs, crop_yx)
-        if constants:
-            mean, divisor = constants
-            crops = fn.crop_mirror_normalize(
-                crops,
-                mirror=mirror,
-                mean=mean,
-                std=divisor,
-                dtype=types.FLOAT if settings.output == "float32" else types.FLOAT16,
-                output_layout="HWC" if settings.channels_last else "CHW",
-            )
-        else:
-            crops = fn.flip(crops, horizontal=mirror, vertical=0)
-        pipeline.set_outputs(crops)
-    pipeline.build()
-    return pipeline
-
-
-def _next_of(waiting: deque[Inputs]) -> Callable[[], Inputs]:
-    """Return a graph's source. It holds on to nothing else, no open file above all: DALI leaves it to the collector."""
-
-    def next_inputs() -> Inputs:
-        if not waiting:
-            raise StopIteration
-        return waiting.popleft()
-
-    return next_inputs
-
-
-def _crops(settings: DecodeSettings, jpegs: Any, crop_yx: Any) -> Any:
-    """Decode only the crop on the CPU (1.4 times the speed of whole images); decode whole images on a GPU.
-
-    Asking a GPU for a crop may keep its JPEG engine out. The engine takes all images, or none where there is no
-    engine: of a share, DALI would choose those images by their place in the run, and a resumed run has other places.
-    """
-    shape = (settings.crop_px, settings.crop_px)
-    # Chroma is upsampled as libjpeg does it; EXIF orientation is ignored, as by every published ImageNet result.
-    decode: dict[str, Any] = {"output_type": types.RGB, "jpeg_fancy_upsampling": True, "adjust_orientation": False}
-    if settings.device_id is None:
-        return fn.decoders.image_slice(jpegs, start=crop_yx, shape=shape, axes=(0, 1), device="cpu", **decode)
-    images = fn.decoders.image(jpegs, device="mixed", hw_decoder_load=1.0, **decode)
-    return fn.slice(images, start=crop_yx, shape=shape, axes=(0, 1))
 
 
 def _last_line(error: RuntimeError) -> str:
