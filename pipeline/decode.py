@@ -2,10 +2,11 @@
 
 `dali` decodes on the stream's device with DALI (`gpu` is another name for it where that is a GPU), `host` on the CPU in
 C, `split=0.6` six images of ten with DALI and the others on the host. Which image goes where is a hash of its id, so
-that every epoch, and a resumed run, decodes it the same way. `default` is `dali` on a GPU, and `host` on a CPU (`dali`
-where the host decoder was not built). All do what the plan says; pixels differ only by a decoder's rounding.
+that every epoch, and a resumed run, decodes it the same way. `default` is `dali` on a GPU and `host` on a CPU, or the
+other where that one is missing. All do what the plan says; pixels differ only by a decoder's rounding.
 """
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -80,11 +81,16 @@ def _host(settings: DecodeSettings) -> Decoder:
 
 
 def _dali(settings: DecodeSettings) -> Decoder:
-    try:
-        from alexnet.pipeline.dali import DaliDecoder  # which a machine without DALI goes without
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed: decode='dali' needs NVIDIA DALI, for Linux") from None
+    from alexnet.pipeline.dali import DaliDecoder  # which a machine without DALI goes without
+
     return DaliDecoder(settings)
+
+
+def without_dali() -> str | None:
+    """Return why DALI cannot be used, None if it can; without loading it."""
+    if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
+        return None
+    return "NVIDIA DALI is not installed (pip install nvidia-dali-cuda130, for Linux)"
 
 
 def _split(settings: DecodeSettings) -> Decoder:
@@ -124,15 +130,16 @@ class _Kind(NamedTuple):
 
 _DECODERS = {
     "host": _Kind(lambda: available(), _host, _describe_host),
-    "dali": _Kind(lambda: None, _dali, _describe_dali),
-    "split=": _Kind(lambda: available(), _split, _describe_split),
+    "dali": _Kind(without_dali, _dali, _describe_dali),
+    "split=": _Kind(lambda: available() or without_dali(), _split, _describe_split),
 }
 
 
 def decoder_named(text: str, device_id: int | None) -> str:
     """Return the name of the decoder that a setting means; raises InputError for none, or one that cannot be here."""
     if text == "default":
-        return "dali" if device_id is not None or available() else "host"
+        preferred = ("dali", "host") if device_id is not None else ("host", "dali")
+        text = next((name for name in preferred if not _DECODERS[name].missing()), preferred[0])
     if text == "gpu" and device_id is None:
         raise InputError("decode='gpu': the stream's device is cpu; use decode='host' or decode='dali'")
     if text == "auto":
@@ -144,7 +151,8 @@ def decoder_named(text: str, device_id: int | None) -> str:
     if not name or _key(name) not in _DECODERS:
         raise InputError(f"decode={text!r}: must be default, gpu, dali, host, or split=SHARE with SHARE in 0 to 1")
     if reason := _DECODERS[_key(name)].missing():
-        raise InputError(f"decode={text!r}: {reason}; or use decode='dali'")
+        others = [f"decode={other!r}" for other in ("host", "dali") if not _DECODERS[other].missing()]
+        raise InputError(f"decode={text!r}: " + "; or use ".join([reason, *others]))
     return name
 
 
@@ -163,12 +171,12 @@ def _key(name: str) -> str:
 
 
 def make_decoder(settings: DecodeSettings) -> Decoder:
-    """Make the decoder that settings name; raises InputError if what it needs is not installed."""
+    """Make the decoder that settings name."""
     return _DECODERS[_key(settings.decode)].make(settings)
 
 
 def describe_decoding(settings: DecodeSettings) -> str:
-    """Say in one line who decodes, and on a CPU what a host decoder that is not there would need."""
-    reason = available() if settings.device_id is None else None
+    """Say in one line who decodes, and what the decoder that is preferred on this device would need."""
+    reason = available() if settings.device_id is None else without_dali()
     line = _DECODERS[_key(settings.decode)].describe(settings)
     return f"decoding: {line}" + (f"; {reason}" if reason else "")

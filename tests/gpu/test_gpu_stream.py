@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from alexnet.pipeline import AugmentSettings, ImageStream
+from alexnet.pipeline.decode import without_dali
 from alexnet.shards.errors import SampleError
 from alexnet.shards.reader import SplitReader
 from tests.unit.pipeline.streams import epochs_of, same, stream_of
 
-pytest.importorskip("nvidia.dali")
+needs_dali = pytest.mark.skipif(without_dali() is not None, reason=str(without_dali()))
 
 MEAN_LEVELS = 1.0
 ROUNDED_LEVELS = 4.0
@@ -103,7 +104,9 @@ def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: s
             assert (apart == 0).float().mean().item() > 0.99
 
 
-@pytest.mark.parametrize("decode", ["gpu", "host", "split=0.5"])
+@pytest.mark.parametrize(
+    "decode", [pytest.param("gpu", marks=needs_dali), "host", pytest.param("split=0.5", marks=needs_dali)]
+)
 def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
     with (
         on("cuda", ci_100, output="uint8", decode=decode) as gpu,

@@ -102,7 +102,6 @@ def test_the_same_units_are_dropped_as_on_the_cpu() -> None:
 @pytest.mark.parametrize("capture", [False, True])
 def test_bf16_steps_from_the_stream_learn(ci_100: Path, capture: bool) -> None:
     """Captured, too, while the stream's threads allocate memory for the batches to come."""
-    pytest.importorskip("nvidia.dali")
     trainer = trainer_on("cuda", bf16=True, capture=capture)
     streams = Streams(ci_100, settings(), trainer.placement)
     batches = itertools.islice(itertools.chain.from_iterable(itertools.repeat(streams.train)), 100)

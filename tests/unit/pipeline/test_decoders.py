@@ -1,6 +1,8 @@
 """Every decoder yields the same crops, and the same finished tensors as a NumPy reference; and which decoder it is."""
 
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,27 @@ def test_the_default_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_buil
     for named in ("host", "split=0.5"):
         with pytest.raises(InputError, match="the host decoder was not built; install gcc; or use decode='dali'"):
             make(named)
+
+
+def test_the_default_is_dali_on_a_gpu_and_the_host_decoder_where_it_is_not_installed(
+    make: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make("default", device="cuda").state()["decode"] == "dali"
+    state = make("default", device="cuda").state()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name == "nvidia.dali" else find_spec(name))
+    left_open = make("default", device="cuda")
+    assert left_open.state()["decode"] == "host"
+    missing = r"NVIDIA DALI is not installed \(pip install nvidia-dali-cuda130, for Linux\)"
+    assert re.fullmatch(f"decoding: host decoder, 2 threads; {missing}", left_open.describe()[-1])
+    assert make("default").describe()[-1] == "decoding: host decoder, 2 threads"
+    for named, device in (("dali", "cpu"), ("gpu", "cuda"), ("split=0.5", "cuda")):
+        with pytest.raises(InputError, match=rf"^decode='{named}': {missing}; or use decode='host'$"):
+            make(named, device=device)
+    with pytest.raises(InputError, match=missing):
+        left_open.resume(state)
+    monkeypatch.setattr("alexnet.pipeline.decode.available", lambda: "the host decoder was not built")
+    with pytest.raises(InputError, match=rf"^decode='dali': {missing}$"):
+        make("default", device="cuda")
 
 
 def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeStream) -> None:
