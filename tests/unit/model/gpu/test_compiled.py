@@ -1,0 +1,52 @@
+"""What becomes of each kernel for an H100 or H200: no spills, few registers, loads and stores of 128 bits."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Budget:
+    """Registers a thread at most, and opcodes with how many there are at least."""
+
+    registers: int
+    opcodes: dict[str, int]
+
+
+# By entry of `compiled.LAUNCHES` and kernel.
+BUDGETS = {
+    ("full", "bias_relu_dropout"): Budget(40, {"LDG.E.128": 2, "STG.E.128": 2}),
+    ("full", "bias_relu_dropout_backward"): Budget(56, {"LDG.E.128": 4, "STG.E.128": 2}),
+    ("full without dropout", "bias_relu_dropout"): Budget(40, {"LDG.E.128": 2, "STG.E.128": 2}),
+    ("full without relu", "bias_relu_dropout_backward"): Budget(64, {"LDG.E.128": 2, "STG.E.128": 2}),
+    ("update", "sgd"): Budget(48, {"LDG.E.128": 5, "STG.E.128": 5, "FFMA": 16}),
+    ("input", "space_to_depth"): Budget(40, {"STG.E.128": 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, Any]:
+    """Compile all in a process of its own, in which Triton does not interpret."""
+    command = [sys.executable, "-m", "tests.unit.model.gpu.compiled"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result: dict[str, Any] = json.loads(subprocess.run(command, env=environment, stdout=-1, check=True).stdout)
+    return result
+
+
+@pytest.mark.parametrize(("entry", "kernel"), BUDGETS)
+def test_kernels_keep_their_budgets(compiled: dict[str, Any], entry: str, kernel: str) -> None:
+    figures, budget = compiled[entry][kernel], BUDGETS[entry, kernel]
+    assert figures["spilled"] == 0
+    assert figures["registers"] <= budget.registers
+    for opcode, times in budget.opcodes.items():
+        assert figures["opcodes"].get(opcode, 0) >= times, (opcode, figures["opcodes"])
+
+
+def test_every_kernel_that_is_launched_is_looked_at(compiled: dict[str, Any]) -> None:
+    launched = {kernel for kernels in compiled.values() for kernel in kernels}
+    assert launched == {kernel for _, kernel in BUDGETS}
