@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pynvml
 import torch
 
 from alexnet.shards.errors import InputError
@@ -102,7 +103,9 @@ def choose_placement(
     kind = device or ("cuda" if count else "cpu")
     here = gpus if local_ranks is None else local_ranks
     if kind == "cuda" and not count:
-        raise InputError("--device cuda: this machine has no GPU that PyTorch can use; --device cpu works here")
+        raise InputError(
+            f"--device cuda: this machine has no GPU that PyTorch can use ({_no_gpu()}); --device cpu works here"
+        )
     if gpus < 1:
         raise InputError(f"--gpus {gpus}: must be at least 1")
     if here > max(count, 1) and device != "cpu":
@@ -113,7 +116,7 @@ def choose_placement(
     owt = parallel == "owt" and gpus > 1
     layout = Layout(rank=rank, ranks=gpus, group_ranks=_group_ranks(gpus, parallel, towers), owt=owt)
     bf16, why = _precision(kind, precision)
-    asked = "asked for" if device else ("a GPU is there" if count else "no GPU here")
+    asked = "asked for" if device else ("a GPU is there" if count else _no_gpu())
     exact = torch.device(kind, local_rank) if kind == "cuda" and gpus > 1 else torch.device(kind)
     return Placement(device=exact, bf16=bf16, why=f"{kind} ({asked}), {why}", layout=layout)
 
@@ -179,6 +182,22 @@ def _group_ranks(gpus: int, parallel: Parallel, towers: int) -> int:
             "number"
         )
     return towers
+
+
+def _no_gpu() -> str:
+    """Say that there is no GPU, or that the driver has some which PyTorch cannot use, as where it is too old."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides every GPU"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return "no GPU here"
+    try:
+        count, driver = pynvml.nvmlDeviceGetCount(), pynvml.nvmlSystemGetDriverVersion()
+    finally:
+        pynvml.nvmlShutdown()
+    gpus = f"{count} GPU{'' if count == 1 else 's'} here"
+    return f"{gpus}, driver {driver}, which PyTorch {torch.__version__} cannot use" if count else "no GPU here"
 
 
 def _precision(kind: str, precision: Precision) -> tuple[bool, str]:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -191,7 +193,8 @@ def test_a_schedule_that_makes_no_sense_is_refused(settings: dict[str, Any], sai
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU is told")
-def test_placement_says_what_works_on_a_machine_without_a_gpu() -> None:
+def test_placement_says_what_works_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(InputError, match=r"--gpus 2: this machine has 0 GPUs; --gpus 1 .*--gpus 2 --device cpu"):
         choose_placement(None, 2, "auto")
     with pytest.raises(InputError, match=r"--device cuda: this machine has no GPU .*--device cpu"):
@@ -200,3 +203,19 @@ def test_placement_says_what_works_on_a_machine_without_a_gpu() -> None:
     assert (placement.device.type, placement.bf16) == ("cpu", cpu_has_bf16())
     assert "no GPU here" in placement.why
     assert choose_placement("cpu", 1, "fp32").bf16 is False
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a usable GPU is told")
+def test_placement_says_that_a_gpu_is_there_which_pytorch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a driver that is too old, or a PyTorch for the CPU."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, answer in (("Init", None), ("Shutdown", None), ("DeviceGetCount", 1), ("SystemGetDriverVersion", "550")):
+        monkeypatch.setattr(f"pynvml.nvml{name}", partial(lambda answer: answer, answer))
+    cannot = f"1 GPU here, driver 550, which PyTorch {torch.__version__} cannot use"
+    assert choose_placement(None, 1, "fp32").why.startswith(f"cpu ({cannot}), ")
+    with pytest.raises(InputError, match=re.escape(f"can use ({cannot}); --device cpu works here")):
+        choose_placement("cuda", 1, "auto")
+    monkeypatch.setattr("pynvml.nvmlDeviceGetCount", lambda: 0)
+    assert choose_placement(None, 1, "fp32").why.startswith("cpu (no GPU here), ")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_placement(None, 1, "fp32").why.startswith("cpu (CUDA_VISIBLE_DEVICES hides every GPU), ")
