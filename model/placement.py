@@ -210,6 +210,14 @@ def _precision(kind: str, precision: Precision) -> tuple[bool, str]:
     return False, "fp32 (this CPU has neither AVX512_BF16 nor AMX)"
 
 
+def choose_kernels_by_trial() -> None:
+    """Have cuDNN try its kernels at each new shape of a convolution, and take the fastest, in this process.
+
+    A trial takes a fraction of a second. Which one wins may differ from run to run, and then last bits do.
+    """
+    torch.backends.cudnn.benchmark = True
+
+
 def make_deterministic() -> None:
     """Have PyTorch use only kernels that give the same bits each time, from here on, in this process.
 

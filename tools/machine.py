@@ -21,6 +21,7 @@ _PACKAGES = {
     "nvImageCodec": "nvidia-nvimgcodec-cu13",
     "nvJPEG": "nvidia-nvjpeg",
     "numpy": "numpy",
+    "triton": "triton",
 }
 
 

@@ -5,6 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from alexnet.pipeline.host import available
+from alexnet.pipeline.jpeg_engine import query_jpeg_engine
+from alexnet.tools.machine import describe_machine
+
+
+def pytest_report_header() -> list[str]:
+    """Begin with what the figures and the failures are of."""
+    machine = describe_machine()
+    gpu = machine.gpu
+    return [
+        f"GPU: {gpu.name} ({gpu.compute_capability}), driver {gpu.driver}" if gpu else machine.gpu_why,
+        "versions: " + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+        f"JPEG engine: {query_jpeg_engine().nvjpeg}; host decoder: {available() or 'there'}",
+    ]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -231,6 +231,9 @@ def test_deterministic_runs_are_equal_and_leave_a_users_own_choice(
         for name in ("one", "two"):
             train(digits, *LENET, "--epochs", 1, "--deterministic", "--out", tmp_path / name)
             assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.backends.cudnn.benchmark
+        train(digits, *LENET, "--steps", 1, "--out", tmp_path / "three")
+        assert torch.backends.cudnn.benchmark, "convolutions are chosen by trial where that is allowed"
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
         make_deterministic()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"

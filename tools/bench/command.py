@@ -69,10 +69,13 @@ def measures(*, rounds: int = 5) -> Callable[[Command], Command]:
             _refuse_unwritable(html_file, "--html")
             given, wanted, quick = options.pop("rounds"), options.pop("seconds"), options["quick"]
             usual = (_QUICK_ROUNDS, _QUICK_SECONDS) if quick else (rounds, _SECONDS)
-            settled = function(**options) | {"timing": Timing(given or usual[0], wanted or usual[1])}
+            journal = json_file and json_file.with_suffix(".rounds")
+            _forget(journal)
+            timing = Timing(given or usual[0], wanted or usual[1], journal=journal)
             with interruptible("interrupted before anything was measured"):
-                report = _measured(function.__name__, settled)
+                report = _measured(function.__name__, function(**options) | {"timing": timing})
                 _tell(report, json_file, html_file, check=check)
+                _forget(journal)  # the report has all of it
 
         wrapped = one_line_errors(command)
         for option in reversed(shared):
@@ -80,6 +83,11 @@ def measures(*, rounds: int = 5) -> Callable[[Command], Command]:
         return wrapped
 
     return decorated
+
+
+def _forget(journal: Path | None) -> None:
+    if journal:
+        journal.unlink(missing_ok=True)
 
 
 def _measured(name: str, settled: dict[str, Any]) -> "Report":

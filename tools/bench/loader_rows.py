@@ -84,6 +84,7 @@ _GPU_ROWS = (
     _stream("cuda", "float32 on the GPU", "nvjpeg", device="cuda"),
     _stream("cuda-bfloat16", "bfloat16 on the GPU", "nvjpeg", output="bfloat16", device="cuda"),
     _stream("cuda-host", "float32 on the GPU, decoded on the host", device="cuda", decode="host"),
+    _stream("cuda-split", "float32 on the GPU, half of it decoded on the host", device="cuda", decode="split=0.5"),
     _row("dali-plain-cuda", "plain DALI graph to float32 on the GPU", own_decoders.dali, "nvjpeg", device="cuda"),
 )
 _GPU_BASELINES = (
@@ -147,7 +148,8 @@ def cases_of(
 def _of_task(row: Case, task: LoaderTask, cores: int) -> Case:
     options = asdict(task) | row.options
     busy = row.cores or min(int(options["threads"]), cores)
-    return replace(row, options=options, cores=busy, on_gpu=row in _GPU_ROWS or row in _GPU_BASELINES)
+    on_gpu = row in _GPU_ROWS or row in _GPU_BASELINES
+    return replace(row, options=options, cores=busy, on_gpu=on_gpu, alone=row.alone or on_gpu)
 
 
 def _threads(n: int, between: str = " ") -> str:

@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -64,7 +65,8 @@ class Case:
     """Describe a row before it is measured: what is timed, and what it cannot beat.
 
     `make`: called in the row's process with `options`, which are written as JSON. `cores`: how many it can keep busy.
-    `on_gpu`: CPU time says nothing of it. `alone`: all its rounds are run before the rows after it are started.
+    `on_gpu`: CPU time says nothing of it. `alone`: all its rounds are run, and its process ends, before the rows after
+    it are started.
     `start_seconds`: how long it may take to stand. `step_seconds`: how long its longest step may take, beyond the
     seconds of a round.
     """
@@ -88,12 +90,14 @@ class Timing(NamedTuple):
     """Settle how long is measured: `rounds` rounds in which each row runs for about `seconds`.
 
     `budget_seconds`: once half of it is spent no more rows are started, beyond two; once all of it is, no more rounds
-    begin, beyond three.
+    begin, beyond three. `journal`: a file that each round is appended to as a line of JSON when it ends, as on a
+    machine lent for minutes nothing else may be left of a run.
     """
 
     rounds: int
     seconds: float
     budget_seconds: float = math.inf
+    journal: Path | None = None
 
 
 class Measured(NamedTuple):
@@ -172,10 +176,12 @@ def _measure(cases: Sequence[Case], started: list["_Running"], timing: Timing, s
         if len(started) >= _LEAST_ROWS and time.monotonic() - begin > timing.budget_seconds / 2:
             break
         say(f"starting: {case.title}")
-        started.append(_Running(case, timing.seconds))
-        started[-1].start()
+        started.append(one := _Running(case, timing))
+        one.start()
         for _ in range(timing.rounds if case.alone else 0):
-            started[-1].round()
+            one.round()
+        if case.alone:
+            one.close()
     for number in range(timing.rounds):
         if number >= _LEAST_ROUNDS and time.monotonic() - begin > timing.budget_seconds:
             break
@@ -189,9 +195,10 @@ def _measure(cases: Sequence[Case], started: list["_Running"], timing: Timing, s
 class _Running:
     """The process of one row, and what it has said; once `ready` says why, nothing more."""
 
-    def __init__(self, case: Case, seconds: float) -> None:
-        self.case, self._seconds, self.ready = case, seconds, Answer()
+    def __init__(self, case: Case, timing: Timing) -> None:
+        self.case, self._seconds, self._journal, self.ready = case, timing.seconds, timing.journal, Answer()
         self.rounds: list[Round] = []
+        self._closed = False
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `close`)
         # A process that is killed leaves what it wrote, and FFCV's files have 2 GB: they lie here, and go with it.
         self._scratch = tempfile.TemporaryDirectory(prefix="alexnet-bench-", ignore_cleanup_errors=True)
@@ -210,6 +217,8 @@ class _Running:
         self.ready = self._ask(
             self._seconds * _WARM_SECONDS, self.case.start_seconds + _WARM_STEPS * self.case.step_seconds
         )
+        if self.ready.why:
+            self._keep(self.ready)
 
     def round(self) -> None:
         """Run a round, unless the row has failed."""
@@ -217,6 +226,7 @@ class _Running:
             answer = self._ask(self._seconds, _ROUND_LIMIT_SECONDS + self.case.step_seconds)
             self.rounds += [answer.round] if answer.round else []
             self.ready = replace(self.ready, why=answer.why)
+            self._keep(answer)
 
     def row(self) -> Row:
         """Return what was measured; one round at least."""
@@ -224,6 +234,9 @@ class _Running:
 
     def close(self) -> None:
         """Kill the process and its children, and delete what they wrote; who measures has nothing to save."""
+        if self._closed:  # its number may be another process's by now
+            return
+        self._closed = True
         self._kill()
         with contextlib.suppress(OSError), self._popen:  # closes its pipes; what was not read is no longer wanted
             pass
@@ -244,6 +257,12 @@ class _Running:
             return Answer(why=f"did not answer within {limit_seconds:,.0f} seconds and was stopped")
         line = says.readline()
         return msgspec.json.decode(line, type=Answer) if line.endswith(b"\n") else Answer(why=self._how_it_ended())
+
+    def _keep(self, answer: Answer) -> None:
+        if self._journal is not None:
+            line = {"row": self.case.name, "title": self.case.title, "unit": self.case.unit, **asdict(answer)}
+            with self._journal.open("ab") as file:
+                file.write(msgspec.json.encode(line) + b"\n")
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -22,8 +22,8 @@ This page is made by `make measurements-page` from the JSON files in [measuremen
 writes; [benchmarks.md](benchmarks.md) says how they come about. Medians; minimum and maximum beside or in brackets."""
 _NO_GPU = """## On a GPU
 
-Not yet measured: no file here is of a run on a GPU. The code for it is there (`alexnet-bench` with `--device cuda`,
-`make gpu-check`) and has been run on CPUs only."""
+Not yet measured: no file here is of a run on a GPU. `make gpu-check` writes such files; [benchmarks.md](benchmarks.md)
+says how they come here."""
 
 
 def page_of(docs: Path) -> str:

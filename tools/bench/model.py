@@ -111,6 +111,7 @@ def case_of(
         options=asdict(task),
         cores=min(task.threads, usable_cores()),
         on_gpu=task.device == "cuda",
+        alone=task.device == "cuda",
         step_seconds=_IMAGE_SECONDS * task.batch_images,
         environment=_SHORT_WAITS,
         **more,
@@ -122,7 +123,7 @@ def _limits(precisions: Iterable[Precision], *, device: str, threads: int) -> li
     where: Options = {"device": device, "threads": threads}
     memory = Case(
         name="copy", title="memory copy", group="limit", make=copy, unit="bytes", options=where,
-        cores=min(threads, usable_cores()), on_gpu=device == "cuda",
+        cores=min(threads, usable_cores()), on_gpu=device == "cuda", alone=device == "cuda",
     )  # fmt: skip
     product = replace(memory, make=matmul, unit="flop")
     products = [

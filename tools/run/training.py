@@ -13,7 +13,7 @@ import click
 from alexnet.model.evaluate import Evaluation, evaluate
 from alexnet.model.metrics import Metrics, Sink
 from alexnet.model.needs import memory_in_use
-from alexnet.model.placement import Placement, make_deterministic, worker_of_environment
+from alexnet.model.placement import Placement, choose_kernels_by_trial, make_deterministic, worker_of_environment
 from alexnet.model.ranks import Ranks, started
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
@@ -81,6 +81,7 @@ def run_training(options: TrainOptions) -> None:
 def _prepare_process(placement: Placement, settings: RunSettings) -> None:
     if placement.device.type == "cpu":
         keep_freed_memory()
+    choose_kernels_by_trial()
     if settings.train.deterministic:
         make_deterministic()
 

@@ -98,6 +98,34 @@ def test_a_budget_that_is_spent_starts_no_more_rows() -> None:
     assert [(one.name, one.why) for one in measured.missing] == [("c", "the time was up")]
 
 
+def test_each_round_is_written_down_when_it_ends(tmp_path: Path) -> None:
+    cases = [case_of("first", alone=True), case_of("cannot", alone=True, options={"fails": "no GPU"})]
+    looks: list[list[tuple[str, str, int]]] = []
+
+    def look(_: str) -> None:
+        text = journal.read_text() if journal.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines()]
+        looks.append([(line["row"], line["why"], len(line["round"] or "") and 1) for line in lines])
+
+    journal = tmp_path / "model.rounds"
+    measure_rows([*cases, case_of("last")], SHORT._replace(journal=journal), look)
+    ended = [("first", "", 1)] * 2
+    assert looks[:3] == [[], ended, [*ended, ("cannot", "no GPU", 0)]], "before a row starts, those before it are there"
+
+
+def test_a_row_alone_is_gone_when_the_next_starts(tmp_path: Path) -> None:
+    found: list[int] = []
+    cases = [case_of("first", alone=True), case_of("next")]
+    measured = measure_rows(cases, SHORT, lambda _: found.append(len(_children())))
+    assert found[:2] == [0, 0]
+    assert found[2] == 1
+    assert [len(row.rounds) for row in measured.rows] == [2, 2]
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
 @pytest.mark.parametrize(("starts_over", "passes"), [(False, 1), (True, 3)])
 def test_a_round_goes_on_where_the_one_before_ended_unless_it_must_not(starts_over: bool, passes: int) -> None:
     begun = []
