@@ -13,13 +13,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from alexnet.model.exchange import of_all, row_counts
-from alexnet.model.placement import Layout
+from alexnet.model.placement import BatchType, Layout
 
 
 class BatchSource(Protocol):
     """Yield an epoch of (images, labels) each time it is iterated: of one rank where there are several.
 
-    `images`: float32 (n, 3, px, px), as the network takes them. `labels`: int64 (n,). Both on the device that trains.
+    `images`: float32 or bfloat16, (n, 3, px, px), as the network takes them; see `Placement.batch_type`. `labels`:
+    int64 (n,). Both on the device that trains.
     """
 
     @property
@@ -58,11 +59,13 @@ class CropSource(BatchSource, Protocol):
     def means_of(self, plan: Any) -> Tensor:
         """Return what is to be subtracted from each image of a plan: (n, 3)."""
 
-    def finish_pass(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def finish_pass(self, output: BatchType) -> Callable[[Tensor, Tensor], Tensor]:
         """Return what finishes crops (n, px, px, 3) with their means."""
 
 
-def gathered_crops(source: CropSource, layout: Layout, group: dist.ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
+def gathered_crops(
+    source: CropSource, layout: Layout, group: dist.ProcessGroup, output: BatchType
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a group's part of each global batch, finished: the same in every process of the group.
 
     Raises ValueError if the source does not yield crops.
@@ -74,7 +77,7 @@ def gathered_crops(source: CropSource, layout: Layout, group: dist.ProcessGroup)
         if epoch < 0:  # a source that was left in the middle of an epoch has gone on to the next by now
             state = source.state()
             epoch, step = divmod(state["epoch"] * len(source) + state["step"] - 1, len(source))
-            finish = source.finish_pass()  # of this epoch: it may differ from the one before
+            finish = source.finish_pass(output)  # of this epoch: it may differ from the one before
         means = source.means_of(source.global_plan(epoch, step))
         members = layout.members(layout.group)
         sizes = [len(layout.part(len(means), rank)) for rank in members]

@@ -18,6 +18,7 @@ from alexnet.shards.torchrun import told
 
 Precision = Literal["auto", "fp32", "bf16"]
 Parallel = Literal["towers", "data", "owt"]
+BatchType = Literal["float32", "bfloat16"]
 
 _BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
@@ -77,6 +78,11 @@ class Placement:
     bf16: bool
     why: str
     layout: Layout = Layout()
+
+    @property
+    def batch_type(self) -> BatchType:
+        """Return what batches shall hold: in bf16 on a GPU half the bytes, as the first layer would round them."""
+        return "bfloat16" if self.bf16 and self.device.type == "cuda" else "float32"
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context that forward passes run in."""

@@ -91,7 +91,7 @@ class Processes(Ranks):
 
     def __init__(self, placement: Placement) -> None:
         self.layout = layout = placement.layout
-        self._device = placement.device
+        self._device, self._batch_type = placement.device, placement.batch_type
         groups = [dist.new_group(list(layout.members(g))) for g in range(layout.groups)]
         peers = [dist.new_group(list(range(i, layout.ranks, layout.group_ranks))) for i in range(layout.group_ranks)]
         self._group = groups[layout.group]
@@ -142,7 +142,7 @@ class Processes(Ranks):
         if self.layout.owt:
             return gathered_labels(source, self._group)
         if self.layout.group_ranks > 1:
-            return gathered_crops(cast(CropSource, source), self.layout, self._group)
+            return gathered_crops(cast(CropSource, source), self.layout, self._group, self._batch_type)
         return iter(source)
 
     def weight(self, images: int, of: int) -> float:

@@ -123,7 +123,7 @@ class Streams:
             augmentation=self._settings.augment,
             device=str(self._placement.device),
             threads=stream.threads or shared,
-            output="uint8" if layout.group_ranks > 1 and not layout.owt else "float32",
+            output="uint8" if layout.group_ranks > 1 and not layout.owt else self._placement.batch_type,
             channels_last=True,
             views=views,
             settings=stream,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.model.optim import MomentumSGD, OptimSettings
-from alexnet.model.placement import choose_placement, cpu_has_bf16
+from alexnet.model.placement import Placement, choose_placement, cpu_has_bf16
 from alexnet.model.schedule import Schedule, ScheduleSettings
 from alexnet.shards.errors import InputError
 
@@ -203,6 +203,16 @@ def test_placement_says_what_works_on_a_machine_without_a_gpu(monkeypatch: pytes
     assert (placement.device.type, placement.bf16) == ("cpu", cpu_has_bf16())
     assert "no GPU here" in placement.why
     assert choose_placement("cpu", 1, "fp32").bf16 is False
+
+
+def test_batches_are_bf16_where_a_gpu_computes_in_it_and_float32_elsewhere() -> None:
+    types = {
+        (kind, bf16): Placement(device=torch.device(kind), bf16=bf16, why="").batch_type
+        for kind in ("cpu", "cuda")
+        for bf16 in (False, True)
+    }
+    assert types.pop(("cuda", True)) == "bfloat16"
+    assert set(types.values()) == {"float32"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a usable GPU is told")
