@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_PLAIN = {"enable_fp_fusion": False}  # nothing is fused but what a kernel says; Triton's default changes in 3.10
 _TILE = {"ROWS": 8, "COLUMNS": 256}  # 16 values a thread, 256 programs for (128, 4096)
 _TALL = {"ROWS": 128, "COLUMNS": 32}  # 128 programs for 4,096 units: one round of an H200's 132 processors
 _UPDATED = 2048  # parameters a program
@@ -54,7 +55,7 @@ def _forward(
     (n, units), out = x.shape, torch.empty_like(x)
     grid = (_ceil(n, _TILE["ROWS"]), _ceil(units, _TILE["COLUMNS"]))
     drawn = (layer, first_unit, int(rate * 2**32), _scale(rate, scaled))
-    kernels.bias_relu_dropout[grid](x, bias, clock, out, n, *drawn, UNITS=units, RELU=relu, **_TILE)
+    kernels.bias_relu_dropout[grid](x, bias, clock, out, n, *drawn, UNITS=units, RELU=relu, **_TILE, **_PLAIN)
     return out
 
 
@@ -81,9 +82,9 @@ def _backward(
     grid = (_ceil(units, _TALL["COLUMNS"]),)
     drawn = (layer, first_unit, int(rate * 2**32), _scale(rate, scaled))
     wanted = None if bias is None else to_bias
-    kernels.bias_relu_dropout_backward[grid](
-        gradient, y, None if y is not None else clock, to_x, wanted, n, *drawn, UNITS=units, **_TALL, num_warps=8
-    )
+    sizes = {"N": n, "UNITS": units, **_TALL}
+    clock = None if y is not None else clock
+    kernels.bias_relu_dropout_backward[grid](gradient, y, clock, to_x, wanted, *drawn, **sizes, num_warps=8, **_PLAIN)
     return to_x, to_bias
 
 
@@ -122,8 +123,8 @@ def sgd_(
     assert count % 16 == 0, "or loads and stores are of single values"
     assert all(t.is_contiguous() and t.numel() == count for t in (master, momentum, gradient, working) if t is not None)
     grid = (_ceil(count, _UPDATED),)
-    options = {"num_warps": 8, "enable_fp_fusion": False}  # nothing is fused but what the kernel says
-    kernels.sgd[grid](master, momentum, gradient, working, rates, decay, count, BLOCK=_UPDATED, **options)
+    updated = (master, momentum, gradient, working)
+    kernels.sgd[grid](*updated, rates, decay, count, BLOCK=_UPDATED, num_warps=8, **_PLAIN)
 
 
 @torch.library.custom_op("alexnet::space_to_depth", mutates_args=("out",))
@@ -141,7 +142,7 @@ def space_to_depth(images: Tensor, out: Tensor, block: int, pad: int) -> None:
     assert out.is_contiguous(memory_format=torch.channels_last)
     grid = (n * side, _ceil(side * out.shape[1], _LAID_OUT))
     sizes = {"SIDE": side, "MAPS": maps, "BLOCK": block, "PAD": pad, "VALUES": _LAID_OUT}
-    kernels.space_to_depth[grid](images, out, px, *images.stride(), **sizes)
+    kernels.space_to_depth[grid](images, out, px, *images.stride(), **sizes, **_PLAIN)
 
 
 class _WeightToDepth(torch.autograd.Function):

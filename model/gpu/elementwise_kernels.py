@@ -47,18 +47,18 @@ def bias_relu_dropout(
 
 @triton.jit(do_not_specialize=["layer", "first_unit", "threshold"])
 def bias_relu_dropout_backward(
-    gradient, y, clock, to_x, to_bias, n, layer, first_unit, threshold, scale,
-    UNITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    gradient, y, clock, to_x, to_bias, layer, first_unit, threshold, scale,
+    N: tl.constexpr, UNITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Take COLUMNS of (n, UNITS), all rows, ROWS at a time, so that a unit's bias gradient is one program's sum.
+    """Take COLUMNS of (N, UNITS), all rows, ROWS at a time, so that a unit's bias gradient is one program's sum.
 
     With ReLU `y`, the output, tells what passed; else it is None, and the hash tells. `to_bias` may be None.
     """
     units = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for first in range(0, n, ROWS):
+    for first in range(0, N, ROWS):
         rows = first + tl.arange(0, ROWS)
-        inside = (rows < n)[:, None] & (units < UNITS)[None, :]
+        inside = (rows < N)[:, None] & (units < UNITS)[None, :]
         offsets = rows[:, None] * UNITS + units[None, :]
         value = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32) * scale
         if y is not None:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,14 @@ def compiled(launch: Callable[[], object]) -> dict[str, Any]:
     return {name: figures(kernel.asm["cubin"]) for name, kernel in kernels.items()}
 
 
+@cache
 def figures(cubin: bytes) -> dict[str, Any]:
     """Read what the assembler and the disassembler say of a kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         usage = _says("cuobjdump", "--dump-resource-usage", file.name)
-        code = _says("nvdisasm", file.name)
+        code = _says("nvdisasm", "-c", "-ndf", file.name)
     used = {key: int(value) for key, value in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", usage)}
     opcodes = Counter(re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", code, re.MULTILINE))
     return {"registers": used["REG"], "spilled": used["STACK"] + used["LOCAL"], "opcodes": opcodes}
