@@ -1,15 +1,14 @@
 """Normalize tensors: cut and mirrored uint8 crops become what was asked for.
 
-`(pixel - mean) * scale`, as `normalize.py` defines it, in one fused kernel on a GPU. On a CPU it goes image by image,
-so that the float32 in between stays in a core's cache. Types of 16 bits are the float32 result, rounded once.
+`(pixel - mean) * scale`, as `normalize.py` defines it, on a GPU in one kernel, to the bits of the CPU. On a CPU it goes
+image by image, so that the float32 in between stays in a core's cache. Types of 16 bits are the float32 result, rounded
+once.
 """
 
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 
 from alexnet.pipeline.augment import ten_views
@@ -57,7 +56,7 @@ class Normalizer:
         self.normalization, self._dtype = normalization, DTYPES[output]
         self._memory = torch.channels_last if channels_last else torch.contiguous_format
         image = normalization.mean_image
-        self._mean = torch.from_numpy(np.zeros(3, np.float32) if image is None else image.copy()).to(device)
+        self._mean_image = None if image is None else torch.from_numpy(image.copy()).to(device)
         self._scale = torch.from_numpy(normalization.scale.copy()).to(device)
         self._device, self._views_px = device, views_px
 
@@ -81,17 +80,20 @@ class Normalizer:
         """Return (n, 3, H, W) in the memory format and of the type that were asked for."""
         if self._dtype == torch.uint8:
             return crops.movedim(-1, 1).contiguous(memory_format=self._memory)
+        images = torch.empty(
+            (len(crops), 3, *crops.shape[1:3]), dtype=self._dtype, device=crops.device, memory_format=self._memory
+        )
         if self._device.type == "cuda":
-            arithmetic = _fused() if len(crops) else _arithmetic  # no kernel for an empty part
-            images = arithmetic(crops, self._mean, means, self._scale, self._dtype)
-            return images.movedim(-1, 1).contiguous(memory_format=self._memory)
-        return self._on_cpu(crops, means)
+            with torch.cuda.device(self._device):
+                on_gpu()(crops, means, self._scale, self._mean_image, images)
+        else:
+            self._on_cpu(crops, means, images)
+        return images
 
-    def _on_cpu(self, crops: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+    def _on_cpu(self, crops: torch.Tensor, means: torch.Tensor, images: torch.Tensor) -> None:
         """Go image by image, each in place, as rows of W * 3 numbers: three wide, they cost 3.3 times the time."""
         height, width = crops.shape[1:3]
-        images = torch.empty((len(crops), 3, height, width), dtype=self._dtype, memory_format=self._memory)
-        mean = self._mean.repeat(width) if self._mean.ndim == 1 else self._mean.flatten(1)
+        mean = torch.zeros(()) if self._mean_image is None else self._mean_image.flatten(1)
         scales, shifts = self._scale.repeat(width), means.repeat(1, width)
         in_between = torch.empty((height, width * 3), dtype=torch.float32)
         in_place = self._dtype == torch.float32 and self._memory == torch.channels_last
@@ -100,39 +102,51 @@ class Normalizer:
             rows.copy_(crop).sub_(mean + shift).mul_(scales)
             if not in_place:
                 image.copy_(rows.view(height, width, 3))
-        return images
 
 
-def _arithmetic(
-    crops: torch.Tensor, mean: torch.Tensor, means: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
-) -> torch.Tensor:
-    """Normalize (..., H, W, 3) with a common mean, (3,) or (H, W, 3), and further means of the images, (..., 3)."""
-    return ((crops.float() - (mean + means[..., None, None, :])) * scale).to(dtype)
+OnGpu = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor], None]
+"""Normalize uint8 crops (n, H, W, 3) with means (n, 3), scale (3,) and perhaps a mean image (H, W, 3) into images."""
 
 
-class _Fused:
-    """The arithmetic compiled into one kernel, which reads a byte and writes a number, with nothing in between."""
+def in_one_kernel(
+    crops: torch.Tensor,
+    means: torch.Tensor,
+    scale: torch.Tensor,
+    mean_image: torch.Tensor | None,
+    images: torch.Tensor,
+    block: int = 4096,  # values a program, 16 a thread
+) -> None:
+    """Read a byte and write a number, with nothing in between."""
+    from alexnet.pipeline.crops_kernels import normalize_crops  # which needs triton
 
-    def __init__(self) -> None:
-        self._run: Callable[..., torch.Tensor] = torch.compile(_arithmetic, dynamic=True)
+    values = images[:1].numel()
+    planar = images.is_contiguous()
+    grid = (len(images), -(-values // block))
+    if values:  # no kernel for an empty part
+        tensors = (crops.contiguous(), means.contiguous(), scale, mean_image, images)
+        normalize_crops[grid](*tensors, values, PLANAR=planar, BLOCK=block, num_warps=8)
 
-    def __call__(self, *arguments: Any) -> torch.Tensor:
-        """Run it; where it cannot be compiled, for want of a C compiler for instance, step by step to the same bits."""
-        try:
-            return self._run(*arguments)
-        except Exception as error:
-            from torch._dynamo.exc import TorchDynamoException
 
-            if not isinstance(error, TorchDynamoException):
-                raise
-            reason = str(error).strip().partition("\n")[0]
-            warnings.warn(
-                f"batches are normalized in steps, not in one kernel, as torch.compile fails: {reason}", stacklevel=1
-            )
-            self._run = _arithmetic
-            return _arithmetic(*arguments)
+def step_by_step(
+    crops: torch.Tensor,
+    means: torch.Tensor,
+    scale: torch.Tensor,
+    mean_image: torch.Tensor | None,
+    images: torch.Tensor,
+) -> None:
+    """Do the same in PyTorch's operations, to the same bits: five kernels, which write float32 in between."""
+    means = means[:, None, None]
+    images.movedim(1, -1).copy_((crops.float() - (means if mean_image is None else mean_image + means)) * scale)
 
 
 @functools.cache
-def _fused() -> _Fused:
-    return _Fused()
+def on_gpu() -> OnGpu:
+    """Return the quickest way that works here: Triton may be missing, or the C compiler that it needs."""
+    try:
+        one = torch.zeros(3, device="cuda")
+        in_one_kernel(one.byte().view(1, 1, 1, 3), one.view(1, 3), one, None, one.view(1, 3, 1, 1).clone())
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"batches are normalized in steps, not in one kernel, as Triton fails: {reason}", stacklevel=1)
+        return step_by_step
+    return in_one_kernel

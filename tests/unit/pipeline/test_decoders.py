@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.augment import ten_views
 from alexnet.pipeline.decode import on_dali
 from alexnet.pipeline.normalize import normalization_of, normalized
-from alexnet.pipeline.normalize_torch import _Fused
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
 from tests.unit.pipeline.photographs import pixels_of, window_of
@@ -99,27 +97,6 @@ def test_crops_gathered_from_ranks_can_be_finished_as_one_batch(make: MakeStream
     crops = torch.cat([first_batch(part) for part in parts]).permute(0, 2, 3, 1)
     means = whole.means_of(whole.global_plan(0, 0))
     assert torch.equal(whole.finish_pass()(crops, means), first_batch(whole))
-
-
-def test_a_pass_that_cannot_be_compiled_goes_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine without a C compiler; other errors stay errors."""
-    tried = []
-
-    def fails(*_: object) -> torch.Tensor:
-        tried.append(1)
-        raise TorchDynamoException("Failed to find C compiler\nand much more")
-
-    monkeypatch.setattr("torch.compile", lambda *_, **__: fails)
-    fused = _Fused()
-    crops = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
-    arguments = (crops, torch.zeros(3), torch.ones(2, 3), torch.full((3,), 0.5), torch.float32)
-    with pytest.warns(UserWarning, match="as torch.compile fails: Failed to find C compiler$"):
-        finished = fused(*arguments)
-    assert torch.equal(finished, (crops.float() - 1) / 2)
-    assert torch.equal(fused(*arguments), finished)
-    assert len(tried) == 1
-    with pytest.raises(RuntimeError, match="size of tensor"):
-        fused(crops, torch.zeros(5), *arguments[2:])
 
 
 def test_the_share_of_dali_is_a_hash_of_the_id() -> None:

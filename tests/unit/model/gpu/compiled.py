@@ -19,6 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from alexnet.model.gpu.elementwise import bias_relu_dropout, sgd_, space_to_depth
+from alexnet.pipeline.normalize_torch import in_one_kernel
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -41,6 +42,11 @@ def update() -> None:
     sgd_(torch.empty(4096), torch.empty(4096), half(4096), half(4096), torch.empty(2), 0.0005)
 
 
+def crops(images: torch.Tensor, mean_image: torch.Tensor | None) -> None:
+    pixels = torch.empty(128, 224, 224, 3, dtype=torch.uint8)
+    in_one_kernel(pixels, torch.empty(128, 3), torch.empty(3), mean_image, images)
+
+
 # One entry a line, each in bf16 at the sizes of `paper`; budgets are in `test_compiled.py`, by entry and kernel.
 LAUNCHES: dict[str, Callable[[], object]] = {
     "full": lambda: full_layer(0.5, True),
@@ -48,6 +54,8 @@ LAUNCHES: dict[str, Callable[[], object]] = {
     "full without relu": lambda: full_layer(0.5, False),
     "update": update,
     "input": lambda: space_to_depth(image_half(128, 3, 224, 224), image_half(128, 48, 57, 57), 4, 0),
+    "crops": lambda: crops(image_half(128, 3, 224, 224), None),
+    "planar crops, mean image": lambda: crops(torch.empty(128, 3, 224, 224), torch.empty(224, 224, 3)),
 }
 
 

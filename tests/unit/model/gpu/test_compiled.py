@@ -26,6 +26,8 @@ BUDGETS = {
     ("full without relu", "bias_relu_dropout_backward"): Budget(64, {"LDG.E.128": 2, "STG.E.128": 2}),
     ("update", "sgd"): Budget(48, {"LDG.E.128": 5, "STG.E.128": 5, "FFMA": 16}),
     ("input", "space_to_depth"): Budget(40, {"STG.E.128": 1}),
+    ("crops", "normalize_crops"): Budget(40, {"LDG.E.128": 1, "STG.E.128": 2}),
+    ("planar crops, mean image", "normalize_crops"): Budget(88, {"LDG.E.128": 5}),
 }
 
 
@@ -50,3 +52,11 @@ def test_kernels_keep_their_budgets(compiled: dict[str, Any], entry: str, kernel
 def test_every_kernel_that_is_launched_is_looked_at(compiled: dict[str, Any]) -> None:
     launched = {kernel for kernels in compiled.values() for kernel in kernels}
     assert launched == {kernel for _, kernel in BUDGETS}
+
+
+def test_crops_are_normalized_to_the_bits_of_a_cpu(compiled: dict[str, Any]) -> None:
+    """A multiplication and an addition in one would round once instead of twice."""
+    for entry in ("crops", "planar crops, mean image"):
+        opcodes = compiled[entry]["normalize_crops"]["opcodes"]
+        assert {"FADD", "FMUL"} <= opcodes.keys()
+        assert not any(opcode.startswith("FFMA") for opcode in opcodes)
