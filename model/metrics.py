@@ -39,6 +39,9 @@ class Sink:
     def step(self, step: int) -> None:
         """Hear that a step is done; called for every step, so it must be cheap."""
 
+    def taken_as(self, step: int, epoch: int, how: str) -> None:
+        """Hear how this process takes its steps, once, after its first."""
+
     def record(self, record: dict[str, Any]) -> None:
         """Take a logging step's record: see `Metrics`."""
 
@@ -76,6 +79,11 @@ class Metrics:
             if batch is None:
                 return
             yield batch
+
+    def taken_as(self, step: int, epoch: int, how: str) -> None:
+        """Tell the sinks how steps are taken."""
+        for sink in self._sinks:
+            sink.taken_as(step, epoch, how)
 
     def step_done(self, step: int, epoch: int, measured: Measured | None, rate: float, images: int) -> None:
         """Count a finished step, numbered from 1; if it was measured, read that and tell the sinks.

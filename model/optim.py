@@ -96,16 +96,30 @@ class MomentumSGD:
         `rate`: the weights' learning rate, above 0. `first_layer`: what the first layer's is multiplied with; at 0 that
         layer stays as it is.
         """
+        for parameters, (wanted, _) in zip(self.groups(), self.set_rates(rate, first_layer), strict=True):
+            for parameter in () if wanted else parameters:
+                parameter.grad = None
+        self._sgd.step()
+        self._sgd.zero_grad(set_to_none=True)
+
+    def set_rates(self, rate: float, first_layer: float = 1.0) -> list[tuple[float, float]]:
+        """Set what the next update goes by; return learning rate and momentum of each group, 0 and 0 if frozen."""
+        rates: list[tuple[float, float]] = []
         for group in self._sgd.param_groups:
             wanted = group["kind"].rate(self._settings, rate, first_layer)
             if wanted:
                 group["momentum"] = self._settings.momentum * group["lr"] / wanted
                 group["lr"] = wanted
-            else:
-                for parameter in group["params"]:
-                    parameter.grad = None
-        self._sgd.step()
-        self._sgd.zero_grad(set_to_none=True)
+            rates.append((wanted, group["momentum"] if wanted else 0.0))
+        return rates
+
+    def groups(self) -> list[list[nn.Parameter]]:
+        """Return the parameters that are updated alike, group by group."""
+        return [group["params"] for group in self._sgd.param_groups]
+
+    def decays(self) -> list[float]:
+        """Return each group's weight decay."""
+        return [group["weight_decay"] for group in self._sgd.param_groups]
 
     def rates(self) -> dict[str, float]:
         """Return, for each group of parameters, the learning rate that is inside its velocity."""
@@ -116,9 +130,15 @@ class MomentumSGD:
         state = self._sgd.state
         return {name: state[p]["momentum_buffer"] for name, p in self._parameters.items() if p in state}
 
+    def hold_momentum(self, buffers: dict[str, torch.Tensor]) -> None:
+        """Keep the velocity in these tensors from now on, by parameter name; each with its parameter's strides."""
+        for name, p in self._parameters.items():
+            self._sgd.state[p]["momentum_buffer"] = buffers[name]
+
     @torch.no_grad()
     def restore(self, buffers: dict[str, torch.Tensor], rates: dict[str, float]) -> None:
         """Continue with the buffers and the rates of a checkpoint."""
+        self._sgd.state.clear()
         for name, p in self._parameters.items():
             if name in buffers:
                 # The fused update walks parameter and buffer in memory order: both need the same strides.

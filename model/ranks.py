@@ -59,6 +59,9 @@ class Ranks:
         """All-reduce: add up each group's sums."""
         return sums
 
+    def add_up(self, gradient: Tensor) -> None:
+        """All-reduce: add up what the groups have, in place."""
+
     def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
         """Return the norm of the whole network's tensors, of which these, by parameter name, are held here."""
         return norm_of(tensors.values())
@@ -155,6 +158,11 @@ class Processes(Ranks):
             sums = sums.clone()
             dist.all_reduce(sums, group=self._peers)
         return sums
+
+    def add_up(self, gradient: Tensor) -> None:
+        """Over one rank of each group: those hold the same part of the network."""
+        if self.layout.groups > 1:
+            dist.all_reduce(gradient, group=self._peers)
 
     def whole_norm(self, tensors: dict[str, Tensor]) -> Tensor:
         """Add up the squares over what a group shares out; groups have equal tensors."""

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.model.batches import BatchSource
-from alexnet.model.capture import CapturedStep, ForwardBackward
 from alexnet.model.checkpoint import MOMENTUM, NETWORK, Checkpoint, under
 from alexnet.model.evaluate import Evaluation, Stop, StopRequestedError, evaluate
+from alexnet.model.gpu.step import LAYER_BY_LAYER, FusedStep, checked_step
 from alexnet.model.metrics import Measured, Metrics, is_logged
 from alexnet.model.networks.build import Network
 from alexnet.model.optim import DivergedError, MomentumSGD, all_finite
@@ -43,8 +43,8 @@ class TrainSettings:
     epochs. `checkpoint_every`: steps between checkpoints, 0 for each epoch. `keep_checkpoints`: newest to keep.
     `views`: of each validation image, 1 or the paper's 10, whose predictions are averaged; `final_views`: of the
     evaluation that ends the run. `train_accuracy`: at the end, evaluate the training images, too (for small sets).
-    `deterministic`: see `placement.make_deterministic`. `capture`: forward and backward as one CUDA graph, see
-    `capture.py`.
+    `deterministic`: see `placement.make_deterministic`. `capture`: on a GPU, take steps as one CUDA graph of fused
+    kernels, see `gpu/step.py`; false: layer by layer.
     """
 
     batch_images: int = 128
@@ -58,7 +58,7 @@ class TrainSettings:
     final_views: Literal[1, 10] = 1
     train_accuracy: bool = False
     deterministic: bool = False
-    capture: bool = False
+    capture: bool = field(default=True, metadata={"changes_no_bit": True})
 
     def __post_init__(self) -> None:
         least = {"batch_images": 1, "epochs": 1, "steps": 0, "checkpoint_every": 0, "keep_checkpoints": 1}
@@ -105,11 +105,8 @@ class Trainer:
         self.last_validation = Evaluation(images=0, of=0, top1=0.0, top5=0.0, loss=0.0)
         self.saved_step: int | None = None
         self._forward = self.ranks.forward(net)
-        self._forward_backward: ForwardBackward = self._loss_and_gradients
-        if settings.capture:
-            if placement.device.type != "cuda" or placement.layout.ranks > 1:
-                raise InputError("train.capture=true: is for one process on a GPU; leave it out")
-            self._forward_backward = CapturedStep(self._loss_and_gradients, net.parameters())
+        self.step_taken_as = ""
+        self._fused: FusedStep | None = None
 
     def train(
         self, source: BatchSource, validation: BatchSource, metrics: Metrics, save: Save, stop: Stop = lambda: False
@@ -119,11 +116,13 @@ class Trainer:
         `stop`: asked after each step and between the batches of a validation; once it says yes in one process, all save
         and raise StopRequestedError. Raises DivergedError, and saves nothing more, when numbers are no longer finite.
         """
-        save_here = functools.partial(self._save, save, source, metrics)
+        save_here, first_step = functools.partial(self._save, save, source, metrics), self.step
         self.net.train()
         while self.step < self.total_steps or self.validation_due:
             for images, labels in () if self.validation_due else metrics.timed(self.ranks.batches(source)):
                 measured = self.train_step(images, labels)
+                if self.step == first_step + 1:
+                    metrics.taken_as(self.step, self.epoch, self.step_taken_as)
                 metrics.step_done(self.step, self.epoch, measured, self.rate, self._images_of_all(labels))
                 self.validation_due = self.step >= self.total_steps
                 stopping = self.ranks.any(stop()) and not self.validation_due
@@ -148,13 +147,19 @@ class Trainer:
         self.rate = self.schedule.rate(self.step)
         first = self.ranks.layout.group_part(self._images_of_all(labels)).start
         self.net.clock.set(self.settings.seed, self.step, first)
-        loss = self._forward_backward(images, labels)
+        if not self.step_taken_as:
+            self._fused, self.step_taken_as = self._choose_step(images, labels)
+        weight = self.ranks.weight(len(labels), self._images_of_all(labels))
+        if self._fused:
+            loss = self._fused(images, labels, self.rate, self.schedule.first_layer(), weight)
+        else:
+            loss = self._loss_and_gradients(images, labels, self.placement, weight)
         measured: Measured | None = None
         if is_logged(self.step + 1):
-            gradients = {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
-            norm = self.ranks.whole_norm(gradients)
+            norm = self.ranks.whole_norm(self._fused.gradients if self._fused else self._gradients())
             measured = self.ranks.total(loss) / self.ranks.layout.groups, norm
-        self.optim.step(self.rate, self.schedule.first_layer())
+        if not self._fused:
+            self.optim.step(self.rate, self.schedule.first_layer())
         self.step += 1
         return measured
 
@@ -218,14 +223,32 @@ class Trainer:
         self.validation_due = progress.validation_due or ended
         self.last_validation = progress.last_validation
         self.saved_step = self.step
+        self._fused, self.step_taken_as = None, ""  # it has copies of the weights
 
-    def _loss_and_gradients(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return a batch's loss, weighted as its images are among all ranks', and leave its gradients."""
-        with self.placement.autocast():
+    def _loss_and_gradients(self, images: Tensor, labels: Tensor, placement: Placement, weight: float) -> Tensor:
+        """Return a batch's loss, times its weight, and leave its gradients in the parameters."""
+        with placement.autocast():
             loss = F.cross_entropy(self._forward(images).float(), labels)
-        loss = loss * self.ranks.weight(len(labels), self._images_of_all(labels))
+        loss = loss * weight
         loss.backward()
         return loss.detach()
+
+    def _gradients(self) -> dict[str, Tensor]:
+        return {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
+
+    def _choose_step(self, images: Tensor, labels: Tensor) -> tuple[FusedStep | None, str]:
+        """Return the fused step where it is to be taken and can be; and in words how steps are taken, or why not."""
+        layout, device = self.ranks.layout, self.placement.device
+        if device.type != "cuda" or layout.owt or not self.settings.capture:
+            return None, LAYER_BY_LAYER
+        return checked_step(self.net, self.optim, self.ranks, self.placement, (images, labels), self._plain)
+
+    def _plain(self, images: Tensor, labels: Tensor, placement: Placement) -> dict[str, Tensor]:
+        """Return loss and gradients of a batch in the precision of a placement; leave none in the parameters."""
+        loss = self._loss_and_gradients(images, labels, placement, 1.0)
+        found = {"loss": loss, **{name: gradient.clone() for name, gradient in self._gradients().items()}}
+        self.net.zero_grad(set_to_none=True)
+        return found
 
     def _images_of_all(self, labels: Tensor) -> int:
         """Return the size of the global batch; only one group alone may have lost a sample that cannot be used."""

@@ -64,6 +64,14 @@ class Network(nn.Module):
             values = [tower[place.name](value) for tower, value in towers]
         return self.exchange.all_scores(values)
 
+    def local_towers(self) -> list[int]:
+        """Return the numbers of the towers that live here."""
+        return list(self._towers)
+
+    def layer(self, name: str) -> list[nn.Module]:
+        """Return the modules of a layer: one of each tower that lives here."""
+        return [tower[name] for tower in self._towers.values()]
+
     def weighted(self) -> dict[str, Sequence[nn.Module | None]]:
         """Return, by name and in order, each layer with parameters: one module a tower, None if it lives elsewhere."""
         towers = [self._towers.get(tower, {}) for tower in range(self.architecture.towers)]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
 from alexnet.model.batches import gathered_crops
+from alexnet.model.gpu.step import FusedStep
 from alexnet.model.initialise import InitSettings, initialise
 from alexnet.model.networks.architecture import (
     ALL_GATHER,
@@ -99,7 +100,7 @@ def networks() -> Iterator[None]:
         yield
 
 
-def train(arch: str, placed: Placement, ranks: Ranks) -> Record:
+def train(arch: str, placed: Placement, ranks: Ranks, *, fused: bool = False) -> Record:
     """Train for a few steps with dropout on; return what happened, of the parameters that are held here."""
     settings, rate = NetSettings(arch=arch, classes=CLASSES[arch]), 0.003
     net = Network(settings, placed.layout.towers, ranks.exchange(settings)).train()
@@ -110,17 +111,22 @@ def train(arch: str, placed: Placement, ranks: Ranks) -> Record:
     generator = torch.Generator().manual_seed(1)
     rows, convolved, px = placed.layout.group_part(BATCH), placed.layout.convolved(BATCH), net.architecture.input_px[0]
     losses, gradients = [], {}
+    step_of = FusedStep(net, optim, ranks, torch.float32, px) if fused else None
     for step in range(STEPS):
         images = torch.randn(BATCH, 3, px, px, generator=generator).contiguous(memory_format=torch.channels_last)
         labels = torch.randint(7, (BATCH,), generator=generator)
         net.clock.set(3, step, rows.start)
         mine, theirs = slice(convolved.start, convolved.stop), slice(rows.start, rows.stop)
-        with placed.autocast():
-            loss = F.cross_entropy(forward(images[mine]).float(), labels[theirs]) * ranks.weight(len(rows), BATCH)
-        loss.backward()
-        gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+        weight = ranks.weight(len(rows), BATCH)
+        if step_of:
+            loss, gradients = step_of(images[mine], labels[theirs], rate, weight=weight), step_of.gradients
+        else:
+            with placed.autocast():
+                loss = F.cross_entropy(forward(images[mine]).float(), labels[theirs]) * weight
+            loss.backward()
+            gradients = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+            optim.step(rate)
         losses.append((ranks.total(loss.detach()) / placed.layout.groups).item())
-        optim.step(rate)
     norm = ranks.whole_norm(gradients)
     lone = placed.layout.convolved(1)  # the last batch of a validation may leave a rank without an image
     with torch.no_grad():
@@ -139,6 +145,7 @@ def as_one_of_two(rank: int, folder: Path) -> None:
     with with_networks() as patched:
         patched.setenv("GLOO_SOCKET_IFNAME", "lo")
         patched.setenv("OMP_NUM_THREADS", "1")
+        patched.setenv("TRITON_INTERPRET", "1")
         torch.set_num_threads(1)
         keep_freed_memory()
         torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
@@ -147,8 +154,10 @@ def as_one_of_two(rank: int, folder: Path) -> None:
         for bf16 in (False, True):
             placed = placement(pair, bf16=bf16)
             result[f"pair bf16={bf16}"] = train(TOWERS.name, placed, Processes(placed))
+        result["fused pair"] = train(TOWERS.name, placement(pair), Processes(placement(pair)), fused=True)
         placed = placement(replicas)
         result["data"] = train("cuda-convnet-cifar-80s", placed, Processes(placed))
+        result["fused data"] = train(TOWERS.name, placed, Processes(placed), fused=True)
         for arch in DIVIDED:
             placed = placement(Layout(rank=rank, ranks=2, group_ranks=2, owt=True))
             together = Processes(placed)
@@ -195,6 +204,17 @@ def test_replicas_equal_one_process_with_parts_of_uneven_size(two: list[Record])
         for name, weights in rank["data"]["weights"].items():
             torch.testing.assert_close(weights, expected["weights"][name], rtol=1e-4, atol=1e-6)
             assert torch.equal(weights, two[0]["data"]["weights"][name])
+
+
+@pytest.mark.parametrize("how", ["fused pair", "fused data"])
+def test_the_fused_step_of_two_processes_is_that_of_one(two: list[Record], how: str) -> None:
+    """A tower each, and replicas with one and two images; sums come in another order than in the plain network's."""
+    expected = train(TOWERS.name, placement(Layout()), Ranks())
+    for rank in two:
+        torch.testing.assert_close(rank[how]["losses"], expected["losses"], rtol=1e-5, atol=0)
+        for kind in ("gradients", "weights"):
+            for name, tensor in rank[how][kind].items():
+                torch.testing.assert_close(tensor, expected[kind][name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.usefixtures("one_thread")
