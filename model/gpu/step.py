@@ -1,8 +1,8 @@
 """A training step of few kernels: forward, backward and update, on one GPU as a single CUDA graph.
 
 The graph reads its batch, the dropout masks' clock and the learning rates from where they lay when it was captured, so
-each replay is a new step. Batches of another size, such as an epoch's last, run the same kernels one by one, and so do
-the processes of a run of several, whose kernels wait for each other.
+each replay is a new step. Batches of another size, where a damaged image was left out, run the same kernels one by one,
+and so do the processes of a run of several, whose kernels wait for each other.
 
 Whoever trains by it has its word that it is right: before the first step its gradients are compared with the plain
 network's, in fp32 closely, in bf16 as far as bf16 goes. Unless they agree, the plain step is taken.
