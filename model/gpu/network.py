@@ -260,8 +260,8 @@ def _epilogue(layers: Sequence[Layer]) -> tuple[dict[str, Any], int]:
 def _full(weight: Tensor, gradient: Tensor, bias: Tensor, finish: Function | None) -> Function:
     """Return a fully connected layer; `finish` adds the bias, if there is any."""
     if finish is None:
-        return lambda value: _MatrixProduct.apply(value, weight, gradient, bias)
-    return lambda value: finish(_MatrixProduct.apply(value, weight, gradient, None))
+        return lambda value: _MatrixProduct.apply(value, weight, gradient, bias)  # type: ignore[no-untyped-call]
+    return lambda value: finish(_MatrixProduct.apply(value, weight, gradient, None))  # type: ignore[no-untyped-call]
 
 
 class _MatrixProduct(torch.autograd.Function):

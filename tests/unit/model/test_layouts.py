@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
-from alexnet.model.batches import gathered_crops
 from alexnet.model.gpu.step import FusedStep
 from alexnet.model.initialise import InitSettings, initialise
 from alexnet.model.networks.architecture import (
@@ -34,9 +33,8 @@ from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.model.networks.settings import NetSettings
 from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.owt import divided_layers
-from alexnet.model.placement import BatchType, Layout, Placement, choose_placement
+from alexnet.model.placement import Layout, Placement, choose_placement
 from alexnet.model.ranks import Processes, Ranks, started
-from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.shards.errors import InputError
 from alexnet.tools.host_memory import keep_freed_memory
 
@@ -289,30 +287,3 @@ def test_one_process_starts_nothing() -> None:
     with started(placement(Layout()), 1) as ranks:
         assert isinstance(ranks, Ranks)
     assert not torch.distributed.is_initialized()
-
-
-@pytest.mark.parametrize(("batch_images", "output"), [(24, "float32"), (8, "float32"), (8, "bfloat16")])
-def test_gathered_crops_have_their_own_epochs_plan_and_finish(
-    data_set: Path, monkeypatch: pytest.MonkeyPatch, batch_images: int, output: BatchType
-) -> None:
-    """As a stream that finishes its own; also where an epoch has one step, after which it stands in the next.
-
-    Lighting is without its noise, and the division that makes up for it, from the second epoch on.
-    """
-    monkeypatch.setattr("alexnet.model.batches.of_all", lambda rows, sizes, group: [rows])  # one rank alone
-    lighting = AugmentSettings(crop_px=32, lighting_division=True, lighting_epochs=1)
-    options: dict[str, Any] = {"batch_images": batch_images, "rank": 0, "ranks": 1, "augmentation": lighting}
-    group: Any = None
-    with (
-        ImageStream(data_set / "train", **options, output=output) as whole,
-        ImageStream(data_set / "train", **options, output="uint8") as crops,
-    ):
-        with pytest.raises(ValueError, match="give output='uint8'"):
-            next(gathered_crops(whole, Layout(), group, output))
-        for source in (whole, crops):
-            source.seek(0, len(whole) - 1)
-        for _ in range(3):
-            pairs = list(zip(whole, gathered_crops(crops, Layout(), group, output), strict=True))
-            assert pairs
-            for expected, gathered in pairs:
-                assert all(map(torch.equal, expected, gathered))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet.model.batches import gathered_crops
+from alexnet.model.placement import BatchType, Layout
 from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.meter import StreamMeter
 from alexnet.shards.errors import InputError
@@ -159,3 +161,30 @@ def test_a_meter_counts_skipped_samples_names_the_newest_and_keeps_the_largest_m
     for device_bytes in (5, 9, 0, 7):
         meter.used_memory(device_bytes, pinned_bytes=3)
     assert (meter.peak_device_bytes, meter.pinned_bytes) == (9, 3)
+
+
+@pytest.mark.parametrize(("batch_images", "output"), [(24, "float32"), (8, "float32"), (8, "bfloat16")])
+def test_gathered_crops_have_their_own_epochs_plan_and_finish(
+    data_set: Path, monkeypatch: pytest.MonkeyPatch, batch_images: int, output: BatchType
+) -> None:
+    """As a stream that finishes its own; also where an epoch has one step, after which it stands in the next.
+
+    Lighting is without its noise, and the division that makes up for it, from the second epoch on.
+    """
+    monkeypatch.setattr("alexnet.model.batches.of_all", lambda rows, sizes, group: [rows])  # one rank alone
+    lighting = AugmentSettings(crop_px=32, lighting_division=True, lighting_epochs=1)
+    options: dict[str, Any] = {"batch_images": batch_images, "rank": 0, "ranks": 1, "augmentation": lighting}
+    group: Any = None
+    with (
+        ImageStream(data_set / "train", **options, output=output) as whole,
+        ImageStream(data_set / "train", **options, output="uint8") as crops,
+    ):
+        with pytest.raises(ValueError, match="give output='uint8'"):
+            next(gathered_crops(whole, Layout(), group, output))
+        for source in (whole, crops):
+            source.seek(0, len(whole) - 1)
+        for _ in range(3):
+            pairs = list(zip(whole, gathered_crops(crops, Layout(), group, output), strict=True))
+            assert pairs
+            for expected, gathered in pairs:
+                assert all(map(torch.equal, expected, gathered))
