@@ -6,7 +6,6 @@ crops into pinned memory, from which they are copied while the next batch is dec
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -20,6 +19,7 @@ import torch
 
 from alexnet.pipeline.batch import Batch, DecodeSettings
 from alexnet.pipeline.host.pool import DTYPES, Bytes, JpegPool, Ring, allocate_plain
+from alexnet.pipeline.in_use import InUse
 from alexnet.shards.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -50,7 +50,7 @@ class HostDecoder:
         self._jobs: SimpleQueue[tuple[Batch, list[Bytes], Array, Decoding] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="alexnet-host-decoder", daemon=True)
         self._thread.start()
-        self._copying: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
+        self._copied = InUse()
 
     def submit(self, batch: Batch) -> Callable[[], Batch]:
         """Read a batch's JPEGs and have them decoded when those before are done."""
@@ -69,6 +69,7 @@ class HostDecoder:
         self._jobs.put(None)
         self._thread.join()
         self._pool.close()
+        self._copied.close()
 
     def _result(self, batch: Batch, pixels: Array, decoding: Decoding) -> Batch:
         bad = decoding.result()
@@ -117,10 +118,6 @@ class HostDecoder:
         """Copy to the GPU, holding on to the pinned memory until that is done."""
         if self._settings.device_id is None:
             return images
-        while self._copying and self._copying[0][0].query():
-            self._copying.popleft()
-        copied = images.to(self._settings.device, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record(torch.cuda.current_stream(copied.device))
-        self._copying.append((done, images))
-        return copied
+        on_device = images.to(self._settings.device, non_blocking=True)
+        self._copied.keep(images)
+        return on_device

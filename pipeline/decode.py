@@ -29,7 +29,10 @@ class SplitDecoder:
     """
 
     def __init__(self, dali: Decoder, host: Decoder, share: float) -> None:
+        from alexnet.pipeline.in_use import InUse  # which loads torch
+
         self._dali, self._host, self._share = dali, host, share
+        self._joining = InUse()
 
     @property
     def ahead(self) -> int:
@@ -45,28 +48,28 @@ class SplitDecoder:
         """Hand each its rows."""
         chosen = on_dali(batch.plan.sample_ids, self._share)
         shares = ((self._dali, chosen), (self._host, ~chosen))
-        return partial(_joined, batch, [decoder.submit(batch.select(rows)) for decoder, rows in shares if rows.any()])
+        return partial(
+            self._joined, batch, [decoder.submit(batch.select(rows)) for decoder, rows in shares if rows.any()]
+        )
 
     def close(self) -> None:
         """Close both."""
+        self._joining.close()
         self._dali.close()
         self._host.close()
 
-
-def _joined(batch: Batch, shares: Sequence[Callable[[], Batch]]) -> Batch:
-    """Wait for all shares of a batch and put their rows back in order."""
-    parts = [share() for share in reversed(shares)]  # the host's first, while DALI works on its part
-    place = {sample_id: row for row, sample_id in enumerate(batch.plan.sample_ids.tolist())}
-    batch = batch.without(sorted((e for p in parts for e in p.failures), key=lambda error: place[error.sample_id]))
-    first = parts[0].images
-    images = first.new_empty((len(batch), *first.shape[1:]))
-    for part in parts:
-        images[np.flatnonzero(np.isin(batch.plan.sample_ids, part.plan.sample_ids))] = part.images
-    if images.is_cuda:  # a part's memory is DALI's again when the part goes, at the end of this function
-        import torch
-
-        torch.cuda.current_stream(images.device).synchronize()
-    return replace(batch, images=images)
+    def _joined(self, batch: Batch, shares: Sequence[Callable[[], Batch]]) -> Batch:
+        """Wait for all shares of a batch and put their rows back in order."""
+        parts = [share() for share in reversed(shares)]  # the host's first, while DALI works on its part
+        place = {sample_id: row for row, sample_id in enumerate(batch.plan.sample_ids.tolist())}
+        batch = batch.without(sorted((e for p in parts for e in p.failures), key=lambda error: place[error.sample_id]))
+        first = parts[0].images
+        images = first.new_empty((len(batch), *first.shape[1:]))
+        for part in parts:
+            images[np.flatnonzero(np.isin(batch.plan.sample_ids, part.plan.sample_ids))] = part.images
+        if images.is_cuda:
+            self._joining.keep(parts)  # DALI's part is its own memory
+        return replace(batch, images=images)
 
 
 def on_dali(sample_ids: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,9 @@ once.
 import functools
 import warnings
 from collections.abc import Callable
+from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from alexnet.pipeline.augment import ten_views
@@ -35,6 +37,12 @@ def device_of(device_id: int | None) -> torch.device:
             f"{f', cuda:0 to cuda:{gpus - 1}' if gpus else ''}; device='cpu' works here"
         )
     return torch.device("cuda", device_id)
+
+
+def moved(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor on a device. No thread waits for a GPU: from pinned memory it copies by itself."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 class Normalizer:

@@ -21,8 +21,9 @@ from torch.utils.data import get_worker_info
 
 from alexnet.pipeline.batch import Batch, Decoder, DecodeSettings
 from alexnet.pipeline.decode import make_decoder
+from alexnet.pipeline.in_use import InUse
 from alexnet.pipeline.meter import StreamMeter
-from alexnet.pipeline.normalize_torch import Normalizer, device_of
+from alexnet.pipeline.normalize_torch import Normalizer, device_of, moved
 from alexnet.pipeline.plan import Planner
 from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.pipeline.settings import StreamSettings
@@ -125,6 +126,7 @@ class _Work:
         self._coming, self._decoding, self._read_ahead, self._skips = coming, decoding, read_ahead, skips
         self._device = torch.device(decoding.device)
         self._normalize: Normalizer | None = None
+        self._decoded_in_use = InUse()
         self.queue = _BoundedQueue(decoding.depth)
         self.device_bytes = self.pinned_bytes = 0
 
@@ -132,8 +134,9 @@ class _Work:
         """Decode, normalize and hand over one batch after another until stopped."""
         try:
             with (
-                _own_stream(self._device) as stream,
+                _own_stream(self._device),
                 contextlib.closing(make_decoder(self._decoding)) as decoder,
+                contextlib.closing(self._decoded_in_use),
             ):
                 for count, batch in enumerate(self._decoded(decoder)):
                     if self.queue.stopped:
@@ -141,8 +144,8 @@ class _Work:
                     if batch.failures and not self._skips:
                         raise batch.failures[0]
                     finished = self._finished(batch)
-                    if stream is not None:
-                        finished = _ready(finished, stream, batch.images)
+                    if self._device.type == "cuda":
+                        finished = self._with_event(finished, batch.images)
                         self._sample_memory(count, decoder)
                     self.queue.put(finished)
         except BaseException as error:  # whatever it is, the consumer must see it
@@ -162,7 +165,7 @@ class _Work:
 
     def _finished(self, batch: Batch) -> Batch:
         """Normalize what a decoder left as it was, and bring the labels to the device."""
-        labels = torch.from_numpy(batch.reader.labels[batch.plan.sample_ids].astype(np.int64)).to(self._device)
+        labels = moved(batch.reader.labels[batch.plan.sample_ids].astype(np.int64), self._device)
         if batch.normalized:
             return replace(batch, labels=labels)
         if self._normalize is None or self._normalize.normalization is not batch.normalization:
@@ -170,8 +173,15 @@ class _Work:
             self._normalize = Normalizer(
                 batch.normalization, d.output, channels_last=d.channels_last, device=device, views_px=d.views_px
             )
-        images = self._normalize(batch.images, torch.from_numpy(batch.means).to(self._device))
+        images = self._normalize(batch.images, moved(batch.means, self._device))
         return replace(batch, images=images, labels=labels, normalized=True)
+
+    def _with_event(self, batch: Batch, decoded: torch.Tensor) -> Batch:
+        """Say when a batch's tensors may be read; what was decoded, which may be DALI's memory, is kept until then."""
+        images = batch.images
+        if images.data_ptr() == decoded.data_ptr():
+            images = images.clone()  # nobody knows when the training stream has read it
+        return replace(batch, images=images, ready=self._decoded_in_use.keep(decoded))
 
     def _sample_memory(self, count: int, decoder: Decoder) -> None:
         """Ask now and then what is in use; PyTorch's own count knows nothing of DALI's memory."""
@@ -197,17 +207,6 @@ def _batches(reader: SplitReader, planner: Planner, first: int, *, whole: bool) 
         yield Batch(step_index=step_index, plan=plan, normalization=normalization, reader=reader)
 
 
-def _ready(batch: Batch, stream: "torch.cuda.Stream", decoded: torch.Tensor) -> Batch:
-    """Wait until a batch's kernels have read what was decoded, and say when the tensors may be read."""
-    images = batch.images
-    if images.data_ptr() == decoded.data_ptr():
-        images = images.clone()  # DALI may use its memory again while the training stream still reads it
-    ready = torch.cuda.Event()
-    ready.record(stream)
-    stream.synchronize()
-    return replace(batch, images=images, ready=ready)
-
-
 def _mark(stream: "torch.cuda.Stream") -> "torch.cuda.Event":
     """Have a GPU's stream note when it gets here."""
     event = torch.cuda.Event(enable_timing=True)
@@ -216,15 +215,14 @@ def _mark(stream: "torch.cuda.Stream") -> "torch.cuda.Event":
 
 
 @contextlib.contextmanager
-def _own_stream(device: torch.device) -> "Iterator[torch.cuda.Stream | None]":
+def _own_stream(device: torch.device) -> Iterator[None]:
     """Have this thread's copies and kernels queue on a stream of their own: the default one is the training's."""
     if device.type != "cuda":
-        yield None
+        yield
         return
     torch.cuda.set_device(device)
-    stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(stream):
-        yield stream
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        yield
 
 
 def _refuse_in_a_worker() -> None:

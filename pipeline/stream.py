@@ -227,14 +227,10 @@ class ImageStream:
 
     def means_of(self, plan: BatchPlan) -> "torch.Tensor":
         """Return what `finish_pass` subtracts from each image of a plan: float32 (n, 3), lighting included."""
-        import torch
+        from alexnet.pipeline.normalize_torch import device_of, moved
 
-        from alexnet.pipeline.normalize_torch import device_of
-
-        device = device_of(self._decoding.device_id)
-        means = torch.from_numpy(self._planner.normalization(0).means(plan.colour_offset))
-        # From memory that is not pinned, the copy would have the CPU wait for the GPU.
-        return (means.pin_memory() if device.type == "cuda" else means).to(device, non_blocking=True)
+        means = self._planner.normalization(0).means(plan.colour_offset)
+        return moved(means, device_of(self._decoding.device_id))
 
     def describe(self) -> list[str]:
         """Say in a few lines what this stream yields and how: for the start of a run."""
