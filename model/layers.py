@@ -75,11 +75,17 @@ class StepClock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("now", torch.zeros(3, dtype=torch.int64), persistent=False)
+        self._known: tuple[Tensor, int, tuple[int, ...]] | None = None  # a tensor, its version, its values
 
     def set(self, seed: int, step: int, first_row: int = 0) -> None:
-        """Set the clock for one training step."""
-        for place, value in enumerate((seed & _MASK, step & _MASK, first_row)):
-            self.now[place].fill_(value)  # a kernel argument: copying a tensor over would make the CPU wait for the GPU
+        """Set the clock for one training step: on a GPU a kernel for each value that is another."""
+        values = (seed & _MASK, step & _MASK, first_row)
+        tensor, version, known = self._known or (None, -1, ())
+        unchanged = tensor is self.now and version == self.now._version  # no other wrote to it, nor was it moved
+        for place, value in enumerate(values):
+            if not unchanged or value != known[place]:
+                self.now[place].fill_(value)  # a kernel argument: a copied tensor would make the CPU wait for the GPU
+        self._known = self.now, self.now._version, values
 
 
 class HashDropout(nn.Module):
@@ -99,6 +105,8 @@ class HashDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop units while training; scale what that asks for."""
+        if not self.rate:
+            return x
         if not self.training:
             return x if self.scaled else x * (1.0 - self.rate)
         seed, step, first_row = self._clock[0].now.unbind()

@@ -70,6 +70,10 @@ class Ranks:
         """All-reduce: say whether any process's flag is up."""
         return flag
 
+    def any_after(self, step: int, flag: bool) -> bool:
+        """Say the same after a training step; of several processes on GPUs after each tenth, else no."""
+        return flag
+
     def of_first(self, value: Any) -> Any:
         """Broadcast: return the value that the first process has."""
         return value
@@ -95,6 +99,7 @@ class Processes(Ranks):
     def __init__(self, placement: Placement) -> None:
         self.layout = layout = placement.layout
         self._device, self._batch_type = placement.device, placement.batch_type
+        self.asked_every = 10 if placement.device.type == "cuda" else 1
         groups = [dist.new_group(list(layout.members(g))) for g in range(layout.groups)]
         peers = [dist.new_group(list(range(i, layout.ranks, layout.group_ranks))) for i in range(layout.group_ranks)]
         self._group = groups[layout.group]
@@ -180,6 +185,10 @@ class Processes(Ranks):
         raised = torch.tensor(int(flag))
         dist.all_reduce(raised, op=dist.ReduceOp.MAX)
         return bool(raised)
+
+    def any_after(self, step: int, flag: bool) -> bool:
+        """Ask seldom where steps are short: the CPU waits for all processes, and meanwhile launches nothing."""
+        return step % self.asked_every == 0 and self.any(flag)
 
     def of_first(self, value: Any) -> Any:
         """Send it to all."""

@@ -114,7 +114,8 @@ class Trainer:
         """Train to the end from wherever the trainer and the source stand; return the last validation.
 
         `stop`: asked after each step and between the batches of a validation; once it says yes in one process, all save
-        and raise StopRequestedError. Raises DivergedError, and saves nothing more, when numbers are no longer finite.
+        and raise StopRequestedError; several on GPUs ask each other after each tenth step. Raises DivergedError, and
+        saves nothing more, when numbers are no longer finite.
         """
         save_here, first_step = functools.partial(self._save, save, source, metrics), self.step
         self.net.train()
@@ -125,7 +126,7 @@ class Trainer:
                     metrics.taken_as(self.step, self.epoch, self.step_taken_as)
                 metrics.step_done(self.step, self.epoch, measured, self.rate, self._images_of_all(labels))
                 self.validation_due = self.step >= self.total_steps
-                stopping = self.ranks.any(stop()) and not self.validation_due
+                stopping = self.ranks.any_after(self.step, stop()) and not self.validation_due
                 if stopping or self._checkpoint_due():
                     save_here()
                 if stopping:

@@ -1,5 +1,6 @@
 """The layers PyTorch lacks: against PyTorch's own where it has one, or plain loops; dropout in every layout."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -105,6 +106,29 @@ def test_the_mask_does_not_depend_on_the_layout() -> None:
     ranks = torch.cat([dropout(first_row=0)(torch.ones(7, 4096)), dropout(first_row=7)(torch.ones(3, 4096))])
     assert torch.equal(whole, towers)
     assert torch.equal(whole, ranks)
+
+
+def test_at_rate_0_nothing_is_computed() -> None:
+    x = torch.ones(3, 4)
+    for scaled, training in ((True, True), (False, True), (True, False), (False, False)):
+        assert HashDropout(StepClock(), 6, 0, 0.0, scaled=scaled).train(training)(x) is x
+
+
+def test_the_clock_is_right_whoever_wrote_to_it() -> None:
+    clock = StepClock()
+    for values in ((0, 0, 0), (1, 0, 0), (1, 7, 0), (1, 7, 0), (2, 8, 9), (2**32 + 2, -1, 9)):
+        clock.set(*values)
+        assert clock.now.tolist() == [value & 0xFFFFFFFF for value in values]
+    written = clock.now._version
+    clock.set(2, 5, 9)
+    assert clock.now._version == written + 1, "what is as it was is not written"
+    clock.now[0] = 77
+    clock.set(2, 5, 9)
+    assert clock.now.tolist() == [2, 5, 9]
+    for other in (copy.deepcopy(clock), clock.to_empty(device="cpu")):
+        other.now.zero_()
+        other.set(2, 5, 9)
+        assert other.now.tolist() == [2, 5, 9]
 
 
 def random(*shape: int) -> Tensor:

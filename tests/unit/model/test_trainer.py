@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -176,6 +177,14 @@ def test_a_record_has_what_is_promised() -> None:
     assert kept.records[-1]["images_per_s_median"] == speeds[2]
     assert {record["memory_mb"] for record in kept.records} == {123.5}
     assert all(0 <= record["data_wait"] <= 1 for record in kept.records)
+
+
+@pytest.mark.parametrize(("device", "pieces"), [("cpu", 16 + 1), ("meta", 1 + 1)])
+def test_a_norm_is_taken_in_pieces_on_a_cpu_alone(device: str, pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Mock(wraps=torch.stack)
+    monkeypatch.setattr(torch, "stack", stack)
+    norm_of([torch.empty(1 << 20, device=device), torch.empty(3, device=device)])
+    assert len(stack.call_args.args[0]) == pieces
 
 
 class Waits(TorchDispatchMode):
