@@ -49,17 +49,19 @@ def evaluate(
     placement: Placement,
     ranks: Ranks | None = None,
     stop: Stop = lambda: False,
+    epoch: int = 0,
 ) -> Evaluation:
     """Run the source once through the network in evaluation mode and count, over all ranks.
 
     The source yields images, (n, 3, px, px), or views of them, (n, views, 3, px, px). `stop`: asked before each batch;
-    once it says yes in one process, all raise StopRequestedError.
+    once it says yes in one process, all raise StopRequestedError. `epoch`: which of the source's. Closing that is the
+    caller's: left open, its threads go on into the next epoch, whose first batches are then ready.
     """
     ranks = ranks or Ranks()
     totals = torch.zeros(4, dtype=torch.float64, device=placement.device)
     views, was_training = 1, net.training
     net.eval()
-    source.seek(0, 0)
+    source.seek(epoch, 0)
     try:
         for images, labels in ranks.batches(source):
             if ranks.any(stop()):
@@ -69,7 +71,6 @@ def evaluate(
                 with placement.autocast():
                     totals += count_right(log_probabilities(net, images), labels)
     finally:
-        source.close()
         net.train(was_training)
     return evaluation_of(ranks.total(totals), source.images, views)
 

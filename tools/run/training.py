@@ -138,9 +138,11 @@ def _last_evaluations(trainer: Trainer, streams: Streams, stop: StopSignal) -> d
         sources["final_validation"] = streams.validation_of(settings.final_views)
     if settings.train_accuracy:
         sources["training"] = streams.train_as_evaluated()
-    return {
-        name: evaluate(trainer.net, source, trainer.placement, trainer.ranks, stop) for name, source in sources.items()
-    }
+    evaluations = {}
+    for name, source in sources.items():
+        with source:
+            evaluations[name] = evaluate(trainer.net, source, trainer.placement, trainer.ranks, stop)
+    return evaluations
 
 
 def _finish(

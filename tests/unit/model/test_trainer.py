@@ -237,3 +237,20 @@ def test_evaluation_counts_every_image_of_partial_batches() -> None:
     assert [result.top1, result.top5] == pytest.approx([3 / 5, 4 / 5])
     assert str(result) == "top-1 60.0%, top-5 80.0% (5/5 images, each once)"
     assert net.training
+
+
+def test_validation_goes_from_epoch_to_epoch_of_its_source_and_closes_it_on_a_cpu() -> None:
+    """Open, it would hold memory that training could do with; on a GPU it stays open, where starting it takes long."""
+    asked: list[object] = []
+
+    class Noted(Batches):
+        def seek(self, epoch: int, step: int) -> None:
+            asked.append((epoch, step))
+            super().seek(epoch, step)
+
+        def close(self) -> None:
+            asked.append("close")
+
+    run(trainer(), Kept(), validation=Noted(STEPS_PER_EPOCH, STEPS_PER_EPOCH * BATCH, batch))
+    ends = [(epoch + 1, 0) for epoch in range(EPOCHS)]  # where an iteration leaves the stand-in
+    assert asked == [event for epoch in range(EPOCHS) for event in ((epoch, 0), ends[epoch], "close")]

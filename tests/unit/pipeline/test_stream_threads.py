@@ -13,12 +13,14 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from alexnet.pipeline import ImageStream, StreamSettings
 from alexnet.pipeline.batch import Batch
 from alexnet.pipeline.cpu import HostDecoder
+from alexnet.pipeline.decode import make_decoder
 from alexnet.pipeline.host import available
 from alexnet.pipeline.meter import StreamMeter
 from alexnet.pipeline.prefetch import Prefetcher
@@ -216,3 +218,17 @@ def test_more_threads_than_the_system_starts_are_an_error_in_one_line() -> None:
     lines = run.stdout.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("threads=4000: the system does not start that many (") for line in lines)
+
+
+def test_a_stream_that_stays_open_runs_on_into_the_next_epoch(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As validation's does on a GPU, where a decoder takes as long to start as the images do."""
+    made = Mock(wraps=make_decoder)
+    monkeypatch.setattr("alexnet.pipeline.prefetch.make_decoder", made)
+    with make() as stream:
+        for epoch in range(3):
+            stream.seek(epoch, 0)
+            assert len(list(stream)) == 10
+        assert made.call_count == 1
+        stream.seek(0, 0)
+        list(stream)
+        assert made.call_count == 2
