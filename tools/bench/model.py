@@ -9,13 +9,15 @@ from alexnet.model.networks.settings import NetSettings, architecture_named
 from alexnet.model.placement import Parallel, Precision, choose_placement, cpu_has_bf16
 from alexnet.shards.errors import InputError
 from alexnet.shards.processes import usable_cores
+from alexnet.tools.bench.gpu_steps import LAYERS, WAYS
 from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_report
 from alexnet.tools.bench.naive import ARCH as NAIVE_ARCH
 from alexnet.tools.bench.naive import naive as naive_stage
-from alexnet.tools.bench.networks import PARTS, Task, network
+from alexnet.tools.bench.networks import Task, kernels, network
 from alexnet.tools.bench.report import Asked, Clock, Group, Options, Report, Row, clock_of, ratios_of
 from alexnet.tools.bench.rooflines import bounds, copy, matmul, step_work
 from alexnet.tools.bench.stage import Stage
+from alexnet.tools.bench.step_parts import PARTS
 
 GUARDED_BATCH = 64
 OVER_NAIVE = 2.5
@@ -56,10 +58,12 @@ def measure_model(
     tasks = tasks_of(archs, precisions, batches, gpus, parallel or ("towers",), **where)
     refuse_layouts(tasks)
     if kind == "cuda":
-        tasks += [replace(task, capture=True) for task in tasks if task.gpus == 1]
+        compared = [task for task in tasks if task.gpus == 1 and task.precision == default_precisions(kind)[-1]]
+        tasks += [replace(task, way=way) for task in compared for way in WAYS]
     cases = [
         *_limits(precisions, **where),
         *(case_of(task, task.name, task.title, bounds=_bounds(task)) for task in tasks),
+        *(_kernels(task) for task in tasks if kind == "cuda" and task.way in ("", LAYERS[0])),
     ]
     for batch in batches if naive and NAIVE_ARCH in archs else ():
         task = Task(arch=NAIVE_ARCH, precision="fp32", batch_images=batch, **where)
@@ -148,6 +152,10 @@ def _bounds(task: Task) -> Bounds:
     return allowed
 
 
+def _kernels(task: Task) -> Case:
+    return case_of(task, f"{task.name}-kernels", f"kernels of {task.title}, under the profiler", "part", make=kernels)
+
+
 def _naive(batch_images: int) -> str:
     return f"naive-b{batch_images}"
 
@@ -160,6 +168,9 @@ def _asked(tasks: Iterable[Task]) -> Iterator[Asked]:
             wanted = guarded and task.precision == "bf16" and task.gpus == 1 and cpu_has_bf16()
             about = f"{task.title} over the naive version"
             yield Asked(task.name, _naive(task.batch_images), about, OVER_NAIVE if wanted else None)
+        if task.way:
+            usual = replace(task, way="")
+            yield Asked(usual.name, task.name, f"{usual.title} over {WAYS[task.way]}")
         if task.gpus > 1:
             wanted = guarded and (task.gpus, task.parallel) == (2, "towers")
             wanted = wanted and task.precision == default_precisions("cpu")[-1]  # what training would take

@@ -10,40 +10,37 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.profiler import profile
 
+from alexnet.model.gpu.step import LAYER_BY_LAYER
 from alexnet.model.metrics import EVERY_STEP_UNTIL
 from alexnet.model.networks.settings import architecture_named
-from alexnet.model.placement import Parallel, Placement, Precision, choose_placement
+from alexnet.model.placement import Parallel, Placement, Precision, choose_kernels_by_trial, choose_placement
 from alexnet.model.ranks import started
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.processes import leave_with_parent
+from alexnet.tools.bench.gpu_steps import LAYERS, WAYS, Step, step_of
 from alexnet.tools.bench.rooflines import synchronise
-from alexnet.tools.bench.stage import Stage, Work
+from alexnet.tools.bench.stage import CannotRunError, Stage, Work
+from alexnet.tools.bench.step_parts import Parts, communication_ms, kernels_of
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.run.assembly import Streams, build_trainer
 from alexnet.tools.run.launch import take_place
 from alexnet.tools.run.settings import RunSettings, check_fit, load_recipe
 from alexnet.tools.settings import recipe_for, with_settings
 
-PARTS = ("forward", "backward", "update")
 WAITS = "waits for data %"
 _CHUNK_SECONDS = 0.05
 _SMALL_PX, _SMALL_CLASSES, _CLASSES = 64, 10, 1000
 _STEPS_PER_EPOCH = 10_000  # as ImageNet's at batch 128; what a schedule makes of it changes no speed
 DEVIATIONS = {"pixel": 50.0, "unit-variance": 1.0}  # of synthetic images, by the recipe's scale
 _HARMLESS_RATE = 1e-6  # nothing is to be learnt from one batch, and numbers that are not finite may be slower
-_PROFILED_STEPS = 3
-_SENT = ("gloo:", "ncclDevKernel")  # how the profiler names what goes between processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +48,7 @@ class Task:
     """Say what is trained. `threads`: of all processes together. `recipe`: None for the network's.
 
     `data`: the set that says how many classes there are; empty for none. `synthetic`: one batch of random images, made
-    once, instead of that set's. `capture`: forward and backward as one CUDA graph.
+    once, instead of that set's. `way`: of `gpu_steps.WAYS`, which one process on a GPU has; empty: as `alexnet-train`.
     """
 
     arch: str
@@ -64,19 +61,20 @@ class Task:
     recipe: str | None = None
     data: str = ""
     synthetic: bool = True
-    capture: bool = False
+    way: str = ""
 
     @property
     def name(self) -> str:
         """Return a short name, such as `alexnet-2012-bf16-b64-towers2`."""
         layout = f"-{self.parallel}{self.gpus}" if self.gpus > 1 else ""
-        return f"{self.arch}-{self.precision}-b{self.batch_images}{layout}{'-graph' * self.capture}"
+        return f"{self.arch}-{self.precision}-b{self.batch_images}{layout}{f'-{self.way}' * bool(self.way)}"
 
     @property
     def title(self) -> str:
         """Return the same in words."""
         layout = f", {self.gpus} processes ({self.parallel})" if self.gpus > 1 else ""
-        return f"{self.arch}, {self.precision}, batch {self.batch_images}{layout}{', one CUDA graph' * self.capture}"
+        way = f", {WAYS[self.way]}" if self.way else ""
+        return f"{self.arch}, {self.precision}, batch {self.batch_images}{layout}{way}"
 
     @property
     def px(self) -> int:
@@ -94,7 +92,7 @@ class Task:
             "net.arch": self.arch,
             "train.batch_images": self.batch_images,
             "train.precision": self.precision,
-            "train.capture": self.capture,
+            "train.capture": self.way not in LAYERS,
             "optim.lr": _HARMLESS_RATE,
         }
         run, classes = with_settings(load_recipe(self.recipe or recipe_for(self.arch)), changes.items()), self.classes
@@ -117,15 +115,20 @@ class Training:
     def __init__(self, task: Task, rank: int = 0) -> None:
         if task.device == "cpu":
             keep_freed_memory()
+        choose_kernels_by_trial()
         settings, self.placement = task.settings(), task.placement(rank)
         self._joined = ExitStack()  # never closed: the process ends with its last command
         self.ranks = self._joined.enter_context(started(self.placement, task.gpus))
         self._threads = max(1, task.threads // task.gpus)
         self.trainer = build_trainer(settings, self.placement, _STEPS_PER_EPOCH, self.ranks)
         self.trainer.step = EVERY_STEP_UNTIL  # past the steps that are all logged, which costs a look at every gradient
+        self._step: Step = self.trainer.train_step
         self._batches: Iterator[tuple[Tensor, Tensor]]
         if task.synthetic:
-            self._batches = itertools.repeat(_synthetic_batch(settings, self.placement))
+            batch = _synthetic_batch(settings, self.placement)
+            self._batches = itertools.repeat(batch)
+            if task.way:
+                self._step = step_of(self.trainer, task.way, batch, _HARMLESS_RATE)
         else:
             streams = Streams(Path(task.data), settings, self.placement, task.gpus)
             epochs = map(self.ranks.batches, itertools.repeat(streams.train))
@@ -140,10 +143,18 @@ class Training:
             asked = time.perf_counter()
             images, labels = next(self._batches)
             self._waited_seconds += time.perf_counter() - asked
-            self.trainer.train_step(images, labels)
+            self._step(images, labels)
             self._taken += 1
         synchronise(self.placement.device)
         self._seconds += time.perf_counter() - begin
+
+    def taken_as(self) -> str:
+        """Take a step; return how, in words. Raises CannotRunError where it is not the one that was to be measured."""
+        self.steps(1)
+        words = self.trainer.step_taken_as
+        if words.startswith(f"{LAYER_BY_LAYER},"):
+            raise CannotRunError(words)
+        return words
 
     def take(self) -> dict[str, float]:
         """Return what a step took and how much of it was waiting for a batch, since it was last asked."""
@@ -157,22 +168,34 @@ def network(**options: Any) -> Stage:
     task = Task(**options)
     others = _start_others(task)
     run = Training(task)
-    parts = None if task.capture else Parts(run.trainer.net, run.placement.device)
+    taken_as = run.taken_as()
+    in_layers = task.device == "cpu" or task.way in LAYERS
+    parts = Parts(run.trainer.net, run.placement.device) if in_layers else None
 
     def figures() -> dict[str, float]:
         told = run.take() | (parts.take() if parts else {})
         if task.synthetic:
             del told[WAITS]
         if others:
-            told["communication ms"] = _communication_ms(run)
+            told["communication ms"] = communication_ms(run.steps)
             run.take()
             if parts:
                 parts.take()
         return told
 
     what = "one batch that is there already" if task.synthetic else "batches of the stream"
-    words = f"{run.placement.why}; {task.gpus} process{'es' * (task.gpus > 1)}, {task.parallel}; {what}"
+    words = f"{run.placement.why}; {taken_as}; {task.gpus} process{'es' * (task.gpus > 1)}, {task.parallel}; {what}"
     return Stage(work=in_chunks(run.steps, task.batch_images), settings=words, least_batches=1, figures=figures)
+
+
+def kernels(**options: Any) -> Stage:
+    """Train a network; tell which kernels a GPU runs in a step, and how long, by PyTorch's profiler."""
+    task = Task(**options)
+    run = Training(task)
+    run.taken_as()
+    figures, words = kernels_of(run.steps)
+    work = in_chunks(run.steps, task.batch_images)
+    return Stage(work=work, settings=words, least_batches=1, figures=lambda: figures)
 
 
 def loader(**options: Any) -> Stage:
@@ -190,35 +213,6 @@ def loader(**options: Any) -> Stage:
     return Stage(work=work, settings=streams.lines()[-1], ready_batches=settings.stream.depth + 1)
 
 
-class Parts:
-    """Time forward, backward and update of each step, seen from outside, by the CPU's clock or a GPU's own."""
-
-    def __init__(self, net: nn.Module, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._marks: list[Any] = []
-        net.register_forward_pre_hook(self._mark)
-        net.register_forward_hook(self._mark)
-        register_optimizer_step_pre_hook(self._mark)
-        register_optimizer_step_post_hook(self._mark)
-
-    def take(self) -> dict[str, float]:
-        """Return the milliseconds of each part, means over the steps since it was last asked."""
-        marks, self._marks = self._marks, []
-        spans = [self._span_ms(a, b) for a, b in pairwise(marks)]  # every fourth is what lies between two steps
-        steps = len(marks) // (len(PARTS) + 1)
-        return {f"{name} ms": sum(spans[k :: len(PARTS) + 1]) / steps for k, name in enumerate(PARTS) if steps}
-
-    def _mark(self, *_: object) -> None:
-        if self._on_gpu:
-            self._marks.append(torch.cuda.Event(enable_timing=True))
-            self._marks[-1].record()
-        else:
-            self._marks.append(time.perf_counter())
-
-    def _span_ms(self, begin: Any, end: Any) -> float:
-        return float(begin.elapsed_time(end)) if self._on_gpu else 1e3 * float(end - begin)
-
-
 def _synthetic_batch(settings: RunSettings, placement: Placement) -> tuple[Tensor, Tensor]:
     """Return this process's part of a batch, in the memory order and type that the stream yields."""
     layout, px = placement.layout, settings.augment.crop_px
@@ -226,7 +220,8 @@ def _synthetic_batch(settings: RunSettings, placement: Placement) -> tuple[Tenso
     generator = torch.Generator().manual_seed(layout.group)
     images = torch.randn(convolved, 3, px, px, generator=generator) * DEVIATIONS[settings.augment.scale]
     labels = torch.randint(settings.net.classes, (rows,), generator=generator)
-    return images.to(placement.device, memory_format=torch.channels_last), labels.to(placement.device)
+    kind = getattr(torch, placement.batch_type)
+    return images.to(placement.device, kind, memory_format=torch.channels_last), labels.to(placement.device)
 
 
 def in_chunks(steps: Callable[[int], None], batch_images: int) -> Callable[[], Work]:
@@ -242,18 +237,6 @@ def in_chunks(steps: Callable[[int], None], batch_images: int) -> Callable[[], W
             yield chunk * batch_images
 
     return work
-
-
-def _communication_ms(run: Training) -> float:
-    """Return how long collectives run in a step, waiting for the other processes included: steps under a profiler."""
-    with profile() as seen:
-        run.steps(_PROFILED_STEPS)
-    spans = sorted((e.time_range.start, e.time_range.end) for e in seen.events() or () if e.name.startswith(_SENT))
-    covered_us = until = 0.0
-    for begin, end in spans:  # several may run at the same time
-        covered_us += max(0.0, end - max(begin, until))
-        until = max(until, end)
-    return covered_us / 1e3 / _PROFILED_STEPS
 
 
 def _start_others(task: Task) -> TCPStore | None:

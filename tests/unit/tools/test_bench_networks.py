@@ -4,20 +4,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from alexnet.model.networks.build import Network, parameter_count
 from alexnet.model.networks.settings import NetSettings
-from alexnet.tools.bench import measure, model, prep, train
+from alexnet.tools.bench import gpu_steps, measure, model, prep, train
+from alexnet.tools.bench.gpu_steps import WAYS
 from alexnet.tools.bench.measure import Case, Measured, Timing
 from alexnet.tools.bench.naive import naive_network
-from alexnet.tools.bench.networks import Task
+from alexnet.tools.bench.networks import Task, Training
 from alexnet.tools.bench.report import Report, Row
 from alexnet.tools.bench.rooflines import bounds, step_work
+from alexnet.tools.bench.stage import CannotRunError
+from alexnet.tools.bench.step_parts import summed
 from tests.bench_reports import CONDITIONS, row_of, rows_of
 
 PAPER = NetSettings(arch="alexnet-2012")
@@ -122,11 +126,73 @@ def test_rows_follow_from_what_was_asked_for(monkeypatch: pytest.MonkeyPatch, me
     assert "alexnet-owt-fp32-b16-towers2" not in names, "one tower is not divided"
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    owt = ("alexnet-owt-bf16-b8", "alexnet-owt-bf16-b8-data2", "alexnet-owt-bf16-b8-graph")
-    measured |= dict.fromkeys((*owt, "alexnet-owt-fp32-b8", "naive-b8"), 1.0)
-    asked = {"archs": ("alexnet-owt",), "precisions": ("bf16",), "batches": (8,), "gpus": (1, 2)}
+    ways = [f"alexnet-owt-bf16-b8-{way}" for way in WAYS]
+    fp32 = ["alexnet-owt-fp32-b8", "alexnet-owt-fp32-b8-data2"]
+    bf16 = ["alexnet-owt-bf16-b8", "alexnet-owt-bf16-b8-data2", *ways]
+    kernels = [f"alexnet-owt-{of}-kernels" for of in ("fp32-b8", "bf16-b8", "bf16-b8-layers")]
+    measured |= dict.fromkeys((*fp32, *bf16, *kernels, "naive-b8"), 1.0)
+    asked = {"archs": ("alexnet-owt",), "precisions": ("fp32", "bf16"), "batches": (8,), "gpus": (1, 2)}
     report = model.measure_model(print, timing=TIMING, **asked)  # type: ignore[arg-type]
-    assert [row.name for row in report.rows] == ["matmul-bf16", "copy", *owt]
+    names = [row.name for row in report.rows]
+    assert names == ["matmul-fp32", "matmul-bf16", "copy", *fp32, *bf16[:2], *ways, *kernels]
+    assert {row.group for row in report.rows[-3:]} == {"part"}
+    over = [ratio for ratio in report.ratios if ratio.row == "alexnet-owt-bf16-b8"]
+    assert [ratio.over for ratio in over] == ways, "what each way is worth"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_is_taken_in_the_way_that_its_row_says(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    how: dict[str, Any] = {"graph": False}
+
+    class Fused:
+        def __init__(self, *_: object, **options: bool) -> None:
+            how.update(options)
+
+        def capture(self, *_: Tensor) -> None:
+            how["graph"] = True
+
+        def __call__(self, images: Tensor, labels: Tensor, rate: float) -> None:
+            clocks.append(trained.trainer.net.clock.now.tolist())
+
+    clocks: list[list[int]] = []
+    monkeypatch.setattr(gpu_steps, "FusedStep", Fused)
+    task = Task(arch="lenet-5", precision="fp32", batch_images=2, way=way)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    trained = Training(task)
+    trained.steps(2)
+    by_layer = {"layers": True, "layers-untried": False}
+    assert torch.backends.cudnn.benchmark == by_layer.get(way, True)
+    assert trained.trainer.settings.capture == (way not in by_layer)
+    assert (
+        how
+        == {
+            "layers": {"graph": False},
+            "layers-untried": {"graph": False},
+            "layers-graph": {"graph": True, "fused": False, "blocks": True},
+            "launches": {"graph": False, "fused": True, "blocks": True},
+            "pixels": {"graph": True, "fused": True, "blocks": False},
+        }[way]
+    )
+    assert len(clocks) == (0 if way in by_layer else 2)
+    assert len(set(map(str, clocks))) == len(clocks), "each step drops units of its own"
+
+
+def test_a_row_is_not_of_a_step_that_the_trainer_fell_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Training(Task(arch="lenet-5", precision="fp32", batch_images=2))
+    assert run.taken_as() == "layer by layer"
+    run.trainer.step_taken_as = "layer by layer, as the fused step failed (no compiler)"
+    with pytest.raises(CannotRunError, match="no compiler"):
+        run.taken_as()
+
+
+def test_a_profile_is_summed_by_step() -> None:
+    rows = [
+        SimpleNamespace(key="sgd", count=10, self_device_time_total=500.0),
+        SimpleNamespace(key="convolution" + "<256>" * 20, count=40, self_device_time_total=12_000.0),
+    ]
+    figures, words = summed(rows, 10)
+    assert figures == {"kernels": 5.0, "kernels ms": 1.25}
+    assert words == f"us a step: 1200.0 {rows[1].key[:60]}; 50.0 sgd"
 
 
 def training(device: str = "cpu", **rates: float) -> list[Row]:
