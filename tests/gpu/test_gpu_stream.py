@@ -5,7 +5,6 @@ in different places: luma and each chroma value may be off by one. One level of 
 may be off by 1 + 1.77, rounded: 3, and 4 when the interpolation rounded, too. On average far less than one level.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import torch
 from alexnet.pipeline import AugmentSettings, ImageStream
 from alexnet.pipeline.decode import without_dali
 from alexnet.shards.errors import SampleError
-from alexnet.shards.reader import SplitReader
-from tests.unit.pipeline.streams import epochs_of, same, stream_of
+from tests.unit.pipeline.streams import AMONG_THE_CODES, damaged, epochs_of, others_are_unharmed, same, stream_of
 
 needs_dali = pytest.mark.skipif(without_dali() is not None, reason=str(without_dali()))
 
+DECODERS = [pytest.param("gpu", marks=needs_dali), "host", pytest.param("split=0.5", marks=needs_dali)]
 MEAN_LEVELS = 1.0
 ROUNDED_LEVELS = 4.0
 ROUNDED_SHARE = 0.999
@@ -104,9 +103,7 @@ def test_sixteen_bits_are_the_float32_graph_rounded_once(ci_100: Path, output: s
             assert (apart == 0).float().mean().item() > 0.99
 
 
-@pytest.mark.parametrize(
-    "decode", [pytest.param("gpu", marks=needs_dali), "host", pytest.param("split=0.5", marks=needs_dali)]
-)
+@pytest.mark.parametrize("decode", DECODERS)
 def test_every_decoder_feeds_a_gpu(ci_100: Path, decode: str) -> None:
     with (
         on("cuda", ci_100, output="uint8", decode=decode) as gpu,
@@ -142,13 +139,26 @@ def test_a_mean_image_is_subtracted_on_the_gpu(ci_100: Path) -> None:
 
 
 def test_a_damaged_image_is_named_and_can_be_skipped_on_the_gpu(ci_100: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(ci_100, tmp_path / "set"))
-    row = SplitReader(root, "train").rows(np.array([5]))[0]
-    with (root / "train/000000.tar").open("r+b") as file:
-        file.seek(int(row["offset"]))
-        file.write(bytes(200))
+    root = damaged(ci_100, tmp_path / "set", 5, 0, bytes(200))
     with on("cuda", root, augment=False) as stream, pytest.raises(SampleError, match="sample 5 "):
         list(stream)
     with on("cuda", root, augment=False, on_error="skip") as stream:
         assert sum(len(labels) for _, labels in stream) == 99
         assert stream.meter.skipped == 1
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("what", AMONG_THE_CODES)
+def test_damage_among_the_codes_harms_no_other_image_on_the_gpu(
+    ci_100: Path, tmp_path: Path, decode: str, what: str
+) -> None:
+    """Whether nvJPEG refuses such an image or takes it, the same damage each time has the same end."""
+    root = damaged(ci_100, tmp_path / "set", 5, None, AMONG_THE_CODES[what])
+    options = {"augment": False, "output": "uint8", "decode": decode}
+
+    def taken() -> bool:
+        return others_are_unharmed(on("cuda", ci_100, **options), on("cuda", root, on_error="skip", **options), 5)
+
+    first = taken()
+    assert taken() is first
+    assert not (first and decode == "host")

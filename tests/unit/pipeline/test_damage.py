@@ -2,8 +2,8 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ from alexnet.pipeline import ImageStream, StreamSettings
 from alexnet.pipeline.dali import HeaderCheck
 from alexnet.pipeline.host import DecodeError, JpegPool, available, decode_rows, planes_bytes
 from alexnet.shards.errors import SampleError
-from alexnet.shards.reader import SplitReader
 from tests.unit.pipeline.photographs import (
     claiming,
     decoded,
@@ -24,6 +23,7 @@ from tests.unit.pipeline.photographs import (
     pixels_of,
     without_segments,
 )
+from tests.unit.pipeline.streams import AMONG_THE_CODES, damaged, others_are_unharmed, stream_of
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -227,11 +227,7 @@ def test_a_damaged_image_in_a_large_batch_is_named_and_can_be_skipped(
     ci_100: Path, tmp_path: Path, decode: str, what: str
 ) -> None:
     """From 32 images on, DALI answers damaged headers with a segmentation fault."""
-    root = Path(shutil.copytree(ci_100, tmp_path / "set"))
-    place, damage = DAMAGE[what]
-    with (root / "train/000000.tar").open("r+b") as file:
-        file.seek(int(SplitReader(root, "train").rows(np.array([33]))[0]["offset"]) + place)
-        file.write(damage)
+    root = damaged(ci_100, tmp_path / "set", 33, *DAMAGE[what])
 
     def stream(on_error: str) -> ImageStream:
         settings = StreamSettings(decode=decode, on_error=on_error)  # type: ignore[arg-type]
@@ -243,3 +239,19 @@ def test_a_damaged_image_in_a_large_batch_is_named_and_can_be_skipped(
         (batch,) = skipping
         assert len(batch[1]) == 99
         assert skipping.meter.skipped == 1
+
+
+@pytest.mark.parametrize("decode", ["host", "dali"])
+def test_damage_among_the_codes_harms_no_other_image(ci_100: Path, tmp_path: Path, decode: str) -> None:
+    """DALI's CPU decoder forgives what libjpeg only warns of; its images' other parts are then what they are."""
+    options: dict[str, Any] = {"augment": False, "batch_images": 100, "output": "uint8", "decode": decode}
+    taken = {
+        what
+        for what, value in AMONG_THE_CODES.items()
+        if others_are_unharmed(
+            stream_of(ci_100, **options),
+            stream_of(damaged(ci_100, tmp_path / what, 33, None, value), on_error="skip", **options),
+            33,
+        )
+    }
+    assert taken == (set() if decode == "host" else set(AMONG_THE_CODES))
