@@ -73,13 +73,14 @@ def test_evaluation_yields_each_image_once_with_a_partial_last_batch(ci_100: Pat
     assert [label for labels in batches for label in labels] == [stream.sample(i).label for i in range(stream.images)]
 
 
-def test_two_epochs_and_a_resume_are_bit_identical(ci_100: Path) -> None:
-    whole = epochs_of(on("cuda", ci_100), 2)
-    assert same(whole, epochs_of(on("cuda", ci_100), 2))
-    with on("cuda", ci_100) as interrupted:
+@pytest.mark.parametrize("decode", DECODERS)
+def test_two_epochs_and_a_resume_are_bit_identical(ci_100: Path, decode: str) -> None:
+    whole = epochs_of(on("cuda", ci_100, decode=decode), 2)
+    assert same(whole, epochs_of(on("cuda", ci_100, decode=decode), 2))
+    with on("cuda", ci_100, decode=decode) as interrupted:
         next(iter(interrupted))
         state = interrupted.state()
-    resumed = on("cuda", ci_100)
+    resumed = on("cuda", ci_100, decode=decode)
     resumed.resume(state)
     assert same(whole[1:], epochs_of(resumed, 2))
 
@@ -130,12 +131,15 @@ def test_a_gpu_that_waits_for_batches_is_seen_to_wait(ci_100: Path) -> None:
         assert stream.meter.device_wait_seconds > stream.meter.wait_seconds / 2
 
 
-def test_a_mean_image_is_subtracted_on_the_gpu(ci_100: Path) -> None:
-    augmentation = AugmentSettings(mean="image", scale="unit-variance")
-    options = {"decode": "host", "augmentation": augmentation}
+@pytest.mark.parametrize("output", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("mean", ["channel", "image"])
+def test_crops_are_normalized_on_the_gpu_to_the_bits_of_the_cpu(ci_100: Path, mean: Any, output: str) -> None:
+    """The same uint8 crops and the same operations, in one kernel."""
+    augmentation = AugmentSettings(mean=mean, scale="unit-variance")
+    options = {"decode": "host", "augmentation": augmentation, "output": output, "channels_last": True}
     with on("cuda", ci_100, **options) as gpu, on("cpu", ci_100, **options) as cpu:
         for (gpu_images, _), (cpu_images, _) in zip(gpu, cpu, strict=True):
-            assert torch.equal(gpu_images.cpu(), cpu_images), "the same uint8 crops and the same operations"
+            assert torch.equal(gpu_images.cpu(), cpu_images)
 
 
 def test_a_damaged_image_is_named_and_can_be_skipped_on_the_gpu(ci_100: Path, tmp_path: Path) -> None:
