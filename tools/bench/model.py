@@ -57,19 +57,28 @@ def measure_model(
     where: dict[str, Any] = {"device": kind, "threads": threads}
     tasks = tasks_of(archs, precisions, batches, gpus, parallel or ("towers",), **where)
     refuse_layouts(tasks)
-    if kind == "cuda":
-        compared = [task for task in tasks if task.gpus == 1 and task.precision == default_precisions(kind)[-1]]
-        tasks += [replace(task, way=way) for task in compared for way in WAYS]
+    ways = _in_other_ways(tasks) if kind == "cuda" else []
     cases = [
         *_limits(precisions, **where),
         *(case_of(task, task.name, task.title, bounds=_bounds(task)) for task in tasks),
-        *(_kernels(task) for task in tasks if kind == "cuda" and task.way in ("", LAYERS[0])),
+        *(_kernels(task) for task in [*tasks, *ways] if task.batch_images == min(batches) and _is_profiled(task)),
+        *(case_of(task, task.name, task.title, bounds=_bounds(task)) for task in ways),
     ]
     for batch in batches if naive and NAIVE_ARCH in archs else ():
         task = Task(arch=NAIVE_ARCH, precision="fp32", batch_images=batch, **where)
         cases.append(case_of(task, _naive(batch), f"naive {task.title}", "baseline", make=naive_stage))
     report = measure_report("model", cases, timing, say, device=kind, threads=threads)
-    return replace(report, ratios=ratios_of(report.named(), _asked(tasks)), verdict=_verdict(report))
+    return replace(report, ratios=ratios_of(report.named(), _asked([*tasks, *ways])), verdict=_verdict(report))
+
+
+def _in_other_ways(tasks: Iterable[Task]) -> list[Task]:
+    """Return what training takes on a GPU by default, in the other ways to take a step, batch by batch."""
+    usual = [task for task in tasks if task.gpus == 1 and task.precision == default_precisions("cuda")[-1]]
+    return [replace(task, way=way) for task in usual for way in WAYS]
+
+
+def _is_profiled(task: Task) -> bool:
+    return task.device == "cuda" and task.gpus == 1 and task.way in ("", LAYERS[0])
 
 
 def default_precisions(device: str) -> tuple[Precision, ...]:
