@@ -1,38 +1,190 @@
-"""What follows a convolution, up to its pooling: bias, ReLU, response normalisation, max pooling, ReLU."""
+"""What follows a convolution, up to its pooling, as one kernel: bias, ReLU, response normalisation, max pooling.
 
+It reads a convolution's output once and writes what is pooled, in fp32 in between. For the backward pass it leaves the
+convolution's output and, a byte a value, which pixel of each window was the largest. Towers that are here together may
+come as one tensor or as one each, and so may what is given: nothing is concatenated or copied apart.
+"""
+
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+NORM_SIZE, NORM_BETA = 5, 0.75
+"""Neighbouring maps that are normalised by, and the exponent: all the kernels know, as all networks have them."""
+
+_ITEMS = 128
+"""Vectors of eight values a program: one a thread."""
+_PROGRAMS = 2048
+"""Neighbouring maps that are normalised by, and the exponent: what the kernels know, as all networks have them."""
+
+_FUSED = {"enable_fp_fusion": True}  # multiply and add in one, which Triton leaves from 3.10 on unless told to
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epilogue:
     """Say what follows a convolution.
 
-    `relu`: `before` normalisation and pooling, `after`, or `none`. `norm`: size, alpha, beta, k, within a tower.
-    `pool`: window and stride. `towers`: as many equal parts the maps are. `outputs`: tensors to give, 1 or one a tower.
+    `relu`: `before` normalisation and pooling, `after`, or `none`. `norm`: alpha and k of response normalisation
+    (paper, section 3.3), within each tower. `pool`: window and stride of the maximum; only whole windows. `towers`: as
+    many equal parts all maps are. `outputs`: tensors to give: 1, or one a tower.
     """
 
     relu: Literal["before", "after", "none"] = "before"
-    norm: tuple[int, float, float, float] | None = None
-    pool: tuple[int, int] | None = None
+    norm: tuple[float, float] | None = None
+    pool: tuple[int, int] = (1, 1)
     towers: int = 1
     outputs: int = 1
 
+    def after(self, height: int, width: int) -> tuple[int, int]:
+        """Return the sides of what is given."""
+        window, stride = self.pool
+        return (height - window) // stride + 1, (width - window) // stride + 1
+
+    @property
+    def remembers(self) -> bool:
+        """Say whether the backward pass must be told which values passed."""
+        return self.pool[0] > 1 or self.relu == "after"
+
 
 def conv_epilogue(parts: Sequence[Tensor], bias: Tensor, epilogue: Epilogue) -> tuple[Tensor, ...]:
-    """Apply it to convolutions without bias, (n, maps, H, W), that together are all towers' maps."""
-    x = torch.cat(list(parts), dim=1) + bias[None, :, None, None]
-    x = x.relu() if epilogue.relu == "before" else x
-    if epilogue.norm:
-        size, alpha, beta, k = epilogue.norm
-        towers = x.unflatten(1, (epilogue.towers, -1))
-        squares = F.pad(towers.square(), (0, 0, 0, 0, size // 2, size // 2)).unfold(2, size, 1).sum(-1)
-        x = (towers * (k + alpha * squares) ** -beta).flatten(1, 2)
-    x = F.max_pool2d(x, *epilogue.pool) if epilogue.pool else x
-    x = x.relu() if epilogue.relu == "after" else x
-    return tuple(part.contiguous(memory_format=torch.channels_last) for part in x.chunk(epilogue.outputs, dim=1))
+    """Apply it to one or more convolutions without bias, (n, maps, H, W) channels-last, all towers' maps together.
+
+    `bias`: of all maps, (sum of maps,). Differentiable with respect to both.
+    """
+    outputs: tuple[Tensor, ...] = _ConvEpilogue.apply(epilogue, bias, *parts)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+class _ConvEpilogue(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, epilogue: Epilogue, bias: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        *outputs, taps = _forward(list(parts), bias, *_plain(epilogue))
+        ctx.epilogue = epilogue
+        ctx.save_for_backward(bias, taps, *parts)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        bias, taps, *parts = ctx.saved_tensors
+        given = tuple(each.contiguous(memory_format=torch.channels_last) for each in given)
+        *to_parts, to_bias = _backward(list(given), taps, parts, bias, *_plain(ctx.epilogue))
+        return None, to_bias.sum(0, dtype=bias.dtype), *to_parts
+
+
+def _plain(epilogue: Epilogue) -> tuple[str, list[float], list[int], int, int]:
+    """Return an epilogue as the numbers and names that a custom op takes."""
+    return epilogue.relu, list(epilogue.norm or ()), list(epilogue.pool), epilogue.towers, epilogue.outputs
+
+
+def _epilogue(relu: Any, norm: list[float], pool: list[int], towers: int, outputs: int) -> Epilogue:
+    alpha_and_k: Any = tuple(norm) or None
+    return Epilogue(relu=relu, norm=alpha_and_k, pool=(pool[0], pool[1]), towers=towers, outputs=outputs)
+
+
+@torch.library.custom_op("alexnet::conv_epilogue", mutates_args=())
+def _forward(
+    parts: list[Tensor], bias: Tensor, relu: str, norm: list[float], pool: list[int], towers: int, outputs: int
+) -> list[Tensor]:
+    from alexnet.model.gpu import conv_epilogue_kernels as kernels
+
+    epilogue = _epilogue(relu, norm, pool, towers, outputs)
+    *given, taps = _empty_outputs(parts, bias, epilogue)
+    pixels = given[0].numel() // given[0].shape[1]
+    constants = _constants(parts, given, bias, epilogue)
+    grid = (_ceil(pixels, constants["PIXELS"]), *_other_programs(bias, epilogue, constants))
+    numbers = epilogue.norm or (0.0, 0.0)
+    to_tower = _to_tower(parts, epilogue), _to_tower(given, epilogue)
+    kernels.conv_epilogue[grid](parts[0], bias, given[0], taps, pixels, *to_tower, *numbers, **constants)
+    return [*given, taps]
+
+
+@_forward.register_fake
+def _(parts: list[Tensor], bias: Tensor, *plain: Any) -> list[Tensor]:
+    return _empty_outputs(parts, bias, _epilogue(*plain))
+
+
+@torch.library.custom_op("alexnet::conv_epilogue_backward", mutates_args=())
+def _backward(
+    given: list[Tensor], taps: Tensor, parts: list[Tensor], bias: Tensor,
+    relu: str, norm: list[float], pool: list[int], towers: int, outputs: int,
+) -> list[Tensor]:  # fmt: skip
+    """Return the gradients of the parts, and sums of which the bias's is the sum, fp32 (programs, maps)."""
+    from alexnet.model.gpu import conv_epilogue_kernels as kernels
+
+    epilogue = _epilogue(relu, norm, pool, towers, outputs)
+    *to_parts, to_bias = _empty_gradients(parts, bias, epilogue)
+    pixels = parts[0].numel() // parts[0].shape[1]
+    constants = _constants(parts, given, bias, epilogue)
+    grid = (len(to_bias), *_other_programs(bias, epilogue, constants))
+    numbers = epilogue.norm or (0.0, 0.0)
+    to_tower = [_to_tower(tensors, epilogue) for tensors in (given, parts, to_parts)]
+    tensors = (given[0], taps, parts[0], bias, to_parts[0], to_bias)
+    kernels.conv_epilogue_backward[grid](*tensors, pixels, *to_tower, *numbers, **constants)
+    return [*to_parts, to_bias]
+
+
+@_backward.register_fake
+def _(given: list[Tensor], taps: Tensor, parts: list[Tensor], bias: Tensor, *plain: Any) -> list[Tensor]:
+    return _empty_gradients(parts, bias, _epilogue(*plain))
+
+
+def _empty_outputs(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> list[Tensor]:
+    n, _, height, width = parts[0].shape
+    sides = epilogue.after(height, width)
+    maps = len(bias) // epilogue.outputs
+    outputs = [_channels_last(parts[0], n, maps, *sides) for _ in range(epilogue.outputs)]
+    taps = (n, len(bias), *sides) if epilogue.remembers else (0, 1, 1, 1)
+    return [*outputs, _channels_last(parts[0], *taps, dtype=torch.uint8)]
+
+
+def _empty_gradients(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> list[Tensor]:
+    pixels = parts[0].numel() // parts[0].shape[1]
+    maps, vectors = _vectors(bias, epilogue)
+    programs = _PROGRAMS // (epilogue.towers * _ceil(maps, 8 * vectors))
+    programs = max(1, min(programs, _ceil(pixels, _items() // vectors)))
+    return [*(torch.empty_like(part) for part in parts), bias.new_empty(programs, len(bias), dtype=torch.float32)]
+
+
+def _channels_last(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    kind = {"dtype": dtype or like.dtype, "device": like.device, "memory_format": torch.channels_last}
+    return torch.empty(shape, **kind)  # type: ignore[call-overload, no-any-return]
+
+
+def _constants(parts: list[Tensor], outputs: list[Tensor], bias: Tensor, epilogue: Epilogue) -> dict[str, Any]:
+    """Return what a kernel is compiled for."""
+    maps, vectors = _vectors(bias, epilogue)
+    (_, maps_in, *sides_in), (_, maps_out, *sides_out) = parts[0].shape, outputs[0].shape
+    sizes = {"IN": (*sides_in, maps_in), "OUT": (*sides_out, maps_out, len(bias)), "POOL": epilogue.pool, "MAPS": maps}
+    what = {"RELU": epilogue.relu, "NORM": bool(epilogue.norm), "TAPS": epilogue.remembers}
+    large = any(tensor.numel() >= 1 << 31 for tensor in (*parts, *outputs))
+    return sizes | what | {"PIXELS": _items() // vectors, "VECTORS": vectors, "LARGE": large} | _FUSED
+
+
+def _vectors(bias: Tensor, epilogue: Epilogue) -> tuple[int, int]:
+    """Return a tower's maps, and how many times eight of them a program takes: a power of two that divides them all."""
+    maps = len(bias) // epilogue.towers
+    eights = _ceil(maps, 8)
+    return maps, min(eights & -eights, 16)
+
+
+def _other_programs(bias: Tensor, epilogue: Epilogue, constants: dict[str, Any]) -> tuple[int, int]:
+    return _ceil(constants["MAPS"], 8 * constants["VECTORS"]), epilogue.towers
+
+
+def _to_tower(tensors: list[Tensor], epilogue: Epilogue) -> int:
+    """Return how many values lie between the first values of the first tower and of the second."""
+    if len(tensors) == 1:
+        return tensors[0].shape[1] // epilogue.towers
+    return (tensors[1].data_ptr() - tensors[0].data_ptr()) // tensors[0].element_size()
+
+
+def _items() -> int:
+    return 32 * _ITEMS if os.environ.get("TRITON_INTERPRET") else _ITEMS  # where a program is a loop's turn
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)

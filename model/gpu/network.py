@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.model.gpu.conv_epilogue import Epilogue, conv_epilogue
+from alexnet.model.gpu.conv_epilogue import NORM_BETA, NORM_SIZE, Epilogue, conv_epilogue
 from alexnet.model.gpu.elementwise import bias_relu_dropout, space_to_depth, weight_to_depth
 from alexnet.model.gpu.parameters import FlatParameters
 from alexnet.model.networks.architecture import (
@@ -245,9 +245,10 @@ def _epilogue(layers: Sequence[Layer]) -> tuple[dict[str, Any], int]:
     if rest[:1] == [RELU]:
         rest.pop(0)
         found["relu"] = "before"
-    if rest and isinstance(norm := rest[0], NormAcrossMaps) and norm.size % 2:
+    norm = rest[0] if rest else None
+    if isinstance(norm, NormAcrossMaps) and (norm.size, norm.beta) == (NORM_SIZE, NORM_BETA):
         rest.pop(0)
-        found["norm"] = (norm.size, norm.alpha, norm.beta, norm.k)
+        found["norm"] = (norm.alpha, norm.k)
     if rest and isinstance(pool := rest[0], Pool) and pool.kind == "max" and not pool.ceil:
         rest.pop(0)
         found["pool"] = (pool.window, pool.stride)

@@ -18,6 +18,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+from alexnet.model.gpu.conv_epilogue import Epilogue, conv_epilogue
 from alexnet.model.gpu.elementwise import bias_relu_dropout, sgd_, space_to_depth
 from alexnet.pipeline.normalize_torch import in_one_kernel
 
@@ -47,12 +48,25 @@ def crops(images: torch.Tensor, mean_image: torch.Tensor | None) -> None:
     in_one_kernel(pixels, torch.empty(128, 3), torch.empty(3), mean_image, images)
 
 
+def epilogue(side: int, maps: list[int], **what: Any) -> None:
+    parts = [image_half(128, each, side, side).requires_grad_() for each in maps]
+    given = conv_epilogue(parts, half(sum(maps)).requires_grad_(), Epilogue(**what, towers=2))
+    torch.autograd.backward(given, [torch.empty_like(each) for each in given])
+
+
+NORM_AND_POOL: dict[str, Any] = {"norm": (1e-4, 2.0), "pool": (3, 2)}
+
+
 # One entry a line, each in bf16 at the sizes of `paper`; budgets are in `test_compiled.py`, by entry and kernel.
 LAUNCHES: dict[str, Callable[[], object]] = {
     "full": lambda: full_layer(0.5, True),
     "full without dropout": lambda: full_layer(0.0, True),
     "full without relu": lambda: full_layer(0.5, False),
     "update": update,
+    "after conv1": lambda: epilogue(55, [96], **NORM_AND_POOL, outputs=2),
+    "after conv2": lambda: epilogue(27, [128, 128], **NORM_AND_POOL),
+    "after conv3": lambda: epilogue(13, [384], outputs=2),
+    "after conv5": lambda: epilogue(13, [128, 128], pool=(3, 2)),
     "input": lambda: space_to_depth(image_half(128, 3, 224, 224), image_half(128, 48, 57, 57), 4, 0),
     "crops": lambda: crops(image_half(128, 3, 224, 224), None),
     "planar crops, mean image": lambda: crops(torch.empty(128, 3, 224, 224), torch.empty(224, 224, 3)),
