@@ -61,7 +61,7 @@ def extension(
     )
 
 
-HOST = [f"pipeline/host/{name}.c" for name in ("module", "decode", "planes", "rows", "pool")]
+HOST = [f"pipeline/host/{name}.c" for name in ("module", "decode", "planes", "rows", "pool", "read")]
 HEADERS = ("pipeline/host/decode.h", "pipeline/host/decoder.h")
 extensions = [extension("alexnet.pipeline.host._host", HOST, HEADERS, ("jpeg",))]
 if Path("shards/_colour.c").exists():

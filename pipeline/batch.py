@@ -94,16 +94,6 @@ class Batch:
         ids = self.plan.sample_ids
         return self.without([self.reader.error(int(ids[row]), reason) for row, reason in reasons.items()])
 
-    def read(self) -> tuple[Self, list[npt.NDArray[np.uint8]]]:
-        """Read the JPEGs: return the rows that could be read, and their bytes."""
-        jpegs, failures = [], []
-        for sample_id in self.plan.sample_ids.tolist():
-            try:
-                jpegs.append(self.reader.jpeg(sample_id))
-            except SampleError as error:
-                failures.append(error.with_traceback(None))  # which would keep the arrays of this frame
-        return self.without(failures), jpegs
-
 
 class Decoder(Protocol):
     """Decode batches, each of at least one image, in the order in which they come."""

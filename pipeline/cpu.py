@@ -20,6 +20,7 @@ import torch
 from alexnet.pipeline.batch import Batch, DecodeSettings
 from alexnet.pipeline.host.pool import DTYPES, Bytes, JpegPool, Ring, allocate_plain
 from alexnet.pipeline.in_use import InUse
+from alexnet.pipeline.read import JpegReader
 from alexnet.shards.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -39,6 +40,7 @@ class HostDecoder:
     def __init__(self, settings: DecodeSettings) -> None:
         self._settings = settings
         self._pool = JpegPool(settings.threads)
+        self._reader = JpegReader(1, keep=self.ahead + 1)
         on_cpu = settings.device_id is None
         self._normalizes = on_cpu and not settings.crops_only
         self._dtype = np.dtype(DTYPES[settings.output if self._normalizes else "uint8"])
@@ -54,7 +56,8 @@ class HostDecoder:
 
     def submit(self, batch: Batch) -> Callable[[], Batch]:
         """Read a batch's JPEGs and have them decoded when those before are done."""
-        batch, jpegs = batch.read()
+        jpegs, _, failures = self._reader.read(batch.reader, batch.plan.sample_ids)
+        batch = batch.without(failures)
         px = self._settings.crop_px
         out = self._ring.take((len(batch), 3, px, px) if self._planar else (len(batch), px, px, 3), self._dtype)
         decoding = Decoding()
@@ -70,6 +73,7 @@ class HostDecoder:
         self._thread.join()
         self._pool.close()
         self._copied.close()
+        self._reader.close()
 
     def _result(self, batch: Batch, pixels: Array, decoding: Decoding) -> Batch:
         bad = decoding.result()

@@ -10,7 +10,7 @@ What the graph does is in `dali_graph.py`.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +22,10 @@ from torch.utils.dlpack import from_dlpack
 from alexnet.pipeline.batch import Batch, DecodeSettings
 from alexnet.pipeline.dali_graph import Inputs, Jpegs, build_graph, normalizes, warm_up
 from alexnet.pipeline.host.jpeg import DecodeError, read_header
+from alexnet.pipeline.read import JpegReader
 
 _GPU_RUN_IMAGES = 1024
+_READ_THREADS = 2  # 2.4 us an image of 23 kB, where one takes 4.6; more would take cores from the decoder
 
 Part = tuple[Batch, Jpegs]
 """Of a run: those rows of a batch that DALI can be given, and their bytes."""
@@ -50,6 +52,7 @@ class DaliDecoder:
         self._normalizes = normalizes(settings)
         self._batches_per_run = 1 if settings.device_id is None else max(1, _GPU_RUN_IMAGES // settings.max_images)
         self._headers = HeaderCheck(settings.size_px)
+        self._reader = JpegReader(min(_READ_THREADS, settings.threads), keep=self.ahead)
         self._collected: list[Batch] = []
         self._inputs: deque[Inputs] = deque()
         self._runs: deque[_Run] = deque()
@@ -72,6 +75,7 @@ class DaliDecoder:
     def close(self) -> None:
         """Let go of the graph."""
         self._graph = None
+        self._reader.close()
 
     def _oldest(self) -> Batch:
         if not self._ready:
@@ -87,8 +91,9 @@ class DaliDecoder:
         self._schedule(run)
 
     def _read(self, batch: Batch) -> Part:
-        batch, jpegs = batch.read()
-        return _without(batch, jpegs, [self._headers.damage(jpeg) for jpeg in jpegs])
+        jpegs, unknown, failures = self._reader.read(batch.reader, batch.plan.sample_ids, self._headers.sound)
+        reasons = {row: self._headers.damage(jpegs[row]) for row in unknown}
+        return _without(batch.without(failures), jpegs, reasons)
 
     def _schedule(self, run: _Run) -> None:
         if not len(run):
@@ -144,9 +149,9 @@ class DaliDecoder:
         for queued in (run, *self._runs):
             self._schedule(queued)
 
-    def _reasons(self, batch: Batch, jpegs: Jpegs) -> list[str]:
-        """Decode a batch's images one by one; return for each why it cannot be decoded, or nothing."""
-        graph, waiting, reasons = None, deque[Inputs](), []
+    def _reasons(self, batch: Batch, jpegs: Jpegs) -> dict[int, str]:
+        """Decode a batch's images one by one; return for their rows why they cannot be decoded."""
+        graph, waiting, reasons = None, deque[Inputs](), {}
         for row, jpeg in enumerate(jpegs):
             if graph is None:  # after a failure, too: nothing of it shall be left
                 graph = build_graph(self._settings, 1, waiting)
@@ -157,9 +162,8 @@ class DaliDecoder:
                 graph.schedule_run()
                 graph.reset()
                 graph.outputs()
-                reasons.append("")
             except RuntimeError as error:
-                reasons.append(f"cannot be decoded: {_last_line(error)}")
+                reasons[row] = f"cannot be decoded: {_last_line(error)}"
                 graph = None
                 waiting.clear()
         return reasons
@@ -170,16 +174,16 @@ class HeaderCheck:
 
     With 32 images or more in a run, DALI 2.4 ends the process with a segmentation fault where a header cannot be
     parsed; it raises an error, as it should, for damage that is found later, in the pixels' codes. Most images of a
-    data set have the same headers to the byte, so these are parsed once.
+    data set have the same headers to the byte, so these are parsed once. `sound`: headers that need no second look.
     """
 
     def __init__(self, size_px: int) -> None:
         self._size_px = size_px
-        self._sound = b""
+        self.sound = b""
 
     def damage(self, jpeg: npt.NDArray[np.uint8]) -> str:
         """Return why an image, uint8 (bytes,), cannot be given to DALI, or nothing."""
-        if self._sound and jpeg[: len(self._sound)].tobytes() == self._sound:
+        if self.sound and jpeg[: len(self.sound)].tobytes() == self.sound:
             return ""
         try:
             header = read_header(jpeg)
@@ -190,14 +194,15 @@ class HeaderCheck:
         if (header.width_px, header.height_px) != (self._size_px, self._size_px):
             found = f"{header.width_px} pixels wide and {header.height_px} high"
             return f"cannot be decoded: is {found}, not {self._size_px} and {self._size_px}"
-        self._sound = jpeg[: header.bytes].tobytes()
+        self.sound = jpeg[: header.bytes].tobytes()
         return ""
 
 
-def _without(batch: Batch, jpegs: Jpegs, reasons: list[str]) -> Part:
-    """Return the rows and bytes of the images for which there is no reason against them."""
-    left = [jpeg for jpeg, reason in zip(jpegs, reasons, strict=True) if not reason]
-    return batch.without_rows({row: reason for row, reason in enumerate(reasons) if reason}), left
+def _without(batch: Batch, jpegs: Jpegs, reasons: Mapping[int, str]) -> Part:
+    """Return the rows and bytes of the images for which there is no reason against them, or an empty one."""
+    against = {row: reason for row, reason in reasons.items() if reason}
+    left = [jpeg for row, jpeg in enumerate(jpegs) if row not in against]
+    return batch.without_rows(against), left
 
 
 def _last_line(error: RuntimeError) -> str:

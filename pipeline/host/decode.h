@@ -67,4 +67,16 @@ struct pool *pool_new(int threads);
 int pool_run(struct pool *pool, pool_work *work, void *context, int count); /* the caller works, too; 0 or errno */
 void pool_free(struct pool *pool); /* does nothing in a forked child, which has none of the threads */
 
+/* read.c: the work of a pool that reads samples. */
+enum found { FOUND_NOT, FOUND, FOUND_WITH_HEAD };
+struct reading {
+    const int32_t *descriptors;
+    const int64_t *offsets, *lengths; /* in the files */
+    const int64_t *places;            /* in `out` */
+    const uint8_t *head;              /* how a sample is known to begin, or nothing */
+    size_t head_bytes;
+    uint8_t *out, *found;
+};
+pool_work read_sample;
+
 #endif

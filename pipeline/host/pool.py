@@ -8,6 +8,7 @@ The arithmetic is (pixel - mean) * scale in float32, each operation rounded once
 mean image goes with the place in the output, so it is not mirrored: (pixel - (mean_image + mean)) * scale.
 """
 
+import enum
 import math
 import os
 import threading
@@ -31,7 +32,14 @@ DTYPES: dict[str, type[np.generic]] = {
 """What a batch's memory holds, by name, in the order of decode.h."""
 
 _PLANES = len(DTYPES)  # KIND_PLANES of decode.h
-_LINE_BYTES = 64  # of the caches
+LINE_BYTES = 64
+"""Of the caches: where memory begins."""
+
+
+class Found(enum.IntEnum):
+    """Say what was found where a sample was to be read: not all of it, all, or all with the head that was expected."""
+
+    NOT, ANY, WITH_HEAD = range(3)  # of decode.h
 
 
 def planes_bytes(size: tuple[int, int]) -> int:
@@ -41,7 +49,7 @@ def planes_bytes(size: tuple[int, int]) -> int:
 
 
 class JpegPool:
-    """Decode batches with a fixed number of threads; the calling thread is one of them.
+    """Decode batches, or read them, with a fixed number of threads; the calling thread is one of them.
 
     Threads start with the first batch and sleep between batches; `close()`, or leaving a `with`, joins them. Batches
     from several Python threads take turns. After a fork the child must make a pool of its own: using this one there
@@ -94,7 +102,7 @@ class JpegPool:
         with self._lock_here():
             lines = self._as_lines(mean_image) if planar and mean_image is not None else mean_image
             kind = [np.dtype(dtype) for dtype in DTYPES.values()].index(out.dtype)
-            return self._run(jpegs, crop_yx, mirror, mean, scale, lines, out, *size, crop, kind, planar)
+            return self._decode(jpegs, crop_yx, mirror, mean, scale, lines, out, *size, crop, kind, planar)
 
     def decode_planes(
         self, jpegs: Sequence[Jpeg], *, size: tuple[int, int], out: npt.NDArray[np.uint8]
@@ -106,7 +114,27 @@ class JpegPool:
         """
         _check("out", out, (len(jpegs), planes_bytes(size)), np.uint8)
         with self._lock_here():
-            return self._run(jpegs, None, None, None, None, None, out, *size, 1, _PLANES, False)
+            return self._decode(jpegs, None, None, None, None, None, out, *size, 1, _PLANES, False)
+
+    def read(
+        self,
+        descriptors: npt.NDArray[np.int32],
+        offsets: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        *,
+        head: bytes,
+        places: npt.NDArray[np.int64],
+        out: Bytes,
+    ) -> Bytes:
+        """Read samples from open files into `out`; return for each what was found, of `Found`: uint8 (n,).
+
+        A sample's `lengths` bytes at `offsets` of a file go to `places` in `out`, which must not overlap; all (n,).
+        Raises ValueError for a place outside, OSError if there cannot be so many threads, before anything is read.
+        """
+        found = np.empty(len(descriptors), np.uint8)
+        with self._lock_here():
+            self._run(self._host.read_samples, descriptors, offsets, lengths, places, head, out, found)
+        return found
 
     def close(self) -> None:
         """Join the threads, after the batch at work. A closed pool stays closed."""
@@ -130,14 +158,18 @@ class JpegPool:
         np.copyto(self._lines, mean_image.transpose(0, 2, 1))
         return self._lines
 
-    def _run(self, *arguments: Any) -> dict[int, str]:
-        """Call the extension's `decode`, with errors that say what to do."""
+    def _decode(self, *arguments: Any) -> dict[int, str]:
+        try:
+            return dict(self._run(self._host.decode, *arguments))
+        except BufferError as error:
+            raise ValueError(f"jpegs: {error}") from None
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the extension with the pool, and with errors that say what to do."""
         if self._pool is None:
             raise ValueError("the decoder is closed")
         try:
-            return dict(self._host.decode(self._pool, *arguments))
-        except BufferError as error:
-            raise ValueError(f"jpegs: {error}") from None
+            return function(self._pool, *arguments)
         except OSError as error:
             raise OSError(
                 f"threads={self.threads}: the system does not start that many ({error.strerror}); give fewer, or raise "
@@ -219,8 +251,8 @@ class Ring:
         del self._free[self.keep :]
 
     def _fresh(self) -> Bytes:
-        memory = self._allocate(self.buffer_bytes + _LINE_BYTES)
-        begin = -memory.ctypes.data % _LINE_BYTES
+        memory = self._allocate(self.buffer_bytes + LINE_BYTES)
+        begin = -memory.ctypes.data % LINE_BYTES
         return memory[begin : begin + self.buffer_bytes]
 
 

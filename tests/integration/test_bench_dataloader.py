@@ -74,7 +74,7 @@ def test_images_smaller_than_a_crop_are_taken_whole(data_set: Path) -> None:
     for stage in (
         loader_stages.jpeg(part="crop", output="uint8", **task),
         loader_stages.stream(output="float32", **task),
-        loader_stages.read(**task),
+        loader_stages.read(by=2, **task),
         loader_stages.storage(cold=False, **task),
     ):
         work = stage.work()

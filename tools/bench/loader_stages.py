@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
+from alexnet.pipeline.read import JpegReader
 from alexnet.pipeline.settings import Output
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.bench_data import LoaderTask, cached_share
@@ -95,18 +96,18 @@ def memory_copy(*, threads: int, **_: Any) -> Stage:
     return Stage(work=work, settings=f"{threads} threads, {_COPY_BYTES >> 20} MiB; bytes are counted once")
 
 
-def read(**task: Any) -> Stage:
-    """Read one image after another through the reader, in the stream's order."""
-    given = LoaderTask(**task)
+def read(*, by: int, **task: Any) -> Stage:
+    """Read batches as the stream does, shuffled. `by`: so many threads: one for the host decoder, two for DALI."""
+    given, jpegs = LoaderTask(**task), JpegReader(by, keep=2)
 
     def work() -> Work:
         order = np.random.default_rng(0)
         while True:
             ids = order.permutation(len(given.reader))
             for first in range(0, len(ids), given.batch_images):
-                yield len([given.reader.jpeg(n) for n in ids[first : first + given.batch_images].tolist()])
+                yield len(jpegs.read(given.reader, ids[first : first + given.batch_images]).jpegs)
 
-    return Stage(work=work, settings="1 thread, shuffled")
+    return Stage(work=work, settings=f"{by} thread{'s' * (by > 1)}, shuffled")
 
 
 def jpeg(*, part: str, output: Output, **task: Any) -> Stage:
