@@ -58,7 +58,7 @@ class DaliDecoder:
         self._runs: deque[_Run] = deque()
         self._ready: deque[Batch] = deque()
         self._graph: Any = None
-        self._first_inputs: Inputs = ()  # of a graph's warm-up: held, for DALI reads in place
+        self._first_inputs: Inputs = ()  # of a warm-up that failed: held, for DALI reads in place
 
     @property
     def ahead(self) -> int:

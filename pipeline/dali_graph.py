@@ -37,7 +37,7 @@ def build_graph(settings: DecodeSettings, images: int, waiting: deque[Inputs]) -
 
 
 def warm_up(graph: Any, waiting: deque[Inputs], inputs: Inputs, images: int) -> Inputs:
-    """Run a graph once with as many images as it is built for: some of these, again and again; return what it read.
+    """Run a graph once with as many images as it is built for, these again and again; return what it may still read.
 
     nvImageCodec gives the JPEG engine, in every run, at most as many images as there were in its first. After a small
     first one, which a share of a batch or a resumed run may have, others would be decoded, and rounded, by a kernel.
@@ -49,6 +49,7 @@ def warm_up(graph: Any, waiting: deque[Inputs], inputs: Inputs, images: int) -> 
         graph.schedule_run()
         graph.reset()
         graph.outputs()
+        return ()
     return repeated
 
 

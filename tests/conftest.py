@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import alexnet.shards.verify as verifying
+from alexnet.pipeline.decode import without_dali
 from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.build import BuildOptions, build
@@ -30,8 +31,17 @@ HERE = BuildOptions(workers=0)  # starts no processes
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with processes that wait for each other: where tests run side by side, nobody waits for the last."""
+    """Begin with processes that wait for each other: where tests run side by side, nobody waits for the last.
+
+    Where DALI is not installed, skip what it decodes: by a parameter, or by a mark.
+    """
     items.sort(key=lambda item: item.path.name != "test_train_processes.py")
+    if reason := without_dali():
+        for item in items:
+            parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+            by_parameter = str(parameters.get("decode")).startswith(("dali", "gpu", "split"))
+            if by_parameter or item.get_closest_marker("dali"):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,10 @@ import pytest
 import torch
 
 from alexnet.pipeline import AugmentSettings, ImageStream
-from alexnet.pipeline.decode import without_dali
 from alexnet.shards.errors import SampleError
 from tests.unit.pipeline.streams import AMONG_THE_CODES, damaged, epochs_of, others_are_unharmed, same, stream_of
 
-needs_dali = pytest.mark.skipif(without_dali() is not None, reason=str(without_dali()))
-
-DECODERS = [pytest.param("gpu", marks=needs_dali), "host", pytest.param("split=0.5", marks=needs_dali)]
+DECODERS = ["gpu", "host", "split=0.5"]
 MEAN_LEVELS = 1.0
 ROUNDED_LEVELS = 4.0
 ROUNDED_SHARE = 0.999

@@ -9,6 +9,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("nvidia.dali")
+
 from nvidia.dali import Pipeline, fn
 
 from alexnet.pipeline import dali, dali_graph

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from alexnet.pipeline import ImageStream, StreamSettings
-from alexnet.pipeline.dali import HeaderCheck
 from alexnet.pipeline.host import DecodeError, JpegPool, available, decode_rows, planes_bytes
 from alexnet.shards.errors import SampleError
 from tests.unit.pipeline.photographs import (
@@ -201,7 +200,10 @@ def as_array(jpeg: bytes) -> npt.NDArray[np.uint8]:
     return np.frombuffer(jpeg, np.uint8)
 
 
+@pytest.mark.dali
 def test_damaged_headers_do_not_pass_to_dali_and_long_ones_do() -> None:
+    from alexnet.pipeline.dali import HeaderCheck
+
     passed = {what for what, (jpeg, _) in HARD.items() if not HeaderCheck(256).damage(as_array(jpeg))}
     assert passed == FOR_DALI
     comment = b"\xff\xfe\x40\x00" + bytes(0x3FFE)

@@ -125,6 +125,7 @@ def test_a_decoder_that_is_none_is_refused(make: MakeStream, decode: str, messag
         make(decode)
 
 
+@pytest.mark.dali
 def test_the_default_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_built(
     make: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_the_default_is_the_host_decoder_on_a_cpu_and_dali_where_it_was_not_buil
             make(named)
 
 
+@pytest.mark.dali
 def test_the_default_is_dali_on_a_gpu_and_the_host_decoder_where_it_is_not_installed(
     make: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +161,7 @@ def test_the_default_is_dali_on_a_gpu_and_the_host_decoder_where_it_is_not_insta
         make("default", device="cuda")
 
 
+@pytest.mark.dali
 def test_a_stream_that_leaves_it_open_decodes_as_the_one_it_resumes(make: MakeStream) -> None:
     state = make("split=0.3").state()
     left_open = make("default")

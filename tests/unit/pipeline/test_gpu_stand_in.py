@@ -18,8 +18,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from alexnet.pipeline import AugmentSettings, dali, dali_graph, normalize_torch, prefetch
+from alexnet.pipeline import AugmentSettings, normalize_torch, prefetch
 from alexnet.pipeline.batch import DecodeSettings
+from alexnet.pipeline.decode import without_dali
 from tests.unit.pipeline.streams import DECODERS, epochs_of, same, stream_of
 
 
@@ -87,11 +88,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
 
-    def build(settings: DecodeSettings, images: int, waiting: deque[dali_graph.Inputs]) -> Any:
-        return dali_graph.build_graph(replace(settings, device_id=None), images, waiting)
+    if without_dali() is None:
+        from alexnet.pipeline import dali, dali_graph
 
-    monkeypatch.setattr(dali, "build_graph", build)
-    monkeypatch.setattr(dali, "_GPU_RUN_IMAGES", 16)
+        def build(settings: DecodeSettings, images: int, waiting: deque[Any]) -> Any:
+            return dali_graph.build_graph(replace(settings, device_id=None), images, waiting)
+
+        monkeypatch.setattr(dali, "build_graph", build)
+        monkeypatch.setattr(dali, "_GPU_RUN_IMAGES", 16)
     feed = prefetch._Work.run
 
     def run(self: prefetch._Work) -> None:  # a mode is of one thread

@@ -48,6 +48,7 @@ def test_every_image_comes_once_an_epoch(ci_100: Path, order: str, decode: str) 
             assert labels == [stream.sample(int(i)).label for i in ids]
 
 
+@pytest.mark.dali
 def test_what_a_run_says_at_its_start(ci_100: Path) -> None:
     lines = make(ci_100, decode="host", augmentation=AugmentSettings(lighting="krizhevsky")).describe()
     assert lines[0] == "100 images in 1 shard, 4 steps of 24 an epoch; rank 0 of 1"

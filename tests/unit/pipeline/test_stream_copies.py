@@ -187,7 +187,7 @@ def test_in_another_process_and_folder_a_stream_goes_on_as_it_would_have_here(ci
 @pytest.mark.parametrize(
     "options",
     [
-        {"decode": "dali", "order": "blocks"},
+        pytest.param({"decode": "dali", "order": "blocks"}, marks=pytest.mark.dali),
         {"augment": False, "views": 10},
         {"augmentation": AugmentSettings(crop_px=32, mean="image")},
     ],

@@ -129,7 +129,7 @@ def test_a_state_that_names_the_last_step_resumes_with_the_next_epoch(ci_100: Pa
         ("augment", False, "augment"),
         ("drop_last", False, "drop_last"),
         ("order", "blocks", "order"),
-        ("decode", "dali", "decode"),
+        pytest.param("decode", "dali", "decode", marks=pytest.mark.dali),
         ("augmentation", AugmentSettings(lighting="off"), "augment"),
     ],
 )
