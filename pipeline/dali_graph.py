@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nvidia.dali import Pipeline, fn, types
+from nvidia.dali.tensors import TensorCPU
 
 from alexnet.pipeline.batch import DecodeSettings
 
@@ -90,7 +91,8 @@ def _next_of(waiting: deque[Inputs]) -> Callable[[], Inputs]:
     def next_inputs() -> Inputs:
         if not waiting:
             raise StopIteration
-        return waiting.popleft()
+        jpegs, *others = waiting.popleft()
+        return [TensorCPU(jpeg) for jpeg in jpegs], *others  # 1.2 us an image; DALI takes 2.4 to find out what it is
 
     return next_inputs
 
