@@ -70,7 +70,7 @@ test-all: check
 PY ?= $(BIN)/python
 OUT ?= runs/gpu-check
 GPU_ENV := PYTHONPATH="$(CURDIR):$$PYTHONPATH" PYTHONUNBUFFERED=1 ALEXNET_BENCH_IMAGES=10000
-GPU_BENCH = timeout -k 5 $(1) $(PY) -c "from alexnet.tools.start import bench; bench()" $(2) --device cuda \
+GPU_BENCH = timeout -k 10 $(1) $(PY) -c "from alexnet.tools.start import bench; bench()" $(2) --device cuda \
             --rounds 3 --seconds 0.5 --json $(OUT)/$(3).json
 GPU_THERE := import sys; from alexnet.tools.machine import describe_machine as here; sys.exit(here().gpu_why)
 GPU_BEGIN = mkdir -p $(OUT); export $(GPU_ENV); $(PY) -c "$(GPU_THERE)" || exit 2
@@ -81,19 +81,19 @@ gpu-check:
 	@$(GPU_BEGIN); failed=; for part in tests stream model; do $(MAKE) gpu-check-$$part || failed=1; done; test -z "$$failed"
 
 gpu-check-tests: $(GPU_VENV)
-	@$(GPU_BEGIN); set -o pipefail; \
-	$(call GPU_BENCH,40,dataloader --rows to-device $(DATA),machine) || exit; \
-	timeout -s INT -k 5 225 $(PY) -m pytest tests/gpu -v -rfE --durations=10 --junitxml=$(OUT)/tests.xml \
-	  -p no:cacheprovider | tee $(OUT)/tests.txt
+	@$(GPU_BEGIN); set -o pipefail; failed=; \
+	$(call GPU_BENCH,35,dataloader --quick --rows to-device,machine) || failed=$$?; \
+	timeout -s INT -k 10 215 $(PY) -m pytest tests/gpu -v -rfEs --durations=10 --junitxml=$(OUT)/tests.xml \
+	  -p no:cacheprovider | tee $(OUT)/tests.txt || failed=$$?; exit $$failed
 
 gpu-check-stream: $(GPU_VENV)
 	@$(GPU_BEGIN); failed=; for batch in 128 512 1024; do \
-	  $(call GPU_BENCH,60,dataloader --batch-images $$batch --rows $(GPU_STREAMS) $(DATA),stream-$$batch) || failed=$$?; done; \
-	$(call GPU_BENCH,70,train $(DATA),train) || failed=$$?; exit $$failed
+	  $(call GPU_BENCH,55,dataloader --batch-images $$batch --rows $(GPU_STREAMS) $(DATA),stream-$$batch) || failed=$$?; done; \
+	$(call GPU_BENCH,65,train $(DATA),train) || failed=$$?; exit $$failed
 
 gpu-check-model: $(GPU_VENV)
 	@$(GPU_BEGIN); \
-	$(call GPU_BENCH,265,model --precision bf16 --batch 128$(COMMA)512 --no-naive,model)
+	$(call GPU_BENCH,260,model --precision bf16 --batch 128$(COMMA)512 --no-naive,model)
 
 # Nothing else should run meanwhile. What DATA and SOURCE are not given is made. One file a run; the page is made of
 # them. docs/measurements is written at the end, when all runs are whole and of data that may be quoted.

@@ -32,7 +32,7 @@ def trained(
 
 @pytest.mark.parametrize(
     "arch",
-    ["alexnet-2012", "alexnet-2012-source", "alexnet-2012-one-tower", "alexnet-owt", "cuda-convnet-cifar", "lenet-5"],
+    ["alexnet-2012", "alexnet-2012-source", "alexnet-owt", "cuda-convnet-cifar", "lenet-5"],
 )
 def test_every_kind_of_network_is_trained_by_it(arch: str) -> None:
     """Before its first step a trainer checks loss and gradients against the plain network's, in fp32 and in bf16."""
