@@ -15,14 +15,18 @@ def _split8(x, N: tl.constexpr):
     even, odd = tl.split(tl.reshape(x, (N, 4, 2)))
     x04, x26 = tl.split(tl.reshape(even, (N, 2, 2)))
     x15, x37 = tl.split(tl.reshape(odd, (N, 2, 2)))
-    (x0, x4), (x1, x5), (x2, x6), (x3, x7) = tl.split(x04), tl.split(x15), tl.split(x26), tl.split(x37)
+    x0, x4 = tl.split(x04)
+    x1, x5 = tl.split(x15)
+    x2, x6 = tl.split(x26)
+    x3, x7 = tl.split(x37)
     return x0, x1, x2, x3, x4, x5, x6, x7
 
 
 @triton.jit
 def _split4(x, N: tl.constexpr):
     x02, x13 = tl.split(tl.reshape(x, (N, 2, 2)))
-    (x0, x2), (x1, x3) = tl.split(x02), tl.split(x13)
+    x0, x2 = tl.split(x02)
+    x1, x3 = tl.split(x13)
     return x0, x1, x2, x3
 
 
@@ -169,11 +173,12 @@ def conv_epilogue_backward(
     gradient_to_tower: tl.int64, x_to_tower: tl.int64, to_x_to_tower: tl.int64, alpha, k,
     IN: tl.constexpr, OUT: tl.constexpr, POOL: tl.constexpr, MAPS: tl.constexpr, RELU: tl.constexpr,
     NORM: tl.constexpr, TAPS: tl.constexpr, PIXELS: tl.constexpr, VECTORS: tl.constexpr, LARGE: tl.constexpr,
+    TURNS: tl.constexpr,
 ):  # fmt: skip
     """Take every so many PIXELS pixels of the input, and VECTORS times eight of a tower's MAPS maps.
 
-    A pixel gathers from the windows it is in, so that no two programs write to one place; the bias's gradient is left
-    as a sum for each program.
+    TURNS: how many times PIXELS a program takes. A pixel gathers from the windows it is in, so that no two programs
+    write to one place; the bias's gradient is left as a sum for each program.
     """
     N: tl.constexpr = PIXELS * VECTORS
     item = tl.arange(0, N)
@@ -185,7 +190,8 @@ def conv_epilogue_backward(
     bias += tower * MAPS
     maps = first[:, None] + tl.arange(0, 8)[None, :]
     total = tl.zeros((N, 8), tl.float32)
-    for block in range(tl.program_id(0), tl.cdiv(pixels, PIXELS), tl.num_programs(0)):
+    for turn in range(TURNS):
+        block = turn * tl.num_programs(0) + tl.program_id(0)
         pixel = _whole(block * PIXELS + item // VECTORS, LARGE)
         inside = pixel < pixels
         here = pixel * IN[2]
