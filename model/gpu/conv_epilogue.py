@@ -20,6 +20,8 @@ _ITEMS = 128
 """Vectors of eight values a program: one a thread."""
 _PROGRAMS = 2048
 """Programs of a backward pass, each with a sum of the bias's gradient: 15 for each processor of an H200."""
+_LARGE = 1 << 31
+"""Values of all maps from which on their places are numbers of 64 bits."""
 _FUSED = {"enable_fp_fusion": True}  # multiply and add in one, which Triton leaves from 3.10 on unless told to
 
 
@@ -43,6 +45,10 @@ class Epilogue:
         window, stride = self.pool
         return (height - window) // stride + 1, (width - window) // stride + 1
 
+    def cells(self, n: int, _: int, height: int, width: int) -> int:
+        """Return how many squares of pooling's stride cover what is read."""
+        return n * _ceil(height, self.pool[1]) * _ceil(width, self.pool[1])
+
     @property
     def remembers(self) -> bool:
         """Say whether the backward pass must be told which values passed."""
@@ -54,6 +60,8 @@ def conv_epilogue(parts: Sequence[Tensor], bias: Tensor, epilogue: Epilogue) -> 
 
     `bias`: of all maps, (sum of maps,). Differentiable with respect to both.
     """
+    if not all(part.is_contiguous(memory_format=torch.channels_last) for part in parts):
+        raise ValueError("a convolution's output is not channels-last, as the kernels read it")
     outputs: tuple[Tensor, ...] = _ConvEpilogue.apply(epilogue, bias, *parts)  # type: ignore[no-untyped-call]
     return outputs
 
@@ -93,8 +101,8 @@ def _forward(
     epilogue = _epilogue(relu, norm, pool, towers, outputs)
     *given, taps = _empty_outputs(parts, bias, epilogue)
     pixels = given[0].numel() // given[0].shape[1]
-    constants = _constants(parts, given, bias, epilogue)
-    grid = (_ceil(pixels, constants["PIXELS"]), *_other_programs(bias, epilogue, constants))
+    constants = _constants(parts, given, bias, epilogue, pixels)
+    grid = (_ceil(pixels, constants["PIXELS"]) * _shares(bias, epilogue),)
     numbers = epilogue.norm or (0.0, 0.0)
     to_tower = _to_tower(parts, epilogue), _to_tower(given, epilogue)
     kernels.conv_epilogue[grid](parts[0], bias, given[0], taps, pixels, *to_tower, *numbers, **constants)
@@ -116,14 +124,14 @@ def _backward(
 
     epilogue = _epilogue(relu, norm, pool, towers, outputs)
     *to_parts, to_bias = _empty_gradients(parts, bias, epilogue)
-    pixels = parts[0].numel() // parts[0].shape[1]
-    constants = _constants(parts, given, bias, epilogue)
-    grid = (len(to_bias), *_other_programs(bias, epilogue, constants))
+    cells = epilogue.cells(*parts[0].shape)
+    constants = _constants(parts, given, bias, epilogue, cells)
+    grid = (len(to_bias) * _shares(bias, epilogue),)
     numbers = epilogue.norm or (0.0, 0.0)
     to_tower = [_to_tower(tensors, epilogue) for tensors in (given, parts, to_parts)]
     tensors = (given[0], taps, parts[0], bias, to_parts[0], to_bias)
-    constants["TURNS"] = _ceil(pixels, constants["PIXELS"] * len(to_bias))
-    kernels.conv_epilogue_backward[grid](*tensors, pixels, *to_tower, *numbers, **constants)
+    constants["TURNS"] = _ceil(cells, constants["PIXELS"] * len(to_bias))
+    kernels.conv_epilogue_backward[grid](*tensors, cells, *to_tower, *numbers, **constants)
     return [*to_parts, to_bias]
 
 
@@ -142,10 +150,8 @@ def _empty_outputs(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> lis
 
 
 def _empty_gradients(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> list[Tensor]:
-    pixels = parts[0].numel() // parts[0].shape[1]
-    maps, vectors = _vectors(bias, epilogue)
-    programs = _PROGRAMS // (epilogue.towers * _ceil(maps, 8 * vectors))
-    programs = max(1, min(programs, _ceil(pixels, _items() // vectors)))
+    blocks = _ceil(cells := epilogue.cells(*parts[0].shape), _pixels(_vectors(bias, epilogue)[1], cells))
+    programs = max(1, min(blocks, _PROGRAMS // _shares(bias, epilogue)))
     return [*(torch.empty_like(part) for part in parts), bias.new_empty(programs, len(bias), dtype=torch.float32)]
 
 
@@ -154,14 +160,16 @@ def _channels_last(like: Tensor, *shape: int, dtype: torch.dtype | None = None) 
     return torch.empty(shape, **kind)  # type: ignore[call-overload, no-any-return]
 
 
-def _constants(parts: list[Tensor], outputs: list[Tensor], bias: Tensor, epilogue: Epilogue) -> dict[str, Any]:
+def _constants(
+    parts: list[Tensor], outputs: list[Tensor], bias: Tensor, epilogue: Epilogue, pixels: int
+) -> dict[str, Any]:
     """Return what a kernel is compiled for."""
     maps, vectors = _vectors(bias, epilogue)
     (_, maps_in, *sides_in), (_, maps_out, *sides_out) = parts[0].shape, outputs[0].shape
     sizes = {"IN": (*sides_in, maps_in), "OUT": (*sides_out, maps_out, len(bias)), "POOL": epilogue.pool, "MAPS": maps}
     what = {"RELU": epilogue.relu, "NORM": bool(epilogue.norm), "TAPS": epilogue.remembers}
-    large = any(tensor.numel() >= 1 << 31 for tensor in (*parts, *outputs))
-    return sizes | what | {"PIXELS": _items() // vectors, "VECTORS": vectors, "LARGE": large} | _FUSED
+    large = parts[0].numel() // parts[0].shape[1] * len(bias) >= _LARGE
+    return sizes | what | {"PIXELS": _pixels(vectors, pixels), "VECTORS": vectors, "LARGE": large} | _FUSED
 
 
 def _vectors(bias: Tensor, epilogue: Epilogue) -> tuple[int, int]:
@@ -171,19 +179,27 @@ def _vectors(bias: Tensor, epilogue: Epilogue) -> tuple[int, int]:
     return maps, min(eights & -eights, 16)
 
 
-def _other_programs(bias: Tensor, epilogue: Epilogue, constants: dict[str, Any]) -> tuple[int, int]:
-    return _ceil(constants["MAPS"], 8 * constants["VECTORS"]), epilogue.towers
+def _shares(bias: Tensor, epilogue: Epilogue) -> int:
+    """Return how many programs all maps of the same pixels take."""
+    maps, vectors = _vectors(bias, epilogue)
+    return epilogue.towers * _ceil(maps, 8 * vectors)
 
 
 def _to_tower(tensors: list[Tensor], epilogue: Epilogue) -> int:
     """Return how many values lie between the first values of the first tower and of the second."""
+    if len(tensors) > 2:
+        raise ValueError(f"{len(tensors)} towers apart: at most 2, of which the kernels take the distance")
     if len(tensors) == 1:
         return tensors[0].shape[1] // epilogue.towers
     return (tensors[1].data_ptr() - tensors[0].data_ptr()) // tensors[0].element_size()
 
 
-def _items() -> int:
-    return 32 * _ITEMS if os.environ.get("TRITON_INTERPRET") else _ITEMS  # where a program is a loop's turn
+def _pixels(vectors: int, pixels: int) -> int:
+    """Return how many of so many pixels a program takes; more in the interpreter, where a program is a loop's turn."""
+    items = _ITEMS
+    while os.environ.get("TRITON_INTERPRET") and items < min(32 * _ITEMS, pixels * vectors):
+        items *= 2
+    return items // vectors
 
 
 def _ceil(a: int, b: int) -> int:

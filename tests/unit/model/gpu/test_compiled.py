@@ -25,15 +25,16 @@ BUDGETS = {
     ("full without dropout", "bias_relu_dropout"): Budget(40, {"LDG.E.128": 2, "STG.E.128": 2}),
     ("full without relu", "bias_relu_dropout_backward"): Budget(64, {"LDG.E.128": 2, "STG.E.128": 2}),
     ("update", "sgd"): Budget(48, {"LDG.E.128": 5, "STG.E.128": 5, "FFMA": 16}),
-    # Nine pixels of eight values, each with two more on either side: as many loads as there are values to read.
+    # Forward nine pixels of eight values, each with two more on either side: as many loads as there are values to read.
+    # Backward four pixels and the four windows that reach into them, each read once.
     ("after conv1", "conv_epilogue"): Budget(128, {"LDG.E.128": 9, "STG.E.128": 1, "MUFU.RSQ": 72}),
-    ("after conv1", "conv_epilogue_backward"): Budget(104, {"LDG.E.128": 5, "STG.E.128": 1, "MUFU.RSQ": 12}),
+    ("after conv1", "conv_epilogue_backward"): Budget(144, {"LDG.E.128": 8, "STG.E.128": 4, "MUFU.RSQ": 48}),
     ("after conv2", "conv_epilogue"): Budget(128, {"LDG.E.128": 9, "STG.E.128": 1}),
-    ("after conv2", "conv_epilogue_backward"): Budget(104, {"LDG.E.128": 5, "STG.E.128": 1}),
+    ("after conv2", "conv_epilogue_backward"): Budget(144, {"LDG.E.128": 8, "STG.E.128": 4}),
     ("after conv3", "conv_epilogue"): Budget(40, {"LDG.E.128": 2, "STG.E.128": 1}),
     ("after conv3", "conv_epilogue_backward"): Budget(48, {"LDG.E.128": 3, "STG.E.128": 1}),
     ("after conv5", "conv_epilogue"): Budget(80, {"LDG.E.128": 10, "STG.E.128": 1}),
-    ("after conv5", "conv_epilogue_backward"): Budget(64, {"LDG.E.128": 6, "STG.E.128": 1}),
+    ("after conv5", "conv_epilogue_backward"): Budget(96, {"LDG.E.128": 8, "STG.E.128": 4}),
     ("input", "space_to_depth"): Budget(40, {"STG.E.128": 1}),
     ("crops", "normalize_crops"): Budget(40, {"LDG.E.128": 1, "STG.E.128": 2}),
     ("planar crops, mean image", "normalize_crops"): Budget(88, {"LDG.E.128": 5}),

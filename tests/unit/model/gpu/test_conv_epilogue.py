@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from alexnet.model.gpu import conv_epilogue as module
 from alexnet.model.gpu.conv_epilogue import Epilogue, conv_epilogue
 
 NORM = (1e-2, 2.0)
@@ -29,7 +31,7 @@ def reference(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> list[Ten
 
 # Parts, towers, outputs, maps of all towers.
 FORMS = {
-    "one to one": (1, 1, 1, 16), "joined to apart": (1, 2, 2, 96), "apart to joined": (2, 2, 1, 32),
+    "one to one": (1, 1, 1, 16), "joined to apart": (1, 2, 2, 64), "apart to joined": (2, 2, 1, 32),
     "apart to apart": (2, 2, 2, 48), "maps not in eights": (2, 2, 2, 12), "fewer than a window's": (1, 2, 1, 6),
 }  # fmt: skip
 WHATS = {
@@ -71,13 +73,39 @@ def test_values_and_gradients_are_those_of_float64(form: str, what: str) -> None
         torch.testing.assert_close(here.double(), there, rtol=1e-5, atol=3e-5)
 
 
-def test_two_passes_are_equal_to_the_bit() -> None:
-    x, bias = channels_last([torch.randn(2, 16, 13, 13)])[0].requires_grad_(), torch.randn(16).requires_grad_()
-    passes = []
-    for _ in range(2):
-        (out,) = conv_epilogue([x], bias, WHATS["paper"])
-        passes.append((out, *torch.autograd.grad(out.square().sum(), (x, bias))))
-    assert all(map(torch.equal, *passes))
+def passed() -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(2)
+    (x,) = channels_last([torch.randn(2, 16, 13, 13, generator=generator)])
+    leaves = x.requires_grad_(), torch.randn(16, generator=generator).requires_grad_()
+    (out,) = conv_epilogue([x], leaves[1], WHATS["paper"])
+    return out, *torch.autograd.grad(out.square().sum(), leaves)
+
+
+def test_two_passes_are_equal_to_the_bit_also_with_places_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    once = passed()
+    monkeypatch.setattr(module, "_LARGE", 1)
+    assert all(map(torch.equal, once, passed()))
+
+
+def test_what_the_kernels_would_read_wrongly_is_refused() -> None:
+    with pytest.raises(ValueError, match="not channels-last"):
+        conv_epilogue([torch.randn(2, 16, 5, 5)], torch.zeros(16), WHATS["paper"])
+    with pytest.raises(ValueError, match="3 towers apart: at most 2"):
+        conv_epilogue(channels_last([torch.randn(2, 8, 5, 5)] * 3), torch.zeros(24), Epilogue(towers=3))
+
+
+def test_shapes_and_memory_are_known_without_values() -> None:
+    with FakeTensorMode():
+        parts = channels_last(torch.empty(4, 128, 27, 27, dtype=torch.bfloat16) for _ in range(2))
+        leaves = [each.requires_grad_() for each in (*parts, torch.empty(256, dtype=torch.bfloat16))]
+        (joined,) = conv_epilogue(parts, leaves[2], replace(WHATS["paper"], towers=2))
+        first, second = conv_epilogue([joined], leaves[2], Epilogue(towers=2, outputs=2))
+        gradients = torch.autograd.grad((first, second), leaves, (first, second))
+    assert (joined.shape, first.shape, second.shape) == ((4, 256, 13, 13), (4, 128, 13, 13), (4, 128, 13, 13))
+    assert [each.shape for each in gradients] == [each.shape for each in leaves]
+    for each in (joined, first, second, *gradients[:2]):
+        assert each.dtype == torch.bfloat16
+        assert each.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_is_not_a_number_stays_so_and_is_noticed() -> None:
