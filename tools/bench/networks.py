@@ -184,7 +184,8 @@ def network(**options: Any) -> Stage:
         return told
 
     what = "one batch that is there already" if task.synthetic else "batches of the stream"
-    words = f"{run.placement.why}; {taken_as}; {task.gpus} process{'es' * (task.gpus > 1)}, {task.parallel}; {what}"
+    processes = f"{task.gpus} process{'es' * (task.gpus > 1)}, {task.parallel}"
+    words = "; ".join(filter(None, (run.placement.why, taken_as, processes, what)))
     return Stage(work=in_chunks(run.steps, task.batch_images), settings=words, least_batches=1, figures=figures)
 
 
