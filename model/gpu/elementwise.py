@@ -156,7 +156,9 @@ class _WeightToDepth(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return F.pixel_shuffle(gradient, ctx.block)[:, :, : ctx.window, : ctx.window], None
+        cut = F.pixel_shuffle(gradient, ctx.block)[:, :, : ctx.window, : ctx.window]
+        # Without gaps, or whoever copies all gradients in one launch takes one for each.
+        return cut.contiguous(memory_format=torch.channels_last), None
 
 
 def weight_to_depth(weight: Tensor, block: int) -> Tensor:

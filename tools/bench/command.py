@@ -200,14 +200,26 @@ def dataloader(data: Path | None, quick: bool, **options: Any) -> dict[str, Any]
 @_device
 @_threads("Of the CPU")
 @click.option("--naive/--no-naive", default=True, show_default=True, help="Beside the naive version.")
+@click.option(
+    "--count", is_flag=False, flag_value="paper", type=several(name_of(recipe_names())), default="",
+    help="Instead: kernels and bytes of a GPU's step of these recipes, on any machine.  [paper if none is named]",
+)  # fmt: skip
 @measures()
-def model(quick: bool, **options: Any) -> dict[str, Any]:
+def model(quick: bool, count: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Images per second of networks in training, beside the machine's rooflines and a naive version.
 
     Batches are synthetic and already on the device. Options take several values with commas between; each combination
     is a row, and each row runs in processes of its own, in turn with the others. docs/benchmarks.md explains rows and
     JSON. Ctrl-C writes what was measured until then.
+
+    With --count, --precision (bf16), --batch (128) and --json say what is counted, and nothing is measured.
     """
+    if count:
+        from alexnet.tools.bench.count import print_counts
+
+        context = click.get_current_context()
+        print_counts(count, options["precisions"], options["batches"], context.params["json_file"])
+        context.exit()
     return options
 
 

@@ -60,6 +60,13 @@ def build_trainer(
         prepare(net)
     net = net.to(placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ranks.divide(net)
+    return trainer_of(net, settings, placement, steps_per_epoch, ranks)
+
+
+def trainer_of(
+    net: Network, settings: RunSettings, placement: Placement, steps_per_epoch: int, ranks: Ranks | None = None
+) -> Trainer:
+    """Add update rule and schedule to a network that is where the placement says, and divided among ranks."""
     steps = settings.total_steps(steps_per_epoch)
     schedule = Schedule(settings.schedule, settings.optim.lr, steps)
     first_layer = next(iter(net.weighted().values()))
