@@ -73,6 +73,16 @@ def test_values_and_gradients_are_those_of_float64(form: str, what: str) -> None
         torch.testing.assert_close(here.double(), there, rtol=1e-5, atol=3e-5)
 
 
+@pytest.mark.parametrize(("form", "what"), [("joined to apart", "paper"), ("one to one", "relu alone")])
+def test_programs_that_take_several_blocks_of_pixels_leave_none_out(
+    form: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backwards: two turns of two and of four programs; at the usual sizes so few pixels are one turn."""
+    monkeypatch.setattr(module, "_ITEMS", 2)
+    monkeypatch.setattr(module, "_PROGRAMS", 4)
+    test_values_and_gradients_are_those_of_float64(form, what)
+
+
 def passed() -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(2)
     (x,) = channels_last([torch.randn(2, 16, 13, 13, generator=generator)])

@@ -42,7 +42,7 @@ from alexnet.model.trainer import Trainer, TrainSettings
 from tests.unit.model.stand_ins import CPU, Batches
 
 PX, CLASSES, IMAGES = 67, 7, 4
-POOL, NORM = Pool(3, 2), NormAcrossMaps(size=5, alpha=1e-2)
+POOL, NORM = Pool(3, 2), NormAcrossMaps(size=5, alpha=1e-2, k=1.5)
 
 
 def fully_connected(*between: Layer) -> tuple[Layer, ...]:
@@ -117,8 +117,8 @@ def named(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def trainer(arch: str, **optim: Any) -> Trainer:
-    net = Network(NetSettings(arch=arch, classes=CLASSES))
+def trainer(arch: str, channels: int = 0, **optim: Any) -> Trainer:
+    net = Network(NetSettings(arch=arch, classes=CLASSES, channels=channels))
     initialise(net, InitSettings(kind="he"), seed=1)
     net = net.to(CPU.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     first = [module for module in next(iter(net.weighted().values())) if module is not None]
@@ -169,7 +169,7 @@ def assert_near(one: Trainer, other: Trainer, within: float) -> None:
 def test_steps_are_those_of_the_plain_network(arch: str) -> None:
     """Rates that change, a first layer that slows down and stops, and a batch of another size."""
     how: dict[str, Any] = {"rates": (0.02, 0.02, 0.01, 0.01), "first_layer": (1.0, 0.5, 0.0, 0.0)}
-    options = {"bias_lr_scale": 2.0, "bias_decay": False}
+    options: dict[str, Any] = {"bias_lr_scale": 2.0, "bias_decay": False}
     plain = trained(trainer(arch, **options), 4, 4, 4, 3, **how)
     assert_near(trained(fused(trainer(arch, **options)), 4, 4, 4, 3, **how), plain, 2e-5)
 
