@@ -32,3 +32,18 @@ def test_an_update_writes_the_weights_of_16_bits_that_are_computed_with(monkeypa
         assert computed.dtype == torch.bfloat16
         assert not torch.equal(computed, before[name])
         assert ((computed.float() - master).abs() <= master.abs() * 2**-7).all(), name  # interpreted: cut off
+
+
+def test_an_update_goes_by_the_gradients_of_all_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OfThree(Ranks):
+        def add_up(self, values: torch.Tensor) -> None:
+            values.mul_(3.0)
+
+    alone, made = (trainer(named("2014", monkeypatch)) for _ in range(2))
+    ((images, labels),) = batches(3)
+    for one, ranks in ((alone, Ranks()), (made, OfThree())):
+        FusedStep(one.net, one.optim, ranks, torch.float32, PX)(images, labels, 0.02)
+    theirs = alone.optim.momentum_buffers()
+    for name, momentum in made.optim.momentum_buffers().items():
+        if name.endswith("bias"):  # which begin at 0, so that decay adds nothing
+            assert _distance(momentum, 3 * theirs[name]) < 1e-5, name
