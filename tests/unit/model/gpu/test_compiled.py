@@ -12,10 +12,11 @@ import pytest
 
 @dataclass
 class Budget:
-    """Registers a thread at most, and opcodes with how many there are at least."""
+    """Registers a thread at most, opcodes with how many there are at least, and all instructions at most."""
 
     registers: int
     opcodes: dict[str, int]
+    instructions: int = 3000
 
 
 # By entry of `compiled.LAUNCHES` and kernel.
@@ -27,8 +28,8 @@ BUDGETS = {
     ("update", "sgd"): Budget(48, {"LDG.E.128": 5, "STG.E.128": 5, "FFMA": 16}),
     # Forward nine pixels of eight values, each with two more on either side: as many loads as there are values to read.
     # Backward four pixels and the four windows that reach into them, each read once.
-    ("after conv1", "conv_epilogue"): Budget(128, {"LDG.E.128": 9, "STG.E.128": 1, "MUFU.RSQ": 72}),
-    ("after conv1", "conv_epilogue_backward"): Budget(144, {"LDG.E.128": 8, "STG.E.128": 4, "MUFU.RSQ": 48}),
+    ("after conv1", "conv_epilogue"): Budget(128, {"LDG.E.128": 9, "STG.E.128": 1, "MUFU.RSQ": 72}, 1600),
+    ("after conv1", "conv_epilogue_backward"): Budget(144, {"LDG.E.128": 8, "STG.E.128": 4, "MUFU.RSQ": 48}, 2300),
     ("after conv2", "conv_epilogue"): Budget(128, {"LDG.E.128": 9, "STG.E.128": 1}),
     ("after conv2", "conv_epilogue_backward"): Budget(144, {"LDG.E.128": 8, "STG.E.128": 4}),
     ("after conv3", "conv_epilogue"): Budget(40, {"LDG.E.128": 2, "STG.E.128": 1}),
@@ -55,6 +56,7 @@ def test_kernels_keep_their_budgets(compiled: dict[str, Any], entry: str, kernel
     figures, budget = compiled[entry][kernel], BUDGETS[entry, kernel]
     assert figures["spilled"] == 0
     assert figures["registers"] <= budget.registers
+    assert sum(figures["opcodes"].values()) <= budget.instructions
     for opcode, times in budget.opcodes.items():
         assert figures["opcodes"].get(opcode, 0) >= times, (opcode, figures["opcodes"])
 
