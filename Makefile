@@ -77,7 +77,7 @@ GPU_BEGIN = mkdir -p $(OUT); export $(GPU_ENV); $(PY) -c "$(GPU_THERE)" || exit 
 GPU_STREAMS := nvjpeg,stream-cuda,stream-cuda-bfloat16,stream-cuda-host,stream-cuda-split
 GPU_VENV := $(if $(findstring $(BIN),$(PY)),$(VENV)/.installed-dev)
 
-gpu-check:
+gpu-check: $(GPU_VENV)
 	@$(GPU_BEGIN); failed=; for part in tests stream model; do $(MAKE) gpu-check-$$part || failed=1; done; test -z "$$failed"
 
 gpu-check-tests: $(GPU_VENV)

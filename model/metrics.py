@@ -39,8 +39,8 @@ class Sink:
     def step(self, step: int) -> None:
         """Hear that a step is done; called for every step, so it must be cheap."""
 
-    def taken_as(self, step: int, epoch: int, how: str) -> None:
-        """Hear how this process takes its steps, once, after its first."""
+    def steps_taken(self, step: int, epoch: int, how: str) -> None:
+        """Hear how this process takes its steps, on a GPU, once, after its first."""
 
     def record(self, record: dict[str, Any]) -> None:
         """Take a logging step's record: see `Metrics`."""
@@ -80,10 +80,10 @@ class Metrics:
                 return
             yield batch
 
-    def taken_as(self, step: int, epoch: int, how: str) -> None:
+    def steps_taken(self, step: int, epoch: int, how: str) -> None:
         """Tell the sinks how steps are taken."""
         for sink in self._sinks:
-            sink.taken_as(step, epoch, how)
+            sink.steps_taken(step, epoch, how)
 
     def step_done(self, step: int, epoch: int, measured: Measured | None, rate: float, images: int) -> None:
         """Count a finished step, numbered from 1; if it was measured, read that and tell the sinks.

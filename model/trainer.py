@@ -21,7 +21,7 @@ from torch import Tensor
 from alexnet.model.batches import BatchSource
 from alexnet.model.checkpoint import MOMENTUM, NETWORK, Checkpoint, under
 from alexnet.model.evaluate import Evaluation, Stop, StopRequestedError, evaluate
-from alexnet.model.gpu.step import LAYER_BY_LAYER, FusedStep, checked_step
+from alexnet.model.gpu.step import FusedStep, checked_step
 from alexnet.model.metrics import Measured, Metrics, is_logged
 from alexnet.model.networks.build import Network
 from alexnet.model.optim import DivergedError, MomentumSGD, all_finite
@@ -43,8 +43,8 @@ class TrainSettings:
     epochs. `checkpoint_every`: steps between checkpoints, 0 for each epoch. `keep_checkpoints`: newest to keep.
     `views`: of each validation image, 1 or the paper's 10, whose predictions are averaged; `final_views`: of the
     evaluation that ends the run. `train_accuracy`: at the end, evaluate the training images, too (for small sets).
-    `deterministic`: see `placement.make_deterministic`. `capture`: on a GPU, take steps as one CUDA graph of fused
-    kernels, see `gpu/step.py`; false: layer by layer.
+    `deterministic`: see `placement.make_deterministic`. `capture`: on a GPU, take steps by fused kernels, in
+    one process as one CUDA graph, see `gpu/step.py`; false: layer by layer.
     """
 
     batch_images: int = 128
@@ -53,12 +53,12 @@ class TrainSettings:
     seed: int = 0
     precision: Precision = "auto"
     checkpoint_every: int = 0
-    keep_checkpoints: int = field(default=2, metadata={"changes_no_bit": True})
+    keep_checkpoints: int = field(default=2, metadata={"may_differ": True})
     views: Literal[1, 10] = 1
     final_views: Literal[1, 10] = 1
     train_accuracy: bool = False
     deterministic: bool = False
-    capture: bool = field(default=True, metadata={"changes_no_bit": True})
+    capture: bool = field(default=True, metadata={"may_differ": True})
 
     def __post_init__(self) -> None:
         least = {"batch_images": 1, "epochs": 1, "steps": 0, "checkpoint_every": 0, "keep_checkpoints": 1}
@@ -105,8 +105,8 @@ class Trainer:
         self.last_validation = Evaluation(images=0, of=0, top1=0.0, top5=0.0, loss=0.0)
         self.saved_step: int | None = None
         self._forward = self.ranks.forward(net)
-        self.step_taken_as = ""
-        self._fused: FusedStep | None = None
+        self.fused: FusedStep | None = None
+        self.steps_taken = ""
 
     def train(
         self, source: BatchSource, validation: BatchSource, metrics: Metrics, save: Save, stop: Stop = lambda: False
@@ -122,8 +122,8 @@ class Trainer:
         while self.step < self.total_steps or self.validation_due:
             for images, labels in () if self.validation_due else metrics.timed(self.ranks.batches(source)):
                 measured = self.train_step(images, labels)
-                if self.step == first_step + 1:
-                    metrics.taken_as(self.step, self.epoch, self.step_taken_as)
+                if self.step == first_step + 1 and self.placement.device.type == "cuda":
+                    metrics.steps_taken(self.step, self.epoch, self.steps_taken)
                 metrics.step_done(self.step, self.epoch, measured, self.rate, self._images_of_all(labels))
                 self.validation_due = self.step >= self.total_steps
                 stopping = self.ranks.any_after(self.step, stop()) and not self.validation_due
@@ -142,24 +142,24 @@ class Trainer:
     def train_step(self, images: Tensor, labels: Tensor) -> Measured | None:
         """Take one step of gradient descent on this process's part of a batch, at the rate that the schedule says.
 
-        `images`: float32 (n, channels, px, px), on the network's device. `labels`: int64 (n,). At a logging step it
-        returns loss and gradient norm, still on the device; waiting for the device is the caller's.
+        `images`: of the placement's batch type, (n, channels, px, px); `labels`: int64 (n,); both on the network's
+        device. At a logging step it returns loss and gradient norm, still there; waiting for it is the caller's.
         """
         self.rate = self.schedule.rate(self.step)
         first = self.ranks.layout.group_part(self._images_of_all(labels)).start
         self.net.clock.set(self.settings.seed, self.step, first)
-        if not self.step_taken_as:
-            self._fused, self.step_taken_as = self._choose_step(images, labels)
+        if not self.steps_taken:
+            self.steps_taken = self._choose_step(images, labels)
         weight = self.ranks.weight(len(labels), self._images_of_all(labels))
-        if self._fused:
-            loss = self._fused(images, labels, self.rate, self.schedule.first_layer(), weight)
+        if self.fused:
+            loss = self.fused(images, labels, self.rate, self.schedule.first_layer(), weight)
         else:
             loss = self._loss_and_gradients(images, labels, self.placement, weight)
         measured: Measured | None = None
         if is_logged(self.step + 1):
-            norm = self.ranks.whole_norm(self._fused.gradients if self._fused else self._gradients())
+            norm = self.ranks.whole_norm(self.fused.gradients if self.fused else self._gradients())
             measured = self.ranks.total(loss) / self.ranks.layout.groups, norm
-        if not self._fused:
+        if not self.fused:
             self.optim.step(self.rate, self.schedule.first_layer())
         self.step += 1
         return measured
@@ -172,9 +172,8 @@ class Trainer:
         except StopRequestedError:
             save()
             raise
-        if (
-            self.placement.device.type == "cpu"
-        ):  # elsewhere it stays open: on a GPU, starting it takes as long as it does
+        # On a GPU it stays open: starting its decoder is estimated to take as long as the epoch of 50,000 images does.
+        if self.placement.device.type == "cpu":
             validation.close()
         self.schedule.after_epoch(1.0 - self.last_validation.top1 if self.last_validation.images else None)
         metrics.evaluated(self.step, self.epoch, self.last_validation)
@@ -228,7 +227,7 @@ class Trainer:
         self.validation_due = progress.validation_due or ended
         self.last_validation = progress.last_validation
         self.saved_step = self.step
-        self._fused, self.step_taken_as = None, ""  # it has copies of the weights
+        self.fused, self.steps_taken = None, ""  # it has copies of the weights
 
     def _loss_and_gradients(self, images: Tensor, labels: Tensor, placement: Placement, weight: float) -> Tensor:
         """Return a batch's loss, times its weight, and leave its gradients in the parameters."""
@@ -241,12 +240,18 @@ class Trainer:
     def _gradients(self) -> dict[str, Tensor]:
         return {name: p.grad for name, p in self.net.named_parameters() if p.grad is not None}
 
-    def _choose_step(self, images: Tensor, labels: Tensor) -> tuple[FusedStep | None, str]:
-        """Return the fused step where it is to be taken and can be; and in words how steps are taken, or why not."""
-        layout, device = self.ranks.layout, self.placement.device
-        if device.type != "cuda" or layout.owt or not self.settings.capture:
-            return None, LAYER_BY_LAYER
-        return checked_step(self.net, self.optim, self.ranks, self.placement, (images, labels), self._plain)
+    @property
+    def wants_fused(self) -> bool:
+        """Say whether steps are to be taken by fused kernels, if those can be."""
+        return self.placement.device.type == "cuda" and self.settings.capture and not self.ranks.layout.owt
+
+    def _choose_step(self, images: Tensor, labels: Tensor) -> str:
+        """Take the fused step where it is wanted and can be had; return how steps are taken, in words."""
+        if not self.wants_fused:
+            return "layer by layer"
+        batch, rows = (images, labels), self.settings.batch_images
+        self.fused, words = checked_step(self.net, self.optim, self.ranks, self.placement, batch, rows, self._plain)
+        return words if self.fused else f"layer by layer, as the fused step failed ({words})"
 
     def _plain(self, images: Tensor, labels: Tensor, placement: Placement) -> dict[str, Tensor]:
         """Return loss and gradients of a batch in the precision of a placement; leave none in the parameters."""

@@ -40,9 +40,9 @@ class StreamSettings:
     order: Order = "global"
     window_shards: int = 16
     decode: str = "default"
-    threads: int = field(default=0, metadata={"changes_no_bit": True})
-    depth: int = field(default=2, metadata={"changes_no_bit": True})
-    read_ahead_batches: int = field(default=8, metadata={"changes_no_bit": True})
+    threads: int = field(default=0, metadata={"may_differ": True})
+    depth: int = field(default=2, metadata={"may_differ": True})
+    read_ahead_batches: int = field(default=8, metadata={"may_differ": True})
     on_error: OnError = "stop"
 
     def __post_init__(self) -> None:

@@ -5,7 +5,6 @@ convolution's output and, a byte a value, which pixel of each window was the lar
 come as one tensor or as one each, and so may what is given: nothing is concatenated or copied apart.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,8 +44,9 @@ class Epilogue:
         window, stride = self.pool
         return (height - window) // stride + 1, (width - window) // stride + 1
 
-    def cells(self, n: int, _: int, height: int, width: int) -> int:
-        """Return how many squares of pooling's stride cover what is read."""
+    def cells(self, x: Tensor) -> int:
+        """Return how many squares of pooling's stride cover what is read, (n, maps, height, width)."""
+        n, _, height, width = x.shape
         return n * _ceil(height, self.pool[1]) * _ceil(width, self.pool[1])
 
     @property
@@ -69,7 +69,7 @@ def conv_epilogue(parts: Sequence[Tensor], bias: Tensor, epilogue: Epilogue) -> 
 class _ConvEpilogue(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, epilogue: Epilogue, bias: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-        *outputs, taps = _forward(list(parts), bias, *_plain(epilogue))
+        *outputs, taps = _forward(list(parts), bias, *_packed(epilogue))
         ctx.epilogue = epilogue
         ctx.save_for_backward(bias, taps, *parts)
         return tuple(outputs)
@@ -78,16 +78,16 @@ class _ConvEpilogue(torch.autograd.Function):
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         bias, taps, *parts = ctx.saved_tensors
         given = tuple(each.contiguous(memory_format=torch.channels_last) for each in given)
-        *to_parts, to_bias = _backward(list(given), taps, parts, bias, *_plain(ctx.epilogue))
+        *to_parts, to_bias = _backward(list(given), taps, parts, bias, *_packed(ctx.epilogue))
         return None, to_bias.sum(0, dtype=bias.dtype), *to_parts
 
 
-def _plain(epilogue: Epilogue) -> tuple[str, list[float], list[int], int, int]:
+def _packed(epilogue: Epilogue) -> tuple[str, list[float], list[int], int, int]:
     """Return an epilogue as the numbers and names that a custom op takes."""
     return epilogue.relu, list(epilogue.norm or ()), list(epilogue.pool), epilogue.towers, epilogue.outputs
 
 
-def _epilogue(relu: Any, norm: list[float], pool: list[int], towers: int, outputs: int) -> Epilogue:
+def _unpacked(relu: Any, norm: list[float], pool: list[int], towers: int, outputs: int) -> Epilogue:
     alpha_and_k: Any = tuple(norm) or None
     return Epilogue(relu=relu, norm=alpha_and_k, pool=(pool[0], pool[1]), towers=towers, outputs=outputs)
 
@@ -98,10 +98,10 @@ def _forward(
 ) -> list[Tensor]:
     from alexnet.model.gpu import conv_epilogue_kernels as kernels
 
-    epilogue = _epilogue(relu, norm, pool, towers, outputs)
+    epilogue = _unpacked(relu, norm, pool, towers, outputs)
     *given, taps = _empty_outputs(parts, bias, epilogue)
     pixels = given[0].numel() // given[0].shape[1]
-    constants = _constants(parts, given, bias, epilogue, pixels)
+    constants = _constants(parts, given, bias, epilogue)
     grid = (_ceil(pixels, constants["PIXELS"]) * _shares(bias, epilogue),)
     numbers = epilogue.norm or (0.0, 0.0)
     to_tower = _to_tower(parts, epilogue), _to_tower(given, epilogue)
@@ -110,8 +110,8 @@ def _forward(
 
 
 @_forward.register_fake
-def _(parts: list[Tensor], bias: Tensor, *plain: Any) -> list[Tensor]:
-    return _empty_outputs(parts, bias, _epilogue(*plain))
+def _(parts: list[Tensor], bias: Tensor, *packed: Any) -> list[Tensor]:
+    return _empty_outputs(parts, bias, _unpacked(*packed))
 
 
 @torch.library.custom_op("alexnet::conv_epilogue_backward", mutates_args=())
@@ -122,10 +122,10 @@ def _backward(
     """Return the gradients of the parts, and sums of which the bias's is the sum, fp32 (programs, maps)."""
     from alexnet.model.gpu import conv_epilogue_kernels as kernels
 
-    epilogue = _epilogue(relu, norm, pool, towers, outputs)
+    epilogue = _unpacked(relu, norm, pool, towers, outputs)
     *to_parts, to_bias = _empty_gradients(parts, bias, epilogue)
-    cells = epilogue.cells(*parts[0].shape)
-    constants = _constants(parts, given, bias, epilogue, cells)
+    cells = epilogue.cells(parts[0])
+    constants = _constants(parts, given, bias, epilogue)
     grid = (len(to_bias) * _shares(bias, epilogue),)
     numbers = epilogue.norm or (0.0, 0.0)
     to_tower = [_to_tower(tensors, epilogue) for tensors in (given, parts, to_parts)]
@@ -136,8 +136,8 @@ def _backward(
 
 
 @_backward.register_fake
-def _(given: list[Tensor], taps: Tensor, parts: list[Tensor], bias: Tensor, *plain: Any) -> list[Tensor]:
-    return _empty_gradients(parts, bias, _epilogue(*plain))
+def _(given: list[Tensor], taps: Tensor, parts: list[Tensor], bias: Tensor, *packed: Any) -> list[Tensor]:
+    return _empty_gradients(parts, bias, _unpacked(*packed))
 
 
 def _empty_outputs(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> list[Tensor]:
@@ -150,7 +150,7 @@ def _empty_outputs(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> lis
 
 
 def _empty_gradients(parts: list[Tensor], bias: Tensor, epilogue: Epilogue) -> list[Tensor]:
-    blocks = _ceil(cells := epilogue.cells(*parts[0].shape), _pixels(_vectors(bias, epilogue)[1], cells))
+    blocks = _ceil(epilogue.cells(parts[0]) * _vectors(bias, epilogue)[1], _ITEMS)
     programs = max(1, min(blocks, _PROGRAMS // _shares(bias, epilogue)))
     return [*(torch.empty_like(part) for part in parts), bias.new_empty(programs, len(bias), dtype=torch.float32)]
 
@@ -160,16 +160,14 @@ def _channels_last(like: Tensor, *shape: int, dtype: torch.dtype | None = None) 
     return torch.empty(shape, **kind)  # type: ignore[call-overload, no-any-return]
 
 
-def _constants(
-    parts: list[Tensor], outputs: list[Tensor], bias: Tensor, epilogue: Epilogue, pixels: int
-) -> dict[str, Any]:
+def _constants(parts: list[Tensor], outputs: list[Tensor], bias: Tensor, epilogue: Epilogue) -> dict[str, Any]:
     """Return what a kernel is compiled for."""
     maps, vectors = _vectors(bias, epilogue)
     (_, maps_in, *sides_in), (_, maps_out, *sides_out) = parts[0].shape, outputs[0].shape
     sizes = {"IN": (*sides_in, maps_in), "OUT": (*sides_out, maps_out, len(bias)), "POOL": epilogue.pool, "MAPS": maps}
     what = {"RELU": epilogue.relu, "NORM": bool(epilogue.norm), "TAPS": epilogue.remembers}
     large = parts[0].numel() // parts[0].shape[1] * len(bias) >= _LARGE
-    return sizes | what | {"PIXELS": _pixels(vectors, pixels), "VECTORS": vectors, "LARGE": large} | _FUSED
+    return sizes | what | {"PIXELS": _ITEMS // vectors, "VECTORS": vectors, "LARGE": large} | _FUSED
 
 
 def _vectors(bias: Tensor, epilogue: Epilogue) -> tuple[int, int]:
@@ -192,14 +190,6 @@ def _to_tower(tensors: list[Tensor], epilogue: Epilogue) -> int:
     if len(tensors) == 1:
         return tensors[0].shape[1] // epilogue.towers
     return (tensors[1].data_ptr() - tensors[0].data_ptr()) // tensors[0].element_size()
-
-
-def _pixels(vectors: int, pixels: int) -> int:
-    """Return how many of so many pixels a program takes; more in the interpreter, where a program is a loop's turn."""
-    items = _ITEMS
-    while os.environ.get("TRITON_INTERPRET") and items < min(32 * _ITEMS, pixels * vectors):
-        items *= 2
-    return items // vectors
 
 
 def _ceil(a: int, b: int) -> int:

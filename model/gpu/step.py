@@ -1,15 +1,18 @@
 """A training step of few kernels: forward, backward and update, on one GPU as a single CUDA graph.
 
 The graph reads its batch, the dropout masks' clock and the learning rates from where they lay when it was captured, so
-each replay is a new step. Batches of another size, where a damaged image was left out, run the same kernels one by one,
-and so do the processes of a run of several, whose kernels wait for each other.
+each replay is a new step. Where a damaged image was left out of a batch, its row has a label that counts for nothing.
+Processes of a run of several, whose kernels wait for each other, run the same kernels one by one.
 
-Whoever trains by it has its word that it is right: before the first step its gradients are compared with the plain
-network's, in fp32 closely, in bf16 as far as bf16 goes. Unless they agree, the plain step is taken.
+Before the first step its loss and gradients are compared with the plain network's, in fp32 closely, in bf16 as far as
+bf16 goes. Unless they agree, the plain step is taken.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +25,12 @@ from alexnet.model.optim import MomentumSGD
 from alexnet.model.placement import Placement
 from alexnet.model.ranks import Ranks
 
+T = TypeVar("T")
 PlainStep = Callable[[Tensor, Tensor, Placement], dict[str, Tensor]]
 """Images and labels to `loss` and, by parameter name, gradients: the plain network's, in a placement's precision."""
 
-LAYER_BY_LAYER = "layer by layer"
-
+_IGNORED = -100
+"""A label that PyTorch's loss leaves out, of the sum and of what it is divided by."""
 _WARM_UP = 3
 """Passes before a capture: the first choose kernels and allocate, which a capture must not."""
 _CHECKED_IMAGES = 128
@@ -38,6 +42,9 @@ _TIMES_THE_PLAIN_ERROR, _LEAST_ERROR = 3.0, 1e-2
 
 A share of the plain error, as that is large: rectifiers and pooling windows that come out otherwise, layer after layer,
 make conv1's gradient of a batch of 32 differ by 44% in norm, fc8's by 0.3%; with fused kernels 30% and 0.3%."""
+
+_BOTH_ERRORS = 4 / 3
+"""Of what is allowed, how far two steps in bf16 may be from each other: as far as both together are from fp32."""
 
 
 class StepDisagreesError(Exception):
@@ -75,10 +82,13 @@ class FusedStep:
     ) -> Tensor:
         """Take a step; return its loss. `weight`: of this batch among those of all groups, 1 where they are equal."""
         self._parameters.set_rates(self._optim.set_rates(rate, first_layer))
-        if self._graph is None or len(images) != len(self._labels):
+        count = len(images)
+        if self._graph is None or count > len(self._labels):
             return self._run(self._network.prepare(images), labels, weight)
-        self._network.prepare(images, self._prepared)
-        self._labels.copy_(labels)
+        self._network.prepare(images, self._prepared[:count])
+        self._labels[:count].copy_(labels)
+        if count < len(self._labels):
+            self._labels[count:].fill_(_IGNORED)
         self._graph.replay()
         return self._loss.clone()
 
@@ -87,27 +97,37 @@ class FusedStep:
 
         Nothing is updated. Raises StepDisagreesError where one is further off than is allowed.
         """
-        allowed: dict[str, float] = {}
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        cudnn = torch.backends.cudnn
+        with cudnn.flags(True, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False):
             truth = plain(images.float(), labels, replace(placement, bf16=False))
+            self._allowed = dict.fromkeys(truth, _EXACT_ERROR)
             if self._dtype == torch.bfloat16:
                 for name, value in plain(images, labels, placement).items():
-                    allowed[name] = max(_LEAST_ERROR, _TIMES_THE_PLAIN_ERROR * _distance(value, truth[name]))
+                    self._allowed[name] = max(_LEAST_ERROR, _TIMES_THE_PLAIN_ERROR * _distance(value, truth[name]))
             loss = self._loss_and_gradients(self._network.prepare(images), labels)
             self._ranks.add_up(self._parameters.gradient)
-        errors = {name: _distance(value, truth[name]) for name, value in {"loss": loss, **self.gradients}.items()}
+        return self._compare(loss, truth, self._allowed)
+
+    def _compare(self, loss: Tensor, with_: dict[str, Tensor], allowed: dict[str, float]) -> float:
+        errors = {name: _distance(value, with_[name]) for name, value in {"loss": loss, **self.gradients}.items()}
         for name, error in errors.items():
-            if not error <= (limit := allowed.get(name, _EXACT_ERROR)):
-                raise StepDisagreesError(f"{name} is off by {error:.1%}, of {limit:.1%} allowed, in {self._dtype}")
+            if not error <= allowed[name]:
+                raise StepDisagreesError(f"{name} is off by {error:.1%}, of {allowed[name]:.1%} allowed, {self._dtype}")
         return max(errors.values())
 
-    def capture(self, images: Tensor, labels: Tensor) -> None:
-        """Record a step of batches of this size as one graph; no weight changes.
+    def capture(self, images: Tensor, labels: Tensor, rows: int = 0, plain: dict[str, Tensor] | None = None) -> None:
+        """Record a step of batches of up to `rows` images, or as many as these, as one graph; no weight changes.
 
-        Raises StepDisagreesError if what it replays is not what it recorded.
+        `plain`: what the plain step makes of the batch, in the precision of the run. Raises StepDisagreesError if what
+        the graph replays is not what it recorded, or is not that.
         """
         self._parameters.freeze()
-        self._prepared, self._labels = self._network.prepare(images), labels.clone()
+        laid_out = self._network.prepare(images)
+        shape = (max(rows, len(images)), *laid_out.shape[1:])
+        self._prepared = laid_out.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        self._prepared[: len(images)].copy_(laid_out)
+        self._labels = labels.new_full(shape[:1], _IGNORED)
+        self._labels[: len(images)].copy_(labels)
         beside = torch.cuda.Stream()  # as PyTorch asks for
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
@@ -123,6 +143,8 @@ class FusedStep:
         error = max(_distance(self._loss, expected), _distance(self._parameters.gradient, gradient))
         if not error <= _LEAST_ERROR:  # cuDNN's gradients may differ in the last bits each time
             raise StepDisagreesError(f"the replayed graph is {error:.1%} off the step that it recorded")
+        if plain:
+            self._compare(self._loss, plain, {name: _BOTH_ERRORS * error for name, error in self._allowed.items()})
         self._graph = graph
 
     def _run(self, prepared: Tensor, labels: Tensor, weight: float) -> Tensor:
@@ -146,32 +168,53 @@ def checked_step(
     ranks: Ranks,
     placement: Placement,
     batch: tuple[Tensor, Tensor],
+    rows: int,
     plain: PlainStep,
 ) -> tuple[FusedStep | None, str]:
-    """Return the fused step, checked on a batch and captured, or None; and what to tell the user about it.
+    """Return the fused step, checked on a batch and captured for `rows` images, and how near it is, in words.
 
     Whatever goes wrong on a GPU that this was not tried on, a kernel that does not compile, a capture that fails,
-    gradients that differ, leaves the plain step, with the reason.
+    gradients that differ, gives None and the reason, in all processes.
     """
-    (images, labels), errors = batch, list[float]()
-    try:
-        for dtype in (torch.float32, torch.bfloat16) if placement.bf16 else (torch.float32,):
-            step = FusedStep(net, optim, ranks, dtype, images.shape[-1])
-            errors.append(step.check(images[:_CHECKED_IMAGES], labels[:_CHECKED_IMAGES], plain, placement))
-        if graph := ranks.layout.ranks == 1:
-            step.capture(images, labels)
-    except Exception as error_:  # of Triton, its compiler, cuDNN, CUDA: they have no class in common
-        why = f"{type(error_).__name__}: {' '.join(str(error_).split())[:200]}"
-    else:
-        why = ""
-    if ranks.any(bool(why)):
-        return None, f"{LAYER_BY_LAYER}, as the fused step failed ({why or 'in another process'})"
+    images, labels = batch
+    errors: list[float] = []
+
+    def checked(dtype: torch.dtype) -> FusedStep:
+        step = FusedStep(net, optim, ranks, dtype, images.shape[-1])
+        errors.append(step.check(images[:_CHECKED_IMAGES], labels[:_CHECKED_IMAGES], plain, placement))
+        return step
+
+    def captured(step: FusedStep) -> FusedStep:
+        step.capture(images, labels, rows, plain(images, labels, placement))
+        return step
+
+    step, why = _tried(ranks, partial(checked, torch.float32))
+    if step and placement.bf16:
+        step, why = _tried(ranks, partial(checked, torch.bfloat16))
+    graph = ranks.layout.ranks == 1
+    if step and graph:
+        step, why = _tried(ranks, partial(captured, step))
+    if step is None:
+        return None, why
     how = "fused kernels, one CUDA graph a step" if graph else "fused kernels"
     return step, f"{how}; the first batch's gradients are the plain step's to {errors[0]:.0e} in fp32"
 
 
+def _tried(ranks: Ranks, work: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what work gives, or None and why it failed, here or in another process."""
+    found, why = None, ""
+    try:
+        found = work()
+    except Exception as error:  # of Triton, its compiler, cuDNN, CUDA: they have no class in common
+        first: BaseException = error
+        while first.__context__:  # a capture that was ended by an error raises another one
+            first = first.__context__
+        why = f"{type(first).__name__}: {' '.join(str(first).split())[:200]}"
+    return (None, why or "another process says why") if ranks.any(bool(why)) else (found, "")
+
+
 def _distance(value: Tensor, truth: Tensor) -> float:
-    """Return how far a tensor is from another, relative to the other's norm; 0 where both are zero."""
+    """Return how far a tensor is from another, relative to the other's norm."""
     truth = truth.double()
-    difference = float((value.double() - truth).norm())
-    return difference / float(truth.norm()) if difference else 0.0
+    difference, norm = float((value.double() - truth).norm()), float(truth.norm())
+    return difference / norm if norm else math.inf if difference else 0.0

@@ -1,5 +1,6 @@
 """Every test here is marked `gpu`, and skipped where PyTorch can use no GPU."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET"):
+        raise pytest.UsageError("TRITON_INTERPRET is set, by tests without a GPU: run `pytest tests/gpu` on its own")
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.gpu)

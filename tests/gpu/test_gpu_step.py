@@ -38,7 +38,7 @@ def test_every_kind_of_network_is_trained_by_it(arch: str) -> None:
     """Before its first step a trainer checks loss and gradients against the plain network's, in fp32 and in bf16."""
     trainer = trainer_on("cuda", bf16=True, capture=True, net__arch=arch)
     trainer.train_step(*one_batch("cuda", px=architecture_named(arch).input_px[0]))
-    assert trainer.step_taken_as.startswith(FUSED), trainer.step_taken_as
+    assert trainer.steps_taken.startswith(FUSED), trainer.steps_taken
 
 
 @pytest.mark.parametrize(("bf16", "within"), [(False, 2e-4), (True, 2e-2)])
@@ -47,7 +47,7 @@ def test_it_trains_as_the_layers_do(bf16: bool, within: float) -> None:
     fused, layers, unchanged = (trainer_on("cuda", bf16=bf16, capture=capture) for capture in (True, False, False))
     expected = trained(layers)
     assert trained(fused) == pytest.approx(expected, rel=within)
-    assert fused.step_taken_as.startswith(FUSED), fused.step_taken_as
+    assert fused.steps_taken.startswith(FUSED), fused.steps_taken
     assert trained(unchanged, rates=(0.01,) * 6) != pytest.approx(expected, rel=within), "it would hide another rate"
 
 
@@ -62,5 +62,5 @@ def test_two_runs_and_one_resumed_are_equal_to_the_bit(capture: bool) -> None:
     trained(again, first=3)
     there = tensors(whole)
     for trainer in (again, resumed):
-        assert trainer.step_taken_as == whole.step_taken_as
+        assert trainer.steps_taken == whole.steps_taken
         assert all(torch.equal(tensor, there[name]) for name, tensor in tensors(trainer).items())

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from alexnet.model.evaluate import evaluate
-from alexnet.model.gpu.step import LAYER_BY_LAYER
 from alexnet.model.layers import HashDropout, StepClock
 from alexnet.tools.run.assembly import Streams
-from tests.gpu.trainers import FUSED, losses, one_batch, settings, tensors, trainer_on
+from tests.gpu.trainers import FUSED, LAYERS, losses, one_batch, settings, tensors, trainer_on
 
 RELATIVE_DIFFERENCE = 1e-4
 """Two CPU implementations of this step differ by 2e-6 in norm; TF32 alone rounds each factor by up to 5e-4."""
@@ -22,7 +21,7 @@ def after_one_step(device: str, *, capture: bool = False) -> tuple[float, dict[s
     trainer = trainer_on(device, bf16=False, capture=capture)
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         (loss,) = losses(trainer, [one_batch(device)])
-    assert trainer.step_taken_as.startswith(FUSED if capture else LAYER_BY_LAYER), trainer.step_taken_as
+    assert trainer.steps_taken.startswith(FUSED if capture else LAYERS), trainer.steps_taken
     return loss, tensors(trainer)
 
 

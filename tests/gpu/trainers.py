@@ -13,12 +13,12 @@ from alexnet.tools.run.settings import RunSettings, load_recipe
 from alexnet.tools.settings import with_settings
 
 CLASSES, IMAGES = 10, 8
-FUSED = "fused kernels, one CUDA graph a step; "
+FUSED, LAYERS = "fused kernels, one CUDA graph a step; ", "layer by layer"
 
 
 def settings(**changes: Any) -> RunSettings:
     """Return the settings of `small` with changes, whose names have two underscores for a dot."""
-    named = {name.replace("__", "."): value for name, value in changes.items()}
+    named = {"train.batch_images": IMAGES} | {name.replace("__", "."): value for name, value in changes.items()}
     return with_settings(load_recipe("small"), named.items()).with_classes(CLASSES)
 
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from alexnet.model.gpu.step import LAYER_BY_LAYER
 from alexnet.model.metrics import EVERY_STEP_UNTIL
 from alexnet.model.networks.settings import architecture_named
 from alexnet.model.placement import Parallel, Placement, Precision, choose_kernels_by_trial, choose_placement
@@ -151,10 +150,9 @@ class Training:
     def taken_as(self) -> str:
         """Take a step; return how, in words. Raises CannotRunError where it is not the one that was to be measured."""
         self.steps(1)
-        words = self.trainer.step_taken_as
-        if words.startswith(f"{LAYER_BY_LAYER},"):
-            raise CannotRunError(words)
-        return words
+        if self.trainer.wants_fused and not self.trainer.fused:
+            raise CannotRunError(self.trainer.steps_taken)
+        return self.trainer.steps_taken
 
     def take(self) -> dict[str, float]:
         """Return what a step took and how much of it was waiting for a batch, since it was last asked."""

@@ -22,7 +22,7 @@ from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import NotRegularError, as_typed, read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME
 from alexnet.tools.output_folder import OwnFiles
-from alexnet.tools.run.settings import RunSettings, changes_no_bit
+from alexnet.tools.run.settings import RunSettings, may_differ
 from alexnet.tools.use.run_files import (
     DATA_NAME,
     METRICS_NAME,
@@ -55,7 +55,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 _DEFAULTS = _flat(RunSettings().as_json())
 """What a run of an earlier version had that did not know a setting yet."""
-_MAY_DIFFER = changes_no_bit()
+_MAY_DIFFER = may_differ()
 """Versions may differ, too: other ones may give other bits, and the user is free to."""
 
 

@@ -88,10 +88,10 @@ class RunSettings:
         return self.train.steps or self.train.epochs * steps_per_epoch
 
 
-def changes_no_bit() -> set[str]:
+def may_differ() -> set[str]:
     """Return the keys of settings that may change when a run goes on; their fields are marked so."""
     sections = get_type_hints(RunSettings).items()
-    return {f"{section}.{f.name}" for section, kind in sections for f in fields(kind) if "changes_no_bit" in f.metadata}
+    return {f"{section}.{f.name}" for section, kind in sections for f in fields(kind) if "may_differ" in f.metadata}
 
 
 def load_recipe(name: str) -> RunSettings:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alexnet.model.evaluate import Evaluation
-from alexnet.model.gpu.step import LAYER_BY_LAYER
 from alexnet.model.metrics import Sink
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
@@ -54,10 +53,9 @@ class JsonLines(Sink):
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", buffering=1)
 
-    def taken_as(self, step: int, epoch: int, how: str) -> None:
-        """Write down how steps are taken, unless it is the plain way."""
-        if how != LAYER_BY_LAYER:
-            self.record({"step": step, "epoch": epoch, "steps_taken": how})
+    def steps_taken(self, step: int, epoch: int, how: str) -> None:
+        """Write down how steps are taken."""
+        self.record({"step": step, "epoch": epoch, "steps_taken": how})
 
     def record(self, record: dict[str, Any]) -> None:
         """Write a training record."""
@@ -86,10 +84,9 @@ class Terminal(Sink):
             self._task = self._progress.add_task("starting", total=total_steps, completed=first_step)
             self._progress.start()
 
-    def taken_as(self, step: int, epoch: int, how: str) -> None:
-        """Say how steps are taken, unless it is the plain way."""
-        if how != LAYER_BY_LAYER:
-            self.say(f"training step: {how}")
+    def steps_taken(self, step: int, epoch: int, how: str) -> None:
+        """Say how steps are taken."""
+        self.say(f"training step: {how}")
 
     def step(self, step: int) -> None:
         """Move the bar."""

@@ -169,6 +169,12 @@ def test_the_norm_of_millions_of_values_is_as_exact_as_that_of_few() -> None:
     assert norm_of([many, few]).item() == pytest.approx(exact, rel=1e-6)
 
 
+def test_the_norm_of_bf16_gradients_is_not_rounded_to_bf16() -> None:
+    tensors = [torch.randn(5000 + i, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(9)]
+    exact = torch.cat(tensors).double().norm().item()
+    assert norm_of(tensors).item() == pytest.approx(exact, rel=1e-6)
+
+
 def test_a_record_has_what_is_promised() -> None:
     kept = Kept()
     trained = trainer("train.steps=5")

@@ -180,7 +180,8 @@ def test_a_step_is_taken_in_the_way_that_its_row_says(way: str, monkeypatch: pyt
 def test_a_row_is_not_of_a_step_that_the_trainer_fell_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Training(Task(arch="lenet-5", precision="fp32", batch_images=2))
     assert run.taken_as() == "layer by layer"
-    run.trainer.step_taken_as = "layer by layer, as the fused step failed (no compiler)"
+    run.trainer.steps_taken = "layer by layer, as the fused step failed (no compiler)"
+    monkeypatch.setattr(type(run.trainer), "wants_fused", True)
     with pytest.raises(CannotRunError, match="no compiler"):
         run.taken_as()
 

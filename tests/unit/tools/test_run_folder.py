@@ -73,7 +73,7 @@ def test_an_unfinished_run_is_continued_and_others_refused(tmp_path: Path) -> No
     assert not claim(path, optim_lr=0.2, overwrite=True).continues
 
 
-def test_what_changes_no_bit_may_change_and_what_an_earlier_version_did_not_know_had_its_default(
+def test_what_may_differ_may_change_and_what_an_earlier_version_did_not_know_had_its_default(
     tmp_path: Path,
 ) -> None:
     claim(tmp_path)

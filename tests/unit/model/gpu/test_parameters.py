@@ -6,7 +6,7 @@ import torch
 from alexnet.model.gpu.parameters import FlatParameters
 from alexnet.model.gpu.step import FusedStep, _distance
 from alexnet.model.ranks import Ranks
-from tests.unit.model.gpu.test_step import PX, batches, named, trainer
+from tests.unit.model.gpu.small import PX, batches, named, trainer
 from tests.unit.model.stand_ins import CPU
 
 
