@@ -132,7 +132,7 @@ class MomentumSGD:
 
     def hold_momentum(self, buffers: dict[str, torch.Tensor]) -> None:
         """Keep the velocity in these tensors from now on, by parameter name; each with its parameter's strides."""
-        for name, p in self._parameters.items():
+        for name, p in self._parameters.items() if self._settings.momentum else ():
             self._sgd.state[p]["momentum_buffer"] = buffers[name]
 
     @torch.no_grad()

@@ -59,7 +59,7 @@ class FlatParameters:
                     end += -(-prod(place.shape) // _ALIGNED) * _ALIGNED
             self._kinds.append(slice(start, end))
         device = next(net.parameters()).device
-        self._weights, self._momentum = torch.zeros(2, end, device=device).unbind()
+        self._weights, self._momentum = (torch.zeros(end, device=device) for _ in range(2))
         self.gradient = torch.zeros(end, dtype=dtype, device=device)
         self._take_over(net)
         self._computed = self._weights if dtype == torch.float32 else self._weights.to(dtype)

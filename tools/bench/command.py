@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.shards.errors import InputError, reason_of
@@ -218,9 +219,22 @@ def model(quick: bool, count: tuple[str, ...], **options: Any) -> dict[str, Any]
         from alexnet.tools.bench.count import print_counts
 
         context = click.get_current_context()
+        _refuse_others(context, {"count", "precisions", "batches", "json_file"})
         print_counts(count, options["precisions"], options["batches"], context.params["json_file"])
         context.exit()
     return options
+
+
+def _refuse_others(context: click.Context, known: set[str]) -> None:
+    """Raise UsageError for options of the command line that --count does not know."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in known
+        and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"--count knows --precision, --batch and --json; leave {', '.join(given)} out", context)
 
 
 @main.command()

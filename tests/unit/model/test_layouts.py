@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.multiprocessing.spawn import spawn
 
-from alexnet.model.gpu.step import FusedStep
+from alexnet.model.gpu.step import FusedStep, checked_step
 from alexnet.model.initialise import InitSettings, initialise
 from alexnet.model.networks.architecture import (
     ALL_GATHER,
@@ -35,6 +35,8 @@ from alexnet.model.optim import MomentumSGD, OptimSettings
 from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Placement, choose_placement
 from alexnet.model.ranks import Processes, Ranks, started
+from alexnet.model.schedule import Schedule, ScheduleSettings
+from alexnet.model.trainer import Trainer, TrainSettings
 from alexnet.shards.errors import InputError
 from alexnet.tools.host_memory import keep_freed_memory
 
@@ -138,6 +140,20 @@ def train(arch: str, placed: Placement, ranks: Ranks, *, fused: bool = False) ->
     }
 
 
+def checked(arch: str, placed: Placement, ranks: Ranks) -> str:
+    """Compare the fused step with the plain one as a run does before its first step; return what it says."""
+    settings, rows = NetSettings(arch=arch, classes=CLASSES[arch]), placed.layout.group_part(BATCH)
+    net = Network(settings, placed.layout.towers, ranks.exchange(settings)).train()
+    initialise(net, InitSettings(kind="he"), seed=3)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rule, schedule = MomentumSGD(net, OptimSettings()), Schedule(ScheduleSettings(), 0.01, 10)
+    trainer = Trainer(net, rule, schedule, placed, TrainSettings(batch_images=BATCH), 10, ranks)
+    generator = torch.Generator().manual_seed(1)
+    batch = torch.randn(BATCH, 3, 16, 16, generator=generator), torch.randint(7, (BATCH,), generator=generator)
+    mine = slice(rows.start, rows.stop)
+    return checked_step(net, rule, ranks, placed, (batch[0][mine], batch[1][mine]), BATCH, trainer._plain)[1]
+
+
 def as_one_of_two(rank: int, folder: Path) -> None:
     """Be one of two processes; their meeting place is a file."""
     with with_networks() as patched:
@@ -156,6 +172,7 @@ def as_one_of_two(rank: int, folder: Path) -> None:
         placed = placement(replicas)
         result["data"] = train("cuda-convnet-cifar-80s", placed, Processes(placed))
         result["fused data"] = train(TOWERS.name, placed, Processes(placed), fused=True)
+        result["checked"] = [checked(TOWERS.name, p, Processes(p)) for p in (placement(pair), placed)]
         for arch in DIVIDED:
             placed = placement(Layout(rank=rank, ranks=2, group_ranks=2, owt=True))
             together = Processes(placed)
@@ -217,6 +234,11 @@ def test_the_fused_step_of_two_processes_is_that_of_one(two: list[Record], how: 
                 torch.testing.assert_close(tensor, expected[kind][name], rtol=1e-3, atol=1e-5)
 
 
+def test_two_processes_find_the_fused_step_right(two: list[Record]) -> None:
+    for words in (words for rank in two for words in rank["checked"]):
+        assert words.startswith("fused kernels; the first batch's gradients are the plain step's to "), words
+
+
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("arch", DIVIDED)
 def test_one_weird_trick_equals_one_process(two: list[Record], arch: str) -> None:
@@ -264,25 +286,6 @@ def test_one_weird_trick_divides_what_can_be_divided() -> None:
 def test_processes_agree(two: list[Record]) -> None:
     for rank in two:
         assert (rank["any"], rank["any after"], rank["first"]) == ([False, True], [20, 30], "from 0")
-
-
-def test_a_layout_divides_ranks_and_rows() -> None:
-    layouts = [Layout(rank=rank, ranks=4, group_ranks=2) for rank in range(4)]
-    assert [layout.towers for layout in layouts] == [(0,), (1,), (0,), (1,)]
-    assert [layout.group for layout in layouts] == [0, 0, 1, 1]
-    for images in (1, 3, 7, 128):
-        parts = [layouts[0].part(images, rank) for rank in range(4)]
-        assert [row for part in parts for row in part] == list(range(images))
-        assert layouts[0].group_part(images) == range(parts[0].start, parts[1].stop)
-        assert layouts[3].group_part(images) == range(parts[2].start, parts[3].stop)
-    assert Layout().towers is None
-
-
-def test_a_layout_that_does_not_fit_is_refused() -> None:
-    for gpus, towers, words in ((3, 2, "a multiple of 2"), (2, 1, "one tower"), (0, 2, "at least 1")):
-        with pytest.raises(InputError, match=words):
-            choose_placement("cpu", gpus, "auto", towers=towers)
-    assert choose_placement("cpu", 3, "auto", parallel="data").layout.groups == 3
 
 
 def test_one_process_starts_nothing() -> None:

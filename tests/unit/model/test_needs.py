@@ -1,4 +1,4 @@
-"""What a training step needs: memory, against what autograd keeps of a real one; and bytes, counted by hand."""
+"""What a training step needs: memory, against what autograd keeps; bytes, counted by hand; ranks that divide it."""
 
 import pytest
 import torch
@@ -16,7 +16,8 @@ from alexnet.model.needs import (
 )
 from alexnet.model.networks.build import Network, parameter_count
 from alexnet.model.networks.settings import NetSettings
-from alexnet.model.placement import Layout, Placement
+from alexnet.model.placement import Layout, Placement, choose_placement
+from alexnet.shards.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -118,3 +119,22 @@ def test_bytes_of_one_weird_trick(ranks: int) -> None:
         "images": (ranks - 1) * 128 * 8,
         "gradients": 2 * (ranks - 1) * 4 * 2_334_080 // ranks,
     }
+
+
+def test_a_layout_divides_ranks_and_rows() -> None:
+    layouts = [Layout(rank=rank, ranks=4, group_ranks=2) for rank in range(4)]
+    assert [layout.towers for layout in layouts] == [(0,), (1,), (0,), (1,)]
+    assert [layout.group for layout in layouts] == [0, 0, 1, 1]
+    for images in (1, 3, 7, 128):
+        parts = [layouts[0].part(images, rank) for rank in range(4)]
+        assert [row for part in parts for row in part] == list(range(images))
+        assert layouts[0].group_part(images) == range(parts[0].start, parts[1].stop)
+        assert layouts[3].group_part(images) == range(parts[2].start, parts[3].stop)
+    assert Layout().towers is None
+
+
+def test_a_layout_that_does_not_fit_is_refused() -> None:
+    for gpus, towers, words in ((3, 2, "a multiple of 2"), (2, 1, "one tower"), (0, 2, "at least 1")):
+        with pytest.raises(InputError, match=words):
+            choose_placement("cpu", gpus, "auto", towers=towers)
+    assert choose_placement("cpu", 3, "auto", parallel="data").layout.groups == 3

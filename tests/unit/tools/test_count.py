@@ -131,3 +131,9 @@ def test_the_command_counts_any_recipe(tmp_path: Path) -> None:
     assert all(one.bytes == sum(operator.bytes for operator in one.operators) > 0 for one in counts)
     wrong = CliRunner().invoke(main, ["model", "--count", "papr"])
     assert (wrong.exit_code, "did you mean paper?" in wrong.output) == (2, True)
+
+
+def test_the_command_refuses_what_it_would_not_look_at() -> None:
+    run = CliRunner().invoke(main, ["model", "--count", "lenet-5", "--gpus", "2", "--check"])
+    assert run.exit_code == 2
+    assert "--count knows --precision, --batch and --json; leave --gpus, --check out" in run.output
