@@ -220,7 +220,7 @@ def model(quick: bool, count: tuple[str, ...], **options: Any) -> dict[str, Any]
 
         context = click.get_current_context()
         _refuse_others(context, {"count", "precisions", "batches", "json_file"})
-        print_counts(count, options["precisions"], options["batches"], context.params["json_file"])
+        _write(context.params["json_file"], print_counts(count, options["precisions"], options["batches"]))
         context.exit()
     return options
 

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -208,17 +207,14 @@ def _added_up(kernels: Sequence[Kernel]) -> Iterator[Operator]:
         yield Operator(name=name, kernels=len(own), bytes=sum(kernel.bytes for kernel in own), large_fp32=large)
 
 
-def print_counts(
-    recipes: Sequence[str], precisions: Sequence[Precision], batches: Sequence[int], json_file: Path | None
-) -> None:
-    """Count both steps of each recipe, precision and batch; print them, and write them as JSON if a file is given."""
+def print_counts(recipes: Sequence[str], precisions: Sequence[Precision], batches: Sequence[int]) -> bytes:
+    """Count both steps of each recipe, precision and batch; print them, and return them as JSON."""
     counts = []
     for recipe, precision, batch_images in itertools.product(recipes, precisions or ("bf16",), batches or (128,)):
         for step in STEPS:
             counts.append(count_step(recipe, precision, batch_images, step))
             click.echo("\n".join(_lines(counts[-1])))
-    if json_file:
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(counts)))
+    return msgspec.json.format(msgspec.json.encode(counts))
 
 
 def _lines(count: StepCount) -> Iterator[str]:

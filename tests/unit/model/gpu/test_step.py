@@ -170,6 +170,18 @@ def test_a_graph_replays_the_step(paper: str, cuda_graphs_on_a_cpu: None) -> Non
     assert_near(trained(made, *sizes, **how), trained(launched, *sizes, **how), 1e-5)
 
 
+def test_a_run_in_tf32_is_held_to_tf32(paper: str, cuda_graphs_on_a_cpu: None) -> None:
+    """The graph computes as the run does: its gradients may be as far from exact fp32 as the plain step's are."""
+    made, name = trainer(paper), "towers.0.conv1.weight"
+
+    def plain(images: Tensor, labels: Tensor, placement: Placement) -> dict[str, Tensor]:
+        found = made._plain(images, labels, placement)
+        return {**found, name: found[name] * 1.02} if torch.backends.cudnn.allow_tf32 else found
+
+    step, why = checked_step(made.net, made.optim, Ranks(), CPU, next(batches(3)), IMAGES, plain)
+    assert step, why
+
+
 def test_distances_of_nothing() -> None:
     zero, one = torch.zeros(3), torch.ones(3)
     assert [steps._distance(*pair) for pair in ((zero, zero), (one, one), (zero, one))] == [0.0, 0.0, 1.0]
