@@ -110,6 +110,7 @@ struct decoder *decoder_new(void)
     decoder->errors.emit_message = on_message;
     decoder->progress.progress_monitor = on_progress;
     decoder->finish = row_finisher();
+    decoder->finish_split = split_row_finisher();
     return decoder;
 }
 
@@ -137,23 +138,28 @@ static const char *attempt(struct decoder *decoder, step *read, const struct tas
     return decoder->message[0] ? decoder->message : NULL;
 }
 
-static size_t in_lines(size_t bytes)
+size_t in_lines(size_t bytes)
 {
     return (bytes + LINE_BYTES - 1) / LINE_BYTES * LINE_BYTES;
 }
 
-void *scratch_of(struct decoder *decoder, size_t bytes)
+void *memory_of(struct decoder *decoder, size_t bytes)
 {
     bytes = in_lines(bytes);
     if (bytes > decoder->scratch_bytes) {
         free(decoder->scratch);
-        decoder->scratch_bytes = 0;
         decoder->scratch = aligned_alloc(LINE_BYTES, bytes);
-        if (!decoder->scratch)
-            refuse(decoder, "needs %zu bytes of memory that are not there", bytes);
-        decoder->scratch_bytes = bytes;
+        decoder->scratch_bytes = decoder->scratch ? bytes : 0;
     }
     return decoder->scratch;
+}
+
+void *scratch_of(struct decoder *decoder, size_t bytes)
+{
+    void *memory = memory_of(decoder, bytes);
+    if (!memory)
+        refuse(decoder, "needs %zu bytes of memory that are not there", bytes);
+    return memory;
 }
 
 static void read_header(struct decoder *decoder, const struct image *image)

@@ -2,6 +2,7 @@
  *
  * decode.c  one JPEG: the window's rows through libjpeg-turbo, damage as a message
  * planes.c  one JPEG: its planes instead
+ * window.c  one image that is stored as planes: the window's rows
  * rows.c    one row: mirrored, shifted, scaled, cast, written
  * pool.c    threads that share a batch, image by image
  */
@@ -25,6 +26,7 @@ struct task {
     int reduced_by;          /* 2, 4 or 8: the image is decoded so much smaller, and the window lies in that; else 0 */
     int to_the_end;          /* also read what lies below the window and refuse damage there, and a lack of scans */
     enum kind kind;
+    int copy_only;           /* of planes: only move memory, to measure the time that this takes; values are any */
     int planar;              /* write (3, rows, columns) instead of (rows, columns, 3) */
     const float *scale;      /* 3 */
     const float *mean_image; /* rows lines of 3 * columns, in the order of the output's rows; or NULL */
@@ -34,6 +36,8 @@ struct task {
 struct image {
     const uint8_t *jpeg;
     size_t bytes;
+    int descriptor; /* of the file that holds it instead, as planes, and where in it */
+    int64_t offset;
     int y, x, mirror;
     const float *mean; /* 3 */
     void *out;
@@ -53,12 +57,21 @@ const char *decode_image(struct decoder *decoder, const struct task *task, const
 /* Any damage is passed over but an early end, or too many scans. What cannot be decoded at all is not told here. */
 const char *decode_to_the_end(struct decoder *decoder, const uint8_t *jpeg, size_t bytes, int64_t max_pixels);
 
-/* rows.c: `rgb` is a row of the window as decoded; `scratch` has ROW_SCRATCH bytes for each column. */
+/* window.c: as `decode_image`. */
+const char *read_window_of_planes(struct decoder *decoder, const struct task *task, const struct image *image);
+
+/* rows.c: `rgb` is a row of the window as decoded; of a split one, red, green and blue are `apart` bytes from each other,
+ * with 16 more before and behind. `scratch` has ROW_SCRATCH bytes for each column, and 64 more where the row is split.
+ */
 enum { ROW_SCRATCH = 3 * (4 * sizeof(float) + sizeof(uint16_t) + 2) };
 typedef void finish_row(const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch);
+typedef void finish_split_row(
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch);
 finish_row *row_finisher(void); /* for the CPU at hand */
+finish_split_row *split_row_finisher(void);
 void prepare_rows(const struct task *task, const struct image *image, void *scratch); /* once an image */
 size_t image_bytes(const struct task *task); /* of the output */
+size_t planes_bytes(const struct task *task);
 
 /* pool.c: one batch at a time; whoever shares a pool holds a lock. */
 struct pool;
@@ -78,5 +91,6 @@ struct reading {
     uint8_t *out, *found;
 };
 pool_work read_sample;
+int read_whole(int descriptor, uint8_t *to, int64_t bytes, int64_t offset); /* whether all could be read */
 
 #endif

@@ -18,6 +18,7 @@ struct decoder {
     void *scratch;
     size_t scratch_bytes;
     finish_row *finish;
+    finish_split_row *finish_split;
     int forgiving;       /* go on after damage */
     int damaged, no_end; /* met on the way: damage, the end of the bytes */
     int hopeless;        /* no other decoder makes a whole image of it, or soon */
@@ -25,8 +26,10 @@ struct decoder {
 
 __attribute__((format(printf, 2, 3), noreturn)) void refuse(struct decoder *decoder, const char *format, ...);
 
-/* Return memory, at the beginning of a line, that lasts until the next call with more bytes. */
-void *scratch_of(struct decoder *decoder, size_t bytes);
+/* Return memory, at the beginning of a line, that lasts until the next call with more bytes; NULL if there is none. */
+void *memory_of(struct decoder *decoder, size_t bytes);
+void *scratch_of(struct decoder *decoder, size_t bytes); /* refuses if there is none */
+size_t in_lines(size_t bytes);                           /* whole lines of the caches */
 
 /* planes.c */
 void read_planes(struct decoder *decoder, const struct task *task, const struct image *image);

@@ -20,6 +20,8 @@ struct batch {
     struct task task;
     Py_ssize_t count;
     Py_buffer *jpegs;
+    const int32_t *descriptors; /* of planes in files, instead */
+    const int64_t *offsets;
     const int32_t *crop_yx;
     const uint8_t *mirror;
     const float *mean;
@@ -32,14 +34,22 @@ static void decode_one(void *context, struct decoder *decoder, int i)
 {
     struct batch *batch = context;
     size_t bytes = image_bytes(&batch->task);
-    struct image image = {.jpeg = batch->jpegs[i].buf, .bytes = (size_t)batch->jpegs[i].len,
-                          .out = batch->out + (size_t)i * bytes, .mean = batch->mean ? batch->mean + 3 * i : NULL};
+    struct image image = {.out = batch->out + (size_t)i * bytes, .mean = batch->mean ? batch->mean + 3 * i : NULL};
+    if (batch->descriptors) {
+        image.descriptor = batch->descriptors[i];
+        image.offset = batch->offsets[i];
+    } else {
+        image.jpeg = batch->jpegs[i].buf;
+        image.bytes = (size_t)batch->jpegs[i].len;
+    }
     if (batch->task.kind != KIND_PLANES) {
         image.y = batch->crop_yx[2 * i];
         image.x = batch->crop_yx[2 * i + 1];
         image.mirror = batch->mirror[i];
     }
-    const char *message = decoder ? decode_image(decoder, &batch->task, &image) : no_memory;
+    const char *message = no_memory;
+    if (decoder)
+        message = (batch->descriptors ? read_window_of_planes : decode_image)(decoder, &batch->task, &image);
     if (message) {
         memset(image.out, 0, bytes);
         batch->messages[i] = strdup(message);
@@ -72,7 +82,7 @@ static PyObject *run_batch(struct pool *pool, struct batch *batch, PyObject *jpe
     if (!batch->jpegs || !batch->messages)
         PyErr_NoMemory();
     else
-        while (held < batch->count &&
+        while (!batch->descriptors && held < batch->count &&
                PyObject_GetBuffer(PyTuple_GetItem(jpegs, held), batch->jpegs + held, PyBUF_SIMPLE) == 0)
             held++;
     if (!PyErr_Occurred()) {
@@ -109,10 +119,13 @@ static int is_size(int height, int width)
     return 0;
 }
 
-static int fits(const struct batch *batch, const Py_buffer buffers[6])
+static int fits(const struct batch *batch, const Py_buffer buffers[8])
 {
     const struct task *task = &batch->task;
     size_t n = (size_t)batch->count, item = kind_bytes[task->kind];
+    if (buffers[6].buf && !(has(buffers + 6, "descriptors", n * sizeof(int32_t), sizeof(int32_t)) &&
+                            has(buffers + 7, "offsets", n * sizeof(int64_t), sizeof(int64_t))))
+        return 0;
     if (!has(buffers + 5, "out", n * image_bytes(task), item) || task->kind == KIND_PLANES)
         return !PyErr_Occurred();
     if (!has(buffers, "crop_yx", 2 * n * sizeof(int32_t), sizeof(int32_t)) || !has(buffers + 1, "mirror", n, 1))
@@ -147,18 +160,20 @@ static PyObject *new_pool(PyObject *module, PyObject *args)
 static PyObject *decode(PyObject *module, PyObject *args)
 {
     PyObject *capsule, *sequence, *result = NULL;
-    Py_buffer buffers[6] = {{0}}; /* crop_yx, mirror, mean, scale, mean_image, out */
+    Py_buffer buffers[8] = {{0}}; /* crop_yx, mirror, mean, scale, mean_image, out, descriptors, offsets */
     struct batch batch = {.task = {.max_pixels = INT64_MAX}};
     struct task *task = &batch.task;
     int kind, crop;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OOz*z*z*z*z*w*iiiip:decode", &capsule, &sequence, buffers, buffers + 1, buffers + 2,
-                          buffers + 3, buffers + 4, buffers + 5, &task->height, &task->width, &crop, &kind,
-                          &task->planar))
+    if (!PyArg_ParseTuple(args, "OOz*z*z*z*z*w*iiiip|z*z*p:decode", &capsule, &sequence, buffers, buffers + 1,
+                          buffers + 2, buffers + 3, buffers + 4, buffers + 5, &task->height, &task->width, &crop, &kind,
+                          &task->planar, buffers + 6, buffers + 7, &task->copy_only))
         return NULL;
     struct pool *pool = PyCapsule_GetPointer(capsule, "pool");
     PyObject *jpegs = pool ? PySequence_Tuple(sequence) : NULL;
-    batch.count = jpegs ? PyTuple_Size(jpegs) : 0;
+    batch.descriptors = buffers[6].buf;
+    batch.offsets = buffers[7].buf;
+    batch.count = batch.descriptors ? buffers[6].len / (Py_ssize_t)sizeof(int32_t) : jpegs ? PyTuple_Size(jpegs) : 0;
     if (jpegs && (kind < 0 || kind > KIND_PLANES || batch.count > MAX_IMAGES))
         PyErr_SetString(PyExc_ValueError, "kind or jpegs: out of range");
     else if (jpegs && is_size(task->height, task->width) && is_size(crop, crop)) {
@@ -174,7 +189,7 @@ static PyObject *decode(PyObject *module, PyObject *args)
             result = run_batch(pool, &batch, jpegs);
     }
     Py_XDECREF(jpegs);
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 8; i++)
         PyBuffer_Release(buffers + i);
     return result;
 }

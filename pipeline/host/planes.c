@@ -26,7 +26,7 @@ void read_planes(struct decoder *decoder, const struct task *task, const struct 
     JSAMPARRAY parts[3] = {lines, lines + WIDEST, lines + WIDEST + DCTSIZE};
     for (size_t i = 0; i < WIDEST + 2 * DCTSIZE; i++)
         lines[i] = rows + i * stride;
-    memset(image->out, CENTERJSAMPLE, image_bytes(task)); /* what chroma of grey is */
+    memset(image->out, CENTERJSAMPLE, planes_bytes(task)); /* what chroma of grey is */
     for (int y = 0; y < height; y += luma_rows) {
         jpeg_read_raw_data(jpeg, parts, (JDIMENSION)luma_rows);
         uint8_t *plane = image->out;

@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,13 @@ def planes_bytes(size: tuple[int, int]) -> int:
     return height * width + 2 * ((height + 1) // 2) * ((width + 1) // 2)
 
 
+class StoredPlanes(NamedTuple):
+    """Say where a batch's images lie as planes in open files: int32 (n,) and int64 (n,)."""
+
+    descriptors: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+
 class JpegPool:
     """Decode batches, or read them, with a fixed number of threads; the calling thread is one of them.
 
@@ -66,7 +73,7 @@ class JpegPool:
 
     def decode(
         self,
-        jpegs: Sequence[Jpeg],
+        images: Sequence[Jpeg] | StoredPlanes,
         *,
         size: tuple[int, int],
         crop_yx: npt.NDArray[np.int32],
@@ -76,22 +83,28 @@ class JpegPool:
         mean: npt.NDArray[np.float32] | None = None,
         scale: npt.NDArray[np.float32] | None = None,
         mean_image: npt.NDArray[np.float32] | None = None,
+        copy_only: bool = False,
     ) -> dict[int, str]:
         """Fill `out` with a batch's crops; return what is wrong with each image that could not be decoded, by its row.
 
-        `jpegs`: n buffers, each an image of `size` (height, width) px. `crop_yx`: int32 (n, 2), top left corners; one
-        outside is an error of its image. `mirror`: bool or uint8 (n,). `out`: (n, crop, crop, 3), or
+        `images`: n JPEGs, or where their planes lie, each of `size` (height, width) px. `crop_yx`: int32 (n, 2), top
+        left corners; one outside is an error of its image. `mirror`: bool or uint8 (n,). `out`: (n, crop, crop, 3), or
         (n, 3, crop, crop) if `planar`; contiguous, of a dtype in `DTYPES`. Rows with an error are filled with zeros.
 
         uint8 gives the pixels; the other types need `mean`, float32 (n, 3), and `scale`, float32 (3,), and take a
-        `mean_image`, float32 (crop, crop, 3).
+        `mean_image`, float32 (crop, crop, 3). `copy_only`: of planes, read and write as much without any arithmetic,
+        which is the most that memory allows; `out` then holds anything.
         Raises ValueError or TypeError for arguments that do not fit, OSError if there cannot be so many threads, before
         anything is decoded.
         """
-        n, crop = len(jpegs), np.shape(out)[2] if np.ndim(out) == 4 else 0
+        stored = images if isinstance(images, StoredPlanes) else None
+        n, crop = len(stored.offsets if stored else images), np.shape(out)[2] if np.ndim(out) == 4 else 0
         _check("out", out, (n, 3, crop, crop) if planar else (n, crop, crop, 3), *DTYPES.values())
         _check("mirror", mirror, (n,), np.bool_, np.uint8)
         _check("crop_yx", crop_yx, (n, 2), np.int32)
+        if stored:
+            _check("descriptors", stored.descriptors, (n,), np.int32)
+            _check("offsets", stored.offsets, (n,), np.int64)
         if out.dtype == np.uint8:
             mean = scale = mean_image = None
         else:
@@ -102,7 +115,8 @@ class JpegPool:
         with self._lock_here():
             lines = self._as_lines(mean_image) if planar and mean_image is not None else mean_image
             kind = [np.dtype(dtype) for dtype in DTYPES.values()].index(out.dtype)
-            return self._decode(jpegs, crop_yx, mirror, mean, scale, lines, out, *size, crop, kind, planar)
+            how = (crop_yx, mirror, mean, scale, lines, out, *size, crop, kind, planar)
+            return self._decode((), *how, *stored, copy_only) if stored else self._decode(images, *how)
 
     def decode_planes(
         self, jpegs: Sequence[Jpeg], *, size: tuple[int, int], out: npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int read_whole(int descriptor, uint8_t *to, int64_t bytes, int64_t offset)
+int read_whole(int descriptor, uint8_t *to, int64_t bytes, int64_t offset)
 {
     while (bytes > 0) {
         ssize_t count = pread(descriptor, to, (size_t)bytes, offset);

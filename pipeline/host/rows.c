@@ -6,28 +6,29 @@
  * (-ffp-contract=off) each float operation rounds once, so NumPy gives the same bits.
  */
 #include "decode.h"
+#include "shuffle.h"
 
 #include <string.h>
 
 #if defined(__x86_64__) && !defined(PLAIN_ROWS)
 #define X86 1
 #include <cpuid.h>
-#include <immintrin.h>
 #endif
-
-#define EVERYWHERE static inline __attribute__((always_inline))
 
 const size_t kind_bytes[KINDS] = {1, 4, 2, 2, 1, 1};
 
 size_t image_bytes(const struct task *task)
 {
-    if (task->kind != KIND_PLANES)
-        return (task->kind == KIND_RGBX ? 4 : 3 * kind_bytes[task->kind]) * (size_t)task->rows * (size_t)task->columns;
+    if (task->kind == KIND_PLANES)
+        return planes_bytes(task);
+    return (task->kind == KIND_RGBX ? 4 : 3 * kind_bytes[task->kind]) * (size_t)task->rows * (size_t)task->columns;
+}
+
+size_t planes_bytes(const struct task *task)
+{
     size_t height = (size_t)task->height, width = (size_t)task->width;
     return height * width + 2 * ((height + 1) / 2) * ((width + 1) / 2);
 }
-
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
 
 /* A line of the caches; rows so long that the two parts of lines at their ends do not matter (measured). */
 enum { LINE_BYTES = 64, LONG_BYTES = 2048 };
@@ -59,53 +60,6 @@ void prepare_rows(const struct task *task, const struct image *image, void *scra
             parts.mean[i] = image->mean[c];
             parts.scale[i] = task->scale[c];
         }
-}
-
-/* Byte i of the result is byte m[i] of `a` followed by `b`. */
-#ifdef __clang__
-#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define PICK(a, b, ...) __builtin_shuffle(a, b, (bytes16){__VA_ARGS__})
-#endif
-
-EVERYWHERE bytes16 load16(const uint8_t *from)
-{
-    bytes16 v;
-    memcpy(&v, from, sizeof v);
-    return v;
-}
-
-EVERYWHERE void store16(uint8_t *to, bytes16 v)
-{
-    memcpy(to, &v, sizeof v);
-}
-
-EVERYWHERE void mirror_row(const uint8_t *rgb, uint8_t *mirrored, int columns)
-{
-    int left = columns; /* from the right, five pixels at a time and a 16th byte, which the next store replaces */
-    for (; left >= 6; left -= 5) {
-        bytes16 v = load16(rgb + 3 * left - 16);
-        store16(mirrored + 3 * (columns - left), PICK(v, v, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0));
-    }
-    for (; left > 0; left--)
-        memcpy(mirrored + 3 * (columns - left), rgb + 3 * left - 3, 3);
-}
-
-EVERYWHERE void split_row(const uint8_t *rgb, uint8_t *planes, int columns) /* RGBRGB... to R... G... B... */
-{
-    int x = 0;
-    for (; columns - x >= 16; x += 16) {
-        bytes16 a = load16(rgb + 3 * x), b = load16(rgb + 3 * x + 16), c = load16(rgb + 3 * x + 32);
-        bytes16 red = PICK(a, b, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
-        bytes16 green = PICK(a, b, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
-        bytes16 blue = PICK(a, b, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
-        store16(planes + x, PICK(red, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29));
-        store16(planes + columns + x, PICK(green, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30));
-        store16(planes + 2 * columns + x, PICK(blue, c, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31));
-    }
-    for (; x < columns; x++)
-        for (int c = 0; c < 3; c++)
-            planes[c * columns + x] = rgb[3 * x + c];
 }
 
 EVERYWHERE uint16_t to_bfloat16(float value) /* to nearest, ties to even */
@@ -150,29 +104,46 @@ EVERYWHERE void shift_and_scale(
         values[k] = ((float)pixels[k] - mean[k]) * scale[k];
 }
 
-/* Instructions that AVX2 machines have for a cast and for a copy past the caches; NULL: plain C. */
+/* Instructions that AVX2 machines have for a cast, for a copy past the caches, and for all that a row of floats goes
+ * through where it is whole lines; NULL: plain C.
+ */
 struct beyond {
     void (*float16)(const float *values, uint16_t *out, int n);
     void (*copy)(void *out, const void *from, size_t bytes);
+    void (*lines)(
+        enum kind kind, const uint8_t *pixels, const float *mean, const float *scale, void *out, size_t bytes);
 };
+
+EVERYWHERE int is_whole_lines(const void *out, size_t bytes)
+{
+    return (uintptr_t)out % LINE_BYTES == 0 && bytes % LINE_BYTES == 0;
+}
 
 EVERYWHERE void put(void *out, const void *ready, size_t bytes, struct beyond beyond)
 {
-    int whole_lines = (uintptr_t)out % LINE_BYTES == 0 && bytes % LINE_BYTES == 0;
-    if (beyond.copy && (whole_lines || bytes >= LONG_BYTES))
+    if (beyond.copy && (is_whole_lines(out, bytes) || bytes >= LONG_BYTES))
         beyond.copy(out, ready, bytes);
     else
         memcpy(out, ready, bytes);
 }
 
-/* Finish values i.. of the row, `n` of them, that follow each other in the output. */
+/* Finish pixels that follow each other in the output: values i.. of the row, `n` of them. */
 EVERYWHERE void finish_part(
     const struct task *task, const struct parts *parts, const float *mean, const uint8_t *pixels, int i, int n,
     void *out, struct beyond beyond)
 {
-    const void *ready = pixels + i;
+    const void *ready = pixels;
+    size_t bytes = (size_t)n * kind_bytes[task->kind];
+    if (task->copy_only) {
+        put(out, parts->value, bytes, beyond);
+        return;
+    }
+    if (task->kind != KIND_UINT8 && beyond.lines && is_whole_lines(out, bytes)) {
+        beyond.lines(task->kind, pixels, mean + i, parts->scale + i, out, bytes);
+        return;
+    }
     if (task->kind != KIND_UINT8) {
-        shift_and_scale(parts->value, pixels + i, mean + i, parts->scale + i, n);
+        shift_and_scale(parts->value, pixels, mean + i, parts->scale + i, n);
         ready = parts->value;
     }
     if (task->kind == KIND_FLOAT16 || task->kind == KIND_BFLOAT16) {
@@ -182,92 +153,127 @@ EVERYWHERE void finish_part(
             cast_row(parts->value, parts->half, n, task->kind);
         ready = parts->half;
     }
-    put(out, ready, (size_t)n * kind_bytes[task->kind], beyond);
+    put(out, ready, bytes, beyond);
+}
+
+/* Finish a row's pixels in the order of the output: its planes are `apart` bytes from each other, if it has any. */
+EVERYWHERE void finish_pixels(
+    const struct task *task, const struct image *image, int row, const struct parts *parts, const uint8_t *pixels,
+    int apart, struct beyond beyond)
+{
+    int columns = task->columns, n = 3 * columns;
+    size_t bytes = kind_bytes[task->kind];
+    const float *mean = parts->mean;
+    if (task->mean_image && task->kind != KIND_UINT8) {
+        const float *line = task->mean_image + (size_t)row * (size_t)n;
+        for (int i = 0; i < n; i++)
+            parts->place[i] = line[i] + parts->mean[i];
+        mean = parts->place;
+    }
+    if (!task->planar) {
+        finish_part(task, parts, mean, pixels, 0, n, (char *)image->out + (size_t)row * (size_t)n * bytes, beyond);
+        return;
+    }
+    for (int c = 0; c < 3; c++) {
+        size_t place = ((size_t)c * (size_t)task->rows + (size_t)row) * (size_t)columns;
+        char *out = (char *)image->out + place * bytes;
+        finish_part(task, parts, mean, pixels + c * apart, c * columns, columns, out, beyond);
+    }
 }
 
 EVERYWHERE void finish(
     const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch,
     struct beyond beyond)
 {
-    int columns = task->columns, n = 3 * columns;
-    size_t bytes = kind_bytes[task->kind];
-    struct parts parts = parts_of(scratch, n);
-    const float *mean = parts.mean;
+    int columns = task->columns;
+    struct parts parts = parts_of(scratch, 3 * columns);
     if (task->kind == KIND_RGBX) {
         memcpy((char *)image->out + (size_t)row * (size_t)columns * 4, rgb, (size_t)columns * 4);
         return;
-    }
-    if (task->mean_image && task->kind != KIND_UINT8) {
-        const float *line = task->mean_image + (size_t)row * (size_t)n;
-        for (int i = 0; i < n; i++)
-            parts.place[i] = line[i] + parts.mean[i];
-        mean = parts.place;
     }
     if (image->mirror) {
         mirror_row(rgb, parts.pixels, columns);
         rgb = parts.pixels;
     }
+    if (task->planar) {
+        split_row(rgb, parts.planes, columns);
+        rgb = parts.planes;
+    }
+    finish_pixels(task, image, row, &parts, rgb, columns, beyond);
+}
+
+EVERYWHERE void finish_split(
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch,
+    struct beyond beyond)
+{
+    struct parts parts = parts_of(scratch, 3 * task->columns);
     if (!task->planar) {
-        finish_part(task, &parts, mean, rgb, 0, n, (char *)image->out + (size_t)row * (size_t)n * bytes, beyond);
-        return;
+        join_row(rgb, apart, parts.pixels, task->columns, image->mirror);
+        rgb = parts.pixels;
+    } else if (image->mirror) {
+        for (int c = 0; c < 3; c++)
+            mirror_plane(rgb + c * apart, parts.pixels + c * task->columns, task->columns);
+        rgb = parts.pixels;
+        apart = task->columns;
     }
-    split_row(rgb, parts.planes, columns);
-    for (int c = 0; c < 3; c++) {
-        size_t place = ((size_t)c * (size_t)task->rows + (size_t)row) * (size_t)columns;
-        finish_part(task, &parts, mean, parts.planes, c * columns, columns, (char *)image->out + place * bytes, beyond);
-    }
+    finish_pixels(task, image, row, &parts, rgb, apart, beyond);
 }
 
 static void finish_plain(
     const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch)
 {
-    finish(task, image, row, rgb, scratch, (struct beyond){NULL, NULL});
+    finish(task, image, row, rgb, scratch, (struct beyond){NULL, NULL, NULL});
+}
+
+static void finish_split_plain(
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch)
+{
+    finish_split(task, image, row, rgb, apart, scratch, (struct beyond){NULL, NULL, NULL});
 }
 
 #ifdef X86
-#define AVX2 __attribute__((target("avx2,f16c")))
-
-AVX2 static void float16_f16c(const float *values, uint16_t *out, int n)
-{
-    int i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(values + i), _MM_FROUND_TO_NEAREST_INT));
-    for (; i < n; i++)
-        out[i] = to_float16(values[i]);
-}
-
-/* Copy whole lines past the caches: a batch does not fit them, and an ordinary store first reads the line that it is
- * about to overwrite. Parts of lines go the ordinary way: the rest of the line follows with the next row.
- */
-AVX2 static void copy_past(void *out, const void *from, size_t bytes)
-{
-    char *to = out;
-    const char *values = from;
-    size_t i = -(uintptr_t)to % LINE_BYTES < bytes ? -(uintptr_t)to % LINE_BYTES : bytes;
-    memcpy(to, values, i);
-    for (; i + LINE_BYTES <= bytes; i += LINE_BYTES) {
-        _mm256_stream_si256((__m256i *)(to + i), _mm256_loadu_si256((const __m256i *)(values + i)));
-        _mm256_stream_si256((__m256i *)(to + i + 32), _mm256_loadu_si256((const __m256i *)(values + i + 32)));
-    }
-    memcpy(to + i, values + i, bytes - i);
-}
+#include "rows_avx2.h"
 
 AVX2 static void finish_avx2(
     const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch)
 {
-    finish(task, image, row, rgb, scratch, (struct beyond){float16_f16c, copy_past});
+    finish(task, image, row, rgb, scratch, (struct beyond){float16_f16c, copy_past, lines_avx2});
     if (row == task->rows - 1)
         _mm_sfence(); /* before anybody is told that the image is there */
 }
-#endif
+
+AVX2 static void finish_split_avx2(
+    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch)
+{
+    finish_split(task, image, row, rgb, apart, scratch, (struct beyond){float16_f16c, copy_past, lines_avx2});
+    if (row == task->rows - 1)
+        _mm_sfence();
+}
+
+static int has_avx2(void)
+{
+    unsigned a, b, c = 0, d;
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
 
 finish_row *row_finisher(void)
 {
-#ifdef X86
-    unsigned a, b, c = 0, d;
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
-        return finish_avx2;
-#endif
+    return has_avx2() ? finish_avx2 : finish_plain;
+}
+
+finish_split_row *split_row_finisher(void)
+{
+    return has_avx2() ? finish_split_avx2 : finish_split_plain;
+}
+#else
+finish_row *row_finisher(void)
+{
     return finish_plain;
 }
+
+finish_split_row *split_row_finisher(void)
+{
+    return finish_split_plain;
+}
+#endif
