@@ -56,7 +56,7 @@ class JpegReader:
         samples = (sample_ids, places, rows["length"], found)
         for sample_id, place, length, how in zip(*(of.tolist() for of in samples), strict=True):
             try:
-                jpeg = memory[place : place + length] if how else reader.jpeg(sample_id)
+                jpeg = memory[place : place + length] if how else reader.stored(sample_id)
             except SampleError as error:
                 read.failures.append(error.with_traceback(None))  # which would keep the arrays of this frame
                 continue

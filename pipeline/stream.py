@@ -174,7 +174,7 @@ class ImageStream:
             key=self._reader.key(sample_id),
             shard=self._reader.shard(sample_id).file,
             label=int(self._reader.labels[sample_id]),
-            jpeg=self._reader.jpeg(sample_id).tobytes(),
+            jpeg=self._reader.stored(sample_id).tobytes(),
         )
 
     def seek(self, epoch: int, step: int) -> None:
@@ -275,7 +275,7 @@ class ImageStream:
             **self._planner.identity(),
             "views": 10 if self._decoding.views_px else 1,
             "split": self._reader.split,
-            "manifest": self._reader.manifest.digest()[:16],
+            "manifest": self._reader.manifest.images_digest()[:16],
             "decode": decode,
         }
 

@@ -19,8 +19,8 @@ from alexnet.shards.files import map_array
 from alexnet.shards.manifest import INDEX_NAME, MEND, SPLITS, Manifest, Split
 
 INDEX_DTYPE = np.dtype([("offset", "<i8"), ("length", "<i4"), ("shard", "<i4"), ("label", "<i4"), ("place", "<i4")])
-"""`offset`, `length`: the JPEG's bytes inside its tar. `shard`: the tar's number within its split. `label`: class.
-`place`: the sample's place in the split's order, which its key begins with (rejected images leave gaps)."""
+"""`offset`, `length`: the stored image's bytes inside its tar. `shard`: the tar's number within its split. `label`:
+class. `place`: the sample's place in the split's order, which its key begins with (rejected images leave gaps)."""
 
 IndexRows = npt.NDArray[np.void]
 
@@ -69,10 +69,11 @@ def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:
     shards = manifest.shards_of(split)
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [shard.images for shard in shards])
     ends = np.array([shard.bytes for shard in shards], np.int64)
-    most = {"label": len(manifest.classes) - 1, "length": manifest.stored.max_jpeg_bytes}
+    stored = manifest.stored
+    allowed = {"label": (0, len(manifest.classes) - 1), "length": (stored.min_sample_bytes, stored.max_sample_bytes)}
     for first in range(0, len(rows), _BLOCK_ROWS):
         part = slice(max(0, first - 1), first + _BLOCK_ROWS)  # with the row before, which the first lies after
-        for field, wrong in _wrong_rows(rows[part], numbers[part], ends, most):
+        for field, wrong in _wrong_rows(rows[part], numbers[part], ends, allowed):
             if wrong.any():
                 value = rows[field][part.start + int(wrong.argmax())]
                 raise InputError(f"{path}: has {field} {value}, which cannot be; it is damaged: {MEND}")
@@ -80,16 +81,17 @@ def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:
 
 
 def _wrong_rows(
-    rows: IndexRows, numbers: npt.NDArray[np.int32], ends: npt.NDArray[np.int64], most: Mapping[str, int]
+    rows: IndexRows, numbers: npt.NDArray[np.int32], ends: npt.NDArray[np.int64], allowed: Mapping[str, tuple[int, int]]
 ) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     """Yield fields and which rows have one that points nowhere: a label of no class would train, or fail far from here.
 
     `numbers`: each row's shard. `ends`: bytes of each shard; a sample lies after the one before it, with its header.
+    `allowed`: the least and the most that a field may be.
     """
-    label, length, offset = rows["label"], rows["length"], rows["offset"]
-    yield "label", (label < 0) | (label > most["label"])
+    length, offset = rows["length"], rows["offset"]
+    for field, (least, most) in allowed.items():
+        yield field, (rows[field] < least) | (rows[field] > most)
     yield "shard", rows["shard"] != numbers
-    yield "length", (length < 0) | (length > most["length"])
     yield "offset", (offset < BLOCKSIZE) | (offset > ends[numbers] - length)
     behind = (offset[1:] - offset[:-1] < length[:-1] + BLOCKSIZE) & (numbers[1:] == numbers[:-1])
     yield "offset", np.concatenate([[False], behind])

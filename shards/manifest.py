@@ -17,6 +17,7 @@ from msgspec import Meta
 from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import MAX_JSON_BYTES, as_typed, of_type, open_regular, read_bytes
+from alexnet.shards.planes import planes_bytes
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
@@ -27,6 +28,9 @@ FILES = (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
+
+Encoding = Literal["jpeg", "planes-420"]
+"""What a sample is stored as: a JPEG, or the planes that its decoder makes of it (`alexnet.shards.planes`)."""
 
 MAX_IMAGES = 100_000_000  # of a split: a key gives a place in it eight digits
 MAX_SIZE_PX = 4096
@@ -98,11 +102,24 @@ class StoredSettings:
     quality: Quality
     shard_images: Annotated[int, Meta(ge=1, lt=MAX_IMAGES)]
     channels: Literal[1, 3] = 3
+    encoding: Encoding = "jpeg"
 
     @property
-    def max_jpeg_bytes(self) -> int:
-        """Return what no stored JPEG exceeds, whatever it shows."""
-        return _MAX_HEAD_BYTES + _MAX_BYTES_PER_PIXEL * self.size_px**2
+    def extension(self) -> str:
+        """Return what the names of the tars' samples end in, behind the key and a dot."""
+        return "jpg" if self.encoding == "jpeg" else "yuv"
+
+    @property
+    def min_sample_bytes(self) -> int:
+        """Return what each stored sample has at least; planes have all the same."""
+        return 0 if self.encoding == "jpeg" else self.max_sample_bytes
+
+    @property
+    def max_sample_bytes(self) -> int:
+        """Return what no stored sample exceeds, whatever it shows."""
+        if self.encoding == "jpeg":
+            return _MAX_HEAD_BYTES + _MAX_BYTES_PER_PIXEL * self.size_px**2
+        return planes_bytes(self.size_px, self.size_px)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +127,7 @@ class Manifest:
     """Hold everything a reader must know before it opens a shard.
 
     `settings`: what the converter was told (see `stored`; seed, ...). `source`: kind and digest of the listing it came
-    from. `versions`: libraries that shape the bytes.
+    from; of planes, the digest of the data set that they were decoded from. `versions`: libraries that shape the bytes.
     """
 
     schema: int
@@ -148,6 +165,15 @@ class Manifest:
     def digest(self) -> str:
         """Return the sha256 of the manifest: since it holds the sha256 of every shard, it names the data exactly."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def images_digest(self) -> str:
+        """Return what names the images, their order and labels, whichever way they are stored.
+
+        It is the digest of the JPEG data set, of which planes may hold one split alone. A selection of its classes is
+        another data set, and has its own.
+        """
+        whole = self.stored.encoding != "jpeg" and "classes" not in self.source
+        return self.source["digest"] if whole else self.digest()
 
 
 def shard_file(split: Split, number: int) -> str:
@@ -201,6 +227,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         for number, shard in enumerate(shards):
             if shard.file != shard_file(split, number):
                 yield f"names {shard.file[:_SHOWN]!r} where {shard_file(split, number)} must be"
+    if manifest.stored.encoding != "jpeg" and "digest" not in manifest.source:
+        yield "source has no digest: which data set the planes were decoded from"
     if sorted(record.file for record in manifest.files) != sorted(FILES):
         yield f"lists the files {', '.join(r.file[:_SHOWN] for r in manifest.files)}: must be {', '.join(FILES)}"
 

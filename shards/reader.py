@@ -49,6 +49,7 @@ class SplitReader:
         self.manifest: Manifest = read_manifest(root)
         self.root = root.absolute()  # shards are opened later, when the process may be in another folder
         self.shards: tuple[ShardRecord, ...] = self.manifest.shards_of(split)
+        self._suffix = f".{self.manifest.stored.extension}"
         _check_sizes(root, self.shards)
         self._rows = read_index(root, self.manifest, split)
         self.labels: npt.NDArray[np.int32] = np.ascontiguousarray(self._rows["label"])
@@ -70,8 +71,11 @@ class SplitReader:
         """Return where samples lie: index rows with `shard`, `offset` and `length`."""
         return self._rows[sample_ids]
 
-    def jpeg(self, sample_id: int) -> npt.NDArray[np.uint8]:
-        """Read a sample's JPEG bytes: uint8 (length,). Raises SampleError if they cannot be had."""
+    def stored(self, sample_id: int) -> npt.NDArray[np.uint8]:
+        """Read a sample's bytes as they are stored, a JPEG or planes: uint8 (length,).
+
+        Raises SampleError if they cannot be had. Planes have the right length: the index was checked.
+        """
         offset, length, shard, *_ = self._rows[sample_id].tolist()
         data = np.empty(length, np.uint8)
         self._read(sample_id, shard, offset, data)
@@ -82,14 +86,14 @@ class SplitReader:
         row = self._rows[sample_id]
         header = np.empty(_NAME_BYTES, np.uint8)
         self._read(sample_id, int(row["shard"]), int(row["offset"]) - BLOCKSIZE, header)
-        return header.tobytes().split(b"\0", 1)[0].decode("ascii", "replace").removesuffix(".jpg")
+        return header.tobytes().split(b"\0", 1)[0].decode("ascii", "replace").removesuffix(self._suffix)
 
     def shard(self, sample_id: int) -> ShardRecord:
         """Return the shard that holds a sample."""
         return self.shards[int(self._rows["shard"][sample_id])]
 
-    def jpeg_bytes(self) -> int:
-        """Return the bytes of all JPEGs of the split together."""
+    def stored_bytes(self) -> int:
+        """Return the bytes of all stored images of the split together."""
         return int(self._rows["length"].sum(dtype=np.int64))
 
     def mean_image(self) -> npt.NDArray[np.float32]:

@@ -24,12 +24,14 @@ _LABEL_BYTES = 16  # more than any label has: a longer one is cut, and is wrong 
 
 @dataclass(frozen=True, slots=True)
 class TarSample:
-    """Hold one pair of members: where KEY.jpg and KEY.cls have their data in the tar, and what KEY.cls holds.
+    """Hold one pair of members: where the image and KEY.cls have their data in the tar, and what KEY.cls holds.
 
-    `place`, `label`: the numbers that KEY begins with and KEY.cls is; None where they are not as the format has them.
+    `extension`: the image's, behind KEY and a dot. `place`, `label`: the numbers that KEY begins with and KEY.cls is;
+    None where they are not as the format has them.
     """
 
     key: str
+    extension: str
     place: int | None
     offset: int
     length: int
@@ -41,23 +43,27 @@ class TarSample:
 
 def dali_line(sample: TarSample) -> str:
     """Return a sample's line in the index file that DALI's `fn.readers.webdataset` wants beside a tar."""
-    jpeg, label = f"jpg {sample.offset} {sample.length}", f"cls {sample.label_offset} {sample.label_length}"
-    return f"{jpeg} {sample.key}.jpg {label} {sample.key}.cls\n"
+    key, extension = sample.key, sample.extension
+    image = f"{extension} {sample.offset} {sample.length} {key}.{extension}"
+    return f"{image} cls {sample.label_offset} {sample.label_length} {key}.cls\n"
 
 
 class TarWriter:
-    """Write samples as USTAR members, hashing as they go: the sha256 of a tar costs no second read."""
+    """Write samples as USTAR members, hashing as they go: the sha256 of a tar costs no second read.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    `extension`: what the names of images end in, behind the key and a dot.
+    """
+
+    def __init__(self, file: IO[bytes], extension: str) -> None:
+        self._file, self._extension = file, extension
         self.bytes = 0
         self.sha256 = hashlib.sha256()
 
-    def add(self, key: str, place: int, label: int, jpeg: bytes) -> TarSample:
-        """Append KEY.jpg and KEY.cls with fixed metadata."""
+    def add(self, key: str, place: int, label: int, image: bytes) -> TarSample:
+        """Append the image and KEY.cls with fixed metadata."""
         text = b"%d" % label
-        jpeg_at, label_at = self._add_member(f"{key}.jpg", jpeg), self._add_member(f"{key}.cls", text)
-        return TarSample(key, place, jpeg_at, len(jpeg), label_at, len(text), text, label)
+        image_at, label_at = self._add_member(f"{key}.{self._extension}", image), self._add_member(f"{key}.cls", text)
+        return TarSample(key, self._extension, place, image_at, len(image), label_at, len(text), text, label)
 
     def finish(self) -> None:
         """Append the two empty blocks that end a tar, and fill its last record."""
@@ -102,8 +108,8 @@ class TarFaultError(Exception):
     """Say why a tar cannot be walked any further."""
 
 
-def walk_samples(tar: IO[bytes], on_oddity: OnOddity) -> Iterator[TarSample]:
-    """Yield a tar's samples in order. Raises TarFaultError where it is not pairs of KEY.jpg and KEY.cls to its end.
+def walk_samples(tar: IO[bytes], extension: str, on_oddity: OnOddity) -> Iterator[TarSample]:
+    """Yield a tar's samples in order. Raises TarFaultError where it is not pairs of an image and KEY.cls to its end.
 
     Offsets and lengths are those of the tar's own headers, read by the standard library one block at a time: what is no
     plain member, such as a long name of gigabytes, is refused before it is read. `on_oddity` is told of bytes
@@ -111,10 +117,11 @@ def walk_samples(tar: IO[bytes], on_oddity: OnOddity) -> Iterator[TarSample]:
     """
     after, end = "the start", 0
     try:
-        while jpeg := _member(tar, end, after, on_oddity):
-            _require(jpeg, jpeg.name.endswith(".jpg"), after, "a file KEY.jpg")
-            key, after = jpeg.name.removesuffix(".jpg"), jpeg.name
-            label = _member(tar, jpeg.offset_data + jpeg.size, after, on_oddity)
+        while image := _member(tar, end, after, on_oddity):
+            _require(image, image.name.endswith(f".{extension}"), after, f"a file KEY.{extension}")
+            key, after = image.name.removesuffix(f".{extension}"), image.name
+            image_at, length = image.offset_data, image.size
+            label = _member(tar, image_at + length, after, on_oddity)
             if label is None:
                 raise TarFaultError(f"ends after {after}, without its label")
             _require(label, label.name == f"{key}.cls", after, f"the file {key}.cls")
@@ -123,7 +130,7 @@ def walk_samples(tar: IO[bytes], on_oddity: OnOddity) -> Iterator[TarSample]:
             after, end = label.name, label.offset_data + label.size
             match = _KEY.fullmatch(key)
             place, number = int(match[1]) if match else None, int(text) if _LABEL.fullmatch(text) else None
-            yield TarSample(key, place, jpeg.offset_data, jpeg.size, label.offset_data, label.size, text, number)
+            yield TarSample(key, extension, place, image_at, length, label.offset_data, label.size, text, number)
     except (tarfile.TarError, OSError, ValueError) as error:
         raise TarFaultError(f"cannot be read as a tar after {after}: {error}") from None
     _require_end(tar, end + -end % BLOCKSIZE, after, on_oddity)

@@ -153,11 +153,11 @@ class _Walk:
         self._check_dali(f"v1.2 {shard.record.images}\n")
         with os.fdopen(open_regular(shard.root / shard.record.file), "rb") as tar:
             try:
-                for sample in walk_samples(tar, self._note_oddity):
+                for sample in walk_samples(tar, shard.stored.extension, self._note_oddity):
                     self._check_key_and_label(sample)
                     self._check_row(sample)
                     self._check_dali(dali_line(sample), sample.key)
-                    self._check_jpeg(tar, sample)
+                    self._check_image(tar, sample)
                     shard.images += 1
             except TarFaultError as fault:
                 self._add(str(fault))
@@ -213,11 +213,14 @@ class _Walk:
             self._shard.findings.add(self._dali_name, problem, key)
             self._dali_lines = None  # what follows is wrong, too, where a line is missing
 
-    def _check_jpeg(self, tar: IO[bytes], sample: TarSample) -> None:
-        """Check a JPEG's length and, if there is a decoder, its pixels, and sum up those of training images."""
+    def _check_image(self, tar: IO[bytes], sample: TarSample) -> None:
+        """Check a stored image's length and, if there is a decoder, its pixels, and sum up those of training images."""
         shard, stored = self._shard, self._shard.stored
-        if sample.length > stored.max_jpeg_bytes:
-            self._add(f"its JPEG has {sample.length:,} bytes, more than any of this size can have", sample.key)
+        if not stored.min_sample_bytes <= sample.length <= stored.max_sample_bytes:
+            allowed = "more than any of this size can have"
+            if stored.min_sample_bytes:
+                allowed = f"where planes of this size have {stored.min_sample_bytes:,}"
+            self._add(f"its image has {sample.length:,} bytes, {allowed}", sample.key)
             return
         if shard.decode is None:
             return

@@ -25,12 +25,12 @@ _UNLISTABLE = frozenset("\n\r\\")  # sha256sum escapes them; no file of a data s
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One encoded image: its place in the split's order, the stem of its source's name, its label and JPEG bytes."""
+    """One image: its place in the split's order, the stem of its source's name, its label and what is stored of it."""
 
     place: int
     stem: str
     label: int
-    jpeg: bytes
+    stored: bytes
 
     @property
     def key(self) -> str:
@@ -38,15 +38,18 @@ class Sample:
         return f"{self.place:08d}_{re.sub(r'[^A-Za-z0-9_-]', '_', self.stem)[:_STEM_CHARACTERS]}"
 
 
-def write_shard(root: Path, split: Split, number: int, samples: Iterable[Sample]) -> tuple[ShardRecord, IndexRows]:
+def write_shard(
+    root: Path, split: Split, number: int, samples: Iterable[Sample], extension: str = "jpg"
+) -> tuple[ShardRecord, IndexRows]:
     """Write one tar, still under a partial name, and its DALI index file; return its record and its index rows.
 
-    `publish_shard` gives it its name; what must be safe before that (sums, rejects) is written in between.
+    `extension`: of the images in it (`StoredSettings.extension`). `publish_shard` gives it its name; what must be safe
+    before that (sums, rejects) is written in between.
     """
     path = root / shard_file(split, number)
     with partial_of(path).open("wb") as file:
-        tar = TarWriter(file)
-        written = [tar.add(sample.key, sample.place, sample.label, sample.jpeg) for sample in samples]
+        tar = TarWriter(file, extension)
+        written = [tar.add(sample.key, sample.place, sample.label, sample.stored) for sample in samples]
         tar.finish()
     dali_index = path.with_suffix(".idx")
     dali_index.write_text("".join([f"v1.2 {len(written)}\n", *map(dali_line, written)]))

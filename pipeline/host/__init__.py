@@ -17,7 +17,7 @@ from alexnet.pipeline.host.jpeg import (
     read_header,
     truncation,
 )
-from alexnet.pipeline.host.pool import JpegPool, Ring, planes_bytes
+from alexnet.pipeline.host.pool import JpegPool, Ring
 
 __all__ = [
     "DecodeError",
@@ -27,7 +27,6 @@ __all__ = [
     "Ring",
     "available",
     "decode_rows",
-    "planes_bytes",
     "read_header",
     "truncation",
 ]

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host.jpeg import Jpeg, extension
+from alexnet.shards.planes import planes_bytes
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -40,12 +41,6 @@ class Found(enum.IntEnum):
     """Say what was found where a sample was to be read: not all of it, all, or all with the head that was expected."""
 
     NOT, ANY, WITH_HEAD = range(3)  # of decode.h
-
-
-def planes_bytes(size: tuple[int, int]) -> int:
-    """Return the bytes of the 4:2:0 planes of an image of (height, width): 98,304 for 256 x 256."""
-    height, width = size
-    return height * width + 2 * ((height + 1) // 2) * ((width + 1) // 2)
 
 
 class StoredPlanes(NamedTuple):
@@ -123,10 +118,10 @@ class JpegPool:
     ) -> dict[int, str]:
         """Fill `out` with whole images as the decoder has them before upsampling: Y, then Cb, then Cr, in 4:2:0.
 
-        `out`: uint8 (n, `planes_bytes(size)`). Chroma planes have half the height and width, rounded up. Images must
+        `out`: uint8 (n, `planes_bytes(*size)`). Chroma planes have half the height and width, rounded up. Images must
         be stored as 4:2:0, or grey, which gives chroma of 128. Errors as in `decode`.
         """
-        _check("out", out, (len(jpegs), planes_bytes(size)), np.uint8)
+        _check("out", out, (len(jpegs), planes_bytes(*size)), np.uint8)
         with self._lock_here():
             return self._decode(jpegs, None, None, None, None, None, out, *size, 1, _PLANES, False)
 

@@ -24,7 +24,7 @@ def bundled() -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for split in ("train", "val"):
         reader = SplitReader(ROOT / "shards" / "ci-100", split)
-        found |= {f"{split}-{i}.jpg": reader.jpeg(i).tobytes() for i in range(len(reader))}
+        found |= {f"{split}-{i}.jpg": reader.stored(i).tobytes() for i in range(len(reader))}
     return found
 
 

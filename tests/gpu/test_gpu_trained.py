@@ -51,7 +51,7 @@ def test_evaluations_agree(ci_100: Path, views: int) -> None:
 def test_predictions_agree(ci_100: Path) -> None:
     trained = drawn(ci_100, "alexnet-2012", mean_image=False)
     reader = SplitReader(ci_100, "val")
-    squares = [rgb_and_quality(reader.jpeg(k).tobytes())[0] for k in range(3)]
+    squares = [rgb_and_quality(reader.stored(k).tobytes())[0] for k in range(3)]
     here, there = (Predictor(trained, device).guesses(squares, most=10) for device in ("cpu", "cuda"))
     for a, b in zip(here, there, strict=True):
         first = {guess.label: guess.probability for guess in a}

@@ -187,7 +187,7 @@ def test_predict_takes_every_format_and_names_what_it_cannot_take(
     runs: tuple[Path, Path], images_32: Path, tmp_path: Path
 ) -> None:
     reader = SplitReader(images_32, "val")
-    pixels = rgb_and_quality(reader.jpeg(0).tobytes())[0]
+    pixels = rgb_and_quality(reader.stored(0).tobytes())[0]
     for name, kind in (("a.png", "PNG"), ("b.bmp", "BMP"), ("c.jpg", "TIFF")):  # what it is, is read from its bytes
         Image.fromarray(pixels).save(tmp_path / name, kind)
     (tmp_path / "text.jpg").write_text("no image")

@@ -101,7 +101,7 @@ def test_the_stored_squares_and_the_crops_are_what_training_sees(bundled: Page, 
     for k, picture in enumerate(pictures):
         shown = bundled.images()[9 * k : 9 * k + 9]
         sample_id = keys.index(picture.key)
-        assert base64.b64decode(shown[0]["src"].split(",")[1]) == reader.jpeg(sample_id).tobytes()
+        assert base64.b64decode(shown[0]["src"].split(",")[1]) == reader.stored(sample_id).tobytes()
         for epoch, plan in enumerate(plans):
             row = plan.sample_ids.tolist().index(sample_id)
             (y, x), mirror = plan.crop_yx[row].tolist(), bool(plan.mirror[row])

@@ -105,7 +105,7 @@ class Images:
         return self._images
 
     def __getitem__(self, sample_id: int) -> tuple[Any, int]:
-        return self._make(self._reader.jpeg(sample_id).tobytes()), int(self._reader.labels[sample_id])
+        return self._make(self._reader.stored(sample_id).tobytes()), int(self._reader.labels[sample_id])
 
 
 def shards_of(task: LoaderTask) -> list[str]:

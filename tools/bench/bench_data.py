@@ -68,7 +68,7 @@ class LoaderTask:
             path=without_home(Path(self.data)),
             why=why,
             images=len(reader),
-            bytes_per_image=round(reader.jpeg_bytes() / len(reader)),
+            bytes_per_image=round(reader.stored_bytes() / len(reader)),
             batch_images=self.batch_images,
             split=self.split,
             manifest=reader.manifest.digest(),

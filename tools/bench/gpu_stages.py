@@ -40,7 +40,7 @@ def _decoded(task: LoaderTask, by: str) -> Iterator[float]:
 
     def jpegs(iteration: int) -> list[Any]:
         first = iteration % (len(reader) // n) * n
-        return [reader.jpeg(i) for i in range(first, first + n)]
+        return [reader.stored(i) for i in range(first, first + n)]
 
     pipeline = Pipeline(n, task.threads, 0, prefetch_queue_depth=2, exec_dynamic=True)
     with pipeline:

@@ -44,7 +44,7 @@ def storage(*, cold: bool, **task: Any) -> Stage:
     sums = accumulate((shard.bytes for shard in reader.shards), initial=0)
     most = _MOST_COLD_BYTES if cold else _MOST_BYTES
     files = [reader.root / shard.file for shard, before in zip(reader.shards, sums, strict=False) if before < most]
-    image_bytes = reader.jpeg_bytes() / len(reader)
+    image_bytes = reader.stored_bytes() / len(reader)
 
     def once() -> Work:
         scratch = memoryview(bytearray(_BLOCK_BYTES))
@@ -158,7 +158,7 @@ def _held_jpegs(reader: SplitReader, at_least: int) -> list[npt.NDArray[np.uint8
     jpegs: list[npt.NDArray[np.uint8]] = []
     held = 0
     for sample_id in np.random.default_rng(0).permutation(len(reader)).tolist():
-        jpegs.append(reader.jpeg(sample_id))
+        jpegs.append(reader.stored(sample_id))
         held += len(jpegs[-1])
         if held > _HELD_BYTES:
             break

@@ -179,7 +179,7 @@ def _renamed(root: Path, source: Source, plans: list[ShardPlan]) -> Iterator[str
             stems = (PurePosixPath(line.split()[3]).stem for line in lines)
             keys = {int(stem.partition("_")[0]): stem for stem in stems}
         for place, member in enumerate(plan.members(source), start=plan.first_place):
-            key = Sample(place=place, stem=member.stem, label=member.label, jpeg=b"").key
+            key = Sample(place=place, stem=member.stem, label=member.label, stored=b"").key
             if keys.get(place, key) != key:
                 was = keys[place].partition("_")[2]
                 yield f"{plan.split} image {place:,} is {was} there, {member.name} in the source"

@@ -93,7 +93,7 @@ def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
             else:
                 if job.plan.split == "train":
                     sums.add(image.pixels)
-                samples.append(Sample(place=place, stem=member.stem, label=member.label, jpeg=image.jpeg))
+                samples.append(Sample(place=place, stem=member.stem, label=member.label, stored=image.jpeg))
                 counts[0] += 1
         files.check_readable(len(job.members))
     samples.sort(key=lambda sample: sample.place)

@@ -175,7 +175,7 @@ def chosen(labels: npt.NDArray[np.int32], images: int) -> list[int]:
 
 def _decode(reader: SplitReader, sample_id: int) -> tuple[Pixels, int]:
     try:
-        return rgb_and_quality(reader.jpeg(sample_id).tobytes())
+        return rgb_and_quality(reader.stored(sample_id).tobytes())
     except ValueError as error:
         raise InputError(
             f"{reader.root / reader.shard(sample_id).file}: the image of sample {sample_id} {error}; "
@@ -189,7 +189,7 @@ def _stored_image(reader: SplitReader, sample_id: int, settings: AugmentSettings
         key=reader.key(sample_id),
         label=label,
         words=_words(reader.manifest, label),
-        jpeg=reader.jpeg(sample_id).tobytes(),
+        jpeg=reader.stored(sample_id).tobytes(),
         pixels=pixels,
         crops=tuple(_crop(reader.manifest, sample_id, pixels, settings, epoch) for epoch in range(EPOCHS)),
     )

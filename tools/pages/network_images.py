@@ -34,7 +34,7 @@ def judged(predictor: Predictor, data: Path) -> list[Judged]:
     """Predict up to 20 validation images of a data set."""
     trained, reader = predictor.trained, SplitReader(data, "val")
     ids = chosen(reader.labels, IMAGES)
-    squares = [rgb_and_quality(reader.jpeg(sample_id).tobytes())[0] for sample_id in ids]
+    squares = [rgb_and_quality(reader.stored(sample_id).tobytes())[0] for sample_id in ids]
     guesses = predictor.guesses(squares) if squares else []
     side = trained.augment.crop_px
     y = x = centre_corner(trained.data.size_px, side)

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from alexnet.pipeline import ImageStream, StreamSettings
-from alexnet.pipeline.host import DecodeError, JpegPool, available, decode_rows, planes_bytes
+from alexnet.pipeline.host import DecodeError, JpegPool, available, decode_rows
 from alexnet.shards.errors import SampleError
+from alexnet.shards.planes import planes_bytes
 from tests.unit.pipeline.photographs import (
     claiming,
     decoded,
@@ -96,7 +97,7 @@ def test_an_error_names_the_row_and_the_others_are_unharmed(what: str, threads: 
 @pytest.mark.parametrize("what", HARD)
 def test_planes_and_single_pictures_refuse_the_same(what: str) -> None:
     bad, message = HARD[what]
-    out = np.full((3, planes_bytes((256, 256))), 7, np.uint8)
+    out = np.full((3, planes_bytes(256, 256)), 7, np.uint8)
     with JpegPool(2) as decoder:
         (error,) = decoder.decode_planes([GOOD, bad, GOOD], size=(256, 256), out=out).items()
     assert error[0] == 1

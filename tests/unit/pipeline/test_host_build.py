@@ -16,7 +16,8 @@ import pytest
 
 from alexnet.pipeline.host import JpegPool, available
 from alexnet.pipeline.host.jpeg import extension
-from alexnet.pipeline.host.pool import DTYPES, planes_bytes
+from alexnet.pipeline.host.pool import DTYPES
+from alexnet.shards.planes import planes_bytes
 from tests.fuzz.seeds import bundled, small
 from tests.unit.pipeline.photographs import photograph
 
@@ -54,7 +55,7 @@ def test_code_for_any_cpu_gives_the_bits_of_code_for_this_one(tmp_path: Path) ->
     scale = np.array([1, 2.0**-22, 1.3], np.float32)
     image = rng.normal(0, 9, (crop, crop, 3)).astype(np.float32)
     file = (tmp_path / "planes").open("w+b", buffering=0)
-    planes_of_all = np.empty((n, planes_bytes((96, 96))), np.uint8)
+    planes_of_all = np.empty((n, planes_bytes(96, 96)), np.uint8)
     assert JpegPool(1).decode_planes(jpegs, size=(96, 96), out=planes_of_all) == {}
     file.write(planes_of_all.tobytes())
     planes = (np.full(n, file.fileno(), np.int32), np.arange(n, dtype=np.int64) * planes_of_all.shape[1])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet.pipeline.host import JpegPool, available, planes_bytes
+from alexnet.pipeline.host import JpegPool, available
 from alexnet.pipeline.host.pool import DTYPES
+from alexnet.shards.planes import planes_bytes
 from tests.fuzz.seeds import UNWRITTEN, resampled
 from tests.unit.pipeline.photographs import (
     ENCODINGS,
@@ -163,7 +164,7 @@ def upsampled(plane: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDAr
 @pytest.mark.parametrize(("width", "height"), [(256, 256), (101, 83), (16, 15), (3, 3)])
 def test_planes_are_what_the_pixels_are_made_of(encoding: str, width: int, height: int) -> None:
     jpegs = [photograph(seed, width, height, encoding) for seed in range(3)]
-    out = np.full((3, planes_bytes((height, width))), 7, np.uint8)
+    out = np.full((3, planes_bytes(height, width)), 7, np.uint8)
     with JpegPool(2) as decoder:
         assert not decoder.decode_planes(jpegs, size=(height, width), out=out)
     half = ((height + 1) // 2, (width + 1) // 2)

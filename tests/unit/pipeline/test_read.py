@@ -30,7 +30,7 @@ def one_by_one(reader: SplitReader, ids: list[int]) -> list[bytes | str]:
     found: list[bytes | str] = []
     for sample_id in ids:
         try:
-            found.append(reader.jpeg(sample_id).tobytes())
+            found.append(reader.stored(sample_id).tobytes())
         except SampleError as error:
             found.append(str(error))
     return found
@@ -150,7 +150,7 @@ def test_memory_is_used_again_when_nothing_of_a_batch_is_held(ci_100: Path) -> N
     del first
     other = jpegs.read(reader, np.arange(90)).jpegs[0].ctypes.data
     assert other != address, "one of its images is held"
-    assert one.tobytes() == reader.jpeg(17).tobytes()
+    assert one.tobytes() == reader.stored(17).tobytes()
     del one
     assert {jpegs.read(reader, np.arange(80)).jpegs[0].ctypes.data for _ in range(9)} <= {address, other}
     jpegs.close()

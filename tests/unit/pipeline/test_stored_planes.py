@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from alexnet.pipeline.host import JpegPool, available
-from alexnet.pipeline.host.pool import DTYPES, StoredPlanes, planes_bytes
+from alexnet.pipeline.host.pool import DTYPES, StoredPlanes
+from alexnet.shards.planes import planes_bytes
 from tests.unit.pipeline.photographs import all_places, photograph
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(available() is not None, reason=str(available())
 @contextmanager
 def stored(jpegs: Sequence[bytes], size: tuple[int, int]) -> Iterator[StoredPlanes]:
     """Write the planes of JPEGs into a file, each after a few bytes of something else."""
-    planes = np.empty((len(jpegs), planes_bytes(size)), np.uint8)
+    planes = np.empty((len(jpegs), planes_bytes(*size)), np.uint8)
     with JpegPool(1) as pool:
         assert pool.decode_planes(jpegs, size=size, out=planes) == {}
     with tempfile.TemporaryFile() as file:

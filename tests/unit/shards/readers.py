@@ -64,7 +64,7 @@ def read_manifest_of(text: str) -> Manifest:
 def _read_all(root: Path, split: Split) -> None:
     reader = SplitReader(root, split)
     for sample_id in range(min(len(reader), 40)):
-        reader.error(sample_id, str(len(reader.jpeg(sample_id))))
+        reader.error(sample_id, str(len(reader.stored(sample_id))))
     reader.mean_image()
 
 

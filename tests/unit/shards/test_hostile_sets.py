@@ -200,7 +200,7 @@ def test_links_lead_to_other_disks_but_not_to_devices(copy: Path, tmp_path: Path
     for name in ("train/000000.tar", "index.npy", "manifest.json"):
         (copy / name).rename(tmp_path / Path(name).name)
         (copy / name).symlink_to(tmp_path / Path(name).name)
-    assert len(SplitReader(copy, "train").jpeg(0))
+    assert len(SplitReader(copy, "train").stored(0))
     (copy / "train/000000.tar").unlink()
     (copy / "train/000000.tar").symlink_to("/dev/zero")
     with pytest.raises(InputError, match=r"train/000000\.tar: is no regular file"):

@@ -20,7 +20,7 @@ from alexnet.shards.writer import Sample, publish_shard, write_shard
 from tests.unit.shards.forging import Forge, edit_array, edit_bytes, set_field, set_row, with_bytes
 
 SAMPLES = [
-    Sample(place=i + i // 2, stem=f"a.b c{i}", label=3 * i, jpeg=bytes([65 + i]) * (100 * i + 1)) for i in range(5)
+    Sample(place=i + i // 2, stem=f"a.b c{i}", label=3 * i, stored=bytes([65 + i]) * (100 * i + 1)) for i in range(5)
 ]
 
 
@@ -41,7 +41,7 @@ def test_dali_reads_it_through_its_index(tmp_path: Path) -> None:
         pipeline.set_outputs(*fields)
     outputs: Any = pipeline.run()
     jpegs, labels = outputs
-    assert [np.asarray(jpegs[i]).tobytes() for i in range(5)] == [s.jpeg for s in SAMPLES]
+    assert [np.asarray(jpegs[i]).tobytes() for i in range(5)] == [s.stored for s in SAMPLES]
     assert [int(np.asarray(labels[i]).tobytes()) for i in range(5)] == [s.label for s in SAMPLES]
 
 
@@ -56,7 +56,7 @@ def test_bytes_are_those_that_tarfile_would_write(tmp_path: Path) -> None:
     theirs = io.BytesIO()
     with tarfile.open(fileobj=theirs, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in SAMPLES:
-            for name, data in ((f"{sample.key}.jpg", sample.jpeg), (f"{sample.key}.cls", str(sample.label).encode())):
+            for name, data in ((f"{sample.key}.jpg", sample.stored), (f"{sample.key}.cls", str(sample.label).encode())):
                 member = tarfile.TarInfo(name)
                 member.size, member.mode, member.uname, member.gname = len(data), 0o444, "root", "root"
                 tar.addfile(member, io.BytesIO(data))
@@ -72,13 +72,13 @@ def test_record_and_rows_tell_the_truth(tmp_path: Path) -> None:
     data = (tmp_path / record.file).read_bytes()
     assert record.bytes == len(data)
     for row, sample in zip(rows, SAMPLES, strict=True):
-        assert data[row["offset"] : row["offset"] + row["length"]] == sample.jpeg
+        assert data[row["offset"] : row["offset"] + row["length"]] == sample.stored
         assert (row["shard"], row["label"], row["place"]) == (3, sample.label, sample.place)
 
 
 def test_long_and_odd_names_become_short_and_plain() -> None:
     assert SAMPLES[0].key == "00000000_a_b_c0"
-    key = Sample(place=12, stem="ü/..x" + "y" * 100, label=0, jpeg=b"").key
+    key = Sample(place=12, stem="ü/..x" + "y" * 100, label=0, stored=b"").key
     assert key == "00000012____" + "_x" + "y" * 55
     assert len(f"{key}.jpg") < 100
 
@@ -90,7 +90,7 @@ def test_every_sample_equals_what_webdataset_reads(data_set: Path) -> None:
         samples = list(webdataset.WebDataset(tars, shardshuffle=False))
         assert len(samples) == len(reader)
         for i, sample in enumerate(samples):
-            assert reader.jpeg(i).tobytes() == sample["jpg"]
+            assert reader.stored(i).tobytes() == sample["jpg"]
             assert reader.key(i) == sample["__key__"]
             assert reader.labels[i] == int(sample["cls"])
             assert str(data_set / reader.shard(i).file) == sample["__url__"]
