@@ -1,5 +1,7 @@
 """Which data are measured: those given, a synthetic set that no CPU's cache holds, or the bundled images; and why.
 
+Their planes are a data set of its own, which is taken if it is there.
+
 The synthetic set is made once by `alexnet-prep synth` in a cache folder, and found there again. ALEXNET_BENCH_IMAGES
 changes how many images it has.
 """
@@ -9,16 +11,17 @@ import mmap
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings
 from alexnet.shards.errors import InputError, one_line
-from alexnet.shards.manifest import Split, read_manifest
+from alexnet.shards.manifest import MANIFEST_NAME, Split, read_manifest
 from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.report import Data
@@ -74,8 +77,56 @@ class LoaderTask:
             manifest=reader.manifest.digest(),
             size_px=self.size_px,
             repeated=len(reader) < _REPEATED_BELOW_BATCHES * self.batch_images,
-            cached=cached_share([reader.root / shard.file for shard in reader.shards]),
+            cached=cached_share(self.files),
         )
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the shards."""
+        return [self.reader.root / shard.file for shard in self.reader.shards]
+
+
+class Planes(NamedTuple):
+    """Name the data set of planes of the images that are measured; or `why` there is none."""
+
+    data: str = ""
+    why: str = "no data set of planes was looked for"
+
+    def describe(self, task: LoaderTask) -> str:
+        """Say in a line what planes a task's images have, and whether the system has them in its cache now."""
+        planes = replace(task, data=self.data).describe("")
+        cached = "" if planes.cached is None else f"; {planes.cached:.0%} in the system's cache afterwards"
+        return f"planes: {planes.path}, {planes.bytes_per_image:,} bytes an image{cached}"
+
+
+def planes_of(task: LoaderTask, given: Path | None) -> Planes:
+    """Find the planes of a task's images: the set that was given, else DATA-planes beside DATA.
+
+    Raises InputError for a set that was given and is not theirs, and where the task's images are planes already.
+    """
+    data = Path(task.data)
+    if task.reader.manifest.stored.encoding != "jpeg":
+        raise InputError(f"{data}: holds planes; give the data set that they were decoded from, with --planes {data}")
+    folder = (given or data.with_name(f"{data.name}-planes")).absolute()
+    if given is None and not (folder / MANIFEST_NAME).exists():
+        return Planes(why=f"there is no {without_home(folder)}; `alexnet-prep decode {without_home(data)}` makes it")
+    if reason := _no_planes_of(task, replace(task, data=str(folder))):
+        if given is not None:
+            raise InputError(f"--planes {reason}")
+        return Planes(why=reason)
+    return Planes(str(folder), "")
+
+
+def _no_planes_of(task: LoaderTask, planes: LoaderTask) -> str:
+    """Say why a data set does not hold the images of a task as planes; nothing if it does."""
+    folder, images = without_home(Path(planes.data)), task.reader.manifest.images_digest()
+    try:
+        manifest, count = planes.reader.manifest, len(planes.reader)
+    except InputError as error:
+        return str(error)
+    if manifest.stored.encoding == "jpeg" or manifest.images_digest() != images:
+        return f"{folder}: does not hold the planes of {without_home(Path(task.data))}; give what `decode` made of it"
+    return "" if count else f"{folder}: has no {task.split} images; decode them, or give --split with the other"
 
 
 def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:

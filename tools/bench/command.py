@@ -162,6 +162,10 @@ def main() -> None:
 @_device
 @click.option("--rows", type=several(str), default="", help="Only these, with commas between; a wrong name lists them.")
 @click.option("--compare", type=several(name_of(PEERS)), default="", help=f"Other loaders, of {','.join(PEERS)}.")
+@click.option(
+    "--planes", type=click.Path(path_type=Path), metavar="DIR",
+    help="What `alexnet-prep decode DATA` wrote.  [default: DATA-planes, if it is there]",
+)  # fmt: skip
 @click.option("--tune", "tune_seconds", type=Finite(min=0), default=0.0, help="Seconds to search options for.")
 @measures()
 def dataloader(data: Path | None, quick: bool, **options: Any) -> dict[str, Any]:

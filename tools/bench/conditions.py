@@ -20,20 +20,26 @@ _IDLE, _IOWAIT, _GUEST = 3, 4, 8  # columns of /proc/stat; guests are counted as
 _QUIET_SHARE, _QUIET_LOOK_SECONDS, _QUIET_LIMIT_SECONDS = 0.1, 0.04, 1.0  # share of a core
 _LOOK_SECONDS = 0.5
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
 _PEAK = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)  # a child's `ru_maxrss` begins at what its parent had
 
 
 class Clocks(NamedTuple):
-    """Seconds: of the wall clock, of CPU time of this process and its children, of all cores being busy."""
+    """Count seconds by the wall clock, of CPU time and of all cores being busy, and page faults.
+
+    CPU time and faults are those of this process and its children.
+    """
 
     wall: float
     cpu: float
     busy: float
+    faults: int
 
 
 def read_clocks() -> Clocks:
     """Look at all clocks."""
-    return Clocks(time.perf_counter(), _cpu_seconds(), _busy_seconds())
+    cpu, faults = _used()
+    return Clocks(time.perf_counter(), cpu, _busy_seconds(), faults)
 
 
 def foreign_load(begin: Clocks, end: Clocks) -> float:
@@ -44,10 +50,10 @@ def foreign_load(begin: Clocks, end: Clocks) -> float:
 
 def wait_until_quiet() -> None:
     """Wait until this process and its children have done what they do ahead, so that the next row is not disturbed."""
-    deadline, before = time.perf_counter() + _QUIET_LIMIT_SECONDS, _cpu_seconds()
+    deadline, before = time.perf_counter() + _QUIET_LIMIT_SECONDS, _used()[0]
     while time.perf_counter() < deadline:
         time.sleep(_QUIET_LOOK_SECONDS)
-        now = _cpu_seconds()
+        now = _used()[0]
         if now - before < _QUIET_SHARE * _QUIET_LOOK_SECONDS:
             return
         before = now
@@ -57,6 +63,12 @@ def peak_bytes() -> int:
     """Return the most resident memory that this process and its children have had, summed."""
     found = (_PEAK.search(_text(f"/proc/{pid}/status")) for pid in (os.getpid(), *_descendants(os.getpid())))
     return sum(int(one[1]) << 10 for one in found if one)
+
+
+def available_bytes() -> int:
+    """Return the memory that is free, or would be if the system let go of cached files; 0 where it does not say."""
+    found = _AVAILABLE.search(_text("/proc/meminfo"))
+    return int(found[1]) << 10 if found else 0
 
 
 def conditions_before(device: str, threads: int, rounds: int, seconds: float, data: Data | None = None) -> Conditions:
@@ -80,14 +92,15 @@ def conditions_before(device: str, threads: int, rounds: int, seconds: float, da
     )
 
 
-def _cpu_seconds() -> float:
-    """Return the CPU time of this process, of its children that have ended, and of those that run."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    running = 0
+def _used() -> tuple[float, int]:
+    """Return CPU seconds and page faults of this process, of its children that have ended, and of those that run."""
+    own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks, faults = 0, sum(one.ru_minflt + one.ru_majflt for one in (own, ended))
     for pid in _descendants(os.getpid()):
         fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # the name before may hold spaces
-        running += int(fields[11]) + int(fields[12]) if fields else 0
-    return time.process_time() + ended.ru_utime + ended.ru_stime + running / _TICKS_PER_SECOND
+        ticks += int(fields[11]) + int(fields[12]) if fields else 0
+        faults += int(fields[7]) + int(fields[9]) if fields else 0
+    return time.process_time() + ended.ru_utime + ended.ru_stime + ticks / _TICKS_PER_SECOND, faults
 
 
 def _busy_seconds() -> float:

@@ -13,7 +13,7 @@ from alexnet.model.placement import choose_placement
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
 from alexnet.shards.processes import usable_cores
-from alexnet.tools.bench.bench_data import LoaderTask
+from alexnet.tools.bench.bench_data import LoaderTask, planes_of
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
 from alexnet.tools.bench.measure import Case, Say, Timing, measure_report, measure_rows
 from alexnet.tools.bench.report import Asked, Data, Options, Report, Row, StageCost, clock_of, ratios_of
@@ -48,6 +48,7 @@ def measure_dataloader(
     quick: bool,
     rows: tuple[str, ...],
     compare: tuple[str, ...],
+    planes: Path | None,
     tune_seconds: float,
 ) -> Report:
     """Measure the rows that are asked for, then candidates of the stream's options if there is time for them."""
@@ -57,12 +58,15 @@ def measure_dataloader(
         raise InputError(f"{data}: its {split} split has no images; give --split with the other")
     task = replace(task, batch_images=min(batch_images, len(task.reader)))
     kind = choose_placement(device, gpus=1, precision="auto").device.type
-    cases, described = cases_of(task, cores, kind, quick=quick, names=rows, compare=compare), task.describe(why)
+    own, described = planes_of(task, planes), task.describe(why)
+    cases = cases_of(task, cores, kind, quick=quick, names=rows, compare=compare, planes=own)
     report = measure_report("dataloader", cases, timing, say, device=kind, threads=task.threads, data=described)
     found = report.named()
+    if own.data:
+        report = replace(report, notes=(own.describe(task),))
     if tune_seconds and report.complete:
         notes, complete = tune(candidates_of(task, cores, kind), tune_seconds, say)
-        report = replace(report, notes=notes, complete=complete)
+        report = replace(report, notes=(*report.notes, *notes), complete=complete)
     return replace(
         report,
         stages=stages_of(found),

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from alexnet.shards.errors import InputError, nearest
-from alexnet.tools.bench import baselines, gpu_stages, loader_stages, own_decoders
-from alexnet.tools.bench.bench_data import LoaderTask
+from alexnet.tools.bench import baselines, gpu_stages, loader_stages, own_decoders, planes_stages
+from alexnet.tools.bench.bench_data import LoaderTask, Planes
 from alexnet.tools.bench.measure import Case, limited_by
 from alexnet.tools.bench.report import Asked, Group, Unit
 from alexnet.tools.bench.stage import Stage
@@ -23,15 +23,23 @@ GUARDED = [
     ),
     Asked("stream-uint8", "jpeg-window", "stream to uint8 over its limit", 0.85),
     Asked("stream-float32", "jpeg-window", "stream to float32 over its limit", 0.75),
+    Asked("stream-planes-uint8", "stream-uint8", "stream to uint8, planes over JPEGs", 6.0),
+    Asked("stream-planes-bfloat16", "stream-bfloat16", "stream to bfloat16, planes over JPEGs", 4.0),
+    Asked("stream-planes-float32", "stream-float32", "stream to float32, planes over JPEGs", 3.0),
+    Asked("stream-planes-float32", "ffcv-raw", "stream of planes to float32 over FFCV's raw pixels", 2.5),
+    Asked("stream-planes-uint8", "planes-traffic-uint8", "stream of planes to uint8 over its limit", 0.6),
+    Asked("stream-planes-float32", "planes-traffic-float32", "stream of planes to float32 over its limit", 0.6),
 ]
 """What a row must reach of another one."""
 
 _QUICK = (
     "jpeg-full", "jpeg-window", "read", "stream-uint8", "stream-float32", "stream-dali-float32", "validation",
-    "dali-plain", "nvjpeg", "stream-cuda", "dali-plain-cuda",
+    "dali-plain", "planes-traffic-float32", "stream-planes-uint8", "stream-planes-float32", "nvjpeg", "stream-cuda",
+    "dali-plain-cuda",
 )  # fmt: skip
 _BASELINE_START_SECONDS = 300.0  # FFCV writes its file first
 
+_NONE = Planes()
 _ALL = 0  # cores: as many as there are threads
 
 
@@ -49,12 +57,30 @@ def _stream(name: str, title: str, limit: str = "jpeg-window", **options: Any) -
     return _row(f"stream-{name}", f"stream to {title}", loader_stages.stream, limit, **{"output": "float32", **options})
 
 
+def _planes(output: str) -> tuple[Case, ...]:
+    limit = f"planes-traffic-{output}"
+    return (
+        _limit(limit, f"memory traffic of planes to {output}", planes_stages.traffic, output=output),
+        _row(f"stream-planes-{output}", f"stream of planes to {output}", planes_stages.stream, limit, output=output),
+    )
+
+
 def _baseline(name: str, title: str, make: Callable[..., Stage], **options: Any) -> Case:
     case = _row(name, title, make, "jpeg-full", group="baseline", **options)
     return replace(case, start_seconds=_BASELINE_START_SECONDS)
 
 
 _limit, _part = partial(_row, group="limit"), partial(_row, group="part")
+_COLD_PLANES = "storage-cold-planes"
+_PLANES_ROWS = (
+    _limit(_COLD_PLANES, "storage, planes front to back, cold", loader_stages.storage, cores=1, cold=True, alone=True),
+    *(
+        _row(f"stream-planes-cold{name}", f"stream of cold planes to float32, order {order}", planes_stages.cold_stream,
+             _COLD_PLANES, output="float32", order=order, alone=True)
+        for name, order in (("", "global"), ("-blocks", "blocks"))
+    ),
+    *(row for output in ("uint8", "float32", "bfloat16") for row in _planes(output)),
+)  # fmt: skip
 _JPEG, _NVJPEG = loader_stages.jpeg, gpu_stages.nvjpeg
 _ROWS = (
     # DALI maps shards into memory, and what is mapped cannot be forgotten: cold storage is measured before all else.
@@ -123,6 +149,7 @@ def cases_of(
     quick: bool = False,
     names: tuple[str, ...] = (),
     compare: tuple[str, ...] = (),
+    planes: Planes = _NONE,
 ) -> list[Case]:
     """Return what is to be measured, limits first: the rows that are named, or those of the mode.
 
@@ -130,7 +157,7 @@ def cases_of(
     not.
     """
     fewer = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < task.threads]
-    rows = [*_ROWS, *(_stream(_threads(n, "-"), f"float32, {_threads(n)}", threads=n) for n in fewer)]
+    rows = [*_ROWS, *_PLANES_ROWS, *(_stream(_threads(n, "-"), f"float32, {_threads(n)}", threads=n) for n in fewer)]
     rows += [_beside(fewer[-1], task.threads - fewer[-1])] if fewer else []
     rows += _GPU_ROWS if device == "cuda" else ()
     compared = [row for name in compare for row in BASELINES[name]]
@@ -143,7 +170,11 @@ def cases_of(
             raise InputError(f"--rows {name}: must be of {', '.join(sorted(known))}{nearest(name, known)}")
     chosen = [row for row in rows if (row.name in names if names else not quick or row.name in _QUICK)]
     chosen += [row for row in compared if row.name in names or not any(one.name in names for one in compared)]
-    return [_of_task(row, task, cores) for row in chosen]
+    own = replace(task, data=planes.data)
+    return [
+        replace(_of_task(row, own, cores), why=planes.why) if row in _PLANES_ROWS else _of_task(row, task, cores)
+        for row in chosen
+    ]
 
 
 def _of_task(row: Case, task: LoaderTask, cores: int) -> Case:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.pipeline.read import JpegReader
-from alexnet.pipeline.settings import Output
+from alexnet.pipeline.settings import Order, Output
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.bench_data import LoaderTask, cached_share
 from alexnet.tools.bench.gpu_stages import watched
@@ -54,7 +54,7 @@ def storage(*, cold: bool, **task: Any) -> Stage:
                     yield size / image_bytes
 
     def from_disk() -> Work:
-        _forget(files)
+        forget(files)
         return once()
 
     def read_in() -> None:
@@ -69,7 +69,7 @@ def storage(*, cold: bool, **task: Any) -> Stage:
     return Stage(work=lambda: chain.from_iterable(once() for _ in count()), settings=words)
 
 
-def _forget(files: list[Path]) -> None:
+def forget(files: list[Path]) -> None:
     """Have the system drop files from its cache. Raises CannotRunError if it does not, or does not say."""
     for path in files:
         with path.open("rb") as file:
@@ -165,25 +165,9 @@ def _held_jpegs(reader: SplitReader, at_least: int) -> list[npt.NDArray[np.uint8
     return jpegs * -(-at_least // len(jpegs))
 
 
-def stream(
-    *, output: Output, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
-    read_ahead_batches: int = 8, **task: Any,
-) -> Stage:  # fmt: skip
+def stream(*, depth: int = 2, device: str = "cpu", **options: Any) -> Stage:
     """Iterate the stream, epoch after epoch, letting go of each batch."""
-    import_module("alexnet.pipeline.prefetch")  # torch: it comes with the first batch otherwise, as if a batch's memory
-    given = LoaderTask(**task)
-    images = ImageStream(
-        Path(given.data) / given.split,
-        batch_images=given.batch_images,
-        rank=0,
-        ranks=1,
-        augment=augment,
-        augmentation=AugmentSettings(crop_px=given.crop_px),
-        device=device,
-        threads=given.threads,
-        output=output,
-        settings=StreamSettings(decode=decode, depth=depth, read_ahead_batches=read_ahead_batches),
-    )
+    images = open_stream(depth=depth, device=device, **options)
 
     def work() -> Work:
         with closing(images):
@@ -196,6 +180,27 @@ def stream(
     words = f"{images.describe()[-1]}; depth {depth}"
     stage = Stage(work=work, settings=words, ready_batches=depth + 3)
     return stage if device == "cpu" else watched(stage)
+
+
+def open_stream(
+    *, output: Output, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
+    read_ahead_batches: int = 8, order: Order = "global", **task: Any,
+) -> ImageStream:  # fmt: skip
+    """Return the stream as training uses it."""
+    import_module("alexnet.pipeline.prefetch")  # torch: it comes with the first batch otherwise, as if a batch's memory
+    given = LoaderTask(**task)
+    return ImageStream(
+        Path(given.data) / given.split,
+        batch_images=given.batch_images,
+        rank=0,
+        ranks=1,
+        augment=augment,
+        augmentation=AugmentSettings(crop_px=given.crop_px),
+        device=device,
+        threads=given.threads,
+        output=output,
+        settings=StreamSettings(order=order, decode=decode, depth=depth, read_ahead_batches=read_ahead_batches),
+    )
 
 
 def stream_beside_trainer(*, trainer_threads: int, **options: Any) -> Stage:

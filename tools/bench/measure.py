@@ -67,6 +67,7 @@ class Case:
     `make`: called in the row's process with `options`, which are written as JSON. `cores`: how many it can keep busy.
     `on_gpu`: CPU time says nothing of it. `alone`: all its rounds are run, and its process ends, before the rows after
     it are started.
+    `why`: it cannot be measured, known beforehand.
     `start_seconds`: how long it may take to stand. `step_seconds`: how long its longest step may take, beyond the
     seconds of a round.
     """
@@ -81,6 +82,7 @@ class Case:
     bounds: Bounds = lambda rows, clock: {}
     on_gpu: bool = False
     alone: bool = False
+    why: str = ""
     start_seconds: float = 120.0
     step_seconds: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
@@ -122,7 +124,7 @@ def measure_rows(cases: Sequence[Case], timing: Timing, say: Say) -> Measured:
     """Measure rows in interleaved rounds."""
     started: list[_Running] = []
     try:
-        _measure(cases, started, timing, say)
+        _measure([case for case in cases if not case.why], started, timing, say)
         complete, why = True, "the time was up"
     except KeyboardInterrupt:
         complete, why = False, "the run was interrupted before it"
@@ -130,7 +132,7 @@ def measure_rows(cases: Sequence[Case], timing: Timing, say: Say) -> Measured:
         for one in started:
             one.close()
     rows = {one.case.name: one.row() for one in started if one.rounds}
-    whys = dict.fromkeys((case.name for case in cases if case.name not in rows), why)
+    whys = {case.name: case.why or why for case in cases if case.name not in rows}
     whys |= {one.case.name: one.ready.why for one in started if one.ready.why}
     missing = (Missing(name=case.name, title=case.title, why=whys[case.name]) for case in cases if case.name in whys)
     return Measured(with_shares(cases, rows), tuple(missing), complete)

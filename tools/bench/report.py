@@ -45,7 +45,8 @@ class Round:
     """Hold what one round of a row gave.
 
     `amount`: what was finished, in the row's unit. `foreign_load`: share of all cores that others kept busy, 0 to 1.
-    `peak_bytes`: the largest resident memory until then. `figures`: what else the row tells, by name and unit.
+    `peak_bytes`: the largest resident memory until then. `page_faults`: None in files of earlier versions. `figures`:
+    what else the row tells, by name and unit.
     """
 
     amount: float
@@ -53,6 +54,7 @@ class Round:
     cpu_seconds: float
     foreign_load: float
     peak_bytes: int
+    page_faults: int | None = None
     figures: dict[str, float] = field(default_factory=dict)
 
 

@@ -95,6 +95,7 @@ class Runner:
             cpu_seconds=end.cpu - begin.cpu,
             foreign_load=foreign_load(begin, end),
             peak_bytes=peak_bytes(),
+            page_faults=end.faults - begin.faults,
             figures=figures,
         )
 

@@ -1,5 +1,6 @@
 """A report for people: lines, tables and charts, which a terminal, docs/measurements.md and an HTML page show."""
 
+import statistics
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -60,8 +61,15 @@ def _row(row: Row, figures: Iterable[str], *, repeated: bool) -> dict[str, str]:
         **{name.replace("_", " "): number(row.figures[name]) if name in row.figures else "" for name in figures},
         "of its limit": ", ".join(shares),
         "peak MB": f"{row.rounds[-1].peak_bytes / 1e6:,.0f}",
+        "page faults an image": _page_faults(row),
         "": ", ".join(marks),
     }
+
+
+def _page_faults(row: Row) -> str:
+    """Return the median of the rounds, of rows of images."""
+    found = [r.page_faults / r.amount for r in row.rounds if r.page_faults is not None]
+    return number(statistics.median(found)) if found and row.unit == "images" else ""
 
 
 def _ratio(ratio: Ratio) -> dict[str, str]:

@@ -67,7 +67,8 @@ def test_rows_are_known_by_name_or_refused() -> None:
     assert chosen(quick=True) < chosen()
     assert chosen(names=("guarded",)) == {
         "jpeg-window", "dali-plain", "stream-uint8", "stream-float32", "stream-dali-float32", "stream-1-thread",
-        "stream-beside-trainer-here",
+        "stream-beside-trainer-here", "stream-bfloat16", "stream-planes-uint8", "stream-planes-bfloat16",
+        "stream-planes-float32", "planes-traffic-uint8", "planes-traffic-float32",
     }  # fmt: skip
     with pytest.raises(InputError, match=r"--rows reed: must be of .*read"):
         chosen(names=("reed",))

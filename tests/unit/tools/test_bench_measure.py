@@ -1,6 +1,7 @@
 """How rows are measured, in processes of their own, and the reports that hold them."""
 
 import json
+import mmap
 import os
 import re
 import sys
@@ -181,3 +182,20 @@ def test_reports_are_read_as_they_were_written_or_refused(tmp_path: Path) -> Non
             read_report(file)
     with pytest.raises(InputError, match="No such file"):
         read_report(tmp_path / "none")
+
+
+def test_page_faults_are_counted_in_a_round() -> None:
+    """A megabyte that is mapped afresh has 256 pages."""
+
+    def mapping() -> Work:
+        while True:
+            with mmap.mmap(-1, 1 << 20) as memory:
+                memory.write(b"\1" * (1 << 20))
+            yield 1
+
+    fresh = Runner(Stage(work=mapping, settings="")).round(1e-9)
+    still = Runner(counting()).round(1e-9)
+    assert fresh.page_faults is not None
+    assert still.page_faults is not None
+    assert fresh.page_faults > 200 * fresh.amount
+    assert still.page_faults < 200
