@@ -15,6 +15,7 @@ from alexnet.pipeline.augment import BatchPlan
 from alexnet.pipeline.normalize import Normalization
 from alexnet.pipeline.settings import Output
 from alexnet.shards.errors import SampleError
+from alexnet.shards.manifest import Encoding
 from alexnet.shards.reader import SplitReader
 
 
@@ -23,10 +24,10 @@ class DecodeSettings:
     """Settle what a decoder yields and with what means.
 
     `decode`: its name, by `decoder_named`. `device_id`: GPU number, None for the CPU. `threads`: of the CPU. `depth`:
-    batches in flight. `max_images`: rows of the largest batch. `size_px`: side of the stored images. `crop_px`: side of
-    what is cut from them. `crops_only`: leave crops as they are, uint8. `views_px`: side of the ten views that are then
-    cut from each crop, or None. `output`: what a finished tensor holds. `channels_last`: its memory is (n, H, W, 3)
-    instead of (n, 3, H, W). `mean_image`: whether one is subtracted, besides each image's own mean.
+    batches in flight. `max_images`: rows of the largest batch. `encoding`, `size_px`: of the stored images. `crop_px`:
+    side of what is cut from them. `crops_only`: leave crops as they are, uint8. `views_px`: side of the ten views that
+    are then cut from each crop, or None. `output`: what a finished tensor holds. `channels_last`: its memory is (n, H,
+    W, 3) instead of (n, 3, H, W). `mean_image`: whether one is subtracted, besides each image's own mean.
     """
 
     decode: str
@@ -34,6 +35,7 @@ class DecodeSettings:
     threads: int
     depth: int
     max_images: int
+    encoding: Encoding
     size_px: int
     crop_px: int
     crops_only: bool

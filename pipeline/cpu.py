@@ -1,5 +1,8 @@
 """Decode on the CPU's cores in C (`alexnet.pipeline.host`), as a decoder of the stream, into memory that is used again.
 
+JPEGs are read ahead of their decoding, as batches; planes by the threads that finish them, as a core's second cache
+holds an image's: a batch's would have to go through memory twice more.
+
 On a CPU it writes normalized tensors, which are used again when nobody holds them any more. For a GPU it writes uint8
 crops into pinned memory, from which they are copied while the next batch is decoded.
 """
@@ -18,10 +21,10 @@ import numpy.typing as npt
 import torch
 
 from alexnet.pipeline.batch import Batch, DecodeSettings
-from alexnet.pipeline.host.pool import DTYPES, Bytes, JpegPool, Ring, allocate_plain
+from alexnet.pipeline.host.pool import DTYPES, Bytes, JpegPool, Ring, StoredPlanes, allocate_plain
 from alexnet.pipeline.in_use import InUse
-from alexnet.pipeline.read import JpegReader
-from alexnet.shards.errors import InputError
+from alexnet.pipeline.read import FILES_AT_ONCE, SampleReader, located
+from alexnet.shards.errors import InputError, SampleError
 
 Array = npt.NDArray[Any]
 Decoding = Future[dict[int, str]]
@@ -40,7 +43,7 @@ class HostDecoder:
     def __init__(self, settings: DecodeSettings) -> None:
         self._settings = settings
         self._pool = JpegPool(settings.threads)
-        self._reader = JpegReader(1, keep=self.ahead + 1)
+        self._reader = SampleReader(1, keep=self.ahead + 1)
         on_cpu = settings.device_id is None
         self._normalizes = on_cpu and not settings.crops_only
         self._dtype = np.dtype(DTYPES[settings.output if self._normalizes else "uint8"])
@@ -49,15 +52,17 @@ class HostDecoder:
         # What waits in the queue, what the consumer uses, what is being written, and what is to be written next.
         self._ring = Ring(buffer_bytes, keep=settings.depth + 3, allocate=allocate_plain if on_cpu else self._pinned)
         self.pinned_bytes = 0
-        self._jobs: SimpleQueue[tuple[Batch, list[Bytes], Array, Decoding] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Batch, list[Bytes] | None, Array, Decoding] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="alexnet-host-decoder", daemon=True)
         self._thread.start()
         self._copied = InUse()
 
     def submit(self, batch: Batch) -> Callable[[], Batch]:
-        """Read a batch's JPEGs and have them decoded when those before are done."""
-        jpegs, _, failures = self._reader.read(batch.reader, batch.plan.sample_ids)
-        batch = batch.without(failures)
+        """Read a batch's JPEGs, if it has any, and have it decoded when those before are done."""
+        jpegs = None
+        if self._settings.encoding == "jpeg":
+            jpegs, _, failures = self._reader.read(batch.reader, batch.plan.sample_ids)
+            batch = batch.without(failures)
         px = self._settings.crop_px
         out = self._ring.take((len(batch), 3, px, px) if self._planar else (len(batch), px, px, 3), self._dtype)
         decoding = Decoding()
@@ -82,7 +87,8 @@ class HostDecoder:
         images = images.view(torch.bfloat16) if pixels.dtype == np.uint16 else images
         if bad:
             images = images[[row for row in range(len(batch)) if row not in bad]]
-            batch = batch.without_rows(bad)
+            ids = batch.plan.sample_ids
+            batch = batch.without([_failure(batch, int(ids[row]), reason) for row, reason in bad.items()])
         if self._normalizes and not self._planar:
             images = images.permute(0, 3, 1, 2)
         return replace(batch, images=self._on_device(images), normalized=self._normalizes)
@@ -97,10 +103,22 @@ class HostDecoder:
                 decoding.set_exception(error)
             del job, batch, jpegs, out, decoding  # they hold a batch's memory
 
-    def _decode(self, batch: Batch, jpegs: list[Bytes], out: Array) -> dict[int, str]:
+    def _decode(self, batch: Batch, jpegs: list[Bytes] | None, out: Array) -> dict[int, str]:
+        if jpegs is not None:
+            return self._decode_part(batch, jpegs, out)
+        bad: dict[int, str] = {}
+        for first in range(0, len(batch), FILES_AT_ONCE):
+            part = batch.select(np.arange(len(batch)) // FILES_AT_ONCE == first // FILES_AT_ONCE)
+            stored, held = located(batch.reader, batch.reader.rows(part.plan.sample_ids))
+            wrong = self._decode_part(part, stored, out[first : first + FILES_AT_ONCE])
+            del held  # open until here
+            bad |= {first + row: reason for row, reason in wrong.items()}
+        return bad
+
+    def _decode_part(self, batch: Batch, images: list[Bytes] | StoredPlanes, out: Array) -> dict[int, str]:
         try:
             return self._pool.decode(
-                jpegs,
+                images,
                 size=(self._settings.size_px, self._settings.size_px),
                 crop_yx=batch.plan.crop_yx,
                 mirror=batch.plan.mirror,
@@ -125,3 +143,12 @@ class HostDecoder:
         on_device = images.to(self._settings.device, non_blocking=True)
         self._copied.keep(images)
         return on_device
+
+
+def _failure(batch: Batch, sample_id: int, reason: str) -> SampleError:
+    """Say why a sample cannot be used; of one that cannot even be read, what the reader finds."""
+    try:
+        batch.reader.stored(sample_id)
+    except SampleError as error:
+        return error.with_traceback(None)  # which would keep the batch
+    return batch.reader.error(sample_id, reason)

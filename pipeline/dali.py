@@ -22,7 +22,7 @@ from torch.utils.dlpack import from_dlpack
 from alexnet.pipeline.batch import Batch, DecodeSettings
 from alexnet.pipeline.dali_graph import Inputs, Jpegs, build_graph, normalizes, warm_up
 from alexnet.pipeline.host.jpeg import DecodeError, read_header
-from alexnet.pipeline.read import JpegReader
+from alexnet.pipeline.read import SampleReader
 
 _GPU_RUN_IMAGES = 1024
 _READ_THREADS = 2  # 2.4 us an image of 23 kB, where one takes 4.6; more would take cores from the decoder
@@ -52,7 +52,7 @@ class DaliDecoder:
         self._normalizes = normalizes(settings)
         self._batches_per_run = 1 if settings.device_id is None else max(1, _GPU_RUN_IMAGES // settings.max_images)
         self._headers = HeaderCheck(settings.size_px)
-        self._reader = JpegReader(min(_READ_THREADS, settings.threads), keep=self.ahead)
+        self._reader = SampleReader(min(_READ_THREADS, settings.threads), keep=self.ahead)
         self._collected: list[Batch] = []
         self._inputs: deque[Inputs] = deque()
         self._runs: deque[_Run] = deque()

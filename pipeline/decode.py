@@ -106,6 +106,8 @@ def _share_of(settings: DecodeSettings) -> float:
 
 
 def _describe_host(settings: DecodeSettings) -> str:
+    if settings.encoding != "jpeg":
+        return f"none, of planes; crops are cut and made RGB on the host, {settings.threads} threads"
     return f"host decoder, {settings.threads} threads"
 
 
@@ -157,6 +159,19 @@ def decoder_named(text: str, device_id: int | None) -> str:
         others = [f"decode={other!r}" for other in ("host", "dali") if not _DECODERS[other].missing()]
         raise InputError(f"decode={text!r}: " + "; or use ".join([reason, *others]))
     return name
+
+
+def decoder_of_planes(text: str) -> str:
+    """Return the name of the decoder whose pixels planes give: they were decoded by it. Raises InputError for another.
+
+    Data sets of JPEGs and of planes thus go on from each other's states.
+    """
+    if text not in ("default", "host"):
+        raise InputError(
+            f"decode={text!r}: the data set holds planes, which are decoded already; leave it at default, or take the "
+            "data set of JPEGs"
+        )
+    return decoder_named("host", None)
 
 
 def _split_name(text: str) -> str | None:

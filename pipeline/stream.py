@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from alexnet.pipeline.augment import AugmentSettings, BatchPlan, describe_lighting
 from alexnet.pipeline.batch import Batch, DecodeSettings
-from alexnet.pipeline.decode import decoder_named, describe_decoding
+from alexnet.pipeline.decode import decoder_named, decoder_of_planes, describe_decoding
 from alexnet.pipeline.meter import StreamMeter
 from alexnet.pipeline.plan import Cursor, Planner, PlanSettings
 from alexnet.pipeline.settings import (
@@ -118,17 +118,19 @@ class ImageStream:
         self, device: "str | torch.device", threads: int | None, output: Output, channels_last: bool, views: int
     ) -> DecodeSettings:
         s, plan, crop_px = self.settings, self._planner.settings, self._planner.augment.crop_px
-        size_px, device_id = self._reader.manifest.size_px, device_id_of(device)
+        stored, device_id = self._reader.manifest.stored, device_id_of(device)
+        size_px, is_jpeg = stored.size_px, stored.encoding == "jpeg"
         if views not in (1, 10):
             raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
         if views == 10 and plan.augment:
             raise InputError("views=10: is for evaluation; give augment=False as well")
         return DecodeSettings(
-            decode=decoder_named(s.decode, device_id),
+            decode=decoder_named(s.decode, device_id) if is_jpeg else decoder_of_planes(s.decode),
             device_id=device_id,
             threads=threads_of(threads or s.threads),
             depth=s.depth,
             max_images=-(-plan.batch_images // plan.ranks),
+            encoding=stored.encoding,
             size_px=size_px,
             crop_px=size_px if views == 10 else crop_px,
             crops_only=views == 10,
@@ -199,7 +201,8 @@ class ImageStream:
         decode, theirs = self._decoding.decode, state.get("decode")
         if isinstance(theirs, str) and theirs == "auto":  # of an earlier version, before anything was decoded
             state = {**state, "decode": decode}
-        elif isinstance(theirs, str) and self.settings.decode == "default":  # left open: what the state says holds
+        elif isinstance(theirs, str) and self.settings.decode == "default" and self._decoding.encoding == "jpeg":
+            # Left open: what the state says holds.
             decode = decoder_named(theirs, self._decoding.device_id)
         for name, mine in self._identity(decode).items():
             if getattr(theirs := state.get(name), "ndim", 0) or theirs != mine:  # an array is equal to nothing

@@ -20,6 +20,7 @@ from alexnet.shards.errors import InputError, SampleError, one_line, reason_of
 from alexnet.shards.files import map_array, open_regular, sha256_of
 from alexnet.shards.index import IndexRows, read_index
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, MEND, Manifest, ShardRecord, Split, read_manifest
+from alexnet.shards.tar import is_header_of
 
 _NAME_BYTES = 100
 _OPEN_FILES = 512  # half of the 1,024 that most systems grant a process; opening one again takes 10 us
@@ -74,12 +75,16 @@ class SplitReader:
     def stored(self, sample_id: int) -> npt.NDArray[np.uint8]:
         """Read a sample's bytes as they are stored, a JPEG or planes: uint8 (length,).
 
-        Raises SampleError if they cannot be had. Planes have the right length: the index was checked.
+        Raises SampleError if they cannot be had. Any bytes are a picture where they are taken for planes, so those must
+        follow the header of this sample; a JPEG's decoder finds out by itself.
         """
-        offset, length, shard, *_ = self._rows[sample_id].tolist()
-        data = np.empty(length, np.uint8)
-        self._read(sample_id, shard, offset, data)
-        return data
+        offset, length, shard, _, place = self._rows[sample_id].tolist()
+        data = np.empty(BLOCKSIZE + length, np.uint8)
+        self._read(sample_id, shard, offset - BLOCKSIZE, data)
+        header = data[:BLOCKSIZE].tobytes()
+        if self.manifest.stored.encoding != "jpeg" and not is_header_of(header, place, length):
+            raise self.error(sample_id, f"its place in the tar holds something else; the data were changed: {MEND}")
+        return data[BLOCKSIZE:]
 
     def key(self, sample_id: int) -> str:
         """Return a sample's WebDataset key, read from its tar header."""

@@ -17,6 +17,7 @@ OnOddity = Callable[[str], None]
 
 _END_BYTES = 2 * BLOCKSIZE  # a tar ends with two blocks of zeros, and zeros to the end of a record
 _CHUNK_BYTES = 1 << 20
+_NAME_BYTES = 100
 _KEY = re.compile(r"([0-9]{8})_[A-Za-z0-9_-]{0,60}")
 _LABEL = re.compile(rb"0|[1-9][0-9]{0,8}")
 _LABEL_BYTES = 16  # more than any label has: a longer one is cut, and is wrong either way
@@ -102,6 +103,12 @@ def member_header(name: bytes, size: int) -> bytes:
     block[124:135] = b"%011o" % size
     block[148:154] = b"%06o" % (_TEMPLATE_SUM + sum(name) + sum(block[124:135]))
     return bytes(block)
+
+
+def is_header_of(block: bytes, place: int, size: int) -> bool:
+    """Say whether a block is the header of a sample of so many bytes, whose key begins with a place in the split."""
+    name = block[:_NAME_BYTES].rstrip(b"\0")
+    return name.startswith(b"%08d_" % place) and block == member_header(name, size)
 
 
 class TarFaultError(Exception):

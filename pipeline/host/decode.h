@@ -32,12 +32,17 @@ struct task {
     const float *mean_image; /* rows lines of 3 * columns, in the order of the output's rows; or NULL */
 };
 
+/* Where an image's planes lie in a tar, and the number that its key begins with. */
+struct stored {
+    int descriptor, key;
+    int64_t offset;
+};
+
 /* One image of it. */
 struct image {
     const uint8_t *jpeg;
     size_t bytes;
-    int descriptor; /* of the file that holds it instead, as planes, and where in it */
-    int64_t offset;
+    struct stored stored; /* instead of a JPEG */
     int y, x, mirror;
     const float *mean; /* 3 */
     void *out;
@@ -86,11 +91,12 @@ struct reading {
     const int32_t *descriptors;
     const int64_t *offsets, *lengths; /* in the files */
     const int64_t *places;            /* in `out` */
+    const int32_t *keys;              /* of planes: what their keys begin with; else NULL */
     const uint8_t *head;              /* how a sample is known to begin, or nothing */
     size_t head_bytes;
     uint8_t *out, *found;
 };
 pool_work read_sample;
-int read_whole(int descriptor, uint8_t *to, int64_t bytes, int64_t offset); /* whether all could be read */
+int read_planes_of(const struct stored *stored, uint8_t *to, int64_t bytes); /* whether all is there */
 
 #endif

@@ -22,6 +22,7 @@ struct batch {
     Py_buffer *jpegs;
     const int32_t *descriptors; /* of planes in files, instead */
     const int64_t *offsets;
+    const int32_t *keys;
     const int32_t *crop_yx;
     const uint8_t *mirror;
     const float *mean;
@@ -36,8 +37,7 @@ static void decode_one(void *context, struct decoder *decoder, int i)
     size_t bytes = image_bytes(&batch->task);
     struct image image = {.out = batch->out + (size_t)i * bytes, .mean = batch->mean ? batch->mean + 3 * i : NULL};
     if (batch->descriptors) {
-        image.descriptor = batch->descriptors[i];
-        image.offset = batch->offsets[i];
+        image.stored = (struct stored){batch->descriptors[i], batch->keys[i], batch->offsets[i]};
     } else {
         image.jpeg = batch->jpegs[i].buf;
         image.bytes = (size_t)batch->jpegs[i].len;
@@ -119,12 +119,13 @@ static int is_size(int height, int width)
     return 0;
 }
 
-static int fits(const struct batch *batch, const Py_buffer buffers[8])
+static int fits(const struct batch *batch, const Py_buffer buffers[9])
 {
     const struct task *task = &batch->task;
     size_t n = (size_t)batch->count, item = kind_bytes[task->kind];
     if (buffers[6].buf && !(has(buffers + 6, "descriptors", n * sizeof(int32_t), sizeof(int32_t)) &&
-                            has(buffers + 7, "offsets", n * sizeof(int64_t), sizeof(int64_t))))
+                            has(buffers + 7, "offsets", n * sizeof(int64_t), sizeof(int64_t)) &&
+                            has(buffers + 8, "keys", n * sizeof(int32_t), sizeof(int32_t))))
         return 0;
     if (!has(buffers + 5, "out", n * image_bytes(task), item) || task->kind == KIND_PLANES)
         return !PyErr_Occurred();
@@ -160,19 +161,20 @@ static PyObject *new_pool(PyObject *module, PyObject *args)
 static PyObject *decode(PyObject *module, PyObject *args)
 {
     PyObject *capsule, *sequence, *result = NULL;
-    Py_buffer buffers[8] = {{0}}; /* crop_yx, mirror, mean, scale, mean_image, out, descriptors, offsets */
+    Py_buffer buffers[9] = {{0}}; /* crop_yx, mirror, mean, scale, mean_image, out, descriptors, offsets, keys */
     struct batch batch = {.task = {.max_pixels = INT64_MAX}};
     struct task *task = &batch.task;
     int kind, crop;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OOz*z*z*z*z*w*iiiip|z*z*p:decode", &capsule, &sequence, buffers, buffers + 1,
+    if (!PyArg_ParseTuple(args, "OOz*z*z*z*z*w*iiiip|z*z*z*p:decode", &capsule, &sequence, buffers, buffers + 1,
                           buffers + 2, buffers + 3, buffers + 4, buffers + 5, &task->height, &task->width, &crop, &kind,
-                          &task->planar, buffers + 6, buffers + 7, &task->copy_only))
+                          &task->planar, buffers + 6, buffers + 7, buffers + 8, &task->copy_only))
         return NULL;
     struct pool *pool = PyCapsule_GetPointer(capsule, "pool");
     PyObject *jpegs = pool ? PySequence_Tuple(sequence) : NULL;
     batch.descriptors = buffers[6].buf;
     batch.offsets = buffers[7].buf;
+    batch.keys = buffers[8].buf;
     batch.count = batch.descriptors ? buffers[6].len / (Py_ssize_t)sizeof(int32_t) : jpegs ? PyTuple_Size(jpegs) : 0;
     if (jpegs && (kind < 0 || kind > KIND_PLANES || batch.count > MAX_IMAGES))
         PyErr_SetString(PyExc_ValueError, "kind or jpegs: out of range");
@@ -189,7 +191,7 @@ static PyObject *decode(PyObject *module, PyObject *args)
             result = run_batch(pool, &batch, jpegs);
     }
     Py_XDECREF(jpegs);
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < 9; i++)
         PyBuffer_Release(buffers + i);
     return result;
 }
@@ -209,22 +211,23 @@ static int lies_inside(const struct reading *reading, Py_ssize_t count, int64_t 
 static PyObject *read_samples(PyObject *module, PyObject *args)
 {
     PyObject *capsule, *result = NULL;
-    Py_buffer buffers[7] = {{0}}; /* descriptors, offsets, lengths, places, head, out, found */
+    Py_buffer buffers[8] = {{0}}; /* descriptors, offsets, lengths, places, head, out, found, keys */
     (void)module;
-    if (!PyArg_ParseTuple(args, "Oy*y*y*y*y*w*w*:read_samples", &capsule, buffers, buffers + 1, buffers + 2, buffers + 3,
-                          buffers + 4, buffers + 5, buffers + 6))
+    if (!PyArg_ParseTuple(args, "Oy*y*y*y*y*w*w*z*:read_samples", &capsule, buffers, buffers + 1, buffers + 2,
+                          buffers + 3, buffers + 4, buffers + 5, buffers + 6, buffers + 7))
         return NULL;
     struct pool *pool = PyCapsule_GetPointer(capsule, "pool");
     size_t n = (size_t)buffers[6].len;
     struct reading reading = {.descriptors = buffers[0].buf, .offsets = buffers[1].buf, .lengths = buffers[2].buf,
                               .places = buffers[3].buf, .head = buffers[4].buf, .head_bytes = (size_t)buffers[4].len,
-                              .out = buffers[5].buf, .found = buffers[6].buf};
+                              .out = buffers[5].buf, .found = buffers[6].buf, .keys = buffers[7].buf};
     if (pool && n > MAX_IMAGES)
         PyErr_SetString(PyExc_ValueError, "found: out of range");
     else if (pool && has(buffers, "descriptors", n * sizeof(int32_t), sizeof(int32_t)) &&
              has(buffers + 1, "offsets", n * sizeof(int64_t), sizeof(int64_t)) &&
              has(buffers + 2, "lengths", n * sizeof(int64_t), sizeof(int64_t)) &&
              has(buffers + 3, "places", n * sizeof(int64_t), sizeof(int64_t)) &&
+             (!reading.keys || has(buffers + 7, "keys", n * sizeof(int32_t), sizeof(int32_t))) &&
              lies_inside(&reading, (Py_ssize_t)n, buffers[5].len)) {
         int error;
         Py_BEGIN_ALLOW_THREADS
@@ -233,7 +236,7 @@ static PyObject *read_samples(PyObject *module, PyObject *args)
         errno = error;
         result = error ? PyErr_SetFromErrno(PyExc_OSError) : Py_NewRef(Py_None);
     }
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 8; i++)
         PyBuffer_Release(buffers + i);
     return result;
 }

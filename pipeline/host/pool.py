@@ -44,10 +44,14 @@ class Found(enum.IntEnum):
 
 
 class StoredPlanes(NamedTuple):
-    """Say where a batch's images lie as planes in open files: int32 (n,) and int64 (n,)."""
+    """Say where a batch's images lie as planes in open tars: int32, int64 and int32 (n,).
+
+    `keys`: the number that a sample's key begins with, which must stand before it.
+    """
 
     descriptors: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.int32]
 
 
 class JpegPool:
@@ -100,6 +104,7 @@ class JpegPool:
         if stored:
             _check("descriptors", stored.descriptors, (n,), np.int32)
             _check("offsets", stored.offsets, (n,), np.int64)
+            _check("keys", stored.keys, (n,), np.int32)
         if out.dtype == np.uint8:
             mean = scale = mean_image = None
         else:
@@ -134,15 +139,17 @@ class JpegPool:
         head: bytes,
         places: npt.NDArray[np.int64],
         out: Bytes,
+        keys: npt.NDArray[np.int32] | None = None,
     ) -> Bytes:
         """Read samples from open files into `out`; return for each what was found, of `Found`: uint8 (n,).
 
         A sample's `lengths` bytes at `offsets` of a file go to `places` in `out`, which must not overlap; all (n,).
+        `keys`: of planes, the numbers that their keys in the tar must begin with.
         Raises ValueError for a place outside, OSError if there cannot be so many threads, before anything is read.
         """
         found = np.empty(len(descriptors), np.uint8)
         with self._lock_here():
-            self._run(self._host.read_samples, descriptors, offsets, lengths, places, head, out, found)
+            self._run(self._host.read_samples, descriptors, offsets, lengths, places, head, out, found, keys)
         return found
 
     def close(self) -> None:

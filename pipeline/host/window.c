@@ -189,7 +189,7 @@ const char *read_window_of_planes(struct decoder *decoder, const struct task *ta
         return "needs memory that is not there";
     if (image->y < 0 || image->y > task->height - task->rows || image->x < 0 || image->x > task->width - task->columns)
         return "has no such window";
-    if (!read_whole(image->descriptor, planes, (int64_t)planes_bytes(task), image->offset))
+    if (!read_planes_of(&image->stored, planes, (int64_t)planes_bytes(task)))
         return "cannot be read";
     int odd = image->x % 2;
     prepare_rows(task, image, scratch);

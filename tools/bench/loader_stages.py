@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
-from alexnet.pipeline.read import JpegReader
+from alexnet.pipeline.read import SampleReader
 from alexnet.pipeline.settings import Order, Output
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.bench_data import LoaderTask, cached_share
@@ -98,14 +98,14 @@ def memory_copy(*, threads: int, **_: Any) -> Stage:
 
 def read(*, by: int, **task: Any) -> Stage:
     """Read batches as the stream does, shuffled. `by`: so many threads: one for the host decoder, two for DALI."""
-    given, jpegs = LoaderTask(**task), JpegReader(by, keep=2)
+    given, jpegs = LoaderTask(**task), SampleReader(by, keep=2)
 
     def work() -> Work:
         order = np.random.default_rng(0)
         while True:
             ids = order.permutation(len(given.reader))
             for first in range(0, len(ids), given.batch_images):
-                yield len(jpegs.read(given.reader, ids[first : first + given.batch_images]).jpegs)
+                yield len(jpegs.read(given.reader, ids[first : first + given.batch_images]).samples)
 
     return Stage(work=work, settings=f"{by} thread{'s' * (by > 1)}, shuffled")
 

@@ -1,14 +1,18 @@
 """What tests of the host decoder share: pictures in every encoding, and Pillow's whole decode of them."""
 
 import io
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from alexnet.pipeline.host.pool import DTYPES, JpegPool
+from alexnet.pipeline.host.pool import DTYPES, JpegPool, StoredPlanes
+from alexnet.shards.planes import planes_bytes
+from alexnet.shards.tar import TarWriter
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -118,3 +122,19 @@ def claiming(jpeg: bytes, width: int, height: int) -> bytes:
 def scans_of(jpeg: bytes) -> list[int]:
     """Return where each scan of a progressive JPEG begins."""
     return [i for i in range(len(jpeg) - 1) if jpeg[i : i + 2] == b"\xff\xda"]
+
+
+@contextmanager
+def stored_planes(jpegs: Sequence[bytes], size: tuple[int, int]) -> Iterator[StoredPlanes]:
+    """Write the planes of JPEGs into a tar, whose keys begin with 7, 8, ..."""
+    planes = np.empty((len(jpegs), planes_bytes(*size)), np.uint8)
+    with JpegPool(1) as pool:
+        assert pool.decode_planes(jpegs, size=size, out=planes) == {}
+    with tempfile.TemporaryFile() as file:
+        tar, keys = TarWriter(file, "yuv"), np.arange(7, 7 + len(jpegs), dtype=np.int32)
+        offsets = [
+            tar.add(f"{key:08d}_x", key, 0, row.tobytes()).offset
+            for key, row in zip(keys.tolist(), planes, strict=True)
+        ]
+        file.flush()
+        yield StoredPlanes(np.full(len(jpegs), file.fileno(), np.int32), np.array(offsets, np.int64), keys)

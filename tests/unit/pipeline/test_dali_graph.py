@@ -23,6 +23,7 @@ from alexnet.shards.reader import SplitReader
 from tests.unit.pipeline.streams import stream_of
 
 SETTINGS = DecodeSettings(
+    encoding="jpeg",
     decode="dali",
     device_id=0,
     threads=2,

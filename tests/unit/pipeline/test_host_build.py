@@ -1,6 +1,7 @@
 """The extension's build: what cannot be built is said and does no harm; plain C gives the same bits; sanitizers."""
 
 import importlib.util
+import itertools
 import os
 import shutil
 import subprocess
@@ -14,12 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet.pipeline.host import JpegPool, available
+from alexnet.pipeline.host import available
 from alexnet.pipeline.host.jpeg import extension
 from alexnet.pipeline.host.pool import DTYPES
-from alexnet.shards.planes import planes_bytes
 from tests.fuzz.seeds import bundled, small
-from tests.unit.pipeline.photographs import photograph
+from tests.unit.pipeline.photographs import photograph, stored_planes
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "pipeline" / "host"
@@ -54,22 +54,16 @@ def test_code_for_any_cpu_gives_the_bits_of_code_for_this_one(tmp_path: Path) ->
     mean[0], mean[1] = (np.nan, np.inf, -np.inf), (1e5, 1e-7, 3e38)
     scale = np.array([1, 2.0**-22, 1.3], np.float32)
     image = rng.normal(0, 9, (crop, crop, 3)).astype(np.float32)
-    file = (tmp_path / "planes").open("w+b", buffering=0)
-    planes_of_all = np.empty((n, planes_bytes(96, 96)), np.uint8)
-    assert JpegPool(1).decode_planes(jpegs, size=(96, 96), out=planes_of_all) == {}
-    file.write(planes_of_all.tobytes())
-    planes = (np.full(n, file.fileno(), np.int32), np.arange(n, dtype=np.int64) * planes_of_all.shape[1])
-    for number, dtype in enumerate(DTYPES.values()):
-        for planar in (False, True):
-            for mean_image in (None, image):
+    with stored_planes(jpegs, (96, 96)) as planes:
+        for number, dtype in enumerate(DTYPES.values()):
+            for planar, mean_image in itertools.product((False, True), (None, image)):
                 results = []
-                for module in (extension(), plain):
-                    for images, stored in ((jpegs, ()), ((), planes)):
-                        out = np.empty((n, crop, crop, 3), dtype)
-                        arrays = (places, mirror, mean, scale, mean_image, out)
-                        settings = (96, 96, crop, number, planar)
-                        assert module.decode(module.new_pool(2), images, *arrays, *settings, *stored) == []
-                        results.append(out.tobytes())
+                for module, (images, stored) in itertools.product((extension(), plain), ((jpegs, ()), ((), planes))):
+                    out = np.empty((n, crop, crop, 3), dtype)
+                    arrays = (places, mirror, mean, scale, mean_image, out)
+                    settings = (96, 96, crop, number, planar)
+                    assert module.decode(module.new_pool(2), images, *arrays, *settings, *stored) == []
+                    results.append(out.tobytes())
                 assert len(set(results)) == 1, (dtype, planar)
 
 

@@ -16,7 +16,7 @@ from alexnet.pipeline import read
 from alexnet.pipeline.dali import HeaderCheck
 from alexnet.pipeline.host import JpegPool, available, read_header
 from alexnet.pipeline.host.pool import Found
-from alexnet.pipeline.read import JpegReader
+from alexnet.pipeline.read import SampleReader
 from alexnet.shards.errors import InputError, SampleError
 from alexnet.shards.reader import SplitReader
 from tests.unit.pipeline.photographs import encoded, photograph
@@ -42,13 +42,13 @@ def one_by_one(reader: SplitReader, ids: list[int]) -> list[bytes | str]:
 def test_a_batch_holds_what_its_samples_hold_also_of_shards_that_are_damaged(
     data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, at_once: int, built: bool
 ) -> None:
-    monkeypatch.setattr(read, "_FILES_AT_ONCE", at_once)
+    monkeypatch.setattr(read, "FILES_AT_ONCE", at_once)
     monkeypatch.setattr(read, "available", lambda: None if built else "not built")
     root = Path(shutil.copytree(data_set, tmp_path / "set"))
     reader = SplitReader(root, "train")
     ids = np.random.default_rng(0).integers(0, len(reader), 40)
-    jpegs = JpegReader(threads, keep=1)
-    assert [jpeg.tobytes() for jpeg in jpegs.read(reader, ids).jpegs] == one_by_one(reader, ids.tolist())
+    jpegs = SampleReader(threads, keep=1)
+    assert [jpeg.tobytes() for jpeg in jpegs.read(reader, ids).samples] == one_by_one(reader, ids.tolist())
     reader.close()
     (root / "train/000001.tar").unlink()
     (root / "train/000001.tar").mkdir()
@@ -143,16 +143,16 @@ def test_no_argument_has_memory_written_that_was_not_given(tmp_path: Path, chang
 
 
 def test_memory_is_used_again_when_nothing_of_a_batch_is_held(ci_100: Path) -> None:
-    reader, jpegs = SplitReader(ci_100, "train"), JpegReader(2, keep=2)
-    first = jpegs.read(reader, np.arange(100)).jpegs
+    reader, jpegs = SplitReader(ci_100, "train"), SampleReader(2, keep=2)
+    first = jpegs.read(reader, np.arange(100)).samples
     one, address = first[17], first[0].ctypes.data
     assert all(jpeg.ctypes.data % 64 == 0 for jpeg in first)
     del first
-    other = jpegs.read(reader, np.arange(90)).jpegs[0].ctypes.data
+    other = jpegs.read(reader, np.arange(90)).samples[0].ctypes.data
     assert other != address, "one of its images is held"
     assert one.tobytes() == reader.stored(17).tobytes()
     del one
-    assert {jpegs.read(reader, np.arange(80)).jpegs[0].ctypes.data for _ in range(9)} <= {address, other}
+    assert {jpegs.read(reader, np.arange(80)).samples[0].ctypes.data for _ in range(9)} <= {address, other}
     jpegs.close()
 
 
@@ -162,4 +162,4 @@ def test_too_many_threads_are_refused_in_one_line(ci_100: Path, monkeypatch: pyt
 
     monkeypatch.setattr(JpegPool, "read", refuse)
     with pytest.raises(InputError, match="threads=2"):
-        JpegReader(2, keep=1).read(SplitReader(ci_100, "train"), np.arange(3))
+        SampleReader(2, keep=1).read(SplitReader(ci_100, "train"), np.arange(3))
