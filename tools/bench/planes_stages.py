@@ -62,8 +62,9 @@ def traffic(*, output: Output, **task: Any) -> Stage:
             ids = rng.permutation(sum(shard.images for shard in reader.shards[: len(files)]))
             for first in range(0, len(ids) - n + 1, n):
                 rows = reader.rows(ids[first : first + n])
+                stored = StoredPlanes(descriptors[rows["shard"]], rows["offset"].copy(), rows["place"].copy())
                 pool.decode(
-                    StoredPlanes(descriptors[rows["shard"]], np.ascontiguousarray(rows["offset"])),
+                    stored,
                     crop_yx=rng.integers(0, places, (n, 2), np.int32),
                     mirror=rng.random(n) < 0.5,
                     size=(given.size_px, given.size_px),
