@@ -55,7 +55,7 @@ def traffic(*, output: Output, **task: Any) -> Stage:
     descriptors = np.array([file.descriptor for file in files], np.int32)
     pool, rng, dtype = JpegPool(given.threads), np.random.default_rng(0), np.dtype(DTYPES[output])
     batches = cycle([np.zeros((n, 3, px, px), dtype) for _ in range(_BUFFERS)])
-    mean, scale = np.full((n, 3), 120.0, np.float32), np.ones(3, np.float32)
+    still, mean, scale = np.zeros(n, np.bool_), np.zeros((n, 3), np.float32), np.ones(3, np.float32)
 
     def work() -> Work:
         while True:
@@ -66,7 +66,7 @@ def traffic(*, output: Output, **task: Any) -> Stage:
                 pool.decode(
                     stored,
                     crop_yx=rng.integers(0, places, (n, 2), np.int32),
-                    mirror=rng.random(n) < 0.5,
+                    mirror=still,
                     size=(given.size_px, given.size_px),
                     out=next(batches),
                     planar=True,
