@@ -11,12 +11,17 @@ decoded. Two ways, by how the order lies on storage:
 This changes nothing about what a stream yields.
 """
 
+import contextlib
 import os
 import threading
+from collections import deque
+from itertools import repeat
 
 import numpy as np
 
 from alexnet.pipeline.plan import Planner
+from alexnet.pipeline.read import FILES_AT_ONCE, located
+from alexnet.shards.index import IndexRows
 from alexnet.shards.reader import SplitReader
 
 _BLOCK_BYTES = 4 << 20
@@ -67,12 +72,9 @@ class ReadAhead:
         while (at := self._wait_for(coming - self._batches)) is not None:
             coming = max(coming, at)  # what is begun already needs no telling
             rows = reader.rows(planner.sample_ids(*divmod(coming, planner.steps)))
-            for row in np.sort(rows, order=["shard", "offset"])[["shard", "offset", "length"]].tolist():
-                shard, offset, length = row
-                try:
-                    os.posix_fadvise(reader.file(shard).descriptor, offset, length, os.POSIX_FADV_WILLNEED)
-                except OSError:
-                    continue  # who decodes it will meet the same error and can name the sample
+            rows = rows[np.lexsort((rows["offset"], rows["shard"]))]
+            for first in range(0, len(rows), FILES_AT_ONCE):
+                _will_need(reader, rows[first : first + FILES_AT_ONCE])
             coming += 1
 
     def _fetch_windows(self) -> None:
@@ -105,3 +107,13 @@ class ReadAhead:
                 offset += count
         except OSError:
             return  # as above
+
+
+def _will_need(reader: SplitReader, rows: IndexRows) -> None:
+    """Tell the system of samples: 2.7 us each, of which 2.3 are its own where all are cached."""
+    (descriptors, offsets, _), held = located(reader, rows)
+    opened = descriptors >= 0  # who decodes the others meets the error that opening them met, and can name it
+    asked = (descriptors[opened].tolist(), offsets[opened].tolist(), rows["length"][opened].tolist())
+    with contextlib.suppress(OSError):
+        deque(map(os.posix_fadvise, *asked, repeat(os.POSIX_FADV_WILLNEED)), maxlen=0)
+    del held  # open until here
