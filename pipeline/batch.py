@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from alexnet.pipeline.augment import BatchPlan
 from alexnet.pipeline.normalize import Normalization
-from alexnet.pipeline.settings import Output
+from alexnet.pipeline.settings import Output, Resident
 from alexnet.shards.errors import SampleError
 from alexnet.shards.manifest import Encoding
 from alexnet.shards.reader import SplitReader
@@ -27,7 +27,8 @@ class DecodeSettings:
     batches in flight. `max_images`: rows of the largest batch. `encoding`, `size_px`: of the stored images. `crop_px`:
     side of what is cut from them. `crops_only`: leave crops as they are, uint8. `views_px`: side of the ten views that
     are then cut from each crop, or None. `output`: what a finished tensor holds. `channels_last`: its memory is (n, H,
-    W, 3) instead of (n, 3, H, W). `mean_image`: whether one is subtracted, besides each image's own mean.
+    W, 3) instead of (n, 3, H, W). `mean_image`: whether one is subtracted, besides each image's own mean. `resident`:
+    whether a GPU keeps the planes of the split's `images`; what else runs there needs `reserve_bytes` of it.
     """
 
     decode: str
@@ -43,6 +44,9 @@ class DecodeSettings:
     output: Output
     channels_last: bool
     mean_image: bool
+    resident: Resident
+    images: int
+    reserve_bytes: int
 
     @property
     def device(self) -> str:

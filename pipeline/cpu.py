@@ -8,6 +8,7 @@ crops into pinned memory, from which they are copied while the next batch is dec
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -48,7 +49,7 @@ class HostDecoder:
         self._normalizes = on_cpu and not settings.crops_only
         self._dtype = np.dtype(DTYPES[settings.output if self._normalizes else "uint8"])
         self._planar = self._normalizes and not settings.channels_last
-        buffer_bytes = settings.max_images * settings.crop_px**2 * 3 * self._dtype.itemsize
+        buffer_bytes = math.prod(self._shape(settings.max_images)) * self._dtype.itemsize
         # What waits in the queue, what the consumer uses, what is being written, and what is to be written next.
         self._ring = Ring(buffer_bytes, keep=settings.depth + 3, allocate=allocate_plain if on_cpu else self._pinned)
         self.pinned_bytes = 0
@@ -63,8 +64,7 @@ class HostDecoder:
         if self._settings.encoding == "jpeg":
             jpegs, _, failures = self._reader.read(batch.reader, batch.plan.sample_ids)
             batch = batch.without(failures)
-        px = self._settings.crop_px
-        out = self._ring.take((len(batch), 3, px, px) if self._planar else (len(batch), px, px, 3), self._dtype)
+        out = self._ring.take(self._shape(len(batch)), self._dtype)
         decoding = Decoding()
         self._jobs.put((batch, jpegs, out, decoding))
         return partial(self._result, batch, out, decoding)
@@ -79,6 +79,11 @@ class HostDecoder:
         self._pool.close()
         self._copied.close()
         self._reader.close()
+
+    def _shape(self, images: int) -> tuple[int, ...]:
+        """Return what so many images become."""
+        px = self._settings.crop_px
+        return (images, 3, px, px) if self._planar else (images, px, px, 3)
 
     def _result(self, batch: Batch, pixels: Array, decoding: Decoding) -> Batch:
         bad = decoding.result()
@@ -99,6 +104,8 @@ class HostDecoder:
             batch, jpegs, out, decoding = job
             try:
                 decoding.set_result(self._decode(batch, jpegs, out))
+            except OSError as error:  # too many threads
+                decoding.set_exception(InputError(str(error)))
             except BaseException as error:  # whatever it is, the result must raise it
                 decoding.set_exception(error)
             del job, batch, jpegs, out, decoding  # they hold a batch's memory
@@ -116,20 +123,17 @@ class HostDecoder:
         return bad
 
     def _decode_part(self, batch: Batch, images: list[Bytes] | StoredPlanes, out: Array) -> dict[int, str]:
-        try:
-            return self._pool.decode(
-                images,
-                size=(self._settings.size_px, self._settings.size_px),
-                crop_yx=batch.plan.crop_yx,
-                mirror=batch.plan.mirror,
-                mean=batch.means,
-                scale=batch.normalization.scale,
-                mean_image=batch.normalization.mean_image,
-                out=out,
-                planar=self._planar,
-            )
-        except OSError as error:  # too many threads
-            raise InputError(str(error)) from None
+        return self._pool.decode(
+            images,
+            size=(self._settings.size_px, self._settings.size_px),
+            crop_yx=batch.plan.crop_yx,
+            mirror=batch.plan.mirror,
+            mean=batch.means,
+            scale=batch.normalization.scale,
+            mean_image=batch.normalization.mean_image,
+            out=out,
+            planar=self._planar,
+        )
 
     def _pinned(self, bytes_: int) -> Bytes:
         self.pinned_bytes += bytes_

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from alexnet.pipeline.batch import Batch, Decoder, DecodeSettings
 from alexnet.pipeline.host.jpeg import available
 from alexnet.pipeline.jpeg_engine import query_jpeg_engine
+from alexnet.pipeline.settings import Resident, StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of
+from alexnet.shards.manifest import Manifest
 
 
 class SplitDecoder:
@@ -79,8 +81,9 @@ def on_dali(sample_ids: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.b
 
 def _host(settings: DecodeSettings) -> Decoder:
     from alexnet.pipeline.cpu import HostDecoder  # which loads torch
+    from alexnet.pipeline.planes_gpu import planes_decoder
 
-    return HostDecoder(settings)
+    return (planes_decoder(settings) if settings.device_id is not None else None) or HostDecoder(settings)
 
 
 def _dali(settings: DecodeSettings) -> Decoder:
@@ -107,7 +110,8 @@ def _share_of(settings: DecodeSettings) -> float:
 
 def _describe_host(settings: DecodeSettings) -> str:
     if settings.encoding != "jpeg":
-        return f"none, of planes; crops are cut and made RGB on the host, {settings.threads} threads"
+        where = "the host" if settings.device_id is None else settings.device
+        return f"none, of planes; crops are cut and made RGB on {where}, {settings.threads} threads"
     return f"host decoder, {settings.threads} threads"
 
 
@@ -161,6 +165,36 @@ def decoder_named(text: str, device_id: int | None) -> str:
     return name
 
 
+def decoding_of(settings: StreamSettings, manifest: Manifest, device_id: int | None) -> tuple[str, Resident]:
+    """Return which decoder yields a data set's pixels, and whether a GPU keeps its planes.
+
+    Raises InputError for what cannot be.
+    """
+    text = "host" if settings.resident == "on" and settings.decode == "default" else settings.decode
+    is_jpeg = manifest.stored.encoding == "jpeg"
+    name = decoder_named(text, device_id) if is_jpeg else decoder_of_planes(text)
+    has_planes = not is_jpeg or str(manifest.settings.get("jpeg")).endswith("4:2:0")
+    if settings.resident == "on":
+        _check_resident(name, device_id, has_planes)
+    return name, settings.resident if has_planes else "off"
+
+
+def _check_resident(name: str, device_id: int | None, has_planes: bool) -> None:
+    """Raise InputError where nothing can be kept."""
+    if device_id is None:
+        raise InputError(
+            "resident='on': keeps images in a GPU's memory, and the stream's device is cpu; use resident='auto', and "
+            "so that nothing is decoded twice a set of planes (alexnet-prep decode), which the system's cache keeps"
+        )
+    if name != "host":
+        raise InputError(f"resident='on': decode={name!r} yields no planes; use decode='host', or resident='auto'")
+    if not has_planes:
+        raise InputError(
+            "resident='on': the manifest does not say that these JPEGs are 4:2:0, of which alone there are planes; use "
+            "resident='auto', or make the data set anew with `alexnet-prep shard`"
+        )
+
+
 def decoder_of_planes(text: str) -> str:
     """Return the name of the decoder whose pixels planes give: they were decoded by it. Raises InputError for another.
 
@@ -198,3 +232,12 @@ def describe_decoding(settings: DecodeSettings) -> str:
     reason = available() if settings.device_id is None else without_dali()
     line = _DECODERS[_key(settings.decode)].describe(settings)
     return f"decoding: {line}" + (f"; {reason}" if reason else "")
+
+
+def describe_residence(settings: DecodeSettings) -> list[str]:
+    """Say in one line whether a GPU keeps the images, and why; nothing on a CPU."""
+    if settings.device_id is None:
+        return []
+    from alexnet.pipeline.resident import residence  # which loads torch
+
+    return [line for line in [residence(settings).line] if line]

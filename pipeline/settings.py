@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Output = Literal["uint8", "float32", "float16", "bfloat16"]
 OnError = Literal["stop", "skip"]
 Order = Literal["global", "blocks"]
+Resident = Literal["auto", "on", "off"]
 T = TypeVar("T")
 
 
@@ -34,7 +35,8 @@ class StreamSettings:
     `threads`: of the decoder, 0 for one a core, under torchrun of the process's share.
     `depth`: finished batches kept waiting. `read_ahead_batches`: how far ahead storage is told what is wanted, 0 for
     not at all. `on_error`: at a sample that cannot be used, `stop`, or `skip` it: its batch is then one image smaller,
-    and the stream's meter counts it.
+    and the stream's meter counts it. `resident`: whether a GPU keeps images as planes, see `resident.py`: `auto` where
+    all fit and the decoder can yield them, `on` also a part.
     """
 
     order: Order = "global"
@@ -44,6 +46,7 @@ class StreamSettings:
     depth: int = field(default=2, metadata={"may_differ": True})
     read_ahead_batches: int = field(default=8, metadata={"may_differ": True})
     on_error: OnError = "stop"
+    resident: Resident = field(default="auto", metadata={"may_differ": True})
 
     def __post_init__(self) -> None:
         check_kinds(self)

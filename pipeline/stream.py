@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from alexnet.pipeline.augment import AugmentSettings, BatchPlan, describe_lighting
 from alexnet.pipeline.batch import Batch, DecodeSettings
-from alexnet.pipeline.decode import decoder_named, decoder_of_planes, describe_decoding
+from alexnet.pipeline.decode import decoder_named, decoding_of, describe_decoding, describe_residence
 from alexnet.pipeline.meter import StreamMeter
 from alexnet.pipeline.plan import Cursor, Planner, PlanSettings
 from alexnet.pipeline.settings import (
@@ -70,7 +70,8 @@ class ImageStream:
     `shuffle`: default, with augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda`, `cuda:N`.
     `threads`: decoder threads, default one a core, under torchrun of the process's share. `output`: `uint8` yields cut
     and mirrored pixels as they are, for `finish_pass` to normalize elsewhere. `views`: 10 yields the paper's ten views
-    of each image, without augmentation. `settings`: how it runs.
+    of each image, without augmentation. `settings`: how it runs. `reserve_bytes`: of the GPU, what else runs there
+    needs; resident images leave it so much.
 
     Raises InputError for data or settings that cannot work.
     """
@@ -93,6 +94,7 @@ class ImageStream:
         channels_last: bool = False,
         views: Literal[1, 10] = 1,
         settings: StreamSettings | None = None,
+        reserve_bytes: int = 0,
     ) -> None:
         self.settings = s = settings_of("settings", settings, StreamSettings)
         augmentation = settings_of("augmentation", augmentation, AugmentSettings)
@@ -109,7 +111,8 @@ class ImageStream:
             window_shards=s.window_shards if s.order == "blocks" else None,
         )
         self._planner = _planner(plan, augmentation, self._reader)
-        self._decoding = self._decode_settings(device, threads, output, channels_last, views)
+        decoding = self._decode_settings(device, threads, output, channels_last, views)
+        self._decoding = replace(decoding, reserve_bytes=whole("reserve_bytes", reserve_bytes, 0))
         self.meter = StreamMeter()
         self._prefetcher: Prefetcher | None = None
         self._cursor = Cursor(len(self))
@@ -118,19 +121,20 @@ class ImageStream:
         self, device: "str | torch.device", threads: int | None, output: Output, channels_last: bool, views: int
     ) -> DecodeSettings:
         s, plan, crop_px = self.settings, self._planner.settings, self._planner.augment.crop_px
-        stored, device_id = self._reader.manifest.stored, device_id_of(device)
-        size_px, is_jpeg = stored.size_px, stored.encoding == "jpeg"
+        manifest, device_id = self._reader.manifest, device_id_of(device)
+        decode, resident = decoding_of(s, manifest, device_id)
+        size_px = manifest.size_px
         if views not in (1, 10):
             raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
         if views == 10 and plan.augment:
             raise InputError("views=10: is for evaluation; give augment=False as well")
         return DecodeSettings(
-            decode=decoder_named(s.decode, device_id) if is_jpeg else decoder_of_planes(s.decode),
+            decode=decode,
             device_id=device_id,
             threads=threads_of(threads or s.threads),
             depth=s.depth,
             max_images=-(-plan.batch_images // plan.ranks),
-            encoding=stored.encoding,
+            encoding=manifest.stored.encoding,
             size_px=size_px,
             crop_px=size_px if views == 10 else crop_px,
             crops_only=views == 10,
@@ -138,6 +142,9 @@ class ImageStream:
             output=choice("output", output, get_args(Output)),
             channels_last=flag("channels_last", channels_last),
             mean_image=self._planner.normalization(0).mean_image is not None,
+            resident=resident,
+            images=len(self._reader),
+            reserve_bytes=0,
         )
 
     def __len__(self) -> int:
@@ -201,8 +208,7 @@ class ImageStream:
         decode, theirs = self._decoding.decode, state.get("decode")
         if isinstance(theirs, str) and theirs == "auto":  # of an earlier version, before anything was decoded
             state = {**state, "decode": decode}
-        elif isinstance(theirs, str) and self.settings.decode == "default" and self._decoding.encoding == "jpeg":
-            # Left open: what the state says holds.
+        elif isinstance(theirs, str) and self.settings.decode == "default" and self._left_open():
             decode = decoder_named(theirs, self._decoding.device_id)
         for name, mine in self._identity(decode).items():
             if getattr(theirs := state.get(name), "ndim", 0) or theirs != mine:  # an array is equal to nothing
@@ -215,6 +221,10 @@ class ImageStream:
             self.close()
             self._decoding = replace(self._decoding, decode=decode)
         self.seek(*place)
+
+    def _left_open(self) -> bool:
+        """Say whether a state's decoder can be taken: planes, and what is to be resident, have the host's pixels."""
+        return self._decoding.encoding == "jpeg" and self.settings.resident != "on"
 
     def finish_pass(self, output: Output = "float32") -> "Normalizer":
         """Return what turns this stream's uint8 crops into normalized tensors, on the stream's device.
@@ -245,7 +255,7 @@ class ImageStream:
         ]
         if s.augment:
             lines.append(describe_lighting(self._planner.augment, self._reader.manifest.colour))
-        return [*lines, describe_decoding(self._decoding)]
+        return [*lines, describe_decoding(self._decoding), *describe_residence(self._decoding)]
 
     def close(self) -> None:
         """Stop threads and decoder. The stream can be iterated again."""

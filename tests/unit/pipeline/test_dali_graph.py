@@ -36,6 +36,9 @@ SETTINGS = DecodeSettings(
     output="float32",
     channels_last=True,
     mean_image=False,
+    resident="off",
+    images=1000,
+    reserve_bytes=0,
 )
 
 

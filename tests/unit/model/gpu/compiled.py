@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from alexnet.model.gpu.conv_epilogue import Epilogue, conv_epilogue
 from alexnet.model.gpu.elementwise import bias_relu_dropout, sgd_, space_to_depth
 from alexnet.pipeline.normalize_torch import in_one_kernel
+from alexnet.pipeline.planes_gpu import Constants, finish
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -48,6 +49,12 @@ def crops(images: torch.Tensor, mean_image: torch.Tensor | None) -> None:
     in_one_kernel(pixels, torch.empty(128, 3), torch.empty(3), mean_image, images)
 
 
+def planes(images: torch.Tensor, mean_image: torch.Tensor | None) -> None:
+    addresses, crop_yx = torch.empty(128, dtype=torch.int64), torch.empty(128, 2, dtype=torch.int32)
+    rows = addresses, crop_yx, torch.empty(128, dtype=torch.uint8), torch.empty(128, 3)
+    finish(rows, Constants(torch.empty(3), mean_image), images, 256)
+
+
 def epilogue(side: int, maps: list[int], **what: Any) -> None:
     parts = [image_half(128, each, side, side).requires_grad_() for each in maps]
     given = conv_epilogue(parts, half(sum(maps)).requires_grad_(), Epilogue(**what, towers=2))
@@ -70,6 +77,8 @@ LAUNCHES: dict[str, Callable[[], object]] = {
     "input": lambda: space_to_depth(image_half(128, 3, 224, 224), image_half(128, 48, 57, 57), 4, 0),
     "crops": lambda: crops(image_half(128, 3, 224, 224), None),
     "planar crops, mean image": lambda: crops(torch.empty(128, 3, 224, 224), torch.empty(224, 224, 3)),
+    "planes": lambda: planes(image_half(128, 3, 224, 224), None),
+    "planar planes, mean image": lambda: planes(torch.empty(128, 3, 224, 224), torch.empty(224, 224, 3)),
 }
 
 

@@ -39,6 +39,9 @@ BUDGETS = {
     ("input", "space_to_depth"): Budget(40, {"STG.E.128": 1}),
     ("crops", "normalize_crops"): Budget(40, {"LDG.E.128": 1, "STG.E.128": 2}),
     ("planar crops, mean image", "normalize_crops"): Budget(88, {"LDG.E.128": 5}),
+    # Four pixels a thread, each of one byte of luma and eight of chroma, wherever a window begins.
+    ("planes", "finish_planes"): Budget(48, {"LDG.E.U8": 36, "STG.E.U16": 12}, 480),
+    ("planar planes, mean image", "finish_planes"): Budget(64, {"LDG.E.U8": 36, "STG.E.128": 3}, 520),
 }
 
 
@@ -68,7 +71,8 @@ def test_every_kernel_that_is_launched_is_looked_at(compiled: dict[str, Any]) ->
 
 def test_crops_are_normalized_to_the_bits_of_a_cpu(compiled: dict[str, Any]) -> None:
     """A multiplication and an addition in one would round once instead of twice."""
-    for entry in ("crops", "planar crops, mean image"):
-        opcodes = compiled[entry]["normalize_crops"]["opcodes"]
+    of_pixels = [(entry, kernel) for entry, kernel in BUDGETS if kernel in ("normalize_crops", "finish_planes")]
+    for entry, kernel in of_pixels:
+        opcodes = compiled[entry][kernel]["opcodes"]
         assert {"FADD", "FMUL"} <= opcodes.keys()
         assert not any(opcode.startswith("FFMA") for opcode in opcodes)
