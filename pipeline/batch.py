@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from alexnet.pipeline.augment import BatchPlan
 from alexnet.pipeline.normalize import Normalization
+from alexnet.pipeline.read_ahead import IsHeld
 from alexnet.pipeline.settings import Output, Resident
 from alexnet.shards.errors import SampleError
 from alexnet.shards.manifest import Encoding
@@ -111,6 +112,10 @@ class Decoder(Protocol):
     @property
     def pinned_bytes(self) -> int:
         """How much host memory it pinned itself; DALI's own pools are not known."""
+
+    @property
+    def is_held(self) -> IsHeld | None:
+        """What says of samples whether they are kept, so that they need no reading; None where nothing is."""
 
     def submit(self, batch: Batch) -> Callable[[], Batch]:
         """Take a batch and, if possible, begin with it; return what waits for it, to be called in that order.

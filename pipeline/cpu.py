@@ -39,6 +39,7 @@ class HostDecoder:
     memory that was pinned so far.
     """
 
+    is_held = None
     ahead = 2  # one is decoded while the other is made ready
 
     def __init__(self, settings: DecodeSettings) -> None:

@@ -45,6 +45,7 @@ class _Run:
 class DaliDecoder:
     """Decode on DALI's mixed or CPU backend."""
 
+    is_held = None
     pinned_bytes = 0  # what DALI pins is not known
 
     def __init__(self, settings: DecodeSettings) -> None:

@@ -30,6 +30,8 @@ class SplitDecoder:
     DALI works while the host decodes, for it runs asynchronously.
     """
 
+    is_held = None
+
     def __init__(self, dali: Decoder, host: Decoder, share: float) -> None:
         from alexnet.pipeline.in_use import InUse  # which loads torch
 

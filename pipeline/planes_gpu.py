@@ -17,6 +17,7 @@ from alexnet.pipeline.cpu import HostDecoder
 from alexnet.pipeline.host.pool import Bytes, Found, StoredPlanes
 from alexnet.pipeline.normalize import Normalization
 from alexnet.pipeline.normalize_torch import DTYPES, in_one_kernel, moved, on_gpu
+from alexnet.pipeline.read_ahead import IsHeld
 from alexnet.pipeline.resident import ResidentPlanes, residence
 from alexnet.shards.planes import planes_bytes
 
@@ -31,6 +32,11 @@ class PlanesDecoder:
         self._settings, self._source, self._resident = settings, source, resident
         self._device = torch.device(settings.device)
         self._constants: tuple[Normalization, Constants] | None = None
+
+    @property
+    def is_held(self) -> IsHeld | None:
+        """What the store holds."""
+        return self._resident.holds if self._resident else None
 
     @property
     def ahead(self) -> int:

@@ -138,6 +138,8 @@ class _Work:
                 contextlib.closing(make_decoder(self._decoding)) as decoder,
                 contextlib.closing(self._decoded_in_use),
             ):
+                if self._read_ahead is not None:
+                    self._read_ahead.is_held = decoder.is_held
                 for count, batch in enumerate(self._decoded(decoder)):
                     if self.queue.stopped:
                         return
@@ -178,9 +180,9 @@ class _Work:
 
     def _with_event(self, batch: Batch, decoded: torch.Tensor) -> Batch:
         """Say when a batch's tensors may be read; what was decoded, which may be DALI's memory, is kept until then."""
-        images = batch.images
-        if images.data_ptr() == decoded.data_ptr():
-            images = images.clone()  # nobody knows when the training stream has read it
+        images, own = batch.images, decoded.untyped_storage().resizable()
+        if images.data_ptr() == decoded.data_ptr() and not own:
+            images = images.clone()  # of another's memory nobody knows when the training stream has read it
         return replace(batch, images=images, ready=self._decoded_in_use.keep(decoded))
 
     def _sample_memory(self, count: int, decoder: Decoder) -> None:

@@ -15,9 +15,11 @@ import contextlib
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat
 
 import numpy as np
+import numpy.typing as npt
 
 from alexnet.pipeline.plan import Planner
 from alexnet.pipeline.read import FILES_AT_ONCE, located
@@ -26,12 +28,14 @@ from alexnet.shards.reader import SplitReader
 
 _BLOCK_BYTES = 4 << 20
 
+IsHeld = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+
 
 class ReadAhead:
     """Have the system fetch what the batches up to `batches` after the one last begun will need.
 
     `first`: the first batch that will be begun, counted over all epochs. `run` is for a thread of its own, as both ways
-    can block; it returns after `stop`.
+    can block; it returns after `stop`. `is_held`: tells of samples, int64 (n,), which need no reading: bool (n,).
     """
 
     def __init__(self, reader: SplitReader, planner: Planner, first: int, batches: int) -> None:
@@ -39,6 +43,7 @@ class ReadAhead:
         self._at = first
         self._stopped = False
         self._changed = threading.Condition()
+        self.is_held: IsHeld | None = None
 
     def begun(self, step_index: int) -> None:
         """Say that a batch is about to be decoded."""
@@ -71,7 +76,7 @@ class ReadAhead:
         reader, planner, coming = self._reader, self._planner, self._first
         while (at := self._wait_for(coming - self._batches)) is not None:
             coming = max(coming, at)  # what is begun already needs no telling
-            rows = reader.rows(planner.sample_ids(*divmod(coming, planner.steps)))
+            rows = reader.rows(self._wanted(planner.sample_ids(*divmod(coming, planner.steps))))
             rows = rows[np.lexsort((rows["offset"], rows["shard"]))]
             for first in range(0, len(rows), FILES_AT_ONCE):
                 _will_need(reader, rows[first : first + FILES_AT_ONCE])
@@ -92,11 +97,17 @@ class ReadAhead:
                 for shard in window.shards.tolist():
                     if self._stopped:
                         return
-                    self._read_through(shard, scratch)
+                    first = sum(record.images for record in self._reader.shards[:shard])
+                    if len(self._wanted(first + np.arange(self._reader.shards[shard].images))):
+                        self._read_through(shard, scratch)
                 # The next window is read when the stream begins this one.
                 first_step = max(window.positions.start, position) // batch_images
                 begin = epoch * planner.steps + min(first_step, planner.steps - 1)
             epoch, position = epoch + 1, 0
+
+    def _wanted(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return those that have to be read."""
+        return sample_ids if self.is_held is None else sample_ids[~self.is_held(sample_ids)]
 
     def _read_through(self, shard: int, scratch: memoryview) -> None:
         """Read a shard from front to back and forget it: it is in the system's cache then."""

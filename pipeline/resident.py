@@ -88,6 +88,11 @@ class ResidentPlanes:
         """Return where the planes of samples begin, 0 for those that are not here: int64 (n,)."""
         return self._addresses[sample_ids]
 
+    def holds(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Say of samples whether their planes are here: bool (n,)."""
+        held: npt.NDArray[np.bool_] = self._addresses[sample_ids] != 0
+        return held
+
     def keep(self, sample_ids: npt.NDArray[np.int64], planes: torch.Tensor) -> None:
         """Copy planes of samples, uint8 (n, bytes) on the GPU, as far as there is room.
 

@@ -2,10 +2,16 @@
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.dlpack import from_dlpack
 
+from alexnet.pipeline.batch import Batch
 from alexnet.pipeline.in_use import InUse
+from alexnet.pipeline.prefetch import _Work
 
 
 class Memory:
@@ -61,3 +67,15 @@ def test_the_end_waits_for_all_of_it() -> None:
     in_use.close()
     assert all(event.done and event.of() is None for event in events)
     in_use.close()
+
+
+def test_a_batch_is_copied_out_of_memory_that_is_not_pytorchs() -> None:
+    """Such as DALI's, which is used again when its event has passed, whether the consumer has read it or not."""
+    work = object.__new__(_Work)
+    work._decoded_in_use = InUse()
+    own = torch.zeros(2, 3, 4, 4)
+    for images, copied in ((own, False), (from_dlpack(np.zeros((2, 3, 4, 4), np.float32)), True)):
+        batch: Any = Batch(step_index=0, plan=None, normalization=None, reader=None, images=images)  # type: ignore[arg-type]
+        given = work._with_event(batch, images)
+        assert (given.images.data_ptr() != images.data_ptr()) is copied
+        assert torch.equal(given.images, images)

@@ -265,3 +265,18 @@ def test_a_shard_that_is_gone_is_left_to_the_decoder_to_report(reader: SplitRead
         ahead.begun(0)
         expected = [place for step in (0, 1) for place in places(reader, planner, step) if place[0] != "gone.tar"]
         assert told.next(len(expected)) == expected
+
+
+def test_what_is_held_already_need_not_be_read(reader: SplitReader, told: Told) -> None:
+    samples = ReadAhead(reader, planner_of(reader), first=0, batches=4)  # an epoch has five
+    end = reader.shards[0].images
+    rows = reader.rows(np.arange(4, end))  # the only ones that are not held
+    samples.is_held = lambda ids: (ids < 4) | (ids >= end)
+    with running(samples):
+        expected = {(Path(reader.shards[int(row["shard"])].file).name, int(row["offset"])) for row in rows}
+        assert set(told.next(len(rows))) == expected
+    windows = ReadAhead(reader, planner_of(reader, window_shards=1), first=0, batches=1)
+    windows.is_held = samples.is_held
+    with running(windows) as ahead:
+        ahead.begun(9)
+        assert told.next(2) == [("000000.tar", 0)] * 2, "in each of two epochs"
