@@ -91,7 +91,14 @@ class SplitReader:
         row = self._rows[sample_id]
         header = np.empty(_NAME_BYTES, np.uint8)
         self._read(sample_id, int(row["shard"]), int(row["offset"]) - BLOCKSIZE, header)
-        return header.tobytes().split(b"\0", 1)[0].decode("ascii", "replace").removesuffix(self._suffix)
+        return self._key_in(header)
+
+    def key_and_stored(self, sample_id: int) -> tuple[str, npt.NDArray[np.uint8]]:
+        """Return `key` and `stored` of a sample, read at once."""
+        offset, length, shard, *_ = self._rows[sample_id].tolist()
+        data = np.empty(BLOCKSIZE + length, np.uint8)
+        self._read(sample_id, shard, offset - BLOCKSIZE, data)
+        return self._key_in(data), data[BLOCKSIZE:]
 
     def shard(self, sample_id: int) -> ShardRecord:
         """Return the shard that holds a sample."""
@@ -131,6 +138,10 @@ class SplitReader:
         """Forget the open tars; each is closed when nobody reads it any more."""
         with self._lock:
             self._files.clear()
+
+    def _key_in(self, header: npt.NDArray[np.uint8]) -> str:
+        name = header[:_NAME_BYTES].tobytes().split(b"\0", 1)[0]
+        return name.decode("ascii", "replace").removesuffix(self._suffix)
 
     def _read(self, sample_id: int, shard: int, offset: int, into: npt.NDArray[np.uint8]) -> None:
         try:

@@ -60,7 +60,7 @@ class TarWriter:
         self.bytes = 0
         self.sha256 = hashlib.sha256()
 
-    def add(self, key: str, place: int, label: int, image: bytes) -> TarSample:
+    def add(self, key: str, place: int, label: int, image: bytes | memoryview) -> TarSample:
         """Append the image and KEY.cls with fixed metadata."""
         text = b"%d" % label
         image_at, label_at = self._add_member(f"{key}.{self._extension}", image), self._add_member(f"{key}.cls", text)
@@ -70,7 +70,7 @@ class TarWriter:
         """Append the two empty blocks that end a tar, and fill its last record."""
         self._write(bytes(_END_BYTES + -(self.bytes + _END_BYTES) % RECORDSIZE))
 
-    def _add_member(self, name: str, data: bytes) -> int:
+    def _add_member(self, name: str, data: bytes | memoryview) -> int:
         """Append a member; return where its data begin."""
         begin = self.bytes + BLOCKSIZE  # the header is one block
         self._write(member_header(name.encode("ascii"), len(data)) + data + bytes(-len(data) % BLOCKSIZE))

@@ -17,20 +17,24 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, put_on_disk, replace, sha256_of
 from alexnet.shards.index import INDEX_DTYPE, IndexRows
 from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split, read_manifest, shard_file
-from alexnet.shards.tar import TarWriter, dali_line
+from alexnet.shards.tar import TarSample, TarWriter, dali_line
 
 _STEM_CHARACTERS = 60
+_WRITE_BEHIND_BYTES = 1 << 23
 _UNLISTABLE = frozenset("\n\r\\")  # sha256sum escapes them; no file of a data set has one in its name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One image: its place in the split's order, the stem of its source's name, its label and what is stored of it."""
+    """One image: its place in the split's order, the stem of its source's name, its label and what is stored of it.
+
+    `stored`: bytes, or a view of memory that holds something else once the sample is written.
+    """
 
     place: int
     stem: str
     label: int
-    stored: bytes
+    stored: bytes | memoryview
 
     @property
     def key(self) -> str:
@@ -48,8 +52,13 @@ def write_shard(
     """
     path = root / shard_file(split, number)
     with partial_of(path).open("wb") as file:
-        tar = TarWriter(file, extension)
-        written = [tar.add(sample.key, sample.place, sample.label, sample.stored) for sample in samples]
+        tar, written, on_its_way = TarWriter(file, extension), list[TarSample](), 0
+        for sample in samples:
+            written.append(tar.add(sample.key, sample.place, sample.label, sample.stored))
+            if tar.bytes - on_its_way >= _WRITE_BEHIND_BYTES:
+                file.flush()
+                _begin_to_put_on_disk(file.fileno(), on_its_way, tar.bytes)
+                on_its_way = tar.bytes
         tar.finish()
     dali_index = path.with_suffix(".idx")
     dali_index.write_text("".join([f"v1.2 {len(written)}\n", *map(dali_line, written)]))
@@ -59,6 +68,14 @@ def write_shard(
     sha256 = tar.sha256.hexdigest()
     name = shard_file(split, number)
     return ShardRecord(split=split, file=name, images=len(written), bytes=tar.bytes, sha256=sha256), rows
+
+
+def _begin_to_put_on_disk(descriptor: int, first: int, end: int) -> None:
+    """Have the kernel begin to write a part of a file: `fsync` of half a gigabyte at once takes a third of a second.
+
+    What is not on the disk yet stays in its cache, whatever this advice is called.
+    """
+    os.posix_fadvise(descriptor, first, end - first, os.POSIX_FADV_DONTNEED)
 
 
 def publish_shard(root: Path, record: ShardRecord) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import alexnet.shards.verify as verifying
+import alexnet.tools.decode.build as decoding
 from alexnet.pipeline.decode import without_dali
 from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert import engines
@@ -77,8 +78,8 @@ def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
 
 @pytest.fixture
 def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `alexnet-prep` convert and verify in this process."""
-    for module in (engines, verifying):
+    """Have `alexnet-prep` convert, decode and verify in this process."""
+    for module in (engines, verifying, decoding):
         monkeypatch.setattr(module, "WorkerPool", pool_of_none)
 
 

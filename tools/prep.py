@@ -8,6 +8,7 @@ import click
 from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import Programs, one_line_errors
 from alexnet.tools.convert.plan import ConvertSettings
+from alexnet.tools.decode.command import decode
 from alexnet.tools.show import show
 from alexnet.tools.synth.command import synth
 from alexnet.tools.verify import verify
@@ -88,6 +89,7 @@ def shard(source: Path, **options: Any) -> None:
     run_shard(source, ShardOptions(**options))
 
 
+main.add_command(decode)
 main.add_command(verify)
 main.add_command(show)
 main.add_command(synth)

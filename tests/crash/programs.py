@@ -10,11 +10,12 @@ def prep() -> Program:
     import alexnet.tools.convert.run
     import alexnet.tools.synth.run  # noqa: F401
     from alexnet.tools.convert import engines
+    from alexnet.tools.decode import build
     from alexnet.tools.prep import main
     from alexnet.tools.synth import archives
     from tests.conftest import pool_of_none
 
-    for module in (engines, archives):
+    for module in (engines, archives, build):
         vars(module)["WorkerPool"] = pool_of_none
     return main
 

@@ -14,7 +14,7 @@ import pytest
 from alexnet.tools.convert.build import build
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
 from alexnet.tools.convert.sources import open_source
-from tests.conftest import digests, encode_picture
+from tests.conftest import HERE, digests, encode_picture
 from tests.crash.harness import Crasher, How, Strike
 from tests.sources import write_tree
 
@@ -22,21 +22,29 @@ SETTINGS = ConvertSettings(size_px=16, shard_images=3, seed=3)
 SHARD = ("--size", "16", "--shard-images", "3", "--seed", "3")
 OTHER = ("--size", "20", "--shard-images", "4", "--seed", "4")
 DRAWN = ("--layout", "official", "--classes", "2", "--images", "2", "--val-images", "1")
+DECODED = ("decode",)
 OVERWRITE = "--overwrite"
 OWNED = ("/.work/job.json", "/.work/synth.json")  # by the file that says whose a folder is
 
 
 @dataclass(frozen=True)
 class Place:
-    """Hold where all happens: the source, what it was before it was mended, and the folder that is written."""
+    """Hold where all happens.
+
+    The source, what it was before it was mended, the data set that it becomes, and the folder that is written.
+    """
 
     source: Path
     before: Path
+    jpegs: Path
     out: Path
     crasher: Crasher
 
     def shard(self, *options: str, source: Path | None = None) -> list[str]:
         return ["shard", str(source or self.source), "--out", str(self.out), *options]
+
+    def decode(self) -> list[str]:
+        return ["decode", str(self.jpegs), "--out", str(self.out)]
 
     def synth(self, *options: str) -> list[str]:
         return ["synth", str(self.out), *options]
@@ -73,9 +81,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         wnid: {name: data + b"\0" * (name not in same) for name, data in files.items()} for wnid, files in train.items()
     }
     write_tree(root / "before", longer, val)
+    build(source, root / "jpegs", SETTINGS, HERE)
     out = root / "parent" / "set"
     with Crasher(root, "prep", out.parent) as crasher:
-        yield Place(root / "source", root / "before", out, crasher)
+        yield Place(root / "source", root / "before", root / "jpegs", out, crasher)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +130,10 @@ def drawn(place: Place) -> None:
     place.run(place.synth(*DRAWN, "--seed", "9"))
 
 
+def half_decoded(place: Place) -> None:
+    place.kill(place.decode(), "rename {}".format(place.out / "train/000000.tar"))
+
+
 def half_drawn(place: Place) -> None:
     place.kill(place.synth(*DRAWN, "--seed", "9"), "/.work/ILSVRC2012_img_val.tar")
 
@@ -139,6 +152,8 @@ CASES: dict[str, tuple[Callable[[Place], None], tuple[str, ...]]] = {
     "finished, to overwrite": (finished(*OTHER), (*SHARD, OVERWRITE)),
     "begun, to overwrite": (begun(*OTHER), (*SHARD, OVERWRITE)),
     "half deleted": (half_deleted, SHARD),
+    "decoded": (nothing, DECODED),
+    "half decoded": (half_decoded, DECODED),
     "drawn": (nothing, DRAWN),
     "drawn, to overwrite": (drawn, (*DRAWN, OVERWRITE)),
     "half drawn, to overwrite": (half_drawn, (*DRAWN, OVERWRITE)),
@@ -181,8 +196,10 @@ def trial_of(
         if place.out.exists():
             state = Path(shutil.copytree(place.out, tmp_path_factory.mktemp("state") / "set"))
         command = place.synth(*options) if options[:2] == DRAWN[:2] else place.shard(*options)
+        command = place.decode() if options == DECODED else command
         calls = place.run(command).calls
-        return Trial(place, state, command, calls, digests(place.out) if "drawn" in name else undisturbed)
+        shards = options not in (DECODED,) and options[:2] != DRAWN[:2]
+        return Trial(place, state, command, calls, undisturbed if shards else digests(place.out))
 
     return make
 
@@ -193,6 +210,7 @@ def test_struck_where_the_folder_is_claimed_sealed_or_deleted_the_same_command_g
     windows: dict[str, tuple[str, ...]] = {
         "first": ("job.json", "/train", "/val", "000001.tar", "manifest.json", "/.work", ".SHA256SUMS.partial"),
         "of a source that was mended": ("unlink .notes", "rename .notes"),
+        "decoded": ("job.json", "/train", "rename .notes", "000001.tar", "index.npy", "manifest.json", "/.work"),
         "sealed not yet, to overwrite": (".clearing", "job.json", "/train"),
     }
     hows: tuple[How, ...] = ("before", "after", "full")

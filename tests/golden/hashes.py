@@ -61,6 +61,9 @@ def sets(work: Path) -> Iterator[tuple[str, str]]:
         size = ("--size", 64) if layout == "shards" else ()
         _run(prep, "synth", out, "--classes", 3, "--images", 9, "--val-images", 3, "--layout", layout, *size)
         yield f"synth {layout}", _digest(out)
+    for name, jpegs in (("ci-100", CI_100), ("mnist", work / "set-7")):
+        _run(prep, "decode", jpegs, "--out", work / f"planes-{name}")
+        yield f"decode {name}", _digest(work / f"planes-{name}")
 
 
 def streams(work: Path) -> Iterator[tuple[str, str]]:

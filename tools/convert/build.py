@@ -9,14 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from alexnet.shards import files
 from alexnet.shards.colour import ColourSums, statistics_of
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import CHECKSUMS_NAME, put_on_disk
 from alexnet.shards.index import IndexRows, write_index
 from alexnet.shards.manifest import (
     INDEX_NAME,
-    MANIFEST_NAME,
     MEAN_IMAGE_NAME,
     REJECTED_NAME,
     SCHEMA,
@@ -27,10 +24,10 @@ from alexnet.shards.manifest import (
     SplitCounts,
     read_manifest,
 )
-from alexnet.shards.writer import file_record, remove_partials, write_checksums
+from alexnet.shards.writer import file_record
 from alexnet.tools.convert.earlier import Job, changed_rejects, in_words, job_of
 from alexnet.tools.convert.engines import convert_here, convert_on_ray
-from alexnet.tools.convert.folder import begin, given_back, is_begun
+from alexnet.tools.convert.folder import begin, complete, given_back, is_begun, seal
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.shard import (
@@ -97,7 +94,7 @@ def build(
             _convert(stored, root, settings, left, options, on_progress)
             _check_source(stored)
             _finish(stored, root, job, plans, options.max_rejected)
-        _seal(root)
+        seal(root)
         return read_manifest(root)
     except OSError as error:  # a full disk, a vanished file
         raise ConversionError(
@@ -163,7 +160,8 @@ def _finish(source: Source, root: Path, job: Job, plans: list[ShardPlan], max_re
 
     def rows_of_shards() -> Iterator[IndexRows]:  # one at a time: of ImageNet-21k's 2,800, the sums take 4 GB
         for plan in plans:
-            notes, (rows, shard_sums) = read_notes(notes_file(root, plan)), read_arrays(notes_file(root, plan))
+            file = notes_file(root, plan.name)
+            notes, (rows, shard_sums) = read_notes(file), read_arrays(file)
             assert notes is not None  # it is done
             records.append(notes.record)
             rejected.extend(notes.rejected)
@@ -192,9 +190,7 @@ def _finish(source: Source, root: Path, job: Job, plans: list[ShardPlan], max_re
         files=tuple(file_record(root, name) for name in (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)),
         colour=statistics_of(sums),
     )
-    for record in manifest.files:  # .work, which they could be made from again, goes next
-        put_on_disk(root / record.file)
-    files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
+    complete(root, manifest)
 
 
 def _counts(source: Source, records: list[ShardRecord], rejected: list[Reject]) -> dict[str, SplitCounts]:
@@ -217,11 +213,3 @@ def _check_rejected(root: Path, counts: dict[str, SplitCounts], max_rejected: in
             f"missing. Look at {root / REJECTED_NAME}; if the rejects are right, give the same command with "
             f"--max-rejected {rejected}"
         )
-
-
-def _seal(root: Path) -> None:
-    """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
-    if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
-        shutil.rmtree(root / WORK, ignore_errors=True)
-        remove_partials(root)
-        write_checksums(root)

@@ -1,6 +1,7 @@
 """Take some classes of a source, in an order that the user gives: ImageNet-100, or classes called 0 to 100."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import SPLITS
+from alexnet.shards.manifest import SPLITS, ClassRecord
 from alexnet.tools.convert.listing import Listing, Source, sizes_of
 from alexnet.tools.convert.sources.names import WNID, printed
 from alexnet.tools.convert.sources.tables import table_text
@@ -17,12 +18,29 @@ _WNID = re.compile(rf"{WNID.pattern}\b")
 
 
 def select_classes(source: Source, path: Path) -> Source:
-    """Return a source with the classes that a file names, one a line; the first has label 0.
+    """Return a source with the classes that a file names, one a line; the first has label 0. Raises InputError."""
+    chosen = chosen_labels(source.classes, path)
+    new_label = np.full(len(source.classes), -1, np.int32)
+    new_label[chosen] = np.arange(len(chosen))
+    members = {split: _of_classes(source.members[split], new_label, sort=split == "train") for split in SPLITS}
+    if not len(members["train"]):
+        raise InputError(f"--classes {path}: none of its classes has training images")
+    return replace(
+        source,
+        classes=tuple(source.classes[label] for label in chosen),
+        members=members,
+        label_order=f"place of the class in {path.name}",
+        description=f"{source.description}; chosen: {len(chosen):,} of the classes, {sizes_of(members)}",
+    )
+
+
+def chosen_labels(classes: Sequence[ClassRecord], path: Path) -> list[int]:
+    """Return the labels of the classes that a file names, in its order.
 
     A line is a class's name, or a WNID with words behind it. Raises InputError for a name
     that no class has, or that stands there twice.
     """
-    label_of = {record.wnid: label for label, record in enumerate(source.classes)}
+    label_of = {record.wnid: label for label, record in enumerate(classes)}
     chosen: dict[int, int] = {}
     try:
         lines = table_text(path).splitlines()
@@ -42,18 +60,7 @@ def select_classes(source: Source, path: Path) -> Source:
         chosen[label] = number
     if not chosen:
         raise InputError(f"--classes {path}: names no class; give one name a line")
-    new_label = np.full(len(source.classes), -1, np.int32)
-    new_label[list(chosen)] = np.arange(len(chosen))
-    members = {split: _of_classes(source.members[split], new_label, sort=split == "train") for split in SPLITS}
-    if not len(members["train"]):
-        raise InputError(f"--classes {path}: none of its classes has training images")
-    return replace(
-        source,
-        classes=tuple(source.classes[label] for label in chosen),
-        members=members,
-        label_order=f"place of the class in {path.name}",
-        description=f"{source.description}; chosen: {len(chosen):,} of the classes, {sizes_of(members)}",
-    )
+    return list(chosen)
 
 
 def order_notes(source: Source) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from alexnet.shards.writer import Sample
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.opening import UndecodableError
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
-from alexnet.tools.convert.shard import WORK, Notes, codecs, lengths_digest, notes_file, read_notes
+from alexnet.tools.convert.shard import WORK, Notes, codecs, finished, lengths_digest, notes_file, read_notes
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
 
 
@@ -111,8 +111,8 @@ def left_to_convert(root: Path, source: Source, plans: Iterable[ShardPlan], *, s
     """
     left, strange = list[ShardPlan](), list[bool]()
     for plan in plans:
-        notes, tar = read_notes(notes_file(root, plan)), root / shard_file(plan.split, plan.number)
-        if notes is None or not tar.exists() or tar.stat().st_size != notes.record.bytes:
+        notes = finished(root, plan.split, plan.number)
+        if notes is None:
             left.append(plan)
             continue
         lengths = source.members[plan.split].lengths[plan.member_ids]
@@ -139,9 +139,9 @@ def _rejects_stand(notes: Notes, plan: ShardPlan, source: Source) -> bool:
 def forget(root: Path, plans: Iterable[ShardPlan]) -> None:
     """Delete what there is of shards that are to be converted."""
     for plan in plans:
-        if notes_file(root, plan).exists():
+        if notes_file(root, plan.name).exists():
             (root / shard_file(plan.split, plan.number)).unlink(missing_ok=True)  # first: a tar that is there is done
-            notes_file(root, plan).unlink()
+            notes_file(root, plan.name).unlink()
 
 
 def other_source(root: Path, what: str) -> InputError:

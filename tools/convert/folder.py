@@ -7,6 +7,7 @@ A folder is one conversion's from its first file on, `.work/job.json`, which say
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,8 +16,9 @@ from typing import Any
 
 from alexnet.shards import files
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import CHECKSUMS_NAME
-from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, read_manifest
+from alexnet.shards.files import CHECKSUMS_NAME, put_on_disk
+from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, Manifest, read_manifest
+from alexnet.shards.writer import remove_partials, write_checksums
 from alexnet.tools.convert.earlier import (
     Job,
     Listed,
@@ -82,7 +84,7 @@ def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> No
     if overwrite or (root / _CLEARING).exists():
         _refuse_to_clear(root)
     elif found := _found(root):
-        _refuse_differences(root, found, settings=settings)
+        refuse_differences(root, found, settings=settings)
 
 
 def begin(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overwrite: bool) -> list[ShardPlan] | None:
@@ -91,25 +93,53 @@ def begin(root: Path, job: Job, source: Source, plans: list[ShardPlan], *, overw
     Raises InputError if it holds another job's work, finished or not, or something else; `overwrite` deletes the
     former, never the latter.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    if overwrite or (root / _CLEARING).exists():
-        _clear(root)
-    found = _found(root)
+    found = take_up(root, overwrite=overwrite)
     if found:
         _refuse_other(root, found, job, source, plans)
     if is_complete(root):
         return None
     left = left_to_convert(root, source, plans, same_lengths=found is not None and found.source == job.source)
-    (root / WORK).mkdir(exist_ok=True)
-    files.replace(root / _JOB, json.dumps(asdict(job)).encode())  # before anything else: it says whose all is
-    for split in SPLITS:
-        (root / split).mkdir(exist_ok=True)
+    claim(root, job)
     forget(root, left)
     return left
 
 
+def take_up(root: Path, *, overwrite: bool) -> Job | None:
+    """Return what a folder was to become, or became; None if it is empty, or was emptied to `overwrite` it.
+
+    Raises InputError if it is no data set.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if overwrite or (root / _CLEARING).exists():
+        _clear(root)
+    return _found(root)
+
+
+def claim(root: Path, job: Job) -> None:
+    """Have a folder say whose it is, before anything else is in it."""
+    (root / WORK).mkdir(exist_ok=True)
+    files.replace(root / _JOB, json.dumps(asdict(job)).encode())
+    for split in SPLITS:
+        (root / split).mkdir(exist_ok=True)
+
+
+def complete(root: Path, manifest: Manifest) -> None:
+    """Write the manifest, which makes a data set of a folder in which all else is."""
+    for record in manifest.files:  # .work, which they could be made from again, goes next
+        put_on_disk(root / record.file)
+    files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
+
+
+def seal(root: Path) -> None:
+    """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
+    if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
+        shutil.rmtree(root / WORK, ignore_errors=True)
+        remove_partials(root)
+        write_checksums(root)
+
+
 def _found(root: Path) -> Job | None:
-    """Return what a folder was to become, or became; None if it is empty. Raises InputError if it is no data set."""
+    """Return what `take_up` does of a folder that is not emptied."""
     if is_complete(root):
         made = read_manifest(root)
         images = {split: counts.input for split, counts in made.counts.items()}
@@ -126,7 +156,7 @@ def _refuse_other(root: Path, found: Job, job: Job, source: Source, plans: list[
     """Raise InputError if a folder is another job's. Of one that is begun, images may have other lengths now."""
     complete, same = is_complete(root), found.source == job.source
     versions = found.versions if complete else job.versions
-    _refuse_differences(root, found, settings=job.settings, source=job.source, versions=versions)
+    refuse_differences(root, found, settings=job.settings, source=job.source, versions=versions)
     if complete and same:
         same = not changed_rejects(rejects_of(root), source.root)
     if not (same or (found.listed == job.listed and not complete)):
@@ -163,7 +193,8 @@ def _is_foreign(root: Path) -> bool:
     return not is_begun(root) and (any(path.name != WORK for path in root.iterdir()) or bool(_OWN_FILES.foreign(root)))
 
 
-def _refuse_differences(root: Path, found: Job, **wanted: dict[str, Any]) -> None:
+def refuse_differences(root: Path, found: Job, **wanted: dict[str, Any]) -> None:
+    """Raise InputError if a folder's settings, source or versions, but for digests, are others than those wanted."""
     different = [
         f"{field} {there!r} there, {value!r} asked for"
         for key, fields in wanted.items()

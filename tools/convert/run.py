@@ -69,7 +69,7 @@ def run_shard(source: Path, options: ShardOptions) -> None:
         source = source.absolute()
         layout = find_layout(source, options.train, options.val)
         settings = options.settings(layout.size_px)
-        root = options.out or _beside(source, settings.size_px)
+        root = options.out or beside(source, f"-{settings.size_px}")
         check_out(layout, root)
         with held(root) as check:
             refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
@@ -94,12 +94,12 @@ def slowness() -> str | None:
     return "; ".join(said) or None
 
 
-def _beside(source: Path, size_px: int) -> Path:
-    """Return where a data set goes if nobody says: beside its source, under that one's name with the size."""
+def beside(source: Path, ending: str) -> Path:
+    """Return where a data set goes if nobody says: beside its source, under that one's name with an ending."""
     named = source.resolve() if source.name in ("", "..") else source
     if not named.name:
         raise InputError(f"{source}: nothing lies beside it; give --out")
-    return named.with_name(f"{named.name}-{size_px}")
+    return named.with_name(f"{named.name}{ending}")
 
 
 def _convert(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.files import as_typed, put_on_disk
 from alexnet.shards.index import IndexRows
-from alexnet.shards.manifest import Reject, ShardRecord
+from alexnet.shards.manifest import Reject, ShardRecord, Split, shard_file
 from alexnet.shards.writer import Sample, partial_of, publish_shard, write_shard
 from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.image import convert_image
@@ -60,12 +60,15 @@ class ShardJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """Record what one shard became. `lengths`: of `lengths_digest`. `codecs`: of `codecs()`, when it was converted."""
+    """Record what one shard became.
+
+    `lengths`: of `lengths_digest`. `codecs`: of `codecs()`, when it was converted. Planes need neither.
+    """
 
     record: ShardRecord
-    rejected: tuple[Reject, ...]
-    lengths: str
-    codecs: tuple[str, ...]
+    rejected: tuple[Reject, ...] = ()
+    lengths: str = ""
+    codecs: tuple[str, ...] = ()
 
 
 def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
@@ -101,8 +104,7 @@ def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
     record, rows = write_shard(job.root, job.plan.split, job.plan.number, samples)
     lengths = lengths_digest([member.length for member in job.members])
     notes = Notes(record=record, rejected=tuple(rejected), lengths=lengths, codecs=codecs())
-    _save(notes_file(job.root, job.plan), notes, rows, sums)
-    publish_shard(job.root, record)
+    save_shard(job.root, job.plan.name, notes, rows, sums)
     return notes
 
 
@@ -121,20 +123,31 @@ def _reject(job: ShardJob, place: int, member: Member, data: bytes | None, reaso
     )
 
 
-def notes_file(root: Path, plan: ShardPlan) -> Path:
-    """Return where a shard's notes lie until the data set is complete."""
-    return root / WORK / f"{plan.name}.notes"
+def notes_file(root: Path, name: str) -> Path:
+    """Return where the notes of a shard called so, as `train-000012`, lie until the data set is complete."""
+    return root / WORK / f"{name}.notes"
 
 
-def _save(file: Path, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:
-    """Write notes: a line with the sha256 of what follows, one of JSON, and the arrays as NumPy's npz."""
-    arrays = io.BytesIO()
+def save_shard(root: Path, name: str, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:
+    """Give a written shard its name, behind its notes.
+
+    They are a line with the sha256 of what follows, one of JSON, and the arrays as NumPy's npz.
+    """
+    arrays, file = io.BytesIO(), notes_file(root, name)
     np.savez(arrays, rows=rows, **sums.to_arrays())  # type: ignore[arg-type]
     body = json.dumps(asdict(notes)).encode() + b"\n" + arrays.getbuffer()
     partial = partial_of(file)
     partial.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     put_on_disk(partial)
     partial.replace(file)
+    publish_shard(root, notes.record)
+
+
+def finished(root: Path, split: Split, number: int) -> Notes | None:
+    """Return the notes of a shard that is done, None if it is not."""
+    notes, tar = read_notes(notes_file(root, f"{split}-{number:06d}")), root / shard_file(split, number)
+    done = notes is not None and tar.is_file() and tar.stat().st_size == notes.record.bytes
+    return notes if done else None
 
 
 def read_notes(file: Path) -> Notes | None:

@@ -191,7 +191,7 @@ def convert_only_shard(source: Path, root: Path) -> tuple[Path, Notes]:
         (root / folder).mkdir(parents=True)
     members = plan.members(found)
     job = ShardJob(root=root, source=found, settings=settings, on_error="reject", plan=plan, members=members)
-    return notes_file(root, plan), convert_shard(job, [0, 0])
+    return notes_file(root, plan.name), convert_shard(job, [0, 0])
 
 
 def test_a_shard_from_more_class_tars_than_files_may_be_open(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""`alexnet-prep decode`: a data set of planes, which a stream reads several times as fast as JPEGs."""
+
+import time
+from pathlib import Path
+
+import click
+
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Manifest, Split
+from alexnet.shards.processes import usable_cores
+from alexnet.tools.console import interruptible, one_line_errors, tell
+from alexnet.tools.progress import Amount, progress, say
+
+
+@click.command()
+@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: DIR-planes, beside DIR]")
+@click.option(
+    "--split", type=click.Choice(["train", "val"]), help="Only this one; the other is empty.  [default: both]"
+)
+@click.option(
+    "--classes",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of the classes to take, one a line: a class's label is its line.  [default: all, labels as they are]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=usable_cores,
+    help="Processes; the output does not depend on it.  [default: cores]",
+)
+@click.option("--overwrite", is_flag=True, help="Delete the data set that is in the folder and start anew.")
+@click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")
+@one_line_errors
+def decode(
+    data: Path,
+    out: Path | None,
+    split: Split | None,
+    classes: Path | None,
+    workers: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Decode the JPEGs of the data set DIR once: write a data set of planes.
+
+    Planes are what a decoder has before it upsamples colour. They take 98,304 bytes an image of 256 px, four times a
+    JPEG's: 126 GB for ImageNet. A stream of them yields the same batches, to the bit, and goes on where one of the
+    JPEGs stopped. Keys, labels and order stay; DIR is not changed, and not needed any more.
+
+    With --classes the labels are new, and colour statistics are computed of the decoded images: other data.
+
+    If it is interrupted, however that happens, the same command continues it.
+    """
+    from alexnet.pipeline.host import available
+    from alexnet.tools.convert.folder import held
+    from alexnet.tools.convert.run import beside
+    from alexnet.tools.decode.build import decode as make
+    from alexnet.tools.decode.plan import plan_planes
+
+    if (why := available()) is not None:
+        raise InputError(f"decode: needs the host decoder, and {why}")
+    how = ", without --overwrite if it had begun to decode" if overwrite else ""
+    with interruptible(f"interrupted; the same command continues{how}"):
+        source, started, told = data.absolute(), time.perf_counter(), list[Amount]()
+        root = out or beside(source, "-planes")
+        if root.resolve().is_relative_to(source.resolve()):
+            raise InputError(f"--out {root}: lies in {source}, which is read; give one outside of it")
+        plan = plan_planes(source, split, classes)
+
+        def on_progress(amount: Amount) -> None:
+            check()
+            told[1:] = [amount]  # behind the first: what earlier calls did
+            view.update(amount)
+
+        with held(root) as check, progress(as_json=as_json) as view:
+            manifest = make(plan, root, workers=workers, overwrite=overwrite, on_progress=on_progress)
+        _tell(root, manifest, told, time.perf_counter() - started, as_json=as_json)
+
+
+def _tell(root: Path, manifest: Manifest, told: list[Amount], seconds: float, *, as_json: bool) -> None:
+    """Tell what came of it. `told`: the first amount and the last; none if all was there."""
+    images = told[-1].done - told[0].done if told else 0
+    counts = {split: counts.written for split, counts in manifest.counts.items()}
+    if as_json:
+        taken = round(seconds, 3) if told else None
+        say(event="complete", root=str(root), images=counts, decoded=images, seconds=taken)
+        return
+    held = " and ".join(f"{count:,} {split}" for split, count in counts.items())
+    size = sum(shard.bytes for shard in manifest.shards) / 1e9
+    what = f"{root} is complete: planes of {held} images, {size:,.2f} GB"
+    if not told:
+        tell(f"{root} was already complete; nothing to do")
+    elif images:
+        earlier = f" ({told[0].done:,} more by an earlier call)" if told[0].done else ""
+        tell(f"{what}; {images:,} images{earlier} in {seconds:,.1f} s, {images / seconds:,.0f} images/s")
+    else:
+        tell(f"{what}; all images were decoded by an earlier call")
