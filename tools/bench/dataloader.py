@@ -114,12 +114,24 @@ def verdict_of(rows: Mapping[str, Row], data: Data) -> str:
     stream = rows.get("stream-cuda") or rows.get("stream-float32")
     if stream is None:
         return "No verdict: the full pipeline was not measured."
-    sentences = [_bound(stream, rows)]
+    sentences = [_bound(stream, rows), *_of_planes(stream, rows)]
     if data.repeated:
         sentences.append("The data are smaller than eight batches and lay in the CPU's cache: do not quote.")
     if any(row.disturbed for row in rows.values()):
         sentences.append("Others used this machine meanwhile: judge by the column for CPU time.")
     return " ".join(sentences)
+
+
+def _of_planes(stream: Row, rows: Mapping[str, Row]) -> list[str]:
+    """Compare the same stream of planes; nothing where it was not measured."""
+    planes = rows.get(stream.name.replace("stream-", "stream-planes-"))
+    if planes is None:
+        return []
+    clock = clock_of(stream, planes)
+    rate = planes.rate(clock)
+    said = f"From planes it makes {rate:,.0f} images/s, {rate / stream.rate(clock):.1f} times that"
+    share = next((f", {share[clock]:.0%} of what memory allows" for share in planes.shares.values()), "")
+    return [f"{said}{share}."]
 
 
 def _bound(stream: Row, rows: Mapping[str, Row]) -> str:

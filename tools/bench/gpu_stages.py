@@ -54,14 +54,16 @@ def _decoded(task: LoaderTask, by: str) -> Iterator[float]:
 
 
 def to_device(*, output: str, **task: Any) -> Stage:
-    """Copy batches of crops from pinned memory to the GPU, each waited for."""
+    """Copy batches of crops from pinned memory to the GPU, each waited for; or of planes, as they are stored."""
     import torch
 
     given = LoaderTask(**task)
     if not torch.cuda.is_available():
         raise CannotRunError("no GPU that torch can use")
-    shape = (given.batch_images, 3, given.crop_px, given.crop_px)
-    source = torch.zeros(shape, dtype=getattr(torch, output)).pin_memory()
+    image, dtype = (3, given.crop_px, given.crop_px), output
+    if output == "planes":
+        image, dtype = (1, 1, given.reader.manifest.stored.max_sample_bytes), "uint8"
+    source = torch.zeros((given.batch_images, *image), dtype=getattr(torch, dtype)).pin_memory()
     target = torch.empty_like(source, device="cuda")
 
     def work() -> Work:
@@ -70,7 +72,7 @@ def to_device(*, output: str, **task: Any) -> Stage:
             torch.cuda.synchronize()
             yield len(source)
 
-    return watched(Stage(work=work, settings=f"pinned {output} batches of {given.crop_px} px"))
+    return watched(Stage(work=work, settings=f"pinned {output} batches, {source[0].nbytes:,} bytes an image"))
 
 
 def watched(stage: Stage) -> Stage:

@@ -114,10 +114,21 @@ _GPU_ROWS = (
     _stream("cuda-split", "float32 on the GPU, half of it decoded on the host", device="cuda", decode="split=0.5"),
     _row("dali-plain-cuda", "plain DALI graph to float32 on the GPU", own_decoders.dali, "nvjpeg", device="cuda"),
 )
+_GPU_PLANES_ROWS = (
+    _limit("planes-to-device", "copies to the GPU, batches of planes", gpu_stages.to_device, output="planes"),
+    *(
+        _row(f"stream-cuda-{name}", f"stream of planes to bfloat16 on the GPU, {how}", planes_stages.stream, limit,
+             output="bfloat16", device="cuda", resident=resident)
+        for name, how, limit, resident in (
+            ("planes", "copied for each batch", "planes-to-device", "off"), ("resident", "resident", "", "on")
+        )
+    ),
+)  # fmt: skip
 _GPU_BASELINES = (
     _baseline("nvimagecodec", "nvImageCodec", own_decoders.on_gpu, library="nvimagecodec"),
     _baseline("torchvision", "torchvision, decode_jpeg", own_decoders.on_gpu, library="torchvision"),
 )
+_OF_PLANES = (*_PLANES_ROWS, *_GPU_PLANES_ROWS)
 BASELINES = {
     "webdataset": (
         _baseline("webdataset-pil", "WebDataset, PIL", baselines.webdataset, decoder="pil"),
@@ -159,7 +170,7 @@ def cases_of(
     fewer = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < task.threads]
     rows = [*_ROWS, *_PLANES_ROWS, *(_stream(_threads(n, "-"), f"float32, {_threads(n)}", threads=n) for n in fewer)]
     rows += [_beside(fewer[-1], task.threads - fewer[-1])] if fewer else []
-    rows += _GPU_ROWS if device == "cuda" else ()
+    rows += (*_GPU_ROWS, *_GPU_PLANES_ROWS) if device == "cuda" else ()
     compared = [row for name in compare for row in BASELINES[name]]
     known = {row.name: row for row in [*rows, *compared]}
     if "guarded" in names:
@@ -172,7 +183,7 @@ def cases_of(
     chosen += [row for row in compared if row.name in names or not any(one.name in names for one in compared)]
     own = replace(task, data=planes.data)
     return [
-        replace(_of_task(row, own, cores), why=planes.why) if row in _PLANES_ROWS else _of_task(row, task, cores)
+        replace(_of_task(row, own, cores), why=planes.why) if row in _OF_PLANES else _of_task(row, task, cores)
         for row in chosen
     ]
 
@@ -180,7 +191,7 @@ def cases_of(
 def _of_task(row: Case, task: LoaderTask, cores: int) -> Case:
     options = asdict(task) | row.options
     busy = row.cores or min(int(options["threads"]), cores)
-    on_gpu = row in _GPU_ROWS or row in _GPU_BASELINES
+    on_gpu = row in (*_GPU_ROWS, *_GPU_PLANES_ROWS, *_GPU_BASELINES)
     return replace(row, options=options, cores=busy, on_gpu=on_gpu, alone=row.alone or on_gpu)
 
 

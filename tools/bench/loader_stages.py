@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.pipeline.read import SampleReader
-from alexnet.pipeline.settings import Order, Output
+from alexnet.pipeline.settings import Order, Output, Resident
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.bench_data import LoaderTask, cached_share
 from alexnet.tools.bench.gpu_stages import watched
@@ -184,7 +184,7 @@ def stream(*, depth: int = 2, device: str = "cpu", **options: Any) -> Stage:
 
 def open_stream(
     *, output: Output, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
-    read_ahead_batches: int = 8, order: Order = "global", **task: Any,
+    read_ahead_batches: int = 8, order: Order = "global", resident: Resident = "auto", **task: Any,
 ) -> ImageStream:  # fmt: skip
     """Return the stream as training uses it."""
     import_module("alexnet.pipeline.prefetch")  # torch: it comes with the first batch otherwise, as if a batch's memory
@@ -199,7 +199,9 @@ def open_stream(
         device=device,
         threads=given.threads,
         output=output,
-        settings=StreamSettings(order=order, decode=decode, depth=depth, read_ahead_batches=read_ahead_batches),
+        settings=StreamSettings(
+            order=order, decode=decode, depth=depth, read_ahead_batches=read_ahead_batches, resident=resident
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 Planes have more bytes than JPEGs: those that are measured from memory are read once before, where there is room.
 """
 
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alexnet.pipeline import ImageStream
-from alexnet.pipeline.settings import Order, Output
+from alexnet.pipeline.settings import Order, Output, Resident
 from alexnet.tools.bench import loader_stages
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.conditions import available_bytes
@@ -22,10 +23,19 @@ _BUFFERS = 3  # that the stream writes in turn: one is used, one written, one ma
 _FILES = 256  # shards that are held open
 
 
-def stream(*, output: Output, **task: Any) -> Stage:
-    """Iterate the stream over planes in the system's cache."""
-    _bring_in(LoaderTask(**task).files)
-    return loader_stages.stream(output=output, **task)
+def stream(*, output: Output, device: str = "cpu", resident: Resident = "off", **task: Any) -> Stage:
+    """Iterate the stream over planes in the system's cache; where a GPU keeps them, once an epoch has brought them."""
+    given = LoaderTask(**task)
+    _bring_in(given.files)
+    stage = loader_stages.stream(output=output, device=device, resident=resident, **task)
+
+    def later() -> Work:
+        going = stage.work()
+        for _ in range(len(given.reader) // given.batch_images):
+            next(going)  # untimed, as it comes before the first batch
+        yield from going
+
+    return stage if resident == "off" else replace(stage, work=later)
 
 
 def cold_stream(*, output: Output, order: Order, **task: Any) -> Stage:

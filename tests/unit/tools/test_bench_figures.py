@@ -55,7 +55,9 @@ def test_rows_are_known_by_name_or_refused() -> None:
     names = {case.name for case in cases}
     assert len(names) == len(cases)
     assert {case.cores for case in cases} == {1, 2, 4}, "threads beyond the cores keep none busy"
-    assert {case.name for case in cases if case.on_gpu} >= {"nvjpeg", "to-device", "stream-cuda", "nvimagecodec"}
+    assert {case.name for case in cases if case.on_gpu} >= {
+        "nvjpeg", "to-device", "stream-cuda", "stream-cuda-resident", "nvimagecodec",
+    }  # fmt: skip
     assert {"stream-1-thread", "stream-2-threads", "stream-4-threads", "stream-beside-trainer-here"} <= names
 
     def chosen(**how: Any) -> set[str]:
@@ -107,6 +109,8 @@ def test_stages_are_differences_and_sum_up_to_the_stream() -> None:
         (rows(RATES | {"stream-float32": 3_000.0}), DATA, "around decoding bounds this pipeline: 3,000 images/s, 38%"),
         (rows(without("jpeg-window")), DATA, "its limit was not measured"),
         (rows({"read": 50_000}), DATA, "No verdict"),
+        (rows(RATES | {"stream-planes-float32": 20_000.0, "planes-traffic-float32": 25_000.0}), DATA,
+         "From planes it makes 20,000 images/s, 4.0 times that, 80% of what memory allows."),
         (rows(), replace(DATA, repeated=True), "do not quote"),
         (rows(**CROWDED), DATA, "judge by the column for CPU time"),
         (rows({"nvjpeg": 20_000, "stream-cuda": 15_000}, "cuda", foreign=0.2), DATA,
