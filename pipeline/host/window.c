@@ -20,28 +20,16 @@
 
 enum { SLACK = 64 }; /* bytes that vectors may read or write beyond the ends of a line */
 
-/* The planes of an image and the lines that a row goes through: weighed chroma, then red, green, blue. */
+enum { CB, CR };
+
+/* The planes of an image and the lines that a row goes through: chroma of two rows, then red, green, blue. */
 struct lines {
-    const uint8_t *y, *cb, *cr;
     int width, chroma_width, chroma_height;
-    int16_t *cb_sums, *cr_sums;
+    const uint8_t *luma, *chroma[2];
+    int16_t *sums[2];
     uint8_t *rgb;
     int apart; /* bytes from red to green to blue */
 };
-
-/* Columns of chroma that a window's columns lie in. */
-struct span {
-    int first, last;
-};
-
-/* What lies beyond the edges of an image is as at them. */
-static void extend(int16_t *sums, struct span span, int chroma_width)
-{
-    if (span.first == 0)
-        sums[-1] = sums[0];
-    if (span.last == chroma_width - 1)
-        sums[chroma_width] = sums[chroma_width - 1];
-}
 
 static void weigh_plain(const uint8_t *near, const uint8_t *far, int16_t *sums, int begin, int end)
 {
@@ -65,7 +53,7 @@ static void convert_plain(const struct lines *lines, const uint8_t *y, int x, in
 {
     uint8_t *red = lines->rgb, *green = red + lines->apart, *blue = green + lines->apart;
     for (int i = 0; i < columns; i++) {
-        int cb = upsampled(lines->cb_sums, x + i), cr = upsampled(lines->cr_sums, x + i);
+        int cb = upsampled(lines->sums[CB], x + i), cr = upsampled(lines->sums[CR], x + i);
         red[i] = clamped(y[i] + ((91881 * cr + 32768) >> 16));
         green[i] = clamped(y[i] + ((-22554 * cb - 46802 * cr + 32768) >> 16));
         blue[i] = clamped(y[i] + ((116130 * cb + 32768) >> 16));
@@ -127,8 +115,8 @@ AVX2 static void convert_avx2(const struct lines *lines, const uint8_t *y, int x
     for (int i = 0; i < columns; i += 32) {
         __m256i cb[2], cr[2], low[3], high[3], zero = _mm256_setzero_si256();
         __m256i luma = _mm256_loadu_si256((const __m256i *)(y + i));
-        upsample16(lines->cb_sums + (x + i) / 2, cb);
-        upsample16(lines->cr_sums + (x + i) / 2, cr);
+        upsample16(lines->sums[CB] + (x + i) / 2, cb);
+        upsample16(lines->sums[CR] + (x + i) / 2, cr);
         convert16(_mm256_unpacklo_epi8(luma, zero), cb[0], cr[0], low);
         convert16(_mm256_unpackhi_epi8(luma, zero), cb[1], cr[1], high);
         for (int c = 0; c < 3; c++)
@@ -143,16 +131,20 @@ typedef void convert_row(const struct lines *lines, const uint8_t *y, int x, int
 /* Make row y of the image, from an even column x on. */
 static void make_row(const struct lines *lines, weigh_rows *weigh, convert_row *convert, int y, int x, int columns)
 {
-    struct span span = {x / 2, (x + columns - 1) / 2};
-    int begin = span.first - (span.first > 0), end = span.last + 1 + (span.last < lines->chroma_width - 1);
-    int near = y / 2, far = y % 2 ? near + 1 : near - 1;
-    far = far < 0 ? 0 : far < lines->chroma_height ? far : lines->chroma_height - 1;
-    ptrdiff_t n = (ptrdiff_t)near * lines->chroma_width, f = (ptrdiff_t)far * lines->chroma_width;
-    weigh(lines->cb + n, lines->cb + f, lines->cb_sums, begin, end);
-    weigh(lines->cr + n, lines->cr + f, lines->cr_sums, begin, end);
-    extend(lines->cb_sums, span, lines->chroma_width);
-    extend(lines->cr_sums, span, lines->chroma_width);
-    convert(lines, lines->y + (ptrdiff_t)y * lines->width + x, x, columns);
+    int width = lines->chroma_width, height = lines->chroma_height;
+    ptrdiff_t near = y / 2, far = y % 2 ? near + 1 : near - 1;
+    int first = x / 2 - 1, last = (x + columns - 1) / 2 + 1; /* with a neighbour on each side */
+    far = far < 0 ? 0 : far < height ? far : height - 1;
+    for (int c = CB; c <= CR; c++) {
+        const uint8_t *chroma = lines->chroma[c];
+        int16_t *sums = lines->sums[c];
+        weigh(chroma + near * width, chroma + far * width, sums, first < 0 ? 0 : first, last < width ? last + 1 : width);
+        if (first < 0) /* what lies beyond the edges of an image is as at them */
+            sums[-1] = sums[0];
+        if (last == width)
+            sums[width] = sums[width - 1];
+    }
+    convert(lines, lines->luma + (ptrdiff_t)y * lines->width + x, x, columns);
 }
 
 /* Lay out an image's planes and the lines of a row in a decoder's memory; NULL if there is none. */
@@ -165,10 +157,15 @@ static uint8_t *lay_out(struct decoder *decoder, const struct task *task, struct
     uint8_t *memory = memory_of(decoder, planes + 2 * sums + 3 * apart + (size_t)task->columns * ROW_SCRATCH + SLACK);
     if (!memory)
         return NULL;
-    *lines = (struct lines){memory, memory + width * height, memory + width * height + chroma, task->width,
-                            (int)chroma_width, (task->height + 1) / 2, (int16_t *)(memory + planes) + SLACK / 2,
-                            (int16_t *)(memory + planes + sums) + SLACK / 2, memory + planes + 2 * sums, (int)apart};
-    *scratch = lines->rgb + 3 * apart;
+    uint8_t *behind = memory + planes;
+    *lines = (struct lines){.width = task->width, .chroma_width = (int)chroma_width, .luma = memory, .apart = (int)apart,
+                            .chroma_height = (int)(chroma / chroma_width)};
+    for (int c = CB; c <= CR; c++, behind += sums) {
+        lines->chroma[c] = memory + width * height + (size_t)c * chroma;
+        lines->sums[c] = (int16_t *)behind + SLACK / 2;
+    }
+    lines->rgb = behind;
+    *scratch = behind + 3 * apart;
     return memory;
 }
 
