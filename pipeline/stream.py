@@ -10,7 +10,7 @@ starts nothing; threads and the decoder come with the first batch and go with `c
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from alexnet.pipeline.augment import AugmentSettings, BatchPlan, describe_lighting
@@ -33,23 +33,13 @@ from alexnet.pipeline.settings import (
     whole,
 )
 from alexnet.shards.errors import InputError
-from alexnet.shards.reader import SplitReader
+from alexnet.shards.reader import SplitReader, StoredSample
 
 if TYPE_CHECKING:  # torch and DALI are loaded with the first batch, not with this module
     import torch
 
     from alexnet.pipeline.normalize_torch import Normalizer
     from alexnet.pipeline.prefetch import Prefetcher
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredSample:
-    """Hold one sample as it lies on disk."""
-
-    key: str
-    shard: str
-    label: int
-    jpeg: bytes
 
 
 def _planner(plan: PlanSettings, augmentation: AugmentSettings, reader: SplitReader) -> Planner:
@@ -175,16 +165,11 @@ class ImageStream:
         return self._planner.global_plan(whole("epoch", epoch), whole("step", step))
 
     def sample(self, sample_id: int) -> StoredSample:
-        """Return a sample's key, shard, label and JPEG bytes. Ids are 0..N-1 within the split."""
+        """Return a sample's key, shard, label and stored bytes. Ids are 0..N-1 within the split."""
         sample_id = whole("sample_id", sample_id)
         if not 0 <= sample_id < len(self._reader):
             raise InputError(f"sample_id={sample_id}: the split has ids 0 to {len(self._reader) - 1}")
-        return StoredSample(
-            key=self._reader.key(sample_id),
-            shard=self._reader.shard(sample_id).file,
-            label=int(self._reader.labels[sample_id]),
-            jpeg=self._reader.stored(sample_id).tobytes(),
-        )
+        return self._reader.sample(sample_id)
 
     def seek(self, epoch: int, step: int) -> None:
         """Go on at a step of an epoch: with the next batch, in an iteration that is going on or in the next one."""

@@ -9,6 +9,7 @@ import stat
 import threading
 import weakref
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Self
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from alexnet.shards.errors import InputError, SampleError, one_line, reason_of
 from alexnet.shards.files import map_array, open_regular, sha256_of
 from alexnet.shards.index import IndexRows, read_index
-from alexnet.shards.manifest import MEAN_IMAGE_NAME, MEND, Manifest, ShardRecord, Split, read_manifest
+from alexnet.shards.manifest import MEAN_IMAGE_NAME, MEND, Encoding, Manifest, ShardRecord, Split, read_manifest
 from alexnet.shards.tar import is_header_of
 
 _NAME_BYTES = 100
@@ -35,6 +36,17 @@ class ShardFile:
     def __init__(self, path: Path) -> None:
         self.descriptor = open_regular(path)
         weakref.finalize(self, os.close, self.descriptor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSample:
+    """Hold one sample as it lies on disk. `stored`: what its `encoding` says, a JPEG or planes."""
+
+    key: str
+    shard: str
+    label: int
+    encoding: Encoding
+    stored: bytes
 
 
 class SplitReader:
@@ -85,6 +97,16 @@ class SplitReader:
         if self.manifest.stored.encoding != "jpeg" and not is_header_of(header, place, length):
             raise self.error(sample_id, f"its place in the tar holds something else; the data were changed: {MEND}")
         return data[BLOCKSIZE:]
+
+    def sample(self, sample_id: int) -> StoredSample:
+        """Read all of a sample. Raises SampleError as `stored` does."""
+        return StoredSample(
+            key=self.key(sample_id),
+            shard=self.shard(sample_id).file,
+            label=int(self.labels[sample_id]),
+            encoding=self.manifest.stored.encoding,
+            stored=self.stored(sample_id).tobytes(),
+        )
 
     def key(self, sample_id: int) -> str:
         """Return a sample's WebDataset key, read from its tar header."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,27 @@ import numpy.typing as npt
 
 from alexnet.pipeline.host import JpegPool
 from alexnet.shards.index import IndexRows, write_index
-from alexnet.shards.manifest import FILES, INDEX_NAME, MANIFEST_NAME, SPLITS, ShardRecord, Split, read_manifest
+from alexnet.shards.manifest import (
+    FILES,
+    INDEX_NAME,
+    MANIFEST_NAME,
+    SPLITS,
+    ShardRecord,
+    Split,
+    SplitCounts,
+    read_manifest,
+)
 from alexnet.shards.planes import planes_bytes
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.writer import Sample, file_record, publish_shard, write_checksums, write_shard
 
+NONE = SplitCounts(input=0, written=0, rejected=0)
 
-def write_planes_set(jpegs: Path, out: Path) -> Path:
-    """Decode a data set of JPEGs, in this process; return `out`."""
+
+def write_planes_set(jpegs: Path, out: Path, splits: Sequence[Split] = SPLITS) -> Path:
+    """Decode a data set of JPEGs, or one split of it, in this process; return `out`."""
     manifest = read_manifest(jpegs)
-    parts = [write_split(SplitReader(jpegs, split), out, split) for split in SPLITS]
+    parts = [write_split(SplitReader(jpegs, split), out, split) for split in splits]
     for name in FILES:
         shutil.copyfile(jpegs / name, out / name)
     write_index(out / INDEX_NAME, [rows for split in parts for _, rows in split])
@@ -26,6 +38,7 @@ def write_planes_set(jpegs: Path, out: Path) -> Path:
         manifest,
         settings={**manifest.settings, "encoding": "planes-420"},
         source={"kind": "planes of a data set", "digest": manifest.digest()},
+        counts={split: count if split in splits else NONE for split, count in manifest.counts.items()},
         shards=tuple(record for split in parts for record, _ in split),
         files=tuple(file_record(out, name) for name in FILES),
     )

@@ -43,6 +43,8 @@ def measure_train(
     kind = choose_placement(device, gpus=1, precision="auto").device.type
     images, threads, scaling = len(SplitReader(data, "train")), threads or usable_cores(), scaling or (1,)
     batch = batch_images or min(_CPU_BATCH if kind == "cpu" else _GPU_BATCH, images)
+    if not images:
+        raise InputError(f"{data}: has no training images; give data that have them")
     if not 1 <= batch <= images:
         raise InputError(f"--batch {batch}: must be at most {images}, the training images in {data}")
     task = Task(

@@ -18,9 +18,10 @@ from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.index import read_index
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Manifest, read_rejects
 from alexnet.shards.order import shuffle_score
+from alexnet.shards.planes import rgb_of_planes
 from alexnet.shards.reader import SplitReader, read_mean_image
 from alexnet.tools.pages import charts
-from alexnet.tools.pages.render import render
+from alexnet.tools.pages.render import data_uri, image_uri, render
 from alexnet.tools.stored_jpeg import rgb_and_quality
 
 EPOCHS = 8
@@ -51,19 +52,22 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """Hold one stored square, uint8 (size, size, 3), its JPEG, and its crops of epochs 0 to 7."""
+    """Hold one stored square, uint8 (size, size, 3), as a URI, too, and its crops of epochs 0 to 7."""
 
     key: str
     label: int
     words: str
-    jpeg: bytes
+    uri: str
     pixels: Pixels
     crops: tuple[Crop, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Hold what was found. `qualities`: of the JPEGs looked at. `cloud`: uint8 (n, 3), some of their pixels."""
+    """Hold what was found in the images looked at.
+
+    `qualities`: of their JPEGs, none of planes. `cloud`: uint8 (n, 3), some of their pixels.
+    """
 
     root: Path
     train: SplitReader
@@ -119,7 +123,9 @@ def page(found: Survey) -> str:
         files=[
             ("bytes of a JPEG", charts.histogram(lengths, "bytes", _HALF, 260)),
             ("estimated JPEG quality", charts.histogram(found.qualities, "quality", _HALF, 260)),
-        ],
+        ]
+        if len(found.qualities)
+        else [],
         reasons=[(reason, f"{n:,}") for reason, n in reasons.most_common()],
         rejected=reasons.total(),
         rejects=rejects,
@@ -151,6 +157,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
             for split, c in manifest.counts.items()
         ),
         ("sha256 of the manifest", manifest.digest()),
+        ("sha256 that names the images", manifest.images_digest()),
     ]
 
 
@@ -173,9 +180,16 @@ def chosen(labels: npt.NDArray[np.int32], images: int) -> list[int]:
     return [int(k) for k in taken[np.argsort(labels[taken], kind="stable")]]
 
 
-def _decode(reader: SplitReader, sample_id: int) -> tuple[Pixels, int]:
+def pixels_and_quality(reader: SplitReader, sample_id: int) -> tuple[Pixels, int | None]:
+    """Return a stored square, uint8 (size, size, 3), and the quality of its JPEG, None of planes.
+
+    Raises InputError if it cannot be decoded.
+    """
+    stored = reader.stored(sample_id)
+    if reader.manifest.stored.encoding != "jpeg":
+        return rgb_of_planes(stored, reader.manifest.size_px, reader.manifest.size_px), None
     try:
-        return rgb_and_quality(reader.stored(sample_id).tobytes())
+        return rgb_and_quality(stored.tobytes())
     except ValueError as error:
         raise InputError(
             f"{reader.root / reader.shard(sample_id).file}: the image of sample {sample_id} {error}; "
@@ -184,12 +198,12 @@ def _decode(reader: SplitReader, sample_id: int) -> tuple[Pixels, int]:
 
 
 def _stored_image(reader: SplitReader, sample_id: int, settings: AugmentSettings) -> StoredImage:
-    label, pixels = int(reader.labels[sample_id]), _decode(reader, sample_id)[0]
+    label, (pixels, quality) = int(reader.labels[sample_id]), pixels_and_quality(reader, sample_id)
     return StoredImage(
         key=reader.key(sample_id),
         label=label,
         words=_words(reader.manifest, label),
-        jpeg=reader.stored(sample_id).tobytes(),
+        uri=image_uri(pixels) if quality is None else data_uri(reader.stored(sample_id).tobytes()),
         pixels=pixels,
         crops=tuple(_crop(reader.manifest, sample_id, pixels, settings, epoch) for epoch in range(EPOCHS)),
     )
@@ -208,11 +222,11 @@ def _look_at(reader: SplitReader) -> tuple[npt.NDArray[np.int64], Pixels]:
     """Decode images spread evenly over the split; return each one's quality, and pixels spread evenly over them."""
     count = min(_LOOKED_AT, len(reader))
     per_image = -(-_CLOUD_POINTS // count)
-    qualities, points = [], []
+    qualities, points = list[int](), []
     for k in range(count):
-        pixels, quality = _decode(reader, k * len(reader) // count)
+        pixels, quality = pixels_and_quality(reader, k * len(reader) // count)
         flat = pixels.reshape(-1, 3)
-        qualities.append(quality)
+        qualities += [] if quality is None else [quality]
         points.append(flat[(np.arange(k * per_image, (k + 1) * per_image) + 1) * _STRIDE % len(flat)])
     return np.array(qualities), np.concatenate(points)[:_CLOUD_POINTS]
 

@@ -10,8 +10,7 @@ from alexnet.model.networks.architecture import Conv, Weighted
 from alexnet.model.networks.build import Network
 from alexnet.pipeline.augment import centre_corner
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.pages.data_set import Pixels, chosen
-from alexnet.tools.stored_jpeg import rgb_and_quality
+from alexnet.tools.pages.data_set import Pixels, chosen, pixels_and_quality
 from alexnet.tools.use.predict import Guess, Predictor
 
 IMAGES = 20
@@ -34,7 +33,7 @@ def judged(predictor: Predictor, data: Path) -> list[Judged]:
     """Predict up to 20 validation images of a data set."""
     trained, reader = predictor.trained, SplitReader(data, "val")
     ids = chosen(reader.labels, IMAGES)
-    squares = [rgb_and_quality(reader.stored(sample_id).tobytes())[0] for sample_id in ids]
+    squares = [pixels_and_quality(reader, sample_id)[0] for sample_id in ids]
     guesses = predictor.guesses(squares) if squares else []
     side = trained.augment.crop_px
     y = x = centre_corner(trained.data.size_px, side)

@@ -125,7 +125,7 @@ def _data(run: Path, trained: Trained, given: Path | None) -> tuple[Path | None,
     """Return where the run's data set is, or say why it is not to be had."""
     where = given or read_data_record(run)[1]
     try:
-        same = read_manifest(where).digest() == trained.data.manifest
+        same = read_manifest(where).images_digest() == trained.data.manifest
     except InputError as error:
         if given:
             raise

@@ -119,7 +119,7 @@ def identity(settings: RunSettings, manifest: Manifest, placement: Placement) ->
     """Describe a run fully: equal descriptions, equal runs (on machines whose arithmetic is equal)."""
     return {
         **settings.as_json(),
-        "data": {"manifest": manifest.digest()},
+        "data": {"manifest": manifest.images_digest()},
         "placement": {"device": placement.device.type, "bf16": placement.bf16},
         "versions": {"alexnet": __version__, "torch": torch.__version__, "dali": version("nvidia-dali-cuda130")},
     }
@@ -159,6 +159,8 @@ def check_layout(settings: RunSettings, layout: Layout) -> None:
 
 def _check_data(settings: RunSettings, architecture: Architecture, manifest: Manifest) -> None:
     """Look at the size of the stored images first: where it is wrong, the crop's is, too, and is not the reason."""
+    if not manifest.counts["train"].written:
+        raise InputError("the data set has no training images; give one that has them")
     if architecture.shards_px and manifest.size_px not in architecture.shards_px:
         px = architecture.shards_px[0]
         source = f"{_DATA_OF_SIZE[px]} or other images" if px in _DATA_OF_SIZE else "any images"

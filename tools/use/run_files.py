@@ -72,9 +72,9 @@ def read_settings(run: Path, mend: str = _MEND) -> SavedSettings:
 class DataRecord:
     """Hold what a trained network's user needs of its training set, on machines that do not have it.
 
-    A run folder has it in `data.json`, an exported file in its metadata. `manifest`: digest that names the data
-    exactly. `size_px`: side of the stored squares; `quality`: what they were encoded at. `classes`: a label is a place
-    in it. `colour`: what is subtracted, and divided by, follows from it.
+    A run folder has it in `data.json`, an exported file in its metadata. `manifest`: digest that names the images
+    exactly, stored as JPEGs or as planes. `size_px`: side of the stored squares; `quality`: what they were encoded at.
+    `classes`: a label is a place in it. `colour`: what is subtracted, and divided by, follows from it.
     """
 
     manifest: Sha256
@@ -87,7 +87,7 @@ class DataRecord:
     def of(cls, manifest: Manifest) -> "DataRecord":
         """Take from a manifest what is needed."""
         return cls(
-            manifest=manifest.digest(),
+            manifest=manifest.images_digest(),
             size_px=manifest.size_px,
             quality=manifest.stored.quality,
             classes=manifest.classes,

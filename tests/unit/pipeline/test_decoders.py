@@ -44,7 +44,7 @@ def reference(stream: ImageStream, augment: AugmentSettings, ci_100: Path, *, vi
     plan, reader = stream.plan(0, 0), SplitReader(ci_100, "train")
     crops, offsets = [], []
     for row, sample_id in enumerate(plan.sample_ids.tolist()):
-        whole = pixels_of(stream.sample(sample_id).jpeg)
+        whole = pixels_of(stream.sample(sample_id).stored)
         y, x = plan.crop_yx[row].tolist()
         for y_, x_, mirror in ten_views(256, 224) if views else [(y, x, bool(plan.mirror[row]))]:
             crops.append(window_of(whole, np.array([y_, x_]), 224, mirror))
