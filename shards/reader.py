@@ -90,13 +90,7 @@ class SplitReader:
         Raises SampleError if they cannot be had. Any bytes are a picture where they are taken for planes, so those must
         follow the header of this sample; a JPEG's decoder finds out by itself.
         """
-        offset, length, shard, _, place = self._rows[sample_id].tolist()
-        data = np.empty(BLOCKSIZE + length, np.uint8)
-        self._read(sample_id, shard, offset - BLOCKSIZE, data)
-        header = data[:BLOCKSIZE].tobytes()
-        if self.manifest.stored.encoding != "jpeg" and not is_header_of(header, place, length):
-            raise self.error(sample_id, f"its place in the tar holds something else; the data were changed: {MEND}")
-        return data[BLOCKSIZE:]
+        return self.key_and_stored(sample_id)[1]
 
     def sample(self, sample_id: int) -> StoredSample:
         """Read all of a sample. Raises SampleError as `stored` does."""
@@ -117,9 +111,12 @@ class SplitReader:
 
     def key_and_stored(self, sample_id: int) -> tuple[str, npt.NDArray[np.uint8]]:
         """Return `key` and `stored` of a sample, read at once."""
-        offset, length, shard, *_ = self._rows[sample_id].tolist()
+        offset, length, shard, _, place = self._rows[sample_id].tolist()
         data = np.empty(BLOCKSIZE + length, np.uint8)
         self._read(sample_id, shard, offset - BLOCKSIZE, data)
+        header = data[:BLOCKSIZE].tobytes()
+        if self._suffix != ".jpg" and not is_header_of(header, place, length):
+            raise self.error(sample_id, f"its place in the tar holds something else; the data were changed: {MEND}")
         return self._key_in(data), data[BLOCKSIZE:]
 
     def shard(self, sample_id: int) -> ShardRecord:

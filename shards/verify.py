@@ -54,10 +54,10 @@ def verify(
 ) -> "Verification":
     """Check a data set's files against its manifest and its SHA256SUMS, and all of them against its tars.
 
-    `decode`: also decode every JPEG with it and recompute the colour statistics; worker processes must be able to
-    import it. `workers`: processes, 0 for this one alone; the findings do not depend on it. Memory does not grow with
-    the number of images, but for the index (24 bytes an image) and the places of rejects. Raises InputError if `root`
-    is no data set at all, or if a worker dies.
+    `decode`: also decode every stored image with it and recompute the colour statistics; worker processes must be able
+    to import it. `workers`: processes, 0 for this one alone; the findings do not depend on it. Memory does not grow
+    with the number of images, but for the index (24 bytes an image) and the places of rejects. Raises InputError if
+    `root` is no data set at all, or if a worker dies.
     """
     started = time.perf_counter()
     checked = Verification(root, on_progress)
@@ -98,6 +98,10 @@ class Verification:
     def findings(self) -> tuple[Finding, ...]:
         """Return what was found, by file."""
         return tuple(self._found.all())
+
+    def add(self, findings: Findings) -> None:
+        """Note what was found beside."""
+        self._found.merge(findings)
 
     @property
     def passed(self) -> bool:

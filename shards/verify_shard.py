@@ -25,9 +25,9 @@ from alexnet.shards.processes import Counts
 from alexnet.shards.tar import TarFaultError, TarSample, dali_line, walk_samples
 
 DecodeStored = Callable[[bytes], tuple[npt.NDArray[np.uint8], int]]
-"""Decode a stored JPEG: uint8 (height, width, channels), and the coarsest step that its DC terms are rounded to.
+"""Decode a stored image: uint8 (height, width, channels), and the coarsest step that its DC terms were rounded to.
 
-Raises ValueError with the reason where it cannot, or where the JPEG is not of the format's kind."""
+Raises ValueError with the reason where it cannot, or where the image is not of the format's kind."""
 
 _LINE_BYTES = 1 << 10  # a line of a `.idx` file has at most 250
 _CHUNK_BYTES = 1 << 20

@@ -17,6 +17,7 @@ from PIL import Image
 
 import alexnet.shards.verify as verifying
 import alexnet.tools.decode.build as decoding
+import alexnet.tools.decode.compare as comparing
 from alexnet.pipeline.decode import without_dali
 from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert import engines
@@ -79,7 +80,7 @@ def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
 @pytest.fixture
 def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `alexnet-prep` convert, decode and verify in this process."""
-    for module in (engines, verifying, decoding):
+    for module in (engines, verifying, decoding, comparing):
         monkeypatch.setattr(module, "WorkerPool", pool_of_none)
 
 

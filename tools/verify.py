@@ -1,28 +1,39 @@
 """`alexnet-prep verify`: say whether a data set is what it was when it was written, file by file."""
 
+import contextlib
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import read_manifest
 from alexnet.shards.processes import usable_cores
 from alexnet.shards.verify import Verification
 from alexnet.shards.verify import verify as verify_data_set
+from alexnet.shards.verify_shard import DecodeStored
 from alexnet.tools.console import interruptible, one_line_errors, tell
 from alexnet.tools.progress import Amount, progress, say
 
 
 @click.command()
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--deep", is_flag=True, help="Also decode every JPEG and recompute the colour statistics.")
+@click.option("--deep", is_flag=True, help="Also decode every image and recompute the colour statistics.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="JPEGS",
+    help="Of planes: also compare each with what its JPEG in this data set decodes to.",
+)
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes; the findings do not depend on it.  [default: cores]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")
 @one_line_errors
-def verify(data: Path, deep: bool, workers: int | None, as_json: bool) -> None:
+def verify(data: Path, deep: bool, against: Path | None, workers: int | None, as_json: bool) -> None:
     """Check the data set DIR: every byte of every file, and that its parts agree with each other.
 
     Sizes and sha256 against the manifest and SHA256SUMS; missing and extra files; the index and the DALI index files
@@ -33,21 +44,12 @@ def verify(data: Path, deep: bool, workers: int | None, as_json: bool) -> None:
 
     The exit code is 0 if all is well, 1 if something was found, 2 if DIR cannot be checked, 130 if stopped.
     """
-    from alexnet.tools.stored_jpeg import decode_stored  # Pillow is not loaded for other commands
-
     with (
         interruptible("interrupted; nothing was changed"),
         progress(as_json=as_json, stream=sys.stdout if as_json else sys.stderr) as view,
     ):
         try:
-            report = verify_data_set(
-                data,
-                decode=decode_stored if deep else None,
-                workers=workers or usable_cores(),
-                on_progress=lambda done, total: view.update(
-                    Amount(event="progress", done=done, total=total, unit="bytes")
-                ),
-            )
+            report = _verified(data, deep, against, workers or usable_cores(), view.update)
         except PermissionError as error:
             raise InputError(f"{error.filename or data}: {error.strerror}; all of {data} must be readable") from None
     if as_json:
@@ -55,9 +57,38 @@ def verify(data: Path, deep: bool, workers: int | None, as_json: bool) -> None:
     else:
         for finding in report.findings:
             click.echo(str(finding))
-        tell(_summary(data, report, deep))
+        tell(_summary(data, report, deep, against))
     if not report.passed:
         sys.exit(1)
+
+
+def _verified(
+    data: Path, deep: bool, against: Path | None, workers: int, on_progress: Callable[[Amount], None]
+) -> Verification:
+    from alexnet.tools.decode.compare import compare, plan_comparison  # what decodes is not loaded for other commands
+
+    plan = plan_comparison(data, against) if against else None
+    report = verify_data_set(
+        data,
+        decode=_decoder(data) if deep else None,
+        workers=workers,
+        on_progress=lambda done, total: on_progress(Amount(event="progress", done=done, total=total, unit="bytes")),
+    )
+    if plan and report.passed:  # what is damaged is named already
+        report.add(compare(data, plan, workers, on_progress))
+    return report
+
+
+def _decoder(data: Path) -> DecodeStored:
+    """Return what decodes what is stored there: planes where the manifest can be read and says so."""
+    from alexnet.tools.stored_jpeg import decode_stored
+    from alexnet.tools.stored_planes import decode_planes
+
+    with contextlib.suppress(InputError):
+        stored = read_manifest(data).stored
+        if stored.encoding != "jpeg":
+            return functools.partial(decode_planes, stored=stored)
+    return decode_stored
 
 
 def _say(data: Path, report: Verification, deep: bool) -> None:
@@ -79,11 +110,12 @@ def _say(data: Path, report: Verification, deep: bool) -> None:
     )
 
 
-def _summary(data: Path, report: Verification, deep: bool) -> str:
+def _summary(data: Path, report: Verification, deep: bool, against: Path | None) -> str:
     images = " and ".join(f"{count:,} {split}" for split, count in report.images.items())
     counted = f"{images} images in {report.shards:,} shard{'s' if report.shards != 1 else ''}"
     inside = counted if report.shards else "shards not looked into"  # without a manifest they are compared as files
     looked = f"{report.decoded:,} images decoded" if deep else "pixels not looked at (--deep does)"
+    looked += f", compared with {against}" if against else ""
     speed = report.bytes / 1e6 / max(report.seconds, 1e-9)
     found = len(report.findings)
     return (

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import Manifest, Split
+from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.shards.processes import usable_cores
 from alexnet.tools.console import interruptible, one_line_errors, tell
 from alexnet.tools.progress import Amount, progress, say
@@ -45,7 +45,7 @@ def decode(
     """Decode the JPEGs of the data set DIR once: write a data set of planes.
 
     Planes are what a decoder has before it upsamples colour. They take 98,304 bytes an image of 256 px, four times a
-    JPEG's: 126 GB for ImageNet. A stream of them yields the same batches, to the bit, and goes on where one of the
+    JPEG's: 133 GB for ImageNet. A stream of them yields the same batches, to the bit, and goes on where one of the
     JPEGs stopped. Keys, labels and order stay; DIR is not changed, and not needed any more.
 
     With --classes the labels are new, and colour statistics are computed of the decoded images: other data.
@@ -53,6 +53,7 @@ def decode(
     If it is interrupted, however that happens, the same command continues it.
     """
     from alexnet.pipeline.host import available
+    from alexnet.tools.convert.classes import chosen_labels
     from alexnet.tools.convert.folder import held
     from alexnet.tools.convert.run import beside
     from alexnet.tools.decode.build import decode as make
@@ -66,7 +67,8 @@ def decode(
         root = out or beside(source, "-planes")
         if root.resolve().is_relative_to(source.resolve()):
             raise InputError(f"--out {root}: lies in {source}, which is read; give one outside of it")
-        plan = plan_planes(source, split, classes)
+        labels = None if classes is None else chosen_labels(read_manifest(source).classes, classes)
+        plan = plan_planes(source, split, labels)
 
         def on_progress(amount: Amount) -> None:
             check()

@@ -5,7 +5,7 @@ interruptions.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, ClassRecord, Manifest, Split, SplitCounts, StoredSettings
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.convert.classes import chosen_labels
 from alexnet.tools.convert.earlier import Job, Listed
 
 KIND = "planes of a data set"
@@ -65,8 +64,8 @@ class PlanesSet:
         return sum(len(shard.ids) for shard in self.shards)
 
 
-def plan_planes(source: Path, split: Split | None, classes: Path | None) -> PlanesSet:
-    """Plan the planes of a data set of JPEGs, or of one split, or of the classes that a file names, in its order.
+def plan_planes(source: Path, split: Split | None = None, labels: Sequence[int] | None = None) -> PlanesSet:
+    """Plan the planes of a data set of JPEGs, or of one split, or of the classes of some labels, in that order.
 
     Raises InputError for what is no sound data set of JPEGs.
     """
@@ -77,10 +76,9 @@ def plan_planes(source: Path, split: Split | None, classes: Path | None) -> Plan
     settings, made_of = {**jpegs.settings, "encoding": "planes-420"}, {"kind": KIND, "digest": jpegs.digest()}
     counts: dict[str, SplitCounts] = {name: jpegs.counts[name] if name in readers else _NONE for name in SPLITS}
     records = jpegs.classes
-    if classes is None:
+    if labels is None:
         shards = [shard for reader in readers.values() for shard in _whole_shards(reader)]
     else:
-        labels = chosen_labels(records, classes)
         records = tuple(records[label] for label in labels)
         settings["class_order"] = "as listed"
         made_of["classes"] = hashlib.sha256("\n".join(record.wnid for record in records).encode()).hexdigest()
@@ -88,7 +86,7 @@ def plan_planes(source: Path, split: Split | None, classes: Path | None) -> Plan
         images = {name: sum(len(shard.ids) for shard in shards if shard.split == name) for name in SPLITS}
         counts = {name: SplitCounts(input=images[name], written=images[name], rejected=0) for name in SPLITS}
         if not images["train"]:
-            raise InputError(f"--classes {classes}: colour statistics need training images of them, and there are none")
+            raise InputError("--classes: colour statistics need training images of them, and there are none")
     listed = Listed(classes=[record.wnid for record in records], images={name: counts[name].input for name in SPLITS})
     return PlanesSet(
         source=source,
@@ -97,7 +95,7 @@ def plan_planes(source: Path, split: Split | None, classes: Path | None) -> Plan
         classes=records,
         counts=counts,
         shards=tuple(shards),
-        chosen=classes is not None,
+        chosen=labels is not None,
     )
 
 
@@ -117,10 +115,10 @@ def _whole_shards(reader: SplitReader) -> Iterator[PlanesShard]:
         )
 
 
-def _chosen_shards(reader: SplitReader, chosen: list[int]) -> Iterator[PlanesShard]:
+def _chosen_shards(reader: SplitReader, chosen: Sequence[int]) -> Iterator[PlanesShard]:
     """Yield shards of the samples whose class was chosen, in the order they are in, with new places and labels."""
     new_label = np.full(len(reader.manifest.classes), -1, np.int32)
-    new_label[chosen] = np.arange(len(chosen))
+    new_label[list(chosen)] = np.arange(len(chosen))
     labels = new_label[reader.labels]
     ids = np.flatnonzero(labels >= 0)
     per_shard = reader.manifest.stored.shard_images
