@@ -15,6 +15,7 @@ from alexnet.tools.bench.bench_data import LoaderTask, planes_of
 from alexnet.tools.bench.command import main
 from alexnet.tools.bench.loader_rows import cases_of
 from alexnet.tools.bench.measure import Timing, measure_rows
+from alexnet.tools.bench.prep import measure_prep
 from alexnet.tools.bench.report import read_report
 from tests.planes import write_planes_set
 
@@ -90,6 +91,22 @@ def test_each_cold_round_is_an_epoch_from_its_beginning(jpegs: Path, monkeypatch
         assert list(stage.work()) == [8, 8, 8]
         stage.after_round()
         assert forgotten == [task.files] * rounds
+
+
+def test_of_a_data_set_decoding_to_planes_is_measured(jpegs: Path) -> None:
+    report = measure_prep(lambda _: None, source=jpegs, images=8, workers=(1, 2), timing=Timing(2, 0.05))
+    assert (report.complete, report.missing) == (True, ())
+    bound, one, two = report.rows
+    assert bound.title.startswith("bound: one core, JPEGs to planes")
+    assert one.shares["the bound, a core"]["wall"] == pytest.approx(one.rate("wall") / bound.rate("wall"))
+    assert (one.settings, two.options["workers"]) == ("8 images a shard", 2)
+    assert [ratio.about for ratio in report.ratios] == ["one worker of alexnet-prep decode over its bound"]
+    assert report.conditions.data
+    assert report.conditions.data.images == 24
+    with pytest.raises(InputError, match="holds planes already"):
+        measure_prep(
+            lambda _: None, source=jpegs.with_name("set-planes"), images=8, workers=(1,), timing=Timing(2, 0.05)
+        )
 
 
 def test_a_stream_of_planes_uses_its_memory_again(ci_100: Path, tmp_path: Path) -> None:

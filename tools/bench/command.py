@@ -272,7 +272,8 @@ def train(data: Path | None, quick: bool, **options: Any) -> dict[str, Any]:
 def prep(quick: bool, **options: Any) -> dict[str, Any]:
     """Speed of `alexnet-prep shard` on SOURCE against one core's decode + resize + encode.
 
-    Bound and converter are measured in turn on the same images; shards go to a temporary folder.
+    Bound and converter are measured in turn on the same images; shards go to a temporary folder. Where SOURCE is a data
+    set, the speed of `alexnet-prep decode` against one core's decoder.
     """
     return options
 

@@ -1,5 +1,7 @@
 """`alexnet-bench prep`: how fast the converter is against one core's decode, resize and encode.
 
+Of a data set, which is converted already, `prep_planes.py` measures how fast it is decoded to planes.
+
 The bound is what Pillow alone needs for an image: decode all of it to RGB, resize the centre, encode. It is measured on
 the same images in the same run, on one core, and nothing else is done with them. The converter reads, checks, sums
 colours and writes shards besides.
@@ -8,15 +10,19 @@ colours and writes shards besides.
 import io
 import itertools
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
 from PIL import Image, features
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import MANIFEST_NAME
 from alexnet.shards.processes import Counts, WorkerPool, usable_cores
+from alexnet.tools.bench import prep_planes
 from alexnet.tools.bench.bench_data import without_home
 from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_report
 from alexnet.tools.bench.report import Asked, Data, Options, Report, Row, ratios_of
@@ -29,24 +35,44 @@ from alexnet.tools.convert.shard import WORK, ShardJob, convert_shard
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.host_memory import keep_freed_memory
 
-SHARE_OF_BOUND = 0.9
-"""One worker of the converter over one core's decode + resize + encode."""
-
 _BOUND, _BOUND_IMAGES = "the bound, a core", 400
 _SHARDS = 4  # that a worker converts again and again
 _STEP_SECONDS = 60.0
 
 
+class Subject(NamedTuple):
+    """Name a command and its bound, and what makes their stages. `at_least`: what one worker must reach of it."""
+
+    command: str
+    make: Callable[..., Stage]
+    bound: str
+    make_bound: Callable[..., Stage]
+    at_least: float
+
+
 def measure_prep(say: Say, *, source: Path, images: int, workers: tuple[int, ...], timing: Timing) -> Report:
-    """Measure the bound, and the converter with each number of workers, on images taken evenly from a source."""
+    """Measure the bound, and the converter with each number of workers, on images taken evenly from a source.
+
+    Of a data set: its training images decoded to planes, whole shards at a time.
+    """
     workers = workers or (1, 2)
+    if (source / MANIFEST_NAME).exists():
+        described = prep_planes.describe(source)
+        return _measured(say, _DECODE, {"data": str(source.absolute())}, workers, timing, described)
     with tempfile.TemporaryDirectory(prefix="alexnet-bench-") as folder:
         index = Path(folder) / "index"  # listed once: rows find it there
         listed = open_source(source, index, lambda at: say(f"listing {source}: {at.counts['entries']:,} entries"))
         described = _describe(sample(listed, images))
-        cases = _cases({"source": str(source.absolute()), "index": str(index), "images": images}, workers)
-        report = measure_report("prep", cases, timing, say, device="cpu", threads=max(workers), data=described)
-    asked = Asked("workers-1", "bound", "one worker of the converter over its bound", SHARE_OF_BOUND)
+        options: Options = {"source": str(source.absolute()), "index": str(index), "images": images}
+        return _measured(say, _SHARD, options, workers, timing, described)
+
+
+def _measured(
+    say: Say, what: Subject, options: Options, workers: tuple[int, ...], timing: Timing, described: Data
+) -> Report:
+    cases = _cases(what, options, workers)
+    report = measure_report("prep", cases, timing, say, device="cpu", threads=max(workers), data=described)
+    asked = Asked("workers-1", "bound", f"one worker of {what.command} over its bound", what.at_least)
     verdict = _verdict([row for row in report.rows if row.shares])
     return replace(report, ratios=ratios_of(report.named(), [asked]), verdict=verdict)
 
@@ -102,14 +128,20 @@ def converter(*, source: str, index: str, images: int, workers: int) -> Stage:
     return Stage(work=work, settings=words, ready_batches=workers - 1, least_batches=2 * workers)
 
 
-def _cases(options: Options, workers: tuple[int, ...]) -> list[Case]:
-    title = "bound: one core, decode + resize + encode"
-    cases = [Case(name="bound", title=title, group="limit", make=bound, options=options)]
+_SHARD = Subject("alexnet-prep shard", converter, "one core, decode + resize + encode", bound, 0.9)
+_DECODE = Subject(
+    "alexnet-prep decode", prep_planes.decoder, "one core, JPEGs to planes by libjpeg-turbo", prep_planes.bound, 0.5
+)
+
+
+def _cases(what: Subject, options: Options, workers: tuple[int, ...]) -> list[Case]:
+    title = f"bound: {what.bound}"
+    cases = [Case(name="bound", title=title, group="limit", make=what.make_bound, options=options)]
     for n in workers:
         cores = min(n, usable_cores())
         cases.append(
             Case(
-                name=f"workers-{n}", title=f"alexnet-prep shard, {_workers(n)}", make=converter, cores=cores,
+                name=f"workers-{n}", title=f"{what.command}, {_workers(n)}", make=what.make, cores=cores,
                 options={**options, "workers": n}, bounds=_bound_of(cores), step_seconds=_STEP_SECONDS,
             )
         )  # fmt: skip
