@@ -51,6 +51,10 @@ class MemoryNeed:
         """Return what is kept at the end of a forward pass over so many images."""
         return 3 * self.parameters + self.copies + images * self.image
 
+    def capacity_for(self, images: int) -> int:
+        """Return the bytes of a device on which a step of so many images fits at its peak."""
+        return int((3 * self.parameters + self.copies + _BEYOND_KEPT * images * self.image) / _USABLE) + 1
+
     def images_in(self, capacity_bytes: int) -> int:
         """Return how many images fit at the peak of a step; none if the network alone does not."""
         left = _USABLE * capacity_bytes - 3 * self.parameters - self.copies

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from alexnet.model.initialise import initialise
+from alexnet.model.needs import memory_need
 from alexnet.model.networks.build import Network
 from alexnet.model.networks.settings import architecture_of
 from alexnet.model.optim import MomentumSGD
@@ -89,6 +90,7 @@ class Streams:
 
     def __init__(self, data: Path, settings: RunSettings, placement: Placement, local_ranks: int = 1) -> None:
         self._data, self._settings, self._placement, self._local_ranks = data, settings, placement, local_ranks
+        self._reserve_bytes = _training_bytes(settings, placement)
         self.train = self._stream("train", augment=True)
         self.validation = self.validation_of(settings.train.views)
 
@@ -134,4 +136,13 @@ class Streams:
             channels_last=True,
             views=views,
             settings=stream,
+            reserve_bytes=self._reserve_bytes,
         )
+
+
+def _training_bytes(settings: RunSettings, placement: Placement) -> int:
+    """Return what training needs of a GPU that may keep images, too; 0 where none does."""
+    if placement.device.type != "cuda" or settings.stream.resident == "off":
+        return 0
+    images = len(placement.layout.convolved(settings.train.batch_images))
+    return memory_need(settings.net, placement, settings.augment.crop_px).capacity_for(images)

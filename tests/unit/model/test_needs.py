@@ -79,6 +79,7 @@ def test_images_that_fit_need_less_than_there_is() -> None:
         images = need.images_in(room)
         assert images == 0 or need.of_step(images) < room
     assert need.images_in(10_000) == int((9000 - 300) / 15)
+    assert all(need.images_in(need.capacity_for(images)) == images for images in range(20))
 
 
 def test_what_there_is_includes_what_is_held() -> None:
