@@ -27,6 +27,10 @@ def main() -> None:
       alexnet-prep verify /data/ilsvrc-256     checks every byte of it
       alexnet-prep show /data/ilsvrc-256       makes a page to look at
       alexnet-train /data/ilsvrc-256           trains on it
+
+    \b
+    Where decoding is what bounds training, and there is room:
+      alexnet-prep decode /data/ilsvrc-256     writes /data/ilsvrc-256-planes, to train on instead
     """  # noqa: D301 (click wants the character)
 
 

@@ -24,7 +24,7 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.processes import WorkerDiedError, WorkerPool
-from alexnet.shards.writer import file_record
+from alexnet.shards.writer import file_record, remove_partials
 from alexnet.tools.convert.folder import claim, complete, given_back, is_complete, refuse_differences, seal, take_up
 from alexnet.tools.convert.shard import WORK, ConversionError, finished, notes_file, read_arrays
 from alexnet.tools.decode.plan import PlanesSet, PlanesShard
@@ -50,6 +50,7 @@ def decode(
             _check_disk_space(root, plan, plan.shards, given_back(root))
         _take_up(plan, root, overwrite=overwrite)
         if not is_complete(root):
+            remove_partials(root)  # of a call that was killed: a shard is half a gigabyte
             left = [shard for shard in plan.shards if finished(root, shard.split, shard.number) is None]
             _check_disk_space(root, plan, left)
             claim(root, plan.job)

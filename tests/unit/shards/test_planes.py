@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,19 @@ def test_reader_and_webdataset_find_the_planes_of_each_jpeg(data_set: Path, plan
             assert reader.stored(i).tobytes() == sample["yuv"] == planes_of(jpegs.stored(i), 40).tobytes()
             assert reader.key(i) == jpegs.key(i) == sample["__key__"]
             assert int(sample["cls"]) == jpegs.labels[i]
+
+
+def test_dali_reads_planes_through_their_index(planes: Path) -> None:
+    dali: Any = pytest.importorskip("nvidia.dali", reason="DALI is for Linux on x86 and Arm")
+    pipeline = dali.Pipeline(batch_size=5, num_threads=1, device_id=None)
+    with pipeline:
+        index = str((planes / TAR).with_suffix(".idx"))
+        fields: Any = dali.fn.readers.webdataset(paths=str(planes / TAR), index_paths=index, ext=["yuv", "cls"])
+        pipeline.set_outputs(*fields)
+    found, labels = pipeline.run()
+    reader = SplitReader(planes, "train")
+    assert [np.asarray(found[i]).tobytes() for i in range(5)] == [reader.stored(i).tobytes() for i in range(5)]
+    assert [int(np.asarray(labels[i]).tobytes()) for i in range(5)] == reader.labels[:5].tolist()
 
 
 def test_index_file_is_the_one_that_dali_would_make(planes: Path, tmp_path: Path) -> None:

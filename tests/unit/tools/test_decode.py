@@ -232,6 +232,37 @@ def test_what_was_begun_is_taken_up(
     assert digests(out) == digests(write_planes_set(jpegs, tmp_path / "plainly"))
 
 
+def test_without_the_host_decoder_it_says_why(jpegs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet.pipeline.host.available", lambda: "there is none")
+    assert prep("decode", jpegs, code=2).output == "Error: decode: needs the host decoder, and there is none\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        ("train/000002.tar", 1, "No such file or directory: {}/train/000002.tar; mend it and give the same command"),
+        ("mean_image.npy", 1, "No such file or directory: {}/mean_image.npy; mend it and give the same command"),
+        ("manifest.json", 2, "{}: holds no manifest.json"),
+    ],
+)
+def test_jpegs_that_are_deleted_meanwhile_are_named(
+    jpegs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: int, message: str
+) -> None:
+    def deleting(job: DecodeJob, counts: list[int]) -> None:
+        if job.shard.name == "train-000002":
+            (jpegs / what).rename(tmp_path / "away")
+        decode_shard(job, counts)
+
+    monkeypatch.setattr("alexnet.tools.decode.build.decode_shard", deleting)
+    told = prep("decode", jpegs, code=code).output
+    assert message.format(jpegs) in told
+    assert len(told.splitlines()) == 1
+    monkeypatch.setattr("alexnet.tools.decode.build.decode_shard", decode_shard)
+    (tmp_path / "away").rename(jpegs / what)
+    assert "by an earlier call" in prep("decode", jpegs).output
+    assert digests(tmp_path / "set-planes") == digests(write_planes_set(jpegs, tmp_path / "plainly"))
+
+
 def test_jpegs_that_are_exchanged_meanwhile_make_no_data_set(
     jpegs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
