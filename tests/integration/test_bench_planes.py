@@ -17,6 +17,7 @@ from alexnet.tools.bench.loader_rows import cases_of
 from alexnet.tools.bench.measure import Timing, measure_rows
 from alexnet.tools.bench.prep import measure_prep
 from alexnet.tools.bench.report import read_report
+from alexnet.tools.bench.stage import CannotRunError
 from tests.planes import write_planes_set
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
@@ -86,7 +87,11 @@ def test_each_cold_round_is_an_epoch_from_its_beginning(jpegs: Path, monkeypatch
     forgotten: list[list[Path]] = []
     monkeypatch.setattr(loader_stages, "forget", forgotten.append)
     task = task_of(jpegs)
+    with pytest.raises(CannotRunError, match="the data set has 3 shards, and 4 windows of them are wanted"):
+        planes_stages.cold_stream(output="uint8", order="blocks", **asdict(task))
+    monkeypatch.setattr(planes_stages, "_WINDOWS", 3)
     stage = planes_stages.cold_stream(output="uint8", order="blocks", **asdict(task))
+    assert stage.ready_batches == 2, "the first window's 8 images, and the batch that the second may begin in"
     for rounds in (1, 2):
         assert list(stage.work()) == [8, 8, 8]
         stage.after_round()
@@ -94,12 +99,12 @@ def test_each_cold_round_is_an_epoch_from_its_beginning(jpegs: Path, monkeypatch
 
 
 def test_of_a_data_set_decoding_to_planes_is_measured(jpegs: Path) -> None:
-    report = measure_prep(lambda _: None, source=jpegs, images=8, workers=(1, 2), timing=Timing(2, 0.05))
+    report = measure_prep(lambda _: None, source=jpegs, images=8, workers=(1,), timing=Timing(1, 0.05))
     assert (report.complete, report.missing) == (True, ())
-    bound, one, two = report.rows
+    bound, one = report.rows
     assert bound.title.startswith("bound: one core, JPEGs to planes")
     assert one.shares["the bound, a core"]["wall"] == pytest.approx(one.rate("wall") / bound.rate("wall"))
-    assert (one.settings, two.options["workers"]) == ("8 images a shard", 2)
+    assert one.settings == "8 images a shard"
     assert [ratio.about for ratio in report.ratios] == ["one worker of alexnet-prep decode over its bound"]
     assert report.conditions.data
     assert report.conditions.data.images == 24

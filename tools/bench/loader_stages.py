@@ -184,7 +184,8 @@ def stream(*, depth: int = 2, device: str = "cpu", **options: Any) -> Stage:
 
 def open_stream(
     *, output: Output, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
-    read_ahead_batches: int = 8, order: Order = "global", resident: Resident = "auto", **task: Any,
+    read_ahead_batches: int = 8, order: Order = "global", window_shards: int = 16, resident: Resident = "auto",
+    **task: Any,
 ) -> ImageStream:  # fmt: skip
     """Return the stream as training uses it."""
     import_module("alexnet.pipeline.prefetch")  # torch: it comes with the first batch otherwise, as if a batch's memory
@@ -200,7 +201,12 @@ def open_stream(
         threads=given.threads,
         output=output,
         settings=StreamSettings(
-            order=order, decode=decode, depth=depth, read_ahead_batches=read_ahead_batches, resident=resident
+            order=order,
+            window_shards=window_shards,
+            decode=decode,
+            depth=depth,
+            read_ahead_batches=read_ahead_batches,
+            resident=resident,
         ),
     )
 

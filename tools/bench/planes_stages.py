@@ -20,6 +20,7 @@ from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 _MOST_OF_MEMORY = 0.5  # of what is available; planes that take more are measured as they lie, cached or not
 _BLOCK_BYTES = 4 << 20
 _BUFFERS = 3  # that the stream writes in turn: one is used, one written, one made ready
+_WINDOWS = 4  # of shards, in an epoch from disk
 _FILES = 256  # shards that are held open
 
 
@@ -39,16 +40,31 @@ def stream(*, output: Output, device: str = "cpu", resident: Resident = "off", *
 
 
 def cold_stream(*, output: Output, order: Order, **task: Any) -> Stage:
-    """Begin an epoch in each round, of shards that the system was told to forget; where it ends, the round ends."""
+    """Begin an epoch in each round, of shards that the system was told to forget; where it ends, the round ends.
+
+    In order `blocks` a window's shards are read while the one before is used, so the first, which has none, is untimed.
+    """
     given, going = LoaderTask(**task), list[ImageStream]()
+    shards = given.reader.shards
+    window_shards, first = len(shards) // _WINDOWS, 0
+    if order == "blocks":
+        if not window_shards:
+            raise CannotRunError(f"the data set has {len(shards)} shards, and {_WINDOWS} windows of them are wanted")
+        first = sum(shard.images for shard in shards[:window_shards]) // given.batch_images + 1
 
     def work() -> Work:
         loader_stages.forget(given.files)
-        going.append(loader_stages.open_stream(output=output, order=order, **task))
+        going.append(loader_stages.open_stream(output=output, order=order, window_shards=window_shards or 1, **task))
         return (len(labels) for _, labels in going[0])
 
-    words = f"order {order}, from disk; the host of a virtual machine may still have cached it"
-    return Stage(work=work, settings=words, starts_over=True, after_round=lambda: going.pop().close())
+    words = f"from disk, order {order}" + (f", {window_shards} shards a window" if order == "blocks" else "")
+    return Stage(
+        work=work,
+        settings=f"{words}; the host of a virtual machine may still have cached it",
+        starts_over=True,
+        ready_batches=first,
+        after_round=lambda: going.pop().close(),
+    )
 
 
 def traffic(*, output: Output, **task: Any) -> Stage:
