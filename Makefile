@@ -95,7 +95,8 @@ gpu-check-model: $(GPU_VENV)
 	@$(GPU_BEGIN); \
 	$(call GPU_BENCH,260,model --precision bf16 --batch 128$(COMMA)512 --no-naive,model)
 
-# Nothing else should run meanwhile. What DATA and SOURCE are not given is made. One file a run; the page is made of
+# Nothing else should run meanwhile. What DATA and SOURCE are not given is made, but for planes: rows of them are of
+# DATA-planes, and those of `alexnet-prep decode` of DATA. One file a run; the page is made of
 # them. docs/measurements is written at the end, when all runs are whole and of data that may be quoted.
 MEASURED := build/measured
 LOADERS := webdataset,torch,dali,ffcv,spdl
@@ -115,6 +116,7 @@ measure: $(VENV)/.installed-peers
 	@$(BIN)/alexnet-bench model --seconds 1 --json $(MEASURED)/measurements/model.json
 	@$(BIN)/alexnet-bench train $(DATA) --scaling 1,2 --json $(MEASURED)/measurements/train.json
 	@$(BIN)/alexnet-bench prep $(PICTURES) --images 1600 --rounds 5 --json $(MEASURED)/measurements/prep.json
+	@$(if $(DATA),$(BIN)/alexnet-bench prep $(DATA) --rounds 5 --json $(MEASURED)/measurements/decode.json,true)
 	@$(BIN)/python -m alexnet.tools.bench.measurements $(MEASURED)
 	@cp $(MEASURED)/measurements/*.json docs/measurements
 	@$(MAKE) measurements-page
