@@ -52,15 +52,12 @@ def decode(
 
     If it is interrupted, however that happens, the same command continues it.
     """
-    from alexnet.pipeline.host import available
     from alexnet.tools.convert.classes import chosen_labels
     from alexnet.tools.convert.folder import held
     from alexnet.tools.convert.run import beside
     from alexnet.tools.decode.build import decode as make
     from alexnet.tools.decode.plan import plan_planes
 
-    if (why := available()) is not None:
-        raise InputError(f"decode: needs the host decoder, and {why}")
     how = ", without --overwrite if it had begun to decode" if overwrite else ""
     with interruptible(f"interrupted; the same command continues{how}"):
         source, started, told = data.absolute(), time.perf_counter(), list[Amount]()

@@ -40,14 +40,16 @@ def plan_comparison(planes: Path, jpegs: Path) -> PlanesSet:
 
 
 def _split_of(made: Manifest, found: Manifest) -> Split | None:
-    there = [split for split in SPLITS if made.counts[split].input]
-    return None if [split for split in SPLITS if found.counts[split].input] == there else there[0]
+    there, whole = ([split for split in SPLITS if manifest.counts[split].input] for manifest in (made, found))
+    return there[0] if len(there) == 1 and there != whole else None
 
 
 def _labels_of(made: Manifest, found: Manifest) -> list[int] | None:
     if "classes" not in made.source:
         return None
     label_of = {record.wnid: label for label, record in enumerate(found.classes)}
+    if strange := [record.wnid for record in made.classes if record.wnid not in label_of]:
+        raise InputError(f"--against: the JPEGs have no class {strange[0]!r}, of which there are planes")
     return [label_of[record.wnid] for record in made.classes]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.pipeline.host import available
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, ClassRecord, Manifest, Split, SplitCounts, StoredSettings
 from alexnet.shards.reader import SplitReader
@@ -67,12 +68,17 @@ class PlanesSet:
 def plan_planes(source: Path, split: Split | None = None, labels: Sequence[int] | None = None) -> PlanesSet:
     """Plan the planes of a data set of JPEGs, or of one split, or of the classes of some labels, in that order.
 
-    Raises InputError for what is no sound data set of JPEGs.
+    Raises InputError for what is no sound data set of JPEGs, holds nothing of what was asked for, or where there is no
+    host decoder.
     """
+    if why := available():
+        raise InputError(f"decoding to planes: needs the host decoder, and {why}")
     readers = {name: SplitReader(source, name) for name in SPLITS if split in (None, name)}
     jpegs = next(iter(readers.values())).manifest
     if jpegs.stored.encoding != "jpeg":
         raise InputError(f"{source}: holds planes already; give the data set of JPEGs that they were decoded from")
+    if split and not jpegs.counts[split].input:
+        raise InputError(f"--split {split}: {source} has no such images; leave it out, or give the other")
     settings, made_of = {**jpegs.settings, "encoding": "planes-420"}, {"kind": KIND, "digest": jpegs.digest()}
     counts: dict[str, SplitCounts] = {name: jpegs.counts[name] if name in readers else _NONE for name in SPLITS}
     records = jpegs.classes

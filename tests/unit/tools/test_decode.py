@@ -156,6 +156,22 @@ def test_what_is_no_data_set_of_jpegs_is_refused(jpegs: Path, tmp_path: Path) ->
     (tmp_path / "names").write_text("n00000003\n")
     told = prep("decode", jpegs, "--classes", tmp_path / "names", "--split", "val", code=2).output
     assert "colour statistics need training images of them, and there are none" in told
+    prep(
+        "synth",
+        tmp_path / "drawn",
+        "--layout",
+        "shards",
+        "--classes",
+        2,
+        "--images",
+        2,
+        "--val-images",
+        0,
+        "--size",
+        16,
+    )
+    told = prep("decode", tmp_path / "drawn", "--split", "val", code=2).output
+    assert told == f"Error: --split val: {tmp_path}/drawn has no such images; leave it out, or give the other\n"
 
 
 def test_no_folder_of_others_is_written_to(jpegs: Path, tmp_path: Path, data_set: Path) -> None:

@@ -130,3 +130,17 @@ def test_what_the_jpegs_say_otherwise_is_found(data_set: Path, planes: Path, for
 def test_only_the_jpegs_behind_planes_are_compared(data_set: Path, images_32: Path, planes: Path) -> None:
     assert "holds JPEGs; leave it out" in prep("verify", data_set, "--against", data_set, code=2).output
     assert f"is not what {planes} was decoded from" in prep("verify", planes, "--against", images_32, code=2).output
+    edit_field("source", change=lambda source: {**source, "classes": "some"})(planes)
+    edit_field("classes", 0, "wnid", change=lambda _: "n9")(planes)
+    reseal(planes)
+    assert "the JPEGs have no class 'n9'" in prep("verify", planes, "--against", data_set, code=2).output
+
+
+def test_what_needs_the_host_decoder_says_so(
+    data_set: Path, planes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alexnet.tools.decode.plan.available", lambda: "it was not built")
+    for command in (("decode", data_set, "--out", tmp_path / "out"), ("verify", planes, "--against", data_set)):
+        told = prep(*command, code=2).output
+        assert "Error: decoding to planes: needs the host decoder, and it was not built" in told
+    assert not (tmp_path / "out").exists()
