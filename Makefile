@@ -74,7 +74,9 @@ GPU_BENCH = timeout -k 10 $(1) $(PY) -c "from alexnet.tools.start import bench; 
             --rounds 3 --seconds 0.5 --json $(OUT)/$(3).json
 GPU_THERE := import sys; from alexnet.tools.machine import describe_machine as here; sys.exit(here().gpu_why)
 GPU_BEGIN = mkdir -p $(OUT); export $(GPU_ENV); $(PY) -c "$(GPU_THERE)" || exit 2
-GPU_STREAMS := nvjpeg,stream-cuda,stream-cuda-bfloat16,stream-cuda-host,stream-cuda-split
+GPU_STREAMS := nvjpeg,stream-cuda,stream-cuda-bfloat16,stream-cuda-host,stream-cuda-split,planes-to-device,stream-cuda-planes,stream-cuda-resident
+GPU_PREP = timeout -k 10 25 $(PY) -c "from alexnet.tools.start import prep; prep()"
+GPU_DATA = $(or $(DATA:/=),$(OUT)/data)
 GPU_VENV := $(if $(findstring $(BIN),$(PY)),$(VENV)/.installed-dev)
 
 gpu-check: $(GPU_VENV)
@@ -87,9 +89,12 @@ gpu-check-tests: $(GPU_VENV)
 	  -p no:cacheprovider | tee $(OUT)/tests.txt || failed=$$?; exit $$failed
 
 gpu-check-stream: $(GPU_VENV)
-	@$(GPU_BEGIN); failed=; for batch in 128 512 1024; do \
-	  $(call GPU_BENCH,55,dataloader --batch-images $$batch --rows $(GPU_STREAMS) $(DATA),stream-$$batch) || failed=$$?; done; \
-	$(call GPU_BENCH,65,train $(DATA),train) || failed=$$?; exit $$failed
+	@$(GPU_BEGIN); failed=; \
+	test -e $(GPU_DATA)/manifest.json || $(GPU_PREP) synth $(GPU_DATA) --images 10000 || failed=$$?; \
+	test -e $(GPU_DATA)-planes/manifest.json || $(GPU_PREP) decode $(GPU_DATA) || failed=$$?; \
+	for batch in 128 512 1024; do \
+	  $(call GPU_BENCH,50,dataloader --batch-images $$batch --rows $(GPU_STREAMS) $(GPU_DATA),stream-$$batch) || failed=$$?; done; \
+	$(call GPU_BENCH,60,train $(GPU_DATA),train) || failed=$$?; exit $$failed
 
 gpu-check-model: $(GPU_VENV)
 	@$(GPU_BEGIN); \

@@ -110,7 +110,7 @@ _GPU_ROWS = (
     _limit("to-device", "copies to the GPU, float32 batches", gpu_stages.to_device, output="float32"),
     _stream("cuda", "float32 on the GPU", "nvjpeg", device="cuda"),
     _stream("cuda-bfloat16", "bfloat16 on the GPU", "nvjpeg", output="bfloat16", device="cuda"),
-    _stream("cuda-host", "float32 on the GPU, decoded on the host", device="cuda", decode="host"),
+    _stream("cuda-host", "float32 on the GPU, decoded on the host", device="cuda", decode="host", resident="off"),
     _stream("cuda-split", "float32 on the GPU, half of it decoded on the host", device="cuda", decode="split=0.5"),
     _row("dali-plain-cuda", "plain DALI graph to float32 on the GPU", own_decoders.dali, "nvjpeg", device="cuda"),
 )

@@ -177,8 +177,8 @@ def stream(*, depth: int = 2, device: str = "cpu", **options: Any) -> Stage:
                         labels.sum().item()  # the GPU has passed the batch
                     yield len(labels)
 
-    words = f"{images.describe()[-1]}; depth {depth}"
-    stage = Stage(work=work, settings=words, ready_batches=depth + 3)
+    words = "; ".join([line for line in images.describe() if line.startswith(("decoding", "resident"))])
+    stage = Stage(work=work, settings=f"{words}; depth {depth}", ready_batches=depth + 3)
     return stage if device == "cpu" else watched(stage)
 
 

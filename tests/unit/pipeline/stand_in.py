@@ -30,7 +30,7 @@ class InHostMemory(TorchFunctionMode):
         if func is torch.Tensor.pin_memory:
             return args[0]
         if func is torch.Tensor.to:
-            args = [arg for arg in args if not str(arg).startswith("cuda")]
+            args = [arg for arg in args if isinstance(arg, torch.Tensor) or not str(arg).startswith("cuda")]
             return func(*args, **kwargs) if len(args) > 1 else args[0]
         return func(*args, **kwargs)
 
