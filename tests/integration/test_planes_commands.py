@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet.model.trainer import Trainer
+from alexnet.model.placement import choose_placement
+from alexnet.model.trainer import Trainer, TrainSettings
+from alexnet.pipeline import AugmentSettings
 from alexnet.pipeline.host import available
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.planes import planes_bytes
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.pages.data_set import survey
+from alexnet.tools.run.assembly import Streams
+from alexnet.tools.run.settings import RunSettings
 from alexnet.tools.stored_jpeg import rgb_and_quality
-from tests.conftest import prep
+from tests.conftest import list_anew, prep
 from tests.integration.test_show_command import made, pixels_of
 from tests.planes import write_planes_set
 from tests.runs import at_step, model, outcome, saved, tensors_of, train, trained
@@ -139,6 +143,32 @@ def test_planes_of_something_else_do_not_go_on(
     said = trained(root, *OPTIONS, *SAVING, "--out", out, code=2)
     assert message in said.stderr
     assert said.stderr.count("\n") == 1
+
+
+def test_what_another_decoder_began_does_not_go_on_with_planes(
+    sets: dict[str, Path], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """As a run on a GPU, where DALI is the default."""
+    out = Path(shutil.copytree(runs["jpegs"], tmp_path / "run"))
+    (out / "result.json").unlink()
+    for path in saved(out).values():
+        file = path / "progress.json"
+        progress = json.loads(file.read_text())
+        progress["source"]["decode"] = "dali"
+        file.write_text(json.dumps(progress))
+        list_anew(path)
+    said = trained(sets["planes"], *OPTIONS, *SAVING, "--out", out, code=2).stderr
+    assert said.startswith("Error: decode: the state to resume from has 'dali', this stream 'host'; resume with")
+
+
+@pytest.mark.dali
+def test_validation_is_decoded_as_training_goes_on_to_be(sets: dict[str, Path]) -> None:
+    settings = RunSettings(augment=AugmentSettings(crop_px=32), train=TrainSettings(batch_images=8))
+    streams = Streams(sets["jpegs"], settings, choose_placement("cpu", 1, "fp32"))
+    streams.train.resume(streams.train.state() | {"decode": "dali"})
+    streams.decode_alike()
+    decoders = [stream.state()["decode"] for stream in (streams.validation, streams.train_as_evaluated())]
+    assert decoders == ["dali", "dali"]
 
 
 def test_a_tar_that_is_cut_short_during_the_run_ends_it_in_a_line(

@@ -1,5 +1,6 @@
 """Put a run's parts together: where it computes, its batches, and a trainer that is ready to train there."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -94,6 +95,10 @@ class Streams:
         self.train = self._stream("train", augment=True)
         self.validation = self.validation_of(settings.train.views)
 
+    def decode_alike(self) -> None:
+        """Have the others decoded as training is, once a state that it was resumed from has settled that."""
+        self.validation = self.validation_of(self._settings.train.views)
+
     def validation_of(self, views: Literal[1, 10]) -> ImageStream:
         """Return the validation images, so many views of each."""
         return self._stream("val", augment=False, views=views)
@@ -121,6 +126,8 @@ class Streams:
     def _stream(self, split: Split, *, augment: bool, views: Literal[1, 10] = 1) -> ImageStream:
         """Make a stream. With ten views its batches have a tenth of the images, hence as many pixels."""
         layout, stream = self._placement.layout, self._settings.stream
+        if not augment:
+            stream = dataclasses.replace(stream, decode=self.train.state()["decode"])
         shared = cores_each(self._local_ranks) if self._local_ranks > 1 else None
         return ImageStream(
             self._data / split,

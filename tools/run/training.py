@@ -114,6 +114,7 @@ def _run_folder(
 
 def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[Sink]) -> None:
     """Train to the end, evaluate what is left to, and finish the run. `folder`: None in all processes but the first."""
+    streams.decode_alike()
     metrics = Metrics(sinks, memory_in_use(trainer.placement.device))
     stop = StopSignal(say_stopping, stop_at_once) if trainer.ranks.layout.ranks == 1 else StopSignal()
     started_at, first_step = time.perf_counter(), trainer.step
