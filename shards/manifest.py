@@ -40,7 +40,7 @@ Quality = Annotated[int, Meta(ge=1, le=100)]
 ByteCount = Annotated[int, Meta(ge=0, le=1 << 62)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
-MEND = "bring it back from a copy, or rebuild the data with `alexnet-prep shard`"
+MEND = "bring it back from a copy, or make the data anew with `alexnet-prep`"
 
 _FEW = Meta(max_length=100)
 _MAX_HEAD_BYTES = 1 << 16
@@ -200,7 +200,7 @@ def read_manifest(root: Path) -> Manifest:
     if manifest is None:
         raise InputError(
             f"{path}: schema {schema} is {'newer' if schema > SCHEMA else 'unknown'} to this version of alexnet, "
-            f"which reads {SCHEMA}; upgrade alexnet, or rebuild the data with `alexnet-prep shard`"
+            f"which reads {SCHEMA}; upgrade alexnet, or make the data anew with `alexnet-prep`"
         )
     for problem in _problems(manifest):
         raise InputError(f"{path}: {problem}; {MEND}")
@@ -235,10 +235,10 @@ def _problems(manifest: Manifest) -> Iterator[str]:
 
 def _not_a_data_set(root: Path) -> str:
     if not root.exists():
-        return f"{root}: there is no such folder; give the folder that `alexnet-prep shard` wrote"
+        return f"{root}: there is no such folder; give the folder that `alexnet-prep` wrote"
     if root.name in SPLITS and (root.parent / MANIFEST_NAME).exists():
         return f"{root}: this is one split; give the data set itself, {root.parent}"
-    return f"{root}: holds no {MANIFEST_NAME}; give a folder that `alexnet-prep shard` wrote to the end"
+    return f"{root}: holds no {MANIFEST_NAME}; give a folder that `alexnet-prep` wrote to the end"
 
 
 @dataclass(frozen=True, kw_only=True)

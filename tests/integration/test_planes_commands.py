@@ -75,19 +75,25 @@ def test_a_run_goes_on_with_the_other_kind(
     assert without_path(out) == without_path(runs[first])
 
 
-def test_a_network_is_evaluated_and_shown_with_either(sets: dict[str, Path], runs: dict[str, Path]) -> None:
+def test_a_network_is_evaluated_and_shown_with_either(
+    sets: dict[str, Path], runs: dict[str, Path], ci_100: Path
+) -> None:
     said = {name: model("evaluate", runs["jpegs"], data, "--views", 10).output for name, data in sets.items()}
     assert said["planes"].replace(str(sets["planes"]), str(sets["jpegs"])) == said["jpegs"]
     page = (runs["jpegs"] / "report.html").read_bytes()
     assert page.count(b"<img") == 8  # the kernels, and the validation images
     model("report", runs["jpegs"], "--data", sets["planes"])
     assert (runs["jpegs"] / "report.html").read_bytes() == page
+    said = model("report", runs["planes"], "--data", ci_100, code=2).stderr
+    assert (
+        f"--data {ci_100}: is not the data set that {runs['planes']} was trained on; that was {sets['planes']}" in said
+    )
 
 
 def test_the_page_of_a_set_of_planes(sets: dict[str, Path], tmp_path: Path) -> None:
     jpegs, planes = (read_manifest(root) for root in sets.values())
     page = made(sets["planes"], tmp_path / "page.html", "--images", 3)
-    assert "An alexnet data set, the planes of JPEGs of another." in page.text
+    assert "An alexnet data set of planes, decoded from one of JPEGs." in page.text
     assert "All 31 images are planes of 1.5 kB, 12 bits a pixel" in page.text
     assert page.text.count(jpegs.digest()) == 3  # of which the planes are, what names the images, the source
     assert planes.digest() in page.text

@@ -133,7 +133,8 @@ def _data(run: Path, trained: Trained, given: Path | None) -> tuple[Path | None,
     if same:
         return where, ""
     if given:
-        raise InputError(f"--data {given}: is not the data set that {run} was trained on; that was {where}")
+        there = read_data_record(run)[1]
+        raise InputError(f"--data {given}: is not the data set that {run} was trained on; that was {there}")
     return (
         None,
         f"The data set in {where} is another one now. `alexnet-model report {run} --data DIR` shows the right one.",
