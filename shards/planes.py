@@ -12,26 +12,31 @@ def planes_bytes(height: int, width: int) -> int:
     return height * width + 2 * ((height + 1) // 2) * ((width + 1) // 2)
 
 
-def rgb_of_planes(planes: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Make an image's pixels of its planes, uint8 (n,), to the bit as libjpeg does: uint8 (height, width, 3).
+def rgb_of_planes(planes: bytes | npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Make an image's pixels of its planes, to the bit as libjpeg does: uint8 (height, width, 3).
 
-    JFIF's formulas in 16 bits of fraction. Images of at most 4 columns are not covered: libjpeg has a rule of its own.
+    In plain NumPy, which shares nothing with the decoder and the streams. Images of at most 4 columns are not covered:
+    libjpeg has a rule of its own.
     """
     half = (height + 1) // 2, (width + 1) // 2
-    luma, *chroma = np.split(planes, [height * width, height * width + half[0] * half[1]])
-    y, rounded = luma.reshape(height, width).astype(np.int32), 1 << 15
-    cb, cr = (_upsampled(plane.reshape(half))[:height, :width] - 128 for plane in chroma)
-    red = y + ((91881 * cr + rounded) >> 16)
-    green = y + ((-22554 * cb - 46802 * cr + rounded) >> 16)
-    blue = y + ((116130 * cb + rounded) >> 16)
-    return np.stack([red, green, blue], axis=2).clip(0, 255).astype(np.uint8)
+    y, *chroma = np.split(np.frombuffer(planes, np.uint8), [height * width, height * width + half[0] * half[1]])
+    blue, red = (_doubled(plane.reshape(half))[:height, :width].astype(np.int32) - 128 for plane in chroma)
+    rgb = np.empty((height, width, 3), np.uint8)
+    # JFIF's factors times 65,536: 1.402, -0.34414 and -0.71414, 1.772; half of 65,536 rounds.
+    more = (91881 * red + 32768, 32768 - 22554 * blue - 46802 * red, 116130 * blue + 32768)
+    for channel, added in enumerate(more):
+        added >>= 16
+        added += y.reshape(height, width)
+        rgb[..., channel] = added.clip(0, 255, out=added)
+    return rgb
 
 
-def _upsampled(plane: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    """Double a plane's sides by libjpeg's triangle: the nearer row and column count three times the farther."""
-    rows = np.pad(plane.astype(np.int32), ((1, 1), (0, 0)), "edge")
-    tall = 3 * rows[1:-1, None] + np.stack([rows[:-2], rows[2:]], axis=1)
-    sums = np.pad(tall.reshape(-1, plane.shape[1]), ((0, 0), (1, 1)), "edge")
-    here, left, right = sums[:, 1:-1], sums[:, :-2], sums[:, 2:]
-    wide = np.stack([3 * here + left + 8, 3 * here + right + 7], axis=2) >> 4
-    return wide.reshape(len(sums), -1)
+def _doubled(plane: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+    """Double height and width: a new sample is 9/16 of the nearest, 3/16 of two and 1/16 of one; edges are repeated."""
+    height, width = plane.shape
+    rows = np.pad(plane.astype(np.int16), ((1, 1), (1, 1)), "edge")
+    tall, both = np.empty((2 * height, width + 2), np.int16), np.empty((2 * height, 2 * width), np.int16)
+    tall[::2], tall[1::2] = 3 * rows[1:-1] + rows[:-2], 3 * rows[1:-1] + rows[2:]
+    near = 3 * tall[:, 1:-1]
+    both[:, ::2], both[:, 1::2] = (near + tall[:, :-2] + 8) >> 4, (near + tall[:, 2:] + 7) >> 4
+    return both

@@ -88,8 +88,8 @@ def setting(option: str, key: str, **attributes: Any) -> Callable[[Callable[...,
 def main(data: Path | None, recipe: str | None, **options: Any) -> None:
     """Train the two-tower network of 2012, or another, on the shards in DATA.
 
-    DATA is a folder that `alexnet-prep` wrote, of JPEGs or of planes; left out, it is the folder that the environment variable
-    ALEXNET_DATA names, else the 100 images that come with the package.
+    DATA is a folder that `alexnet-prep` wrote, of JPEGs or of planes; left out, it is the folder that the environment
+    variable ALEXNET_DATA names, else the 100 images that come with the package.
 
     An unfinished run with the same settings in the run folder is continued from its newest checkpoint.
 

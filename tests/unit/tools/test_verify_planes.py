@@ -14,7 +14,7 @@ from PIL import Image
 from alexnet.pipeline.host import available
 from alexnet.shards.manifest import StoredSettings
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.stored_planes import decode_planes, rgb_of
+from alexnet.tools.stored_planes import decode_planes
 from tests.conftest import encode_picture, prep
 from tests.planes import planes_of, write_planes_set
 from tests.unit.shards.forging import TAR, Forge, edit_field, edit_row, edit_tar, members, reseal, set_field
@@ -33,14 +33,6 @@ def sound(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def planes(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "planes"))
-
-
-@pytest.mark.parametrize("size", [16, 17, 40, 255, 256])
-def test_planes_in_numpy_are_the_pixels_of_a_jpeg_decoder(size: int) -> None:
-    for seed in range(3):
-        jpeg = encode_picture(seed, size, size, quality=(30, 90, 100)[seed], subsampling="4:2:0")
-        pixels = rgb_of(planes_of(np.frombuffer(jpeg, np.uint8), size).tobytes(), size)
-        assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(jpeg))))
 
 
 def test_the_lines_in_the_docs_give_the_pixels_too(ci_100: Path) -> None:
