@@ -231,7 +231,7 @@ def make_decoder(settings: DecodeSettings) -> Decoder:
 
 def describe_decoding(settings: DecodeSettings) -> str:
     """Say in one line who decodes, and what the decoder that is preferred on this device would need."""
-    reason = available() if settings.device_id is None else without_dali()
+    reason = available() if settings.device_id is None or settings.encoding != "jpeg" else without_dali()
     line = _DECODERS[_key(settings.decode)].describe(settings)
     return f"decoding: {line}" + (f"; {reason}" if reason else "")
 

@@ -4,15 +4,13 @@ What that call does not get is read once more by itself, as everything is where 
 names the sample and says what is wrong.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host.jpeg import available
-from alexnet.pipeline.host.pool import LINE_BYTES, Bytes, Found, JpegPool, Ring, StoredPlanes, allocate_plain
+from alexnet.pipeline.host.pool import LINE_BYTES, Bytes, Found, JpegPool, Ring, StoredPlanes
 from alexnet.shards.errors import InputError, SampleError
 from alexnet.shards.index import IndexRows
 from alexnet.shards.reader import ShardFile, SplitReader
@@ -36,14 +34,14 @@ class SamplesRead(NamedTuple):
 class SampleReader:
     """Read with so many threads, of which the caller is one; `keep`: batches whose memory is kept for later ones.
 
-    A byte is copied once, out of the system's cache. `allocate`: as of `Ring`. For DALI memory is not pinned: out of
-    pinned memory a device may still copy when the decoder's call has returned, and when the batch is no longer held.
+    A byte is copied once, out of the system's cache. The memory is not pinned: out of pinned memory a device may still
+    copy when the decoder's call has returned, and when the batch is no longer held.
     """
 
-    def __init__(self, threads: int, *, keep: int, allocate: Callable[[int], Bytes] = allocate_plain) -> None:
+    def __init__(self, threads: int, *, keep: int) -> None:
         self._pool = None if available() else JpegPool(threads)
-        self._new_ring = partial(Ring, keep=keep, allocate=allocate)
-        self._ring = self._new_ring(LINE_BYTES)
+        self._keep = keep
+        self._ring = Ring(LINE_BYTES, keep=keep)
 
     def read(self, reader: SplitReader, sample_ids: npt.NDArray[np.int64], head: bytes = b"") -> SamplesRead:
         """Read samples, and tell those that do not begin with `head`. Raises InputError for too many threads."""
@@ -98,7 +96,7 @@ class SampleReader:
     def _memory(self, bytes_: int) -> Bytes:
         """Return memory for a batch; for one larger than all before, more of it, so that few are."""
         if bytes_ > self._ring.buffer_bytes:
-            self._ring = self._new_ring(bytes_ + bytes_ // 8)
+            self._ring = Ring(bytes_ + bytes_ // 8, keep=self._keep)
         return self._ring.take((bytes_,), np.uint8).view(np.uint8)
 
 

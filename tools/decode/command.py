@@ -45,8 +45,8 @@ def decode(
     """Decode the JPEGs of the data set DIR once: write a data set of planes.
 
     Planes are what a decoder has before it upsamples colour. They take 98,304 bytes an image of 256 px, four times a
-    JPEG's: 133 GB for ImageNet. A stream of them yields the same batches, to the bit, and goes on where one of the
-    JPEGs stopped. Keys, labels and order stay; DIR is not changed, and not needed any more.
+    JPEG's: 133 GB for ImageNet. A stream of them yields the batches of the JPEGs by the host decoder, to the bit, and
+    goes on where such a one stopped. Keys, labels and order stay; DIR is not changed, and not needed any more.
 
     With --classes the labels are new, and colour statistics are computed of the decoded images: other data.
 

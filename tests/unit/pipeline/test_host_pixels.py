@@ -151,7 +151,7 @@ def test_the_place_of_a_batch_in_memory_does_not_matter(offset: int) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["4:2:0", "progressive", "restart markers", "grey"])
-@pytest.mark.parametrize(("width", "height"), [(256, 256), (101, 83), (16, 15), (5, 2), (3, 3)])
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (101, 83), (16, 15), (17, 17), (5, 2), (3, 3)])
 def test_planes_are_what_the_pixels_are_made_of(encoding: str, width: int, height: int) -> None:
     jpegs = [photograph(seed, width, height, encoding) for seed in range(3)]
     out = np.full((3, planes_bytes(height, width)), 7, np.uint8)
