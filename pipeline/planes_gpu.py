@@ -116,7 +116,7 @@ class Constants(NamedTuple):
     def of(cls, normalization: Normalization, device: torch.device) -> "Constants":
         """Move those of an epoch."""
         image = normalization.mean_image
-        return cls(moved(normalization.scale, device), None if image is None else moved(image, device))
+        return cls(moved(normalization.scale.copy(), device), None if image is None else moved(image.copy(), device))
 
 
 def finish(
