@@ -12,8 +12,10 @@ from alexnet.pipeline import AugmentSettings
 from alexnet.pipeline import read as read_module
 from alexnet.pipeline.host import available
 from alexnet.shards.errors import InputError, SampleError
+from alexnet.shards.planes import rgb_of_planes
 from alexnet.shards.reader import SplitReader
 from tests.planes import write_planes_set
+from tests.unit.pipeline.photographs import pixels_of
 from tests.unit.pipeline.streams import epochs_of, same, stream_of, together
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
@@ -70,6 +72,13 @@ def test_each_goes_on_from_the_others_state(ci_100: Path, planes: Path) -> None:
         stream = stream_of(second)
         stream.resume(state)
         assert same(epochs_of(stream, 2), whole[3:])
+
+
+def test_a_sample_is_what_is_stored_of_the_image(ci_100: Path, planes: Path) -> None:
+    jpeg, other = stream_of(ci_100).sample(7), stream_of(planes).sample(7)
+    assert (jpeg.encoding, other.encoding) == ("jpeg", "planes-420")
+    assert (other.key, other.shard, other.label) == (jpeg.key, jpeg.shard, jpeg.label)
+    assert np.array_equal(rgb_of_planes(other.stored, 256, 256), pixels_of(jpeg.stored))
 
 
 def test_what_another_decoder_made_is_not_gone_on_with(planes: Path) -> None:
