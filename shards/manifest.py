@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -227,8 +228,8 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         for number, shard in enumerate(shards):
             if shard.file != shard_file(split, number):
                 yield f"names {shard.file[:_SHOWN]!r} where {shard_file(split, number)} must be"
-    if manifest.stored.encoding != "jpeg" and "digest" not in manifest.source:
-        yield "source has no digest: which data set the planes were decoded from"
+    if manifest.stored.encoding != "jpeg" and not re.fullmatch("[0-9a-f]{64}", manifest.source.get("digest", "")):
+        yield "source has no digest, a sha256: which data set the planes were decoded from"
     if sorted(record.file for record in manifest.files) != sorted(FILES):
         yield f"lists the files {', '.join(r.file[:_SHOWN] for r in manifest.files)}: must be {', '.join(FILES)}"
 

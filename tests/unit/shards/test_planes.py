@@ -83,6 +83,8 @@ def test_sound_planes_are_verified(planes: Path) -> None:
     [
         (set_field("settings", "encoding", to="planes-444"), r"encoding.*alexnet-prep"),
         (set_field("source", to={"kind": "planes of a data set"}), "source has no digest"),
+        (set_field("source", "digest", to=""), "source has no digest, a sha256"),
+        (set_field("source", "digest", to="0" * 64 + "\n"), "source has no digest, a sha256"),
         (set_row("length", 3, planes_bytes(40, 40) - 1), "has length 2399, which cannot be"),
         (set_row("length", 3, planes_bytes(40, 40) + 1), "has length 2401, which cannot be"),
     ],

@@ -248,11 +248,6 @@ def test_what_was_begun_is_taken_up(
     assert digests(out) == digests(write_planes_set(jpegs, tmp_path / "plainly"))
 
 
-def test_without_the_host_decoder_it_says_why(jpegs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alexnet.pipeline.host.available", lambda: "there is none")
-    assert prep("decode", jpegs, code=2).output == "Error: decode: needs the host decoder, and there is none\n"
-
-
 @pytest.mark.parametrize(
     ("what", "code", "message"),
     [
