@@ -23,6 +23,7 @@ from alexnet.model.networks.figures import class_range, figures, trace
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Placement
+from alexnet.shards.processes import available_memory
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FLOAT_BYTES = 4
@@ -80,8 +81,7 @@ def capacity(device: torch.device) -> int:
     """Return the bytes that this process can have on a device, those that it has included."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024 + resident_bytes()
+    return available_memory() + resident_bytes()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

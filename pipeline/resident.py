@@ -9,7 +9,6 @@ far as half of what is available there; a kernel reads it where it is.
 import threading
 import warnings
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from alexnet.pipeline.batch import DecodeSettings
 from alexnet.pipeline.in_use import InUse
 from alexnet.shards.planes import planes_bytes
+from alexnet.shards.processes import available_memory
 
 PIECE_BYTES = 1 << 30
 _GIB = 1 << 30
@@ -152,7 +152,7 @@ class ResidentPlanes:
             return piece
 
     def _pinned(self, count: int) -> torch.Tensor | None:
-        available = _available_host_bytes()
+        available = available_memory()
         if self._host_floor is None:
             self._host_floor = available // 2
         if available - count * self._image_bytes < self._host_floor:
@@ -172,14 +172,3 @@ class ResidentPlanes:
             f"of {len(self._addresses):,} images {self.kept:,} are kept as planes ({held}), the others are read each "
             f"time: what is left is training's"
         )
-
-
-def _available_host_bytes() -> int:
-    """Return the memory that this process can still have: the system's, or its container's if less."""
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # no such file, or the word `max`
-        return available
-    return min(available, limit - used)

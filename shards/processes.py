@@ -1,4 +1,4 @@
-"""Worker processes: the one pool for work that comes in tasks, how processes are started, and for how many cores.
+"""Worker processes: the one pool for work in tasks, how they are started, and what cores and memory there are.
 
 Each worker computes on one thread, as the workers are the parallelism. A worker may be killed at any moment: the pool
 outlives it, kills all of its workers when it is closed, and the kernel does when their parent dies.
@@ -268,3 +268,18 @@ def _quota(group: Path, names: tuple[str, ...]) -> Iterator[float]:
         quota, period = map(int, " ".join((group / name).read_text() for name in names).split())
         if quota > 0:
             yield quota / period
+
+
+def available_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes that processes can still take: what the system has left, or their container if less.
+
+    Memory that holds files counts as left, as the system lets go of it. `group`: where Linux tells of the container.
+    """
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such file, or the word `max`
+        return available
+    return min(available, limit - used + int(parts["active_file"]) + int(parts["inactive_file"]))

@@ -57,7 +57,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
         left = iter(range(2 * in_host_memory, in_host_memory - 1, -1))
         monkeypatch.setattr(resident, "PIECE_BYTES", piece)
         monkeypatch.setattr(resident, "obtainable", lambda device, _: on_gpu * piece - resident._held[device])
-        monkeypatch.setattr(resident, "_available_host_bytes", lambda: next(left) * piece)
+        monkeypatch.setattr(resident, "available_memory", lambda: next(left) * piece)
 
     return lets
 
@@ -91,7 +91,7 @@ def test_memory_is_taken_as_it_fills_and_given_back(ci_100: Path) -> None:
 
 def test_a_gpu_without_room_keeps_nothing(ci_100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert of(ci_100, "cuda", reserve_bytes=1 << 50).describe()[-1].startswith("resident: no, planes would take")
-    monkeypatch.setattr(resident, "_available_host_bytes", lambda: 0)
+    monkeypatch.setattr(resident, "available_memory", lambda: 0)
     with pytest.warns(UserWarning, match="of 100 images 0 are kept"):
         batches = epochs_of(of(ci_100, "cuda", resident="on", reserve_bytes=1 << 50), 2)
     assert same(on_cpu(batches), epochs_of(of(ci_100, "cpu"), 2))

@@ -20,7 +20,6 @@ _IDLE, _IOWAIT, _GUEST = 3, 4, 8  # columns of /proc/stat; guests are counted as
 _QUIET_SHARE, _QUIET_LOOK_SECONDS, _QUIET_LIMIT_SECONDS = 0.1, 0.04, 1.0  # share of a core
 _LOOK_SECONDS = 0.5
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-_AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
 _PEAK = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)  # a child's `ru_maxrss` begins at what its parent had
 
 
@@ -63,12 +62,6 @@ def peak_bytes() -> int:
     """Return the most resident memory that this process and its children have had, summed."""
     found = (_PEAK.search(_text(f"/proc/{pid}/status")) for pid in (os.getpid(), *_descendants(os.getpid())))
     return sum(int(one[1]) << 10 for one in found if one)
-
-
-def available_bytes() -> int:
-    """Return the memory that is free, or would be if the system let go of cached files; 0 where it does not say."""
-    found = _AVAILABLE.search(_text("/proc/meminfo"))
-    return int(found[1]) << 10 if found else 0
 
 
 def conditions_before(device: str, threads: int, rounds: int, seconds: float, data: Data | None = None) -> Conditions:

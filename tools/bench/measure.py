@@ -66,10 +66,8 @@ class Case:
 
     `make`: called in the row's process with `options`, which are written as JSON. `cores`: how many it can keep busy.
     `on_gpu`: CPU time says nothing of it. `alone`: all its rounds are run, and its process ends, before the rows after
-    it are started.
-    `why`: it cannot be measured, known beforehand.
-    `start_seconds`: how long it may take to stand. `step_seconds`: how long its longest step may take, beyond the
-    seconds of a round.
+    it are started. `why`: what is known beforehand to keep it from being measured. `start_seconds`: how long it may
+    take to stand. `step_seconds`: how long its longest step may take, beyond the seconds of a round.
     """
 
     name: str

@@ -12,9 +12,9 @@ import numpy as np
 
 from alexnet.pipeline import ImageStream
 from alexnet.pipeline.settings import Order, Output, Resident
+from alexnet.shards.processes import available_memory
 from alexnet.tools.bench import loader_stages
 from alexnet.tools.bench.bench_data import LoaderTask
-from alexnet.tools.bench.conditions import available_bytes
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 
 _MOST_OF_MEMORY = 0.5  # of what is available; planes that take more are measured as they lie, cached or not
@@ -107,7 +107,7 @@ def traffic(*, output: Output, **task: Any) -> Stage:
 
 def _bring_in(files: list[Path]) -> None:
     """Read files through once, so that the system has them in its cache."""
-    if sum(path.stat().st_size for path in files) > _MOST_OF_MEMORY * available_bytes():
+    if sum(path.stat().st_size for path in files) > _MOST_OF_MEMORY * available_memory():
         return
     scratch = memoryview(bytearray(_BLOCK_BYTES))
     for path in files:

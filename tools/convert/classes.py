@@ -37,8 +37,8 @@ def select_classes(source: Source, path: Path) -> Source:
 def chosen_labels(classes: Sequence[ClassRecord], path: Path) -> list[int]:
     """Return the labels of the classes that a file names, in its order.
 
-    A line is a class's name, or a WNID with words behind it. Raises InputError for a name
-    that no class has, or that stands there twice.
+    A line is a class's name, or a WNID with words behind it. Raises InputError for a name that no class has, or that
+    stands there twice.
     """
     label_of = {record.wnid: label for label, record in enumerate(classes)}
     chosen: dict[int, int] = {}

@@ -70,7 +70,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         available = iter([2 * (in_host_memory - taken / 2) * piece for taken in range(in_host_memory + 1)])
         monkeypatch.setattr(resident, "PIECE_BYTES", piece + 7)
         monkeypatch.setattr(resident, "obtainable", lambda device, _: on_gpu * piece - resident._held[device])
-        monkeypatch.setattr(resident, "_available_host_bytes", lambda: next(available))
+        monkeypatch.setattr(resident, "available_memory", lambda: next(available))
 
     return lets
 

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from alexnet.shards.errors import SampleError
-from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool, starting_workers, usable_cores
+from alexnet.shards.processes import (
+    Counts,
+    WorkerDiedError,
+    WorkerPool,
+    available_memory,
+    starting_workers,
+    usable_cores,
+)
 
 
 def work(task: int, counts: Counts) -> tuple[int, int]:
@@ -151,3 +158,12 @@ def test_a_containers_quota_is_all_the_cores_there_are(
         (tmp_path / "mount" / name).write_text(text + "\n")
     assert usable_cores(tmp_path / "mount", tmp_path / "own") == cores
     assert usable_cores(tmp_path / "mount", tmp_path / "not there") == 64
+
+
+def test_memory_is_what_a_container_leaves_with_the_files_that_it_holds(tmp_path: Path) -> None:
+    system = available_memory(tmp_path)
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 300000\nactive_file 200000\ninactive_file 400000\n")
+    for limit, left in (("1000000", 700_000), ("max", system), (str(1 << 60), system)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert available_memory(tmp_path) == pytest.approx(left, rel=0.2), "others may take some meanwhile"
