@@ -38,6 +38,7 @@ struct parts {
     float *mean, *scale, *place, *value;
     uint16_t *half;
     uint8_t *pixels, *planes;
+    int finite; /* all values are numbers, or infinite */
 };
 
 EVERYWHERE struct parts parts_of(void *scratch, int n)
@@ -45,7 +46,18 @@ EVERYWHERE struct parts parts_of(void *scratch, int n)
     float *first = scratch;
     uint16_t *half = (uint16_t *)(first + 4 * n);
     uint8_t *pixels = (uint8_t *)(half + n);
-    return (struct parts){first, first + n, first + 2 * n, first + 3 * n, half, pixels, pixels + n};
+    return (struct parts){first, first + n, first + 2 * n, first + 3 * n, half, pixels, pixels + n, 0};
+}
+
+/* Say whether no value can be NaN; with a mean image nobody looks. */
+EVERYWHERE int is_finite(const struct task *task, const struct image *image)
+{
+    if (task->kind == KIND_UINT8 || task->kind == KIND_RGBX || task->mean_image)
+        return 0;
+    float sum = 0;
+    for (int c = 0; c < 3; c++)
+        sum += 0 * image->mean[c] + 0 * task->scale[c]; /* of anything else NaN */
+    return sum == 0;
 }
 
 void prepare_rows(const struct task *task, const struct image *image, void *scratch)
@@ -111,7 +123,8 @@ struct beyond {
     void (*float16)(const float *values, uint16_t *out, int n);
     void (*copy)(void *out, const void *from, size_t bytes);
     void (*lines)(
-        enum kind kind, const uint8_t *pixels, const float *mean, const float *scale, void *out, size_t bytes);
+        enum kind kind, const uint8_t *pixels, const float *mean, const float *scale, void *out, size_t bytes,
+        int finite);
 };
 
 EVERYWHERE int is_whole_lines(const void *out, size_t bytes)
@@ -139,7 +152,7 @@ EVERYWHERE void finish_part(
         return;
     }
     if (task->kind != KIND_UINT8 && beyond.lines && is_whole_lines(out, bytes)) {
-        beyond.lines(task->kind, pixels, mean + i, parts->scale + i, out, bytes);
+        beyond.lines(task->kind, pixels, mean + i, parts->scale + i, out, bytes, parts->finite);
         return;
     }
     if (task->kind != KIND_UINT8) {
@@ -187,6 +200,7 @@ EVERYWHERE void finish(
 {
     int columns = task->columns;
     struct parts parts = parts_of(scratch, 3 * columns);
+    parts.finite = is_finite(task, image);
     if (task->kind == KIND_RGBX) {
         memcpy((char *)image->out + (size_t)row * (size_t)columns * 4, rgb, (size_t)columns * 4);
         return;
@@ -207,6 +221,7 @@ EVERYWHERE void finish_split(
     struct beyond beyond)
 {
     struct parts parts = parts_of(scratch, 3 * task->columns);
+    parts.finite = is_finite(task, image);
     if (!task->planar) {
         join_row(rgb, apart, parts.pixels, task->columns, image->mirror);
         rgb = parts.pixels;

@@ -34,26 +34,29 @@ AVX2 static inline __m256 scaled8(const uint8_t *pixels, const float *mean, cons
     return _mm256_mul_ps(_mm256_sub_ps(values, _mm256_loadu_ps(mean)), _mm256_loadu_ps(scale));
 }
 
-AVX2 static inline __m256i bfloat16_of(__m256 values) /* as `to_bfloat16`, in the low half of each 32 bits */
+/* As `to_bfloat16`, in the low half of each 32 bits; looking for what is no number costs a tenth of all. */
+AVX2 static inline __m256i bfloat16_of(__m256 values, int finite)
 {
     __m256i bits = _mm256_castps_si256(values), high = _mm256_srli_epi32(bits, 16);
     __m256i up = _mm256_add_epi32(_mm256_set1_epi32(0x7FFF), _mm256_and_si256(high, _mm256_set1_epi32(1)));
     __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, up), 16);
+    if (finite)
+        return rounded;
     __m256i quiet_nan = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
     return _mm256_blendv_epi8(rounded, quiet_nan, _mm256_castps_si256(_mm256_cmp_ps(values, values, _CMP_UNORD_Q)));
 }
 
-AVX2 static inline __m256i cast16(enum kind kind, __m256 low, __m256 high)
+AVX2 static inline __m256i cast16(enum kind kind, __m256 low, __m256 high, int finite)
 {
     if (kind == KIND_FLOAT16)
         return _mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
                                 _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
-    return _mm256_permute4x64_epi64(_mm256_packus_epi32(bfloat16_of(low), bfloat16_of(high)), 0xD8);
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(bfloat16_of(low, finite), bfloat16_of(high, finite)), 0xD8);
 }
 
 /* Shift, scale, cast and write whole lines past the caches, with no step in between: 1.6 times as fast for bfloat16. */
 AVX2 static void lines_avx2(
-    enum kind kind, const uint8_t *pixels, const float *mean, const float *scale, void *out, size_t bytes)
+    enum kind kind, const uint8_t *pixels, const float *mean, const float *scale, void *out, size_t bytes, int finite)
 {
     __m256i *to = out;
     int n = (int)(bytes / kind_bytes[kind]);
@@ -62,6 +65,6 @@ AVX2 static void lines_avx2(
     for (int i = 0; i < n && kind != KIND_FLOAT32; i += 16) {
         __m256 low = scaled8(pixels + i, mean + i, scale + i);
         __m256 high = scaled8(pixels + i + 8, mean + i + 8, scale + i + 8);
-        _mm256_stream_si256(to++, cast16(kind, low, high));
+        _mm256_stream_si256(to++, cast16(kind, low, high, finite));
     }
 }

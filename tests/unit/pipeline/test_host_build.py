@@ -52,6 +52,7 @@ def test_code_for_any_cpu_gives_the_bits_of_code_for_this_one(tmp_path: Path) ->
     places, mirror = rng.integers(0, 22, (n, 2)).astype(np.int32), np.arange(n) % 2 == 1
     mean = rng.normal(100, 90, (n, 3)).astype(np.float32)
     mean[0], mean[1] = (np.nan, np.inf, -np.inf), (1e5, 1e-7, 3e38)
+    mean.view(np.uint32)[2, 1] = 0x7FFFFFFF  # no number, and it would round to one
     scale = np.array([1, 2.0**-22, 1.3], np.float32)
     image = rng.normal(0, 9, (crop, crop, 3)).astype(np.float32)
     with stored_planes(jpegs, (96, 96)) as planes:
