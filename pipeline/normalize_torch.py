@@ -155,6 +155,7 @@ def on_gpu() -> OnGpu:
         in_one_kernel(one.byte().view(1, 1, 1, 3), one.view(1, 3), one, None, one.view(1, 3, 1, 1).clone())
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"batches are normalized in steps, not in one kernel, as Triton fails: {reason}", stacklevel=1)
+        what = "batches are normalized in steps, not in one kernel, and a GPU keeps no images"
+        warnings.warn(f"{what}, as Triton fails: {reason}", stacklevel=1)
         return step_by_step
     return in_one_kernel

@@ -85,7 +85,7 @@ def publish_shard(root: Path, record: ShardRecord) -> None:
 
 
 def remove_partials(root: Path) -> None:
-    """Delete what killed writers left; for the end of a conversion, when nobody writes."""
+    """Delete what killed writers left; for when nobody writes."""
     for pattern in (f"*{CHECKSUMS_NAME}.partial", *(f"{split}/*.partial" for split in SPLITS)):
         for path in root.glob(pattern):
             path.unlink()

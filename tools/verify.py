@@ -49,7 +49,7 @@ def verify(data: Path, deep: bool, against: Path | None, workers: int | None, as
         progress(as_json=as_json, stream=sys.stdout if as_json else sys.stderr) as view,
     ):
         try:
-            report = _verified(data, deep, against, workers or usable_cores(), view.update)
+            report, compared = _verified(data, deep, against, workers or usable_cores(), view.update)
         except PermissionError as error:
             raise InputError(f"{error.filename or data}: {error.strerror}; all of {data} must be readable") from None
     if as_json:
@@ -57,14 +57,15 @@ def verify(data: Path, deep: bool, against: Path | None, workers: int | None, as
     else:
         for finding in report.findings:
             click.echo(str(finding))
-        tell(_summary(data, report, deep, against))
+        tell(_summary(data, report, deep, against if compared else None))
     if not report.passed:
         sys.exit(1)
 
 
 def _verified(
     data: Path, deep: bool, against: Path | None, workers: int, on_progress: Callable[[Amount], None]
-) -> Verification:
+) -> tuple[Verification, bool]:
+    """Return what was found, and whether it was compared, too."""
     from alexnet.tools.decode.compare import compare, plan_comparison  # what decodes is not loaded for other commands
 
     plan = plan_comparison(data, against) if against else None
@@ -74,9 +75,10 @@ def _verified(
         workers=workers,
         on_progress=lambda done, total: on_progress(Amount(event="progress", done=done, total=total, unit="bytes")),
     )
-    if plan and report.passed:  # what is damaged is named already
-        report.add(compare(data, plan, workers, on_progress))
-    return report
+    if not plan or not report.passed:  # what is damaged is named already
+        return report, False
+    report.add(compare(data, plan, workers, on_progress))
+    return report, True
 
 
 def _decoder(data: Path) -> DecodeStored:

@@ -82,8 +82,8 @@ def _take_up(plan: PlanesSet, root: Path, *, overwrite: bool) -> None:
 
 def _check_disk_space(root: Path, plan: PlanesSet, left: Sequence[PlanesShard], back: int = 0) -> None:
     """Refuse to start what the disk cannot hold, `back` bytes given back. What a sample takes is known before."""
-    tar = 3 * BLOCKSIZE - (-plan.stored.max_sample_bytes // BLOCKSIZE) * BLOCKSIZE  # two headers, a label, the planes
-    sample = tar + _DALI_LINE_BYTES + 2 * INDEX_DTYPE.itemsize
+    blocks = 3 + -(-plan.stored.max_sample_bytes // BLOCKSIZE)  # of a tar: two headers, a label, the planes
+    sample = blocks * BLOCKSIZE + _DALI_LINE_BYTES + 2 * INDEX_DTYPE.itemsize
     shard = RECORDSIZE + _SUMS_BYTES_PER_PIXEL * plan.stored.size_px**2
     needed = sum(len(one.ids) * sample + shard for one in left)
     free = shutil.disk_usage(root).free + back

@@ -172,6 +172,19 @@ def test_it_says_what_was_decided_and_why(data_set: Path, monkeypatch: pytest.Mo
     assert says(decode="dali") == "resident: no, as DALI yields no planes; decode='host' does"
 
 
+def test_without_triton_nothing_is_kept(
+    data_set: Path, root: Path, brought: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr("alexnet.pipeline.normalize_torch.in_one_kernel", fails)
+    with pytest.warns(UserWarning, match="a GPU keeps no images, as Triton fails: no compiler"):
+        batches = epochs_of(of(root, "cuda", resident="on"))
+    assert same(batches, epochs_of(of(data_set, "cpu")))
+    assert not brought
+
+
 def test_what_nothing_can_keep_is_refused(data_set: Path) -> None:
     with pytest.raises(InputError, match=r"^resident='on': .* the stream's device is cpu; use resident='auto'"):
         of(data_set, "cpu", resident="on")

@@ -83,6 +83,9 @@ def test_what_was_decoded_is_what_the_jpegs_give(data_set: Path, tmp_path: Path,
     told = prep("verify", out, "--against", data_set, code=1).output
     key = members(out, "val/000000.tar")[0][0].removesuffix(".yuv")
     assert f"val/000000.tar, sample {key}: 1 bytes are not what its JPEG decodes to" in told
+    assert f"compared with {data_set}: 1 finding" in told
+    (out / "index.npy").unlink()
+    assert "compared with" not in prep("verify", out, "--against", data_set, code=1).output
 
 
 def first_image(change: Callable[[bytes], bytes]) -> Callable[..., object]:
