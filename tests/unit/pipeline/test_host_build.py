@@ -46,7 +46,7 @@ def compiled(folder: Path, *options: str) -> ModuleType:
 @needs_build
 def test_code_for_any_cpu_gives_the_bits_of_code_for_this_one(tmp_path: Path) -> None:
     plain: Any = compiled(tmp_path, "-DPLAIN_ROWS")
-    n, crop = 8, 75
+    n = 8
     jpegs = [photograph(i, 96, 96) for i in range(n)]
     rng = np.random.default_rng(0)
     places, mirror = rng.integers(0, 22, (n, 2)).astype(np.int32), np.arange(n) % 2 == 1
@@ -54,10 +54,11 @@ def test_code_for_any_cpu_gives_the_bits_of_code_for_this_one(tmp_path: Path) ->
     mean[0], mean[1] = (np.nan, np.inf, -np.inf), (1e5, 1e-7, 3e38)
     mean.view(np.uint32)[2, 1] = 0x7FFFFFFF  # no number, and it would round to one
     scale = np.array([1, 2.0**-22, 1.3], np.float32)
-    image = rng.normal(0, 9, (crop, crop, 3)).astype(np.float32)
     with stored_planes(jpegs, (96, 96)) as planes:
-        for number, dtype in enumerate(DTYPES.values()):
-            for planar, mean_image in itertools.product((False, True), (None, image)):
+        for crop in (75, 64):  # of which rows of 64 are whole lines of the caches
+            image = rng.normal(0, 9, (crop, crop, 3)).astype(np.float32)
+            ways = itertools.product(enumerate(DTYPES.values()), (False, True), (None, image))
+            for (number, dtype), planar, mean_image in ways:
                 results = []
                 for module, (images, stored) in itertools.product((extension(), plain), ((jpegs, ()), ((), planes))):
                     out = np.empty((n, crop, crop, 3), dtype)
