@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 import webdataset
 
 from alexnet.pipeline.host import available
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, SampleError
 from alexnet.shards.manifest import SPLITS, read_manifest
 from alexnet.shards.planes import planes_bytes
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.tar import member_header
 from alexnet.shards.verify import verify
 from tests.planes import planes_of, write_planes_set
 from tests.unit.shards.forging import TAR, Forge, edit_field, edit_tar, problems, reseal, set_field, set_row
@@ -101,3 +103,20 @@ def test_a_sample_of_another_length_or_name_is_found(planes: Path) -> None:
     assert "its image has 2,399 bytes, where planes of this size have 2,400" in problems(verify(planes))
     edit_tar(lambda m: [(m[0][0].replace("yuv", "jpg"), m[0][1]), *m[1:]])(planes)
     assert "where a file KEY.yuv must be" in problems(verify(planes))
+
+
+def test_planes_are_read_behind_the_header_of_their_sample_alone(planes: Path) -> None:
+    """Any bytes are a picture: what lies in another's place, has another length or a damaged header is refused."""
+    reader = SplitReader(planes, "train")
+    name, offset = f"{reader.key(1)}.yuv".encode(), int(reader.rows(np.array([1]))[0]["offset"]) - BLOCKSIZE
+    sound = member_header(name, planes_bytes(40, 40))
+    wrong = (member_header(b"9" + name[1:], 2400), member_header(name, 2399), sound[:103] + b"7" + sound[104:])
+    with (planes / TAR).open("r+b", buffering=0) as tar:
+        for header in wrong:
+            tar.seek(offset)
+            tar.write(header)
+            with pytest.raises(SampleError, match=r"sample 1 .*its place in the tar holds something else"):
+                reader.stored(1)
+        tar.seek(offset)
+        tar.write(sound)
+    assert len(reader.stored(1)) == 2400
