@@ -59,20 +59,20 @@ def test_every_type_layout_and_mean(height: int, width: int, crop_px: int, encod
 
 def test_what_cannot_be_read_or_is_another_is_told_by_row_and_leaves_zeros() -> None:
     with stored_planes([photograph(0)], (256, 256)) as planes, JpegPool(2) as pool:
-        rows = repeated(planes, 7)
+        rows = repeated(planes, 10)
         rows.offsets[1] += 1
         rows.offsets[2] = 1 << 40
         rows.offsets[3] = 0
         rows.descriptors[4] = -1
         rows.keys[5] += 1  # it is another sample's
-        out = np.ones((7, 224, 224, 3), np.uint8)
-        crop_yx = np.zeros((7, 2), np.int32)
-        crop_yx[6] = 33, 0
-        errors = pool.decode(rows, size=(256, 256), crop_yx=crop_yx, mirror=np.zeros(7, np.bool_), out=out)
-        assert errors == {**dict.fromkeys(range(1, 6), "cannot be read"), 6: "has no such window"}
-        assert pool.decode(rows, size=(256, 254), crop_yx=crop_yx, mirror=np.zeros(7, np.bool_), out=out).keys() == set(
-            range(7)
-        )  # of another length than the tar says
+        out = np.ones((10, 224, 224, 3), np.uint8)
+        crop_yx = np.zeros((10, 2), np.int32)
+        crop_yx[6:] = (33, 0), (0, 33), (-1, 0), (0, -1)
+        how: dict[str, Any] = {"crop_yx": crop_yx, "mirror": np.zeros(10, np.bool_), "out": out}
+        errors = pool.decode(rows, size=(256, 256), **how)
+        wrong = {**dict.fromkeys(range(1, 6), "cannot be read"), **dict.fromkeys(range(6, 10), "has no such window")}
+        assert errors == wrong
+        assert len(pool.decode(rows, size=(256, 254), **how)) == 10  # of another length than the tar says
     assert not out.any()
 
 

@@ -189,11 +189,36 @@ def test_no_folder_of_others_is_written_to(jpegs: Path, tmp_path: Path, data_set
 def test_nothing_is_begun_that_the_disk_cannot_hold(
     jpegs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = 112_000
+    """Not even where it lacks one byte for shards and their notes, as they are before the notes go."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "set-planes"
+    with monkeypatch.context() as patch:
+        patch.setattr("alexnet.tools.decode.build._finish", full)
+        assert f"No space left on device: {out}; mend it" in prep("decode", jpegs, code=1).output
+    free = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) - 1
+    shutil.rmtree(out)
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
     told = prep("decode", jpegs, code=2).output
-    assert "are needed and 112.0 kB are free; make room, or give another --out" in told
-    assert not (tmp_path / "set-planes").exists()
+    assert f"are needed and {free / 1e3:.1f} kB are free; make room, or give another --out" in told
+    assert not out.exists()
+
+
+def test_overwrite_counts_what_it_will_give_back(jpegs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def space(_: object) -> object:
+        free = 400_000 - sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        return shutil._ntuple_diskusage(400_000, 400_000 - free, free)
+
+    out = tmp_path / "set-planes"
+    prep("decode", jpegs)
+    before = digests(out)
+    monkeypatch.setattr("shutil.disk_usage", space)
+    prep("decode", jpegs, "--overwrite")
+    assert digests(out) == before
+    (jpegs.parent / "elsewhere").mkdir()
+    assert "make room" in prep("decode", jpegs, "--out", jpegs.parent / "elsewhere", code=2).output
 
 
 def lost_notes(out: Path) -> None:
