@@ -198,7 +198,7 @@ def trial_of(
         command = place.synth(*options) if options[:2] == DRAWN[:2] else place.shard(*options)
         command = place.decode() if options == DECODED else command
         calls = place.run(command).calls
-        shards = options not in (DECODED,) and options[:2] != DRAWN[:2]
+        shards = options != DECODED and options[:2] != DRAWN[:2]
         return Trial(place, state, command, calls, undisturbed if shards else digests(place.out))
 
     return make
