@@ -126,12 +126,12 @@ def scans_of(jpeg: bytes) -> list[int]:
 
 @contextmanager
 def stored_planes(jpegs: Sequence[bytes], size: tuple[int, int]) -> Iterator[StoredPlanes]:
-    """Write the planes of JPEGs into a tar, whose keys begin with 7, 8, ..."""
+    """Write the planes of JPEGs into a tar, whose keys begin with 87654320, 87654321, ..."""
     planes = np.empty((len(jpegs), planes_bytes(*size)), np.uint8)
     with JpegPool(1) as pool:
         assert pool.decode_planes(jpegs, size=size, out=planes) == {}
     with tempfile.TemporaryFile() as file:
-        tar, keys = TarWriter(file, "yuv"), np.arange(7, 7 + len(jpegs), dtype=np.int32)
+        tar, keys = TarWriter(file, "yuv"), np.arange(len(jpegs), dtype=np.int32) + 87_654_320
         offsets = [
             tar.add(f"{key:08d}_x", key, 0, row.tobytes()).offset
             for key, row in zip(keys.tolist(), planes, strict=True)

@@ -151,6 +151,10 @@ def test_what_is_no_data_set_of_jpegs_is_refused(jpegs: Path, tmp_path: Path) ->
     assert "there is no such folder" in prep("decode", tmp_path / "nowhere", code=2).output
     assert f"lies in {jpegs}, which is read" in prep("decode", jpegs, "--out", jpegs / "out", code=2).output
     assert f"lies in {jpegs}, which is read" in prep("decode", jpegs, "--out", jpegs, "--overwrite", code=2).output
+    (tmp_path / "link").symlink_to(jpegs)
+    for out in (tmp_path / "link", tmp_path / "link" / "out"):
+        assert f"lies in {jpegs}, which is read" in prep("decode", jpegs, "--out", out, "--overwrite", code=2).output
+    assert verify(jpegs).passed
     planes = write_planes_set(jpegs, tmp_path / "planes")
     assert "holds planes already; give the data set of JPEGs" in prep("decode", planes, code=2).output
     (tmp_path / "names").write_text("n00000003\n")
