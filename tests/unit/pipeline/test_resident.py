@@ -172,6 +172,18 @@ def test_it_says_what_was_decided_and_why(data_set: Path, monkeypatch: pytest.Mo
     assert says(decode="dali") == "resident: no, as DALI yields no planes; decode='host' does"
 
 
+def test_what_a_gpu_can_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process has there, but for the stores, is a part of what is to be left to it."""
+    device = torch.device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 30)
+    monkeypatch.setattr(resident, "_held", {device: 20})
+    assert resident.obtainable(device, 40) == 60 - (40 - (30 - 20))
+    assert resident.obtainable(device, 0) == 60 - 2, "a tenth is had already; a fiftieth stays free"
+    monkeypatch.setattr(resident, "_held", {device: 30})
+    assert resident.obtainable(device, 0) == 60 - 10
+
+
 def test_without_triton_nothing_is_kept(
     data_set: Path, root: Path, brought: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
