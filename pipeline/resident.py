@@ -117,7 +117,7 @@ class ResidentPlanes:
         with _taking:
             _held[self._device] -= self._device_bytes
         self._pieces, self._free, self._full = [], self._free[:0].cpu(), True
-        self._addresses[:] = 0
+        self._addresses[:] = self.kept = self.pinned_bytes = 0
         torch.cuda.empty_cache()  # what is free there would be taken for training's
 
     @property

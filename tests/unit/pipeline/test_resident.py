@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from alexnet.pipeline import AugmentSettings, ImageStream, planes_gpu, resident
+from alexnet.pipeline.resident import ResidentPlanes
 from alexnet.shards.errors import InputError, SampleError
 from alexnet.shards.planes import planes_bytes
 from alexnet.shards.reader import SplitReader
@@ -105,6 +107,22 @@ def test_what_does_not_fit_is_brought_each_time(
     assert same(batches, epochs_of(of(data_set, "cpu"), 3))
     wanted = stream.images + 2 * (stream.images - kept)
     assert wanted <= sum(brought) <= wanted + 2 * 6, "some of the second epoch are asked for before the first ends"
+
+
+def test_stores_share_what_a_gpu_can_spare(room: Callable[..., None]) -> None:
+    room(5)
+    ids, planes, gpu = np.arange(24), torch.zeros((24, IMAGE_BYTES), dtype=torch.uint8), torch.device("cuda:0")
+    stores = [ResidentPlanes(24, IMAGE_BYTES, gpu, reserve_bytes=0, in_host_memory=False) for _ in range(3)]
+    stores[0].keep(ids, planes)
+    with pytest.warns(UserWarning, match="^of 24 images 0 are kept as planes"):
+        stores[1].keep(ids, planes)
+    assert resident._held[gpu] == 24 * IMAGE_BYTES
+    for store in stores[:2]:
+        store.close()
+    stores[2].keep(ids, planes)
+    assert stores[2].holds(ids).all()
+    stores[2].close()
+    assert resident._held[gpu] == 0
 
 
 def test_a_resumed_run_goes_on_with_the_same_batches_while_it_fills(data_set: Path) -> None:
