@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,10 @@ def test_later_epochs_bring_nothing(
 
 
 def test_planes_of_which_none_are_kept(data_set: Path, planes: Path, brought: list[int]) -> None:
-    on_gpu = of(planes, "cuda", resident="off")
-    assert same(epochs_of(on_gpu, 2), epochs_of(of(data_set, "cpu"), 2))
+    """Of the second epoch, which is not lit, the scale is another."""
+    lit = {"augmentation": replace(AUGMENTATION, lighting_division=True, lighting_epochs=1)}
+    on_gpu = of(planes, "cuda", resident="off", **lit)
+    assert same(epochs_of(on_gpu, 2), epochs_of(of(data_set, "cpu", **lit), 2))
     assert 2 * 24 <= sum(brought) <= 2 * 24 + 2 * 6
 
 
@@ -174,6 +177,17 @@ def test_memory_that_is_refused_in_the_middle_ends_the_growth(
         batches = epochs_of(of(data_set, "cuda", resident="on"), 2)
     assert len(made) == 3
     assert same(batches, epochs_of(of(data_set, "cpu"), 2))
+
+
+def test_no_host_memory_is_taken_unasked(
+    data_set: Path, room: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images were to fit the GPU as a whole, which has no room any more when they come."""
+    room(0, 2)
+    spare = iter([24 * IMAGE_BYTES])
+    monkeypatch.setattr(resident, "obtainable", lambda *_: next(spare, 0))
+    with pytest.warns(UserWarning, match="of 24 images 0 are kept as planes"):
+        epochs_of(of(data_set, "cuda", augment=False))
 
 
 def test_it_says_what_was_decided_and_why(data_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
