@@ -76,16 +76,16 @@ def verify(
 class Verification:
     """Check a data set part by part, and hold what was found and how much was looked at.
 
-    `files`, `bytes`: read and hashed. `shards`: tars among them. `images`: in the tars, by split. `decoded`: images
-    whose pixels were looked at. `manifest`, `listed` (sha256 by path), `index`: what the lists say; None or empty if
-    they are missing or damaged.
+    `found`: findings as they come. `files`, `bytes`: read and hashed. `shards`: tars among them. `images`: in the tars,
+    by split. `decoded`: images whose pixels were looked at. `manifest`, `listed` (sha256 by path), `index`: what the
+    lists say; None or empty if they are missing or damaged.
     """
 
     def __init__(self, root: Path, on_progress: OnProgress) -> None:
         self.files = self.bytes = self.shards = self.decoded = 0
         self.images: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self.seconds = 0.0
-        self._root, self._found = root, Findings()
+        self._root, self.found = root, Findings()
         self.manifest = manifest = self._read_manifest()
         self.listed = self._read(CHECKSUMS_NAME, self._read_checksums)
         self.index = (self._read(INDEX_NAME, lambda _: map_index(root, manifest)) if manifest else None) or {}
@@ -97,11 +97,7 @@ class Verification:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Return what was found, by file."""
-        return tuple(self._found.all())
-
-    def add(self, findings: Findings) -> None:
-        """Note what was found beside."""
-        self._found.merge(findings)
+        return tuple(self.found.all())
 
     @property
     def passed(self) -> bool:
@@ -113,7 +109,7 @@ class Verification:
         try:
             return read(self._root / file) if (self._root / file).is_file() else None
         except (OSError, ValueError) as error:
-            self._found.add(file, f"cannot be used: {reason_of(error)}")
+            self.found.add(file, f"cannot be used: {reason_of(error)}")
             return None
 
     def _read_manifest(self) -> Manifest | None:
@@ -125,7 +121,7 @@ class Verification:
     def _read_checksums(self, path: Path) -> dict[str, str]:
         sha256, faults = read_checksums(path.parent)
         for fault in faults:
-            self._found.add(CHECKSUMS_NAME, fault)
+            self.found.add(CHECKSUMS_NAME, fault)
         return sha256
 
     def _find_files(self) -> list[str]:
@@ -138,19 +134,19 @@ class Verification:
         expected = expected | {MANIFEST_NAME, CHECKSUMS_NAME} | {n for n in (*present, *listed) if _may_lie_beside(n)}
         for name in sorted(expected.difference(present)):
             no_list = "the data set has no SHA256SUMS: what only it knows could not be checked"
-            self._found.add(name, no_list if name == CHECKSUMS_NAME else "is missing")
+            self.found.add(name, no_list if name == CHECKSUMS_NAME else "is missing")
         extra = [name for name in present if name not in expected]
         for name in extra[:_MAX_EXTRA]:
-            self._found.add(name, "is no file of this data set")
+            self.found.add(name, "is no file of this data set")
         if len(extra) > _MAX_EXTRA:
-            self._found.add(".", f"holds {len(extra) - _MAX_EXTRA:,} more files that are not of this data set")
+            self.found.add(".", f"holds {len(extra) - _MAX_EXTRA:,} more files that are not of this data set")
         for name in sorted(listed - expected):
-            self._found.add(CHECKSUMS_NAME, f"lists {name}, which is no file of this data set")
+            self.found.add(CHECKSUMS_NAME, f"lists {name}, which is no file of this data set")
         for name in sorted(expected - listed - {CHECKSUMS_NAME}) if self.listed is not None else ():
-            self._found.add(CHECKSUMS_NAME, f"does not list {name}")
+            self.found.add(CHECKSUMS_NAME, f"does not list {name}")
         readable = [name for name in present if name in expected and (self._root / name).is_file()]
         for name in sorted(expected.intersection(present).difference(readable)):
-            self._found.add(name, "is no regular file")
+            self.found.add(name, "is no regular file")
         return readable
 
     def hash_files(self) -> None:
@@ -176,7 +172,7 @@ class Verification:
         with WorkerPool(check_shard, workers, on_counts=tell) as pool:
             try:
                 for shard in pool.results(self._shards(manifest, decode), in_order=True):
-                    self._found.merge(shard.findings)
+                    self.found.merge(shard.findings)
                     if shard.sha256:
                         self._note_hash(shard.record.file, shard.sha256, shard.bytes)
                     self.shards += 1
@@ -223,24 +219,24 @@ class Verification:
                 if sha256 in (None, actual):
                     continue
                 if right or sum(map(str.__eq__, sha256, actual)) >= _SHARED_DIGITS:
-                    self._found.add(source, f"gives {name} the sha256 {sha256}, but it is {actual}")
+                    self.found.add(source, f"gives {name} the sha256 {sha256}, but it is {actual}")
                     right = True  # a list of which one digit is wrong speaks for the file
                 else:
-                    self._found.add(name, f"has the sha256 {actual} where {source} says {sha256}")
+                    self.found.add(name, f"has the sha256 {actual} where {source} says {sha256}")
             if record and record.bytes != size and right:
-                self._found.add(MANIFEST_NAME, f"gives {name} {record.bytes:,} bytes, but it has {size:,}")
+                self.found.add(MANIFEST_NAME, f"gives {name} {record.bytes:,} bytes, but it has {size:,}")
             elif record and record.bytes != size:
-                self._found.add(name, f"has {size:,} bytes where it must have {record.bytes:,}")
+                self.found.add(name, f"has {size:,} bytes where it must have {record.bytes:,}")
 
     def check_manifest(self, manifest: Manifest) -> None:
         """Note classes and colours that contradict themselves, and a manifest that says more than it was read for."""
         if problem := class_problem(manifest):
-            self._found.add(MANIFEST_NAME, problem)
+            self.found.add(MANIFEST_NAME, problem)
         if not axes_agree(manifest.colour):
             problem = "colour.eigenvalues, eigenvectors and standard_deviations are not those of colour.covariance"
-            self._found.add(MANIFEST_NAME, problem)
+            self.found.add(MANIFEST_NAME, problem)
         if self._hashed.get(MANIFEST_NAME, ("",))[0] != manifest.digest():
-            self._found.add(MANIFEST_NAME, "has members, numbers or a layout that the converter does not write")
+            self.found.add(MANIFEST_NAME, "has members, numbers or a layout that the converter does not write")
 
     def check_places(self, manifest: Manifest) -> None:
         """Require that every place of a split is either in the index or among the rejects: input = written + rejected.
@@ -248,21 +244,21 @@ class Verification:
         Rows are held against tars shard by shard; here stands what concerns a split as a whole.
         """
         for problem in official_label_problems(manifest, self.index["val"]) if self.index else ():
-            self._found.add(INDEX_NAME, problem)
+            self.found.add(INDEX_NAME, problem)
         rejected = self._read(REJECTED_NAME, lambda path: self._rejected_places(path, manifest))
         for split, rows in self.index.items() if rejected else ():
             assert rejected is not None
             counts, places = manifest.counts[split], np.array(rejected[split], np.int64)
             if len(places) != counts.rejected:
                 problem = f"lists {len(places):,} {split} images where the manifest counts {counts.rejected:,}"
-                self._found.add(REJECTED_NAME, problem)
+                self.found.add(REJECTED_NAME, problem)
                 continue
             times = np.zeros(counts.input, np.int64)
             for part in (rows["place"], places):
                 times += np.bincount(part[(part >= 0) & (part < counts.input)], minlength=counts.input)
             for place in np.flatnonzero(times != 1)[:3].tolist():
                 found = "there more than once" if times[place] else "neither in the index nor among the rejects"
-                self._found.add(INDEX_NAME, f"place {place} of {split} is {found}")
+                self.found.add(INDEX_NAME, f"place {place} of {split} is {found}")
 
     def _rejected_places(self, path: Path, manifest: Manifest) -> dict[Split, list[int]]:
         places: dict[Split, list[int]] = {split: [] for split in SPLITS}
@@ -271,10 +267,10 @@ class Verification:
             split, place = reject.split, reject.place
             places[split].append(place)
             if place >= manifest.counts[split].input:
-                self._found.add(REJECTED_NAME, f"line {number} names place {place} of {split}, which has no such place")
+                self.found.add(REJECTED_NAME, f"line {number} names place {place} of {split}, which has no such place")
             if (SPLITS.index(split), place) <= before:
                 problem = f"line {number} comes after a later place: lines follow splits and places"
-                self._found.add(REJECTED_NAME, problem)
+                self.found.add(REJECTED_NAME, problem)
             before = SPLITS.index(split), place
         return places
 
@@ -287,14 +283,14 @@ class Verification:
             if not np.all(np.abs(means - np.array(said.mean)) <= _MEAN_TOLERANCE):
                 texts = [", ".join(f"{v:.3f}" for v in row) for row in (means, said.mean)]
                 problem = f"has the mean {texts[0]} where the manifest's colour.mean is {texts[1]}"
-                self._found.add(MEAN_IMAGE_NAME, problem)
+                self.found.add(MEAN_IMAGE_NAME, problem)
                 mean_image = None
         if self._colour.images and self._colour.images == manifest.counts["train"].written:
             of_manifest, of_mean_image = stored_colour_problems(self._colour, self._dc_step, said, mean_image)
             for problem in of_manifest:
-                self._found.add(MANIFEST_NAME, problem)
+                self.found.add(MANIFEST_NAME, problem)
             for problem in of_mean_image:
-                self._found.add(MEAN_IMAGE_NAME, problem)
+                self.found.add(MEAN_IMAGE_NAME, problem)
 
 
 def _may_lie_beside(name: str) -> bool:

@@ -77,7 +77,7 @@ def _verified(
     )
     if not plan or not report.passed:  # what is damaged is named already
         return report, False
-    report.add(compare(data, plan, workers, on_progress))
+    report.found.merge(compare(data, plan, workers, on_progress))
     return report, True
 
 
