@@ -234,7 +234,10 @@ def test_what_nothing_can_keep_is_refused(data_set: Path) -> None:
         of(data_set, "cpu", resident="on")
     with pytest.raises(InputError, match=r"^resident='on': decode='dali' yields no planes; use decode='host'"):
         of(data_set, "cuda", resident="on", decode="dali")
-    assert of(data_set, "cuda", resident="on", decode="default").state()["decode"] == "host"
+    stream = of(data_set, "cuda", resident="on", decode="default")
+    assert stream.state()["decode"] == "host"
+    with pytest.raises(InputError, match=r"^decode: the state to resume from has 'dali', this stream 'host'"):
+        stream.resume(stream.state() | {"decode": "dali"})
     with pytest.raises(InputError, match="must be one of auto, on, off"):
         of(data_set, "cuda", resident="yes")
 
