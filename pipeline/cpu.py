@@ -28,6 +28,7 @@ from alexnet.pipeline.read import FILES_AT_ONCE, SampleReader, located
 from alexnet.shards.errors import InputError, SampleError
 
 Array = npt.NDArray[Any]
+Images = list[Bytes] | StoredPlanes
 Decoding = Future[dict[int, str]]
 """Of a batch: the rows that could not be decoded, and why."""
 
@@ -54,20 +55,23 @@ class HostDecoder:
         # What waits in the queue, what the consumer uses, what is being written, and what is to be written next.
         self._ring = Ring(buffer_bytes, keep=settings.depth + 3, allocate=allocate_plain if on_cpu else self._pinned)
         self.pinned_bytes = 0
-        self._jobs: SimpleQueue[tuple[Batch, list[Bytes] | None, Array, Decoding] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Batch, Images | None, object, Array, Decoding] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="alexnet-host-decoder", daemon=True)
         self._thread.start()
         self._copied = InUse()
 
     def submit(self, batch: Batch) -> Callable[[], Batch]:
-        """Read a batch's JPEGs, if it has any, and have it decoded when those before are done."""
-        jpegs = None
+        """Read a batch's JPEGs, or look up its planes, and have it decoded when those before are done."""
+        images: Images | None = None
+        held: object = None
         if self._settings.encoding == "jpeg":
-            jpegs, _, failures = self._reader.read(batch.reader, batch.plan.sample_ids)
+            images, _, failures = self._reader.read(batch.reader, batch.plan.sample_ids)
             batch = batch.without(failures)
+        elif len(batch) <= FILES_AT_ONCE:
+            images, held = located(batch.reader, batch.reader.rows(batch.plan.sample_ids))
         out = self._ring.take(self._shape(len(batch)), self._dtype)
         decoding = Decoding()
-        self._jobs.put((batch, jpegs, out, decoding))
+        self._jobs.put((batch, images, held, out, decoding))
         return partial(self._result, batch, out, decoding)
 
     def close(self) -> None:
@@ -102,18 +106,18 @@ class HostDecoder:
     def _work(self) -> None:
         """Decode one batch after another. An executor would refuse them once the main thread has ended."""
         while (job := self._jobs.get()) is not None:
-            batch, jpegs, out, decoding = job
+            batch, images, held, out, decoding = job
             try:
-                decoding.set_result(self._decode(batch, jpegs, out))
+                decoding.set_result(self._decode(batch, images, out))
             except OSError as error:  # too many threads
                 decoding.set_exception(InputError(str(error)))
             except BaseException as error:  # whatever it is, the result must raise it
                 decoding.set_exception(error)
-            del job, batch, jpegs, out, decoding  # they hold a batch's memory
+            del job, batch, images, held, out, decoding  # they hold a batch's memory, and open files
 
-    def _decode(self, batch: Batch, jpegs: list[Bytes] | None, out: Array) -> dict[int, str]:
-        if jpegs is not None:
-            return self._decode_part(batch, jpegs, out)
+    def _decode(self, batch: Batch, images: Images | None, out: Array) -> dict[int, str]:
+        if images is not None:
+            return self._decode_part(batch, images, out)
         bad: dict[int, str] = {}
         for first in range(0, len(batch), FILES_AT_ONCE):
             part = batch.select(np.arange(len(batch)) // FILES_AT_ONCE == first // FILES_AT_ONCE)
@@ -123,7 +127,7 @@ class HostDecoder:
             bad |= {first + row: reason for row, reason in wrong.items()}
         return bad
 
-    def _decode_part(self, batch: Batch, images: list[Bytes] | StoredPlanes, out: Array) -> dict[int, str]:
+    def _decode_part(self, batch: Batch, images: Images, out: Array) -> dict[int, str]:
         return self._pool.decode(
             images,
             size=(self._settings.size_px, self._settings.size_px),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from alexnet.pipeline.batch import Batch, Decoder, DecodeSettings
-from alexnet.pipeline.cpu import HostDecoder
+from alexnet.pipeline.cpu import HostDecoder, Images
 from alexnet.pipeline.host.pool import Bytes, Found, StoredPlanes
 from alexnet.pipeline.normalize import Normalization
 from alexnet.pipeline.normalize_torch import DTYPES, in_one_kernel, moved, on_gpu
@@ -151,7 +151,7 @@ class HostPlanes(HostDecoder):
     def _shape(self, images: int) -> tuple[int, ...]:
         return images, planes_bytes(self._settings.size_px, self._settings.size_px)
 
-    def _decode_part(self, batch: Batch, images: list[Bytes] | StoredPlanes, out: Bytes) -> dict[int, str]:
+    def _decode_part(self, batch: Batch, images: Images, out: Bytes) -> dict[int, str]:
         side = self._settings.size_px
         if not isinstance(images, StoredPlanes):
             return self._pool.decode_planes(images, size=(side, side), out=out)

@@ -1,8 +1,9 @@
-/* The Python face of the C decoder, as thin as can be. pool.py and jpeg.py check what comes in and name what is
- * wrong; here only what memory depends on is checked again, so that no argument can crash the interpreter.
+/* The Python face of the C decoder, as thin as can be; that of reading is in module_read.c. pool.py and jpeg.py check
+ * what comes in and name what is wrong; here only what memory depends on is checked again, so that no argument can crash
+ * the interpreter.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "module.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,8 +11,7 @@
 
 #include "decoder.h"
 
-/* A side: what a JPEG's header can say. Images of a batch: so that no product of these leaves its type. */
-enum { MAX_SIDE = 65535, MAX_THREADS = 4096, MAX_IMAGES = 1 << 24 };
+enum { MAX_SIDE = 65535 /* what a JPEG's header can say */, MAX_THREADS = 4096 };
 
 static const char no_memory[] = "could not be decoded: no memory";
 
@@ -102,8 +102,7 @@ static PyObject *run_batch(struct pool *pool, struct batch *batch, PyObject *jpe
     return errors;
 }
 
-/* Check that a buffer has the right length and its values lie where the CPU wants them. */
-static int has(const Py_buffer *buffer, const char *name, size_t bytes, size_t item)
+int has(const Py_buffer *buffer, const char *name, size_t bytes, size_t item)
 {
     if ((buffer->buf || !bytes) && (size_t)buffer->len == bytes && (uintptr_t)buffer->buf % item == 0)
         return 1;
@@ -196,51 +195,6 @@ static PyObject *decode(PyObject *module, PyObject *args)
     return result;
 }
 
-static int lies_inside(const struct reading *reading, Py_ssize_t count, int64_t bytes)
-{
-    for (Py_ssize_t i = 0; i < count; i++) {
-        int64_t length = reading->lengths[i], place = reading->places[i];
-        if (length < 0 || length > bytes || place < 0 || place > bytes - length) {
-            PyErr_Format(PyExc_ValueError, "sample %zd: must lie inside `out`", i);
-            return 0;
-        }
-    }
-    return 1;
-}
-
-static PyObject *read_samples(PyObject *module, PyObject *args)
-{
-    PyObject *capsule, *result = NULL;
-    Py_buffer buffers[8] = {{0}}; /* descriptors, offsets, lengths, places, head, out, found, keys */
-    (void)module;
-    if (!PyArg_ParseTuple(args, "Oy*y*y*y*y*w*w*z*:read_samples", &capsule, buffers, buffers + 1, buffers + 2,
-                          buffers + 3, buffers + 4, buffers + 5, buffers + 6, buffers + 7))
-        return NULL;
-    struct pool *pool = PyCapsule_GetPointer(capsule, "pool");
-    size_t n = (size_t)buffers[6].len;
-    struct reading reading = {.descriptors = buffers[0].buf, .offsets = buffers[1].buf, .lengths = buffers[2].buf,
-                              .places = buffers[3].buf, .head = buffers[4].buf, .head_bytes = (size_t)buffers[4].len,
-                              .out = buffers[5].buf, .found = buffers[6].buf, .keys = buffers[7].buf};
-    if (pool && n > MAX_IMAGES)
-        PyErr_SetString(PyExc_ValueError, "found: out of range");
-    else if (pool && has(buffers, "descriptors", n * sizeof(int32_t), sizeof(int32_t)) &&
-             has(buffers + 1, "offsets", n * sizeof(int64_t), sizeof(int64_t)) &&
-             has(buffers + 2, "lengths", n * sizeof(int64_t), sizeof(int64_t)) &&
-             has(buffers + 3, "places", n * sizeof(int64_t), sizeof(int64_t)) &&
-             (!reading.keys || has(buffers + 7, "keys", n * sizeof(int32_t), sizeof(int32_t))) &&
-             lies_inside(&reading, (Py_ssize_t)n, buffers[5].len)) {
-        int error;
-        Py_BEGIN_ALLOW_THREADS
-        error = pool_run(pool, read_sample, &reading, (int)n);
-        Py_END_ALLOW_THREADS
-        errno = error;
-        result = error ? PyErr_SetFromErrno(PyExc_OSError) : Py_NewRef(Py_None);
-    }
-    for (int i = 0; i < 8; i++)
-        PyBuffer_Release(buffers + i);
-    return result;
-}
-
 static PyObject *decode_rows(PyObject *module, PyObject *args)
 {
     Py_buffer jpeg, out;
@@ -296,6 +250,7 @@ static PyMethodDef functions[] = {
     {"new_pool", new_pool, METH_VARARGS, NULL},
     {"decode", decode, METH_VARARGS, NULL},
     {"read_samples", read_samples, METH_VARARGS, NULL},
+    {"will_need", will_need, METH_VARARGS, NULL},
     {"decode_rows", decode_rows, METH_VARARGS, NULL},
     {"truncation", truncation, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

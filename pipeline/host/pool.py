@@ -200,10 +200,11 @@ class JpegPool:
 
 
 def _check(name: str, array: object, shape: tuple[int, ...], *dtypes: type[np.generic]) -> None:
-    kinds = " or ".join(np.dtype(dtype).name for dtype in dtypes)
     if not isinstance(array, np.ndarray):
+        kinds = " or ".join(dtype.__name__ for dtype in dtypes)
         raise TypeError(f"{name}: is {type(array).__name__}; must be a NumPy array, {kinds} {shape}")
-    if array.dtype not in [np.dtype(dtype) for dtype in dtypes] or array.shape != shape:
+    if array.dtype.type not in dtypes or not array.dtype.isnative or array.shape != shape:
+        kinds = " or ".join(dtype.__name__ for dtype in dtypes)
         raise ValueError(f"{name}: is {array.dtype} {array.shape}; must be {kinds} {shape}")
     if not array.flags.c_contiguous or (name == "out" and not array.flags.writeable):
         raise ValueError(f"{name}: must be contiguous{' and writeable' if name == 'out' else ''}")

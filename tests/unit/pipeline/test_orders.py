@@ -166,12 +166,15 @@ def test_a_name_says_which_order_it_is() -> None:
 PATIENCE_SECONDS = 20.0  # how long a thread may take to do what it has to; never waited for when all is well
 
 
+Ints = npt.NDArray[np.int64]
+
+
 class Told:
     """Record what the system is told or asked to read: (file name, first byte), in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._seen: queue.Queue[tuple[str, int]] = queue.Queue()
-        monkeypatch.setattr("alexnet.pipeline.read_ahead.os.posix_fadvise", self._advise)
+        monkeypatch.setattr("alexnet.pipeline.read_ahead.extension", lambda: self)
         self._preadv = os.preadv
         monkeypatch.setattr("alexnet.pipeline.read_ahead.os.preadv", self._read)
 
@@ -181,10 +184,12 @@ class Told:
     def nothing_more(self) -> bool:
         return self._seen.empty()
 
-    def _advise(self, descriptor: int, offset: int, length: int, advice: int) -> None:
-        assert advice == os.POSIX_FADV_WILLNEED
-        assert length > 0
-        self._note(descriptor, offset)
+    def will_need(self, descriptors: Ints, offsets: Ints, lengths: Ints) -> None:
+        """Stand for the function of the C extension."""
+        assert (lengths > 0).all()
+        for descriptor, offset in zip(descriptors.tolist(), offsets.tolist(), strict=True):
+            if descriptor >= 0:
+                self._note(descriptor, offset)
 
     def _read(self, descriptor: int, buffers: Any, offset: int) -> int:
         if offset == 0:

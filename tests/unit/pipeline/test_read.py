@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from alexnet.pipeline import read
+from alexnet.pipeline import read, read_ahead
 from alexnet.pipeline.dali import HeaderCheck
 from alexnet.pipeline.host import JpegPool, available, read_header
+from alexnet.pipeline.host.jpeg import extension
 from alexnet.pipeline.host.pool import Found
 from alexnet.pipeline.read import SampleReader
 from alexnet.shards.errors import InputError, SampleError
@@ -163,3 +164,23 @@ def test_too_many_threads_are_refused_in_one_line(ci_100: Path, monkeypatch: pyt
     monkeypatch.setattr(JpegPool, "read", refuse)
     with pytest.raises(InputError, match="threads=2"):
         SampleReader(2, keep=1).read(SplitReader(ci_100, "train"), np.arange(3))
+
+
+def test_the_system_is_told_what_will_be_read_and_what_cannot_be_told_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(9000))
+    with (tmp_path / "file").open("rb") as file:
+        descriptors = np.array([file.fileno(), -1, file.fileno()], np.int32)
+        places = np.array([0, 0, 4096], np.int64)
+        assert extension().will_need(descriptors, places, places + 100) == 2
+        with pytest.raises(ValueError, match="lengths: must have 24 bytes"):
+            extension().will_need(descriptors, places, places[:2])
+
+
+def test_without_the_extension_it_is_told_sample_by_sample(ci_100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, ...]] = []
+    monkeypatch.setattr(read_ahead, "available", lambda: "not built")
+    monkeypatch.setattr("alexnet.pipeline.read_ahead.os.posix_fadvise", lambda *of: told.append(of))
+    reader = SplitReader(ci_100, "train")
+    rows = reader.rows(np.array([3, 7]))
+    read_ahead._will_need(reader, rows)
+    assert [of[1:] for of in told] == [(*row[["offset", "length"]].item(), os.POSIX_FADV_WILLNEED) for row in rows]
