@@ -24,7 +24,7 @@ GUARDED = [
     Asked("stream-uint8", "jpeg-window", "stream to uint8 over its limit", 0.85),
     Asked("stream-float32", "jpeg-window", "stream to float32 over its limit", 0.75),
     Asked("stream-planes-uint8", "stream-uint8", "stream to uint8, planes over JPEGs", 4.0),
-    Asked("stream-planes-bfloat16", "stream-bfloat16", "stream to bfloat16, planes over JPEGs", 3.2),
+    Asked("stream-planes-bfloat16", "stream-bfloat16", "stream to bfloat16, planes over JPEGs", 3.0),
     Asked("stream-planes-float32", "stream-float32", "stream to float32, planes over JPEGs", 3.0),
     Asked("stream-planes-float32", "ffcv-raw", "stream of planes to float32 over FFCV's raw pixels", 2.5),
     Asked("stream-planes-uint8", "planes-traffic-uint8", "stream of planes to uint8 over its limit", 0.45),
