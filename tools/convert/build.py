@@ -79,27 +79,23 @@ def build(
 ) -> Manifest:
     """Convert a source into a data set at `root`; continue what an earlier call with equal settings left there.
 
-    The bytes do not depend on `options`. The caller holds the folder (`folder.held`). Raises InputError if `root`
-    holds anything else or has no disk space, and ConversionError if the run stopped and can be continued.
+    The bytes do not depend on `options`. The caller holds the folder (`folder.held`, which reports an OSError). Raises
+    InputError if `root` holds anything else or has no disk space, and ConversionError if the run stopped and can be
+    continued.
     """
     options = options or BuildOptions()
-    try:
-        job, plans = job_of(source, settings), plan_shards(source, settings)
-        root.mkdir(parents=True, exist_ok=True)
-        if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
-            _check_disk_space(root, settings, plans, given_back(root) if options.overwrite else 0)
-        left = begin(root, job, source, plans, overwrite=options.overwrite)
-        if left is not None:
-            stored = materialise(source, root / WORK)
-            _convert(stored, root, settings, left, options, on_progress)
-            _check_source(stored)
-            _finish(stored, root, job, plans, options.max_rejected)
-        seal(root)
-        return read_manifest(root)
-    except OSError as error:  # a full disk, a vanished file
-        raise ConversionError(
-            f"{error.strerror or error}: {error.filename or root}; mend it and give the same command again"
-        ) from None
+    job, plans = job_of(source, settings), plan_shards(source, settings)
+    root.mkdir(parents=True, exist_ok=True)
+    if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
+        _check_disk_space(root, settings, plans, given_back(root) if options.overwrite else 0)
+    left = begin(root, job, source, plans, overwrite=options.overwrite)
+    if left is not None:
+        stored = materialise(source, root / WORK)
+        _convert(stored, root, settings, left, options, on_progress)
+        _check_source(stored)
+        _finish(stored, root, job, plans, options.max_rejected)
+    seal(root)
+    return read_manifest(root)
 
 
 def _convert(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.shards import files
-from alexnet.shards.errors import InputError
+from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import CHECKSUMS_NAME, put_on_disk
 from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, Manifest, read_manifest
 from alexnet.shards.writer import remove_partials, write_checksums
@@ -31,7 +31,7 @@ from alexnet.tools.convert.earlier import (
 )
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ShardPlan
-from alexnet.tools.convert.shard import WORK
+from alexnet.tools.convert.shard import WORK, ConversionError
 from alexnet.tools.output_folder import OwnFiles, locked
 
 _JOB = f"{WORK}/job.json"
@@ -52,14 +52,20 @@ _OWN_FILES = OwnFiles(
 
 @contextmanager
 def held(root: Path) -> Iterator[Callable[[], None]]:
-    """Hold an output folder for this process alone, as `locked`. Raises InputError if that cannot be."""
+    """Hold an output folder for this process alone, as `locked`. Raises InputError if that cannot be.
+
+    An OSError while it is held becomes one line: ConversionError, which says that the same command goes on.
+    """
     with locked(root, "alexnet-prep") as check:
         try:
             yield check
-        except PermissionError as error:  # begun by another user, or under a strict umask
-            raise InputError(
-                f"{error.filename or root}: {error.strerror}; all of {root} must be yours to read and to write"
-            ) from None
+        except OSError as error:  # a full disk, a vanished file
+            where = Path(error.filename or root)
+            if isinstance(error, PermissionError) and where.is_relative_to(root):  # another user's, or a strict umask
+                raise InputError(
+                    f"{where}: {error.strerror}; all of {root} must be yours to read and to write"
+                ) from None
+            raise ConversionError(f"{reason_of(error)}: {where}; mend it and give the same command again") from None
 
 
 def is_complete(root: Path) -> bool:

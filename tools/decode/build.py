@@ -9,7 +9,7 @@ from tarfile import BLOCKSIZE, RECORDSIZE
 import numpy as np
 
 from alexnet.shards.colour import ColourStatistics, ColourSums, statistics_of
-from alexnet.shards.errors import InputError, reason_of
+from alexnet.shards.errors import InputError
 from alexnet.shards.files import sha256_of
 from alexnet.shards.index import INDEX_DTYPE, IndexRows, write_index
 from alexnet.shards.manifest import (
@@ -41,9 +41,9 @@ def decode(
 ) -> Manifest:
     """Make the planes at `root`, or go on with what an earlier call left there.
 
-    The bytes depend on the plan alone. The caller holds the folder (`folder.held`). Raises InputError if `root` holds
-    anything else or has no disk space, or if a JPEG is damaged, and ConversionError if the run stopped and can be
-    continued.
+    The bytes depend on the plan alone. The caller holds the folder (`folder.held`, which reports an OSError). Raises
+    InputError if `root` holds anything else or has no disk space, or if a JPEG is damaged, and ConversionError if the
+    run stopped and can be continued.
     """
     try:
         if overwrite:  # with nothing deleted yet
@@ -58,9 +58,6 @@ def decode(
             _finish(plan, root)
         seal(root)
         return read_manifest(root)
-    except OSError as error:  # a full disk, a vanished file
-        message = f"{reason_of(error)}: {error.filename or root}; mend it and give the same command again"
-        raise ConversionError(message) from None
     except WorkerDiedError as error:
         raise ConversionError(f"{error} The same command continues; fewer --workers take less") from None
 

@@ -55,7 +55,7 @@ def write_archives(
 ) -> bool:
     """Write the archives to `root`; return False if they all were there.
 
-    `on_progress` is told how many images are made. The caller holds the folder's lock. Raises InputError if the folder
+    `on_progress` is told how many images are made. The caller holds the folder (`folder.held`). Raises InputError if the folder
     holds anything else or there is not the disk space, and StoppedError if the run stopped and may be started again.
     """
     if settings.classes == CLASSES and settings.val_images == VAL_IMAGES:
@@ -78,10 +78,6 @@ def write_archives(
         shutil.rmtree(root / _WORK)
     except WorkerDiedError as error:
         raise StoppedError(f"{error} Give the same command again, with fewer --workers") from None
-    except OSError as error:  # a full disk, a folder that may not be written
-        raise StoppedError(
-            f"{error.strerror}: {error.filename or root}; mend it and give the same command again"
-        ) from None
     return True
 
 

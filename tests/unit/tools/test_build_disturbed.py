@@ -17,6 +17,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
 from alexnet.tools.convert.build import BuildOptions, build
+from alexnet.tools.convert.folder import held
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.shard import ConversionError
 from alexnet.tools.convert.source_files import SourceChangedError, check_archives
@@ -199,7 +200,7 @@ def test_what_is_not_about_one_file_ends_the_run_and_names_the_file(
 ) -> None:
     faults[VICTIM] = number if when == "opening" else Broken(b"", number)
     said = rf"^{os.strerror(number)}: {folder}/{VICTIM}; mend it and give the same command again$"
-    with pytest.raises(ConversionError, match=said):
+    with pytest.raises(ConversionError, match=said), held(tmp_path / "set"):
         build(open_source(folder), tmp_path / "set", SETTINGS)
 
 
@@ -222,7 +223,7 @@ def test_a_source_of_which_nothing_can_be_read_ends_the_run(
     else:
         faults.update(dict.fromkeys(NAMES, errno.EIO if kind == "pulled out" else errno.EACCES))
     said = "^(Input/output error|Permission denied|No such file or directory): .*; mend it and give"
-    with pytest.raises(ConversionError, match=said):
+    with pytest.raises(ConversionError, match=said), held(tmp_path / "set"):
         build(source, tmp_path / "set", SETTINGS)
     assert kind == "closed" or not list((tmp_path / "set").rglob("*.tar"))
 
@@ -236,7 +237,7 @@ def test_a_bad_sector_in_a_tar_costs_its_image_and_a_tar_that_cannot_be_opened_e
     assert build(source, root, SETTINGS).counts["train"].rejected == 4
     assert f'"member": "{victim.name}"' in (root / "rejected.jsonl").read_text()
     faults[tar] = errno.EACCES
-    with pytest.raises(ConversionError, match=f"Permission denied: .*{TRAIN_TAR}; mend it"):
+    with pytest.raises(ConversionError, match=f"Permission denied: .*{TRAIN_TAR}; mend it"), held(tmp_path / "other"):
         build(source, tmp_path / "other", SETTINGS)
 
 
