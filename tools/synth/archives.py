@@ -55,8 +55,9 @@ def write_archives(
 ) -> bool:
     """Write the archives to `root`; return False if they all were there.
 
-    `on_progress` is told how many images are made. The caller holds the folder (`folder.held`). Raises InputError if the folder
-    holds anything else or there is not the disk space, and StoppedError if the run stopped and may be started again.
+    `on_progress` is told how many images are made. The caller holds the folder (`folder.held`, which reports an
+    OSError). Raises InputError if it holds anything else or there is not the disk space, and StoppedError if the run
+    stopped and may be started again.
     """
     if settings.classes == CLASSES and settings.val_images == VAL_IMAGES:
         raise InputError(
