@@ -110,7 +110,7 @@ struct decoder *decoder_new(void)
     decoder->errors.emit_message = on_message;
     decoder->progress.progress_monitor = on_progress;
     decoder->finish = row_finisher();
-    decoder->finish_split = split_row_finisher();
+    decoder->finish_ordered = ordered_row_finisher();
     return decoder;
 }
 

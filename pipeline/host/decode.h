@@ -65,15 +65,15 @@ const char *decode_to_the_end(struct decoder *decoder, const uint8_t *jpeg, size
 /* window.c: as `decode_image`. */
 const char *read_window_of_planes(struct decoder *decoder, const struct task *task, const struct image *image);
 
-/* rows.c: `rgb` is a row of the window as decoded; of a split one, red, green and blue are `apart` bytes from each other,
- * with 16 more before and behind. `scratch` has ROW_SCRATCH bytes for each column, and 64 more where the row is split.
+/* rows.c: `rgb` is a row of the window as decoded. An ordered row is as the output has it, mirrored and split into lines
+ * of red, green and blue, `apart` bytes from each other, or not. `scratch` has ROW_SCRATCH bytes for each column.
  */
 enum { ROW_SCRATCH = 3 * (4 * sizeof(float) + sizeof(uint16_t) + 2) };
 typedef void finish_row(const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch);
-typedef void finish_split_row(
-    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch);
+typedef void finish_ordered_row(
+    const struct task *task, const struct image *image, int row, const uint8_t *pixels, int apart, void *scratch);
 finish_row *row_finisher(void); /* for the CPU at hand */
-finish_split_row *split_row_finisher(void);
+finish_ordered_row *ordered_row_finisher(void);
 void prepare_rows(const struct task *task, const struct image *image, void *scratch); /* once an image */
 size_t image_bytes(const struct task *task); /* of the output */
 size_t planes_bytes(const struct task *task);

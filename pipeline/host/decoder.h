@@ -18,7 +18,7 @@ struct decoder {
     void *scratch;
     size_t scratch_bytes;
     finish_row *finish;
-    finish_split_row *finish_split;
+    finish_ordered_row *finish_ordered;
     int forgiving;       /* go on after damage */
     int damaged, no_end; /* met on the way: damage, the end of the bytes */
     int hopeless;        /* no other decoder makes a whole image of it, or soon */

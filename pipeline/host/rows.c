@@ -216,22 +216,13 @@ EVERYWHERE void finish(
     finish_pixels(task, image, row, &parts, rgb, columns, beyond);
 }
 
-EVERYWHERE void finish_split(
-    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch,
+EVERYWHERE void finish_ordered(
+    const struct task *task, const struct image *image, int row, const uint8_t *pixels, int apart, void *scratch,
     struct beyond beyond)
 {
     struct parts parts = parts_of(scratch, 3 * task->columns);
     parts.finite = is_finite(task, image);
-    if (!task->planar) {
-        join_row(rgb, apart, parts.pixels, task->columns, image->mirror);
-        rgb = parts.pixels;
-    } else if (image->mirror) {
-        for (int c = 0; c < 3; c++)
-            mirror_plane(rgb + c * apart, parts.pixels + c * task->columns, task->columns);
-        rgb = parts.pixels;
-        apart = task->columns;
-    }
-    finish_pixels(task, image, row, &parts, rgb, apart, beyond);
+    finish_pixels(task, image, row, &parts, pixels, apart, beyond);
 }
 
 static void finish_plain(
@@ -240,10 +231,10 @@ static void finish_plain(
     finish(task, image, row, rgb, scratch, (struct beyond){NULL, NULL, NULL});
 }
 
-static void finish_split_plain(
-    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch)
+static void finish_ordered_plain(
+    const struct task *task, const struct image *image, int row, const uint8_t *pixels, int apart, void *scratch)
 {
-    finish_split(task, image, row, rgb, apart, scratch, (struct beyond){NULL, NULL, NULL});
+    finish_ordered(task, image, row, pixels, apart, scratch, (struct beyond){NULL, NULL, NULL});
 }
 
 #ifdef X86
@@ -257,10 +248,10 @@ AVX2 static void finish_avx2(
         _mm_sfence(); /* before anybody is told that the image is there */
 }
 
-AVX2 static void finish_split_avx2(
-    const struct task *task, const struct image *image, int row, const uint8_t *rgb, int apart, void *scratch)
+AVX2 static void finish_ordered_avx2(
+    const struct task *task, const struct image *image, int row, const uint8_t *pixels, int apart, void *scratch)
 {
-    finish_split(task, image, row, rgb, apart, scratch, (struct beyond){float16_f16c, copy_past, lines_avx2});
+    finish_ordered(task, image, row, pixels, apart, scratch, (struct beyond){float16_f16c, copy_past, lines_avx2});
     if (row == task->rows - 1)
         _mm_sfence();
 }
@@ -277,9 +268,9 @@ finish_row *row_finisher(void)
     return has_avx2() ? finish_avx2 : finish_plain;
 }
 
-finish_split_row *split_row_finisher(void)
+finish_ordered_row *ordered_row_finisher(void)
 {
-    return has_avx2() ? finish_split_avx2 : finish_split_plain;
+    return has_avx2() ? finish_ordered_avx2 : finish_ordered_plain;
 }
 #else
 finish_row *row_finisher(void)
@@ -287,8 +278,8 @@ finish_row *row_finisher(void)
     return finish_plain;
 }
 
-finish_split_row *split_row_finisher(void)
+finish_ordered_row *ordered_row_finisher(void)
 {
-    return finish_split_plain;
+    return finish_ordered_plain;
 }
 #endif

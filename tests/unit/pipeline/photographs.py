@@ -126,15 +126,22 @@ def scans_of(jpeg: bytes) -> list[int]:
 
 @contextmanager
 def stored_planes(jpegs: Sequence[bytes], size: tuple[int, int]) -> Iterator[StoredPlanes]:
-    """Write the planes of JPEGs into a tar, whose keys begin with 87654320, 87654321, ..."""
+    """Store the planes of JPEGs as `in_tar` does."""
     planes = np.empty((len(jpegs), planes_bytes(*size)), np.uint8)
     with JpegPool(1) as pool:
         assert pool.decode_planes(jpegs, size=size, out=planes) == {}
+    with in_tar(planes) as stored:
+        yield stored
+
+
+@contextmanager
+def in_tar(planes: npt.NDArray[np.uint8]) -> Iterator[StoredPlanes]:
+    """Write planes into a tar, whose keys begin with 87654320, 87654321, ..."""
     with tempfile.TemporaryFile() as file:
-        tar, keys = TarWriter(file, "yuv"), np.arange(len(jpegs), dtype=np.int32) + 87_654_320
+        tar, keys = TarWriter(file, "yuv"), np.arange(len(planes), dtype=np.int32) + 87_654_320
         offsets = [
             tar.add(f"{key:08d}_x", key, 0, row.tobytes()).offset
             for key, row in zip(keys.tolist(), planes, strict=True)
         ]
         file.flush()
-        yield StoredPlanes(np.full(len(jpegs), file.fileno(), np.int32), np.array(offsets, np.int64), keys)
+        yield StoredPlanes(np.full(len(planes), file.fileno(), np.int32), np.array(offsets, np.int64), keys)

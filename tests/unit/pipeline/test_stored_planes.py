@@ -8,7 +8,8 @@ import pytest
 
 from alexnet.pipeline.host import JpegPool, available
 from alexnet.pipeline.host.pool import DTYPES, StoredPlanes
-from tests.unit.pipeline.photographs import all_places, photograph, stored_planes
+from alexnet.shards.planes import rgb_of_planes
+from tests.unit.pipeline.photographs import all_places, in_tar, photograph, stored_planes
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -28,6 +29,19 @@ def test_every_one_of_the_33_by_33_crops(mirrored: bool) -> None:
             assert pool.decode([jpeg] * n, out=expected, **how) == {}
             assert pool.decode(repeated(planes, n), out=found, **how) == {}
             assert np.array_equal(found, expected)
+
+
+def test_every_pair_of_chroma() -> None:
+    """Even and odd values of both, each pair beside each; luma of every value, so that all clamps are met."""
+    across, down = np.meshgrid(np.arange(0, 256, 2), np.arange(0, 256, 2))
+    luma = np.random.default_rng(0).integers(0, 256, (4, 256 * 256), np.uint8)
+    chroma = [np.concatenate([(across + k % 2).flat, (down + k // 2).flat]) for k in range(4)]
+    planes = np.concatenate([luma, np.array(chroma, np.uint8)], axis=1)
+    out = np.empty((4, 256, 256, 3), np.uint8)
+    with in_tar(planes) as stored, JpegPool(2) as pool:
+        whole = {"crop_yx": np.zeros((4, 2), np.int32), "mirror": np.zeros(4, np.bool_)}
+        assert pool.decode(stored, size=(256, 256), out=out, **whole) == {}
+    assert np.array_equal(out, [rgb_of_planes(one, 256, 256) for one in planes])
 
 
 @pytest.mark.parametrize(
