@@ -65,7 +65,9 @@ HOST = [
     f"pipeline/host/{name}.c"
     for name in ("module", "module_read", "decode", "planes", "window", "rows", "pool", "read")
 ]
-HEADERS = tuple(f"pipeline/host/{name}.h" for name in ("decode", "decoder", "module", "shuffle", "rows_avx2", "window_avx2"))
+HEADERS = tuple(
+    f"pipeline/host/{name}.h" for name in ("decode", "decoder", "module", "shuffle", "rows_avx2", "window_avx2")
+)
 extensions = [extension("alexnet.pipeline.host._host", HOST, HEADERS, ("jpeg",))]
 if Path("shards/_colour.c").exists():
     extensions.append(extension("alexnet.shards._colour", ["shards/_colour.c"]))

@@ -39,7 +39,7 @@ def test_every_pair_of_chroma() -> None:
     planes = np.concatenate([luma, np.array(chroma, np.uint8)], axis=1)
     out = np.empty((4, 256, 256, 3), np.uint8)
     with in_tar(planes) as stored, JpegPool(2) as pool:
-        whole = {"crop_yx": np.zeros((4, 2), np.int32), "mirror": np.zeros(4, np.bool_)}
+        whole: dict[str, Any] = {"crop_yx": np.zeros((4, 2), np.int32), "mirror": np.zeros(4, np.bool_)}
         assert pool.decode(stored, size=(256, 256), out=out, **whole) == {}
     assert np.array_equal(out, [rgb_of_planes(one, 256, 256) for one in planes])
 
