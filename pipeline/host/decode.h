@@ -12,6 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__x86_64__) && !defined(PLAIN_ROWS)
+#define X86 1 /* code for AVX2 lies beside that for any CPU */
+#endif
+
 /* The values of an output. Planes are no window: the whole image in 4:2:0 as stored, bytes. RGBX is four bytes a pixel,
  * the last 255, as decoded: neither mirrored nor planar.
  */
@@ -65,8 +69,8 @@ const char *decode_to_the_end(struct decoder *decoder, const uint8_t *jpeg, size
 /* window.c: as `decode_image`. */
 const char *read_window_of_planes(struct decoder *decoder, const struct task *task, const struct image *image);
 
-/* rows.c: `rgb` is a row of the window as decoded. An ordered row is as the output has it, mirrored and split into lines
- * of red, green and blue, `apart` bytes from each other, or not. `scratch` has ROW_SCRATCH bytes for each column.
+/* rows.c: `rgb` is a row of the window as decoded. An ordered row is as the output has it: mirrored if that is, and in
+ * three lines, `apart` bytes from each other, if it is planar. `scratch` has ROW_SCRATCH bytes for each column.
  */
 enum { ROW_SCRATCH = 3 * (4 * sizeof(float) + sizeof(uint16_t) + 2) };
 typedef void finish_row(const struct task *task, const struct image *image, int row, const uint8_t *rgb, void *scratch);

@@ -10,8 +10,7 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) && !defined(PLAIN_ROWS)
-#define X86 1
+#ifdef X86
 #include <cpuid.h>
 #endif
 

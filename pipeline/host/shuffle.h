@@ -64,13 +64,14 @@ EVERYWHERE bytes16 reversed16(bytes16 v)
     return PICK(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
 }
 
-EVERYWHERE void mirror_plane(const uint8_t *plane, uint8_t *mirrored, int columns) /* and up to 15 bytes behind it */
+/* Reads up to 15 bytes before the plane, and writes as many behind. */
+EVERYWHERE void mirror_plane(const uint8_t *plane, uint8_t *mirrored, int columns)
 {
     for (int x = 0; x < columns; x += 16)
         store16(mirrored + x, reversed16(load16(plane + columns - x - 16)));
 }
 
-/* R... G... B... to RGBRGB..., and up to 45 bytes behind it */
+/* R... G... B... to RGBRGB..., and up to 45 bytes behind it; mirrored, reads up to 15 bytes before each plane */
 EVERYWHERE void join_row(const uint8_t *planes, int apart, uint8_t *rgb, int columns, int mirror)
 {
     for (int x = 0; x < columns; x += 16, rgb += 48) {

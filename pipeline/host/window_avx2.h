@@ -58,14 +58,14 @@ AVX2 static inline void convert16(__m256i y, __m256i cb, __m256i cr, __m256i rgb
 /* Fill in, for 16 bytes of the output, which byte of a lane each is, or 128 for a zero. A lane holds one colour of every
  * other of 16 columns, then of those between; it becomes 16 bytes of a plane, or a third of three times 16 bytes.
  */
-static void fill_orders(struct lines *lines)
+static void fill_orders(struct crop *crop)
 {
     for (int c = 0; c < 3; c++)
         for (int part = 0; part < 3; part++)
             for (int i = 0; i < 16; i++) {
-                int at = 16 * part + i, x = lines->planar ? i : at / 3, from = lines->mirror ? 15 - x : x;
-                int is_there = lines->planar || at % 3 == c;
-                lines->orders[c][part][i] = (uint8_t)(is_there ? from / 2 + from % 2 * 8 : 128);
+                int at = 16 * part + i, x = crop->planar ? i : at / 3, from = crop->mirror ? 15 - x : x;
+                int is_there = crop->planar || at % 3 == c;
+                crop->orders[c][part][i] = (uint8_t)(is_there ? from / 2 + from % 2 * 8 : 128);
             }
 }
 
@@ -81,23 +81,26 @@ AVX2 static inline void put_lanes(uint8_t *left, uint8_t *right, __m256i v)
 }
 
 /* Put 32 pixels from column i on to where they belong in the order of the output. */
-AVX2 static inline void put32(const struct lines *lines, int i, __m256i rgb[3])
+AVX2 static inline void put32(const struct crop *crop, int i, __m256i rgb[3])
 {
-    int mirror = lines->mirror, left = mirror ? lines->columns - 16 - i : i, right = mirror ? left - 16 : left + 16;
-    uint8_t *to = lines->made;
-    for (int c = 0; c < 3 && lines->planar; c++, to += lines->apart)
-        put_lanes(to + left, to + right, shuffled(rgb[c], lines->orders[c][0]));
-    for (int part = 0; part < 3 && !lines->planar; part++, to += 16) {
-        __m256i red_green = _mm256_or_si256(shuffled(rgb[0], lines->orders[0][part]), shuffled(rgb[1], lines->orders[1][part]));
-        put_lanes(to + 3 * left, to + 3 * right, _mm256_or_si256(red_green, shuffled(rgb[2], lines->orders[2][part])));
+    int mirror = crop->mirror, left = mirror ? crop->columns - 16 - i : i, right = mirror ? left - 16 : left + 16;
+    uint8_t *to = crop->ordered;
+    if (crop->planar) {
+        for (int c = 0; c < 3; c++, to += crop->apart)
+            put_lanes(to + left, to + right, shuffled(rgb[c], crop->orders[c][0]));
+        return;
+    }
+    for (int part = 0; part < 3; part++, to += 16) {
+        __m256i v = _mm256_or_si256(shuffled(rgb[0], crop->orders[0][part]), shuffled(rgb[1], crop->orders[1][part]));
+        put_lanes(to + 3 * left, to + 3 * right, _mm256_or_si256(v, shuffled(rgb[2], crop->orders[2][part])));
     }
 }
 
 AVX2 static inline __attribute__((always_inline)) void make_from(
-    const struct lines *lines, const uint8_t *luma, int16_t *const sums[2], int odd)
+    const struct crop *crop, const uint8_t *luma, int16_t *const sums[2], int odd)
 {
-    const int16_t *sums_cb = sums[CB] + lines->x / 2, *sums_cr = sums[CR] + lines->x / 2;
-    for (int i = 0; i < lines->columns; i += 32) {
+    const int16_t *sums_cb = sums[CB] + crop->x / 2, *sums_cr = sums[CR] + crop->x / 2;
+    for (int i = 0; i < crop->columns; i += 32) {
         __m256i cb[2], cr[2], rgb[3], between[3], y = _mm256_loadu_si256((const __m256i *)(luma + i));
         upsample32(sums_cb + i / 2, odd, cb);
         upsample32(sums_cr + i / 2, odd, cr);
@@ -105,14 +108,14 @@ AVX2 static inline __attribute__((always_inline)) void make_from(
         convert16(_mm256_srli_epi16(y, 8), cb[1], cr[1], between);
         for (int c = 0; c < 3; c++)
             rgb[c] = _mm256_packus_epi16(rgb[c], between[c]);
-        put32(lines, i, rgb);
+        put32(crop, i, rgb);
     }
 }
 
-AVX2 static void make_avx2(const struct lines *lines, const uint8_t *luma, int16_t *const sums[2])
+AVX2 static void make_avx2(const struct crop *crop, const uint8_t *luma, int16_t *const sums[2])
 {
-    if (lines->x % 2)
-        make_from(lines, luma, sums, 1);
+    if (crop->x % 2)
+        make_from(crop, luma, sums, 1);
     else
-        make_from(lines, luma, sums, 0);
+        make_from(crop, luma, sums, 0);
 }

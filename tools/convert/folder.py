@@ -54,18 +54,18 @@ _OWN_FILES = OwnFiles(
 def held(root: Path) -> Iterator[Callable[[], None]]:
     """Hold an output folder for this process alone, as `locked`. Raises InputError if that cannot be.
 
-    An OSError while it is held becomes one line: ConversionError, which says that the same command goes on.
+    While it is held, an OSError becomes one line: InputError where something in the folder may not be read or written,
+    else ConversionError, which says that the same command goes on.
     """
     with locked(root, "alexnet-prep") as check:
         try:
             yield check
         except OSError as error:  # a full disk, a vanished file
-            where = Path(error.filename or root)
-            if isinstance(error, PermissionError) and where.is_relative_to(root):  # another user's, or a strict umask
-                raise InputError(
-                    f"{where}: {error.strerror}; all of {root} must be yours to read and to write"
-                ) from None
-            raise ConversionError(f"{reason_of(error)}: {where}; mend it and give the same command again") from None
+            where, why = error.filename or root, reason_of(error)
+            inside = error.filename and Path(error.filename).absolute().is_relative_to(root.absolute())
+            if isinstance(error, PermissionError) and inside:  # another user's, or a strict umask
+                raise InputError(f"{where}: {why}; all of {root} must be yours to read and to write") from None
+            raise ConversionError(f"{why}: {where}; mend it and give the same command again") from None
 
 
 def is_complete(root: Path) -> bool:

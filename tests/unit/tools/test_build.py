@@ -134,10 +134,18 @@ def test_a_complete_set_that_lacks_a_shard_is_said_to_with_its_counts(
     assert "000000.tar: No such file or directory; the manifest names it, so bring it back" in said.stderr
 
 
-def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path) -> None:
-    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".work" / "job.json"))
-    with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .* must be yours"), held(tmp_path):
-        raise denied
+def test_a_folder_that_is_another_users_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "set" / ".work" / "job.json"))
+    for root in (tmp_path / "set", Path("set")):
+        with pytest.raises(InputError, match=r"job\.json: Permission denied; all of .*set must be yours"), held(root):
+            raise denied
+
+
+@pytest.mark.parametrize("source", ["/source/train.tar", None])
+def test_a_source_that_may_not_be_read_is_not_blamed_on_the_folder(tmp_path: Path, source: str | None) -> None:
+    with pytest.raises(ConversionError, match=r"^Permission denied: .*; mend it and give the same"), held(tmp_path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), source)
 
 
 def test_a_command_that_finds_no_disk_space_leaves_nothing_and_deletes_nothing(
