@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
@@ -144,7 +145,7 @@ class WorkerPool(Generic[Task, Result]):
         ours, theirs = self._context.Pipe()
         counts = self._context.Array("q", len(self._counted), lock=False)
         process = self._context.Process(target=_serve, args=(self._function, theirs, counts), daemon=True)
-        with starting_workers():
+        with _undisturbed(), starting_workers():
             process.start()
             worker = _Worker[Task](process, ours, counts)
             self._workers.append(worker)
@@ -218,6 +219,28 @@ def leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
         os._exit(1)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hear signals that ask to stop when the block is over.
+
+    To block them is not enough: another thread, such as OpenBLAS's, may get the signal, and Python handles it in the
+    main one; and who hears one in the middle of an import may have SIGALRM tell it again. A process that is half
+    started would end in a traceback, as it is told by a pipe what to do.
+    """
+    heard = list[int]()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+            before[number] = signal.signal(number, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for again in heard:
+            signal.raise_signal(again)
 
 
 @contextmanager

@@ -121,8 +121,11 @@ def edited(key: str, value: object) -> Damage:
 
 def exchanged(step: Path) -> None:
     """Have parameters and momentum change places: the same bytes, in another order."""
-    net, momentum = (load_file(step / TENSORS)[name] for name in ("net.w", "momentum.w"))
-    save_file({"net.w": momentum, "momentum.w": net}, step / TENSORS, metadata={"format": "pt"})
+    tensors = load_file(step / TENSORS)
+    momentum = next(name for name in tensors if name.startswith("momentum."))
+    net = momentum.replace("momentum.", "net.", 1)
+    tensors[net], tensors[momentum] = tensors[momentum], tensors[net]
+    save_file(tensors, step / TENSORS, metadata={"format": "pt"})
 
 
 SPECIAL: dict[str, Damage] = {

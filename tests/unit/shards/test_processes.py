@@ -6,7 +6,9 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,28 @@ def test_workers_hear_no_signal_that_is_meant_for_their_parent() -> None:
     with starting_workers():
         assert {signal.SIGINT, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_ctrl_c_waits_until_a_worker_is_started_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may get the signal, and blocking it in the main one does not help."""
+    start, started = SpawnProcess.start, list[SpawnProcess]()
+
+    def interrupt() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    def interrupted_start(process: SpawnProcess) -> None:
+        other = threading.Thread(target=interrupt)
+        other.start()
+        other.join()
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt), WorkerPool(work, 1, counted=2) as pool:
+        list(pool.results([1]))
+    assert [process.exitcode for process in started] == [-signal.SIGKILL]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(
