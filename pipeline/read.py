@@ -102,10 +102,11 @@ class SampleReader:
 
 def located(reader: SplitReader, rows: IndexRows) -> tuple[StoredPlanes, list[ShardFile | None]]:
     """Return where samples lie, and the open files, to be held until they have been read; -1 for one that cannot be."""
-    shards, which = np.unique(rows["shard"], return_inverse=True)
-    files = [_opened(reader, shard) for shard in shards.tolist()]
-    descriptors = np.array([-1 if file is None else file.descriptor for file in files], np.int32)
-    return StoredPlanes(descriptors[which], rows["offset"].copy(), rows["place"].copy()), files
+    shards: list[int] = rows["shard"].tolist()
+    files = {shard: _opened(reader, shard) for shard in set(shards)}
+    descriptors = {shard: -1 if file is None else file.descriptor for shard, file in files.items()}
+    where = np.array([descriptors[shard] for shard in shards], np.int32)
+    return StoredPlanes(where, rows["offset"].copy(), rows["place"].copy()), list(files.values())
 
 
 def _opened(reader: SplitReader, shard: int) -> ShardFile | None:

@@ -63,7 +63,7 @@ def read_index(root: Path, manifest: Manifest, split: Split) -> IndexRows:
     """Map one split's rows. Raises InputError if the index is missing, is not the manifest's or points nowhere."""
     path = root / INDEX_NAME
     try:
-        rows = map_index(root, manifest)[split]
+        rows = map_index(root, manifest)[split].view(np.ndarray)  # a part of a memmap is made by a call of Python
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({reason_of(error)}); {MEND}") from None
     shards = manifest.shards_of(split)
