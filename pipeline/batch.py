@@ -47,7 +47,7 @@ class DecodeSettings:
     mean_image: bool
     resident: Resident
     images: int
-    reserve_bytes: int
+    reserve_bytes: int = 0
 
     @property
     def device(self) -> str:

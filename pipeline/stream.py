@@ -113,7 +113,6 @@ class ImageStream:
         s, plan, crop_px = self.settings, self._planner.settings, self._planner.augment.crop_px
         manifest, device_id = self._reader.manifest, device_id_of(device)
         decode, resident = decoding_of(s, manifest, device_id)
-        size_px = manifest.size_px
         if views not in (1, 10):
             raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
         if views == 10 and plan.augment:
@@ -125,8 +124,8 @@ class ImageStream:
             depth=s.depth,
             max_images=-(-plan.batch_images // plan.ranks),
             encoding=manifest.stored.encoding,
-            size_px=size_px,
-            crop_px=size_px if views == 10 else crop_px,
+            size_px=manifest.size_px,
+            crop_px=manifest.size_px if views == 10 else crop_px,
             crops_only=views == 10,
             views_px=crop_px if views == 10 else None,
             output=choice("output", output, get_args(Output)),
@@ -134,7 +133,6 @@ class ImageStream:
             mean_image=self._planner.normalization(0).mean_image is not None,
             resident=resident,
             images=len(self._reader),
-            reserve_bytes=0,
         )
 
     def __len__(self) -> int:
@@ -191,9 +189,10 @@ class ImageStream:
         if not isinstance(state, Mapping):
             raise refusal("state", state, "what the state() of a stream returned")
         decode, theirs = self._decoding.decode, state.get("decode")
+        host_pixels = self._decoding.encoding != "jpeg" or self.settings.resident == "on"
         if isinstance(theirs, str) and theirs == "auto":  # of an earlier version, before anything was decoded
             state = {**state, "decode": decode}
-        elif isinstance(theirs, str) and self.settings.decode == "default" and self._left_open():
+        elif isinstance(theirs, str) and self.settings.decode == "default" and not host_pixels:
             decode = decoder_named(theirs, self._decoding.device_id)
         for name, mine in self._identity(decode).items():
             if getattr(theirs := state.get(name), "ndim", 0) or theirs != mine:  # an array is equal to nothing
@@ -206,10 +205,6 @@ class ImageStream:
             self.close()
             self._decoding = replace(self._decoding, decode=decode)
         self.seek(*place)
-
-    def _left_open(self) -> bool:
-        """Say whether a state's decoder can be taken: planes, and what is to be resident, have the host's pixels."""
-        return self._decoding.encoding == "jpeg" and self.settings.resident != "on"
 
     def finish_pass(self, output: Output = "float32") -> "Normalizer":
         """Return what turns this stream's uint8 crops into normalized tensors, on the stream's device.

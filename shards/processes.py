@@ -19,6 +19,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
 Task = TypeVar("Task")
@@ -145,7 +146,7 @@ class WorkerPool(Generic[Task, Result]):
         ours, theirs = self._context.Pipe()
         counts = self._context.Array("q", len(self._counted), lock=False)
         process = self._context.Process(target=_serve, args=(self._function, theirs, counts), daemon=True)
-        with _undisturbed(), starting_workers():
+        with starting_workers():
             process.start()
             worker = _Worker[Task](process, ours, counts)
             self._workers.append(worker)
@@ -222,48 +223,43 @@ def leave_with_parent() -> None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hear signals that ask to stop when the block is over.
-
-    To block them is not enough: another thread, such as OpenBLAS's, may get the signal, and Python handles it in the
-    main one; and who hears one in the middle of an import may have SIGALRM tell it again. A process that is half
-    started would end in a traceback, as it is told by a pipe what to do.
-    """
-    heard = list[int]()
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-            before[number] = signal.signal(number, lambda number, _: heard.append(number))
+def handling(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle signals while a block runs; only the main thread can, another one leaves them as they are."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers if here}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for again in heard:
-            signal.raise_signal(again)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
     """Have processes that start meanwhile compute on one thread each and hear neither Ctrl-C nor SIGHUP.
 
-    A terminal sends Ctrl-C, and SIGHUP when it closes, to the workers, too, but it is their parent that ends them.
-    They ignore both from the start: Python takes half a second until it can ignore a signal, and would answer with a
-    traceback.
+    A terminal sends both to the workers, too, but it is their parent that ends them, and Python takes half a second
+    until it can ignore a signal. The parent itself hears what asks to stop when the block is over: a worker that it
+    leaves half started ends in a traceback. To block is not enough for that, as another thread, such as OpenBLAS's, may
+    get the signal; and of one that came in the middle of an import, SIGALRM tells again.
     """
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    resource_tracker.ensure_running()  # multiprocessing starts it with the first worker, and unblocks SIGINT then
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited; ours comes when we unblock it
+    heard, ours = list[int](), (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    deferred = [number for number in ours if signal.getsignal(number) is not signal.SIG_IGN]  # which is inherited
     threads = os.environ.get(_BLAS_THREADS)
-    os.environ[_BLAS_THREADS] = "1"  # read when a process loads NumPy
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        yield
+        with handling(deferred, lambda number, _: heard.append(number)):
+            os.environ[_BLAS_THREADS] = "1"  # read when a process loads NumPy
+            resource_tracker.ensure_running()  # multiprocessing starts it with the first worker, and unblocks SIGINT
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            yield
     finally:
-        if threads is None:
-            del os.environ[_BLAS_THREADS]
-        else:
+        del os.environ[_BLAS_THREADS]
+        if threads is not None:
             os.environ[_BLAS_THREADS] = threads
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for number in heard:
+            signal.raise_signal(number)
 
 
 def usable_cores(mount: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

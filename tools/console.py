@@ -117,17 +117,6 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 @contextmanager
-def handling(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Handle signals while a block runs; in the main thread only."""
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
-
-@contextmanager
 def interruptible(line: str) -> Iterator[None]:
     """Turn Ctrl-C, SIGTERM and SIGHUP into a line on standard error and exit code 130.
 

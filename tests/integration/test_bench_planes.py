@@ -124,5 +124,5 @@ def test_a_stream_of_planes_uses_its_memory_again(ci_100: Path, tmp_path: Path) 
     assert stream.shares["planes-traffic-float32"]["wall"] == stream.rate("wall") / traffic.rate("wall")
     assert "planes" in stream.settings
     assert sum(r.page_faults or 0 for r in stream.rounds) < 5 * sum(r.amount for r in stream.rounds)
-    whole_ring = (2 + 3) * 16 * 224 * 224 * 3 * 4  # a buffer counts once it is needed; if all batches did: 2 GB
+    whole_ring = (2 + 3) * 16 * 224 * 224 * 3 * 4  # keeps depth + 3, each from when it is needed; all were 2 GB
     assert stream.rounds[-1].peak_bytes - stream.rounds[0].peak_bytes < whole_ring

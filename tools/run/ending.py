@@ -2,7 +2,6 @@
 
 import errno
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +13,8 @@ from alexnet.model.needs import MemoryNeed, capacity, is_out_of_memory, memory_n
 from alexnet.model.optim import DivergedError
 from alexnet.model.ranks import is_lost_process
 from alexnet.model.trainer import Trainer
-from alexnet.tools.console import StoppedError, handling, stop_signals
+from alexnet.shards.processes import handling
+from alexnet.tools.console import StoppedError, stop_signals
 from alexnet.tools.run.settings import RunSettings
 from alexnet.tools.start import INTERRUPTED
 
@@ -60,9 +60,8 @@ class StopSignal:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over; they can only be taken over in the main thread."""
-        here = threading.current_thread() is threading.main_thread()
-        with handling((*stop_signals(), signal.SIGPIPE) if here else (), self.hear):
+        """Take the signals over, in the main thread."""
+        with handling((*stop_signals(), signal.SIGPIPE), self.hear):
             yield
 
     def hear(self, number: int, _: object) -> None:

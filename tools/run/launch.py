@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -21,8 +20,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.processes import starting_workers
-from alexnet.tools.console import MISTAKE, StoppedError, guard_output, handling, output_is_lost, stop_signals
+from alexnet.shards.processes import handling, starting_workers
+from alexnet.tools.console import MISTAKE, StoppedError, guard_output, output_is_lost, stop_signals
 from alexnet.tools.run.ending import LostProcessError, StopSignal, say_stopping
 from alexnet.tools.start import INTERRUPTED, end_when_interrupted
 
@@ -45,12 +44,15 @@ def launch(work: Callable[[], None], processes: int) -> None:
     store = TCPStore(_HERE, 0, is_master=True, wait_for_workers=False)  # port 0: one that is free
     endings = get_context("spawn").SimpleQueue()
     arguments = (work, processes, store.port, endings)
-    with ExitStack() as passing:
+    started = list[BaseProcess]()
+    stop = StopSignal(partial(_pass_on, started), partial(_kill, started))
+    with handling(stop_signals(), stop.hear):
         with starting_workers():  # they import for seconds, and Ctrl-C in a terminal is for them, too
             workers = start_processes(_worker, arguments, nprocs=processes, join=False, start_method="spawn")
             assert workers is not None  # with join=False there is always a context
-            stop = StopSignal(partial(_pass_on, workers.processes), partial(_kill, workers.processes))
-            passing.enter_context(handling(stop_signals(), stop.hear))
+            started += workers.processes
+            if stop():  # heard before any was there
+                _kill(started)
         try:
             while not workers.join(grace_period=GRACE_SECONDS):
                 pass

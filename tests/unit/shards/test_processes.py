@@ -155,6 +155,16 @@ def test_ctrl_c_waits_until_a_worker_is_started_whole(monkeypatch: pytest.Monkey
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_workers_ignore_what_nohup_has_their_parent_ignore() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with starting_workers():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, "what is handled has its default in a new process"
+            assert callable(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("groups", "files", "cores"),
     [

@@ -14,7 +14,6 @@ import click
 import pytest
 
 from alexnet.shards.manifest import read_manifest
-from alexnet.shards.processes import starting_workers
 from alexnet.tools.console import Program, interruptible, tell
 from alexnet.tools.run.ending import STOPPING, StopSignal, say_stopping, stop_at_once
 from tests.conftest import encode_picture
@@ -163,9 +162,3 @@ def test_under_nohup_a_terminal_may_close() -> None:
     assert not stop()
     with interruptible("interrupted"):
         signal.raise_signal(signal.SIGHUP)
-
-
-def test_workers_are_ended_by_their_parent_alone() -> None:
-    with starting_workers():
-        assert {signal.SIGINT, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert not {signal.SIGINT, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
