@@ -8,8 +8,8 @@
  *     red = y + 1.402 cr,  green = y - 0.34414 cb - 0.71414 cr,  blue = y + 1.772 cb
  *
  * with factors in units of 2^-16, each offset rounded once. It is done in plain C, which compilers vectorise, and for
- * AVX2 by hand: a row of 224 px takes 50 ns where the same loops, compiled for AVX2, take 80, and for any x86-64, 200,
- * or 500 where bytes must be joined or mirrored, which that has no instruction for.
+ * AVX2 by hand: two cores' stream makes 37,500 images a second to uint8 so, 30,200 with the plain loops compiled for
+ * AVX2, and 16,600 with those for any x86-64, which has no instruction to join or mirror bytes.
  */
 #include "decoder.h"
 #include "shuffle.h"
