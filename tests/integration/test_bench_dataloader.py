@@ -56,9 +56,8 @@ def test_quick_on_the_bundled_images_writes_a_report(tmp_path: Path, monkeypatch
 @pytest.mark.slow
 def test_the_whole_quick_mode_takes_every_row_and_baseline_along(ci_100: Path) -> None:
     rows, missing, _ = measured(ci_100, quick=True, compare=("torch", "webdataset", "dali"))
-    not_there = {one.name: one.why for one in missing if not one.why.endswith("is not installed")}
-    assert set(not_there.values()) == {f"there is no {ci_100}-planes; `alexnet-prep decode {ci_100}` makes it"}
-    assert all("planes" in name for name in not_there)
+    not_looked_for = "no data set of planes was looked for"
+    assert all(one.why.endswith("is not installed") or one.why == not_looked_for for one in missing)
     assert {row.name for row in rows} >= {"torch-pil", "webdataset-pil", "dali", "dali-plain", "stream-dali-float32"}
 
 
