@@ -5,6 +5,7 @@ usage: steps.py LIBRARY; the library that device.cpp is compiled to has to be lo
 
 import ctypes
 import itertools
+import os
 import sys
 from typing import Any
 
@@ -104,6 +105,10 @@ def main() -> None:
         },
     }
     sys.stdout.buffer.write(msgspec.json.encode(result))
+    sys.stdout.flush()
+    # The device's thread may still be dropping what the last backward pass held; where it waits for the interpreter's
+    # lock as that ends, the process aborts ("terminate called without an active exception").
+    os._exit(0)
 
 
 main()
