@@ -23,7 +23,7 @@ from alexnet.model.networks.figures import class_range, figures, trace
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.owt import divided_layers
 from alexnet.model.placement import Layout, Placement
-from alexnet.shards.processes import available_memory
+from alexnet.shards.resources import available_memory
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FLOAT_BYTES = 4

@@ -23,7 +23,7 @@ from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.model.optim import norm_of
 from alexnet.model.owt import divide, whole_full_parameters
 from alexnet.model.placement import Layout, Placement
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 
 Forward = Callable[[Tensor], Tensor]
 

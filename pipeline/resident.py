@@ -18,7 +18,7 @@ import torch
 from alexnet.pipeline.batch import DecodeSettings
 from alexnet.pipeline.in_use import InUse
 from alexnet.shards.planes import planes_bytes
-from alexnet.shards.processes import available_memory
+from alexnet.shards.resources import available_memory
 
 PIECE_BYTES = 1 << 30
 _GIB = 1 << 30

@@ -13,7 +13,7 @@ import numpy as np
 
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.manifest import SPLITS
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 from alexnet.shards.torchrun import told
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pynvml
 
 from alexnet.pipeline.jpeg_engine import nvml_gpu
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 
 _PACKAGES = {
     "alexnet": "alexnet",

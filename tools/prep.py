@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.console import Programs, one_line_errors
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.decode.command import decode

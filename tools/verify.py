@@ -11,7 +11,7 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import read_manifest
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 from alexnet.shards.verify import Verification
 from alexnet.shards.verify import verify as verify_data_set
 from alexnet.shards.verify_shard import DecodeStored

@@ -2,8 +2,8 @@
  *
  * An image's planes are read into memory that fits the core's second cache; the rest happens row by row in the first.
  * The arithmetic is libjpeg's, in integers, so pixels are those of the decoded JPEG to the bit (of images wider than 4:
- * for others libjpeg has a rule of its own). Chroma is weighed 3 to 1
- * between the nearer and the farther row, then so between columns ("fancy upsampling"); colours are
+ * for others libjpeg has a rule of its own). Chroma is weighed 3 to 1 between the nearer and the farther row, then so
+ * between columns ("fancy upsampling"); colours are
  *
  *     red = y + 1.402 cr,  green = y - 0.34414 cb - 0.71414 cr,  blue = y + 1.772 cb
  *
@@ -166,8 +166,7 @@ EVERYWHERE void make_rows(
 
 #ifdef X86
 AVX2 static void make_rows_avx2(
-    struct crop *crop, finish_ordered_row *finish, const struct task *task, const struct image *image,
-    void *scratch)
+    struct crop *crop, finish_ordered_row *finish, const struct task *task, const struct image *image, void *scratch)
 {
     fill_orders(crop);
     make_rows(crop, finish, task, image, scratch, weigh_avx2, make_avx2);

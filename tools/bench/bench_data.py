@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings
-from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, Split, read_manifest
-from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.resources import usable_cores
+from alexnet.tools.bench.conditions import without_home
 from alexnet.tools.bench.report import Data
 from alexnet.tools.console import find_data, tell
 
@@ -159,12 +160,6 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
     made = ["--images", str(images), "--classes", str(min(CLASSES, images)), "--seed", str(SEED)]
     synth.main([str(folder), *made], standalone_mode=False)
     return folder, why
-
-
-def without_home(path: Path) -> str:
-    """Return a path with ~ for the home folder: reports are passed on, and whose it was is nobody's business."""
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home raises for users who have none)
-    return one_line(str(Path("~") / path.relative_to(home) if path.is_relative_to(home) else path))
 
 
 def cached_share(files: Sequence[Path]) -> float | None:

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.errors import one_line
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.bench.report import Conditions, Data
 from alexnet.tools.machine import describe_machine
 
@@ -83,6 +84,12 @@ def conditions_before(device: str, threads: int, rounds: int, seconds: float, da
         load_after=load,
         data=data,
     )
+
+
+def without_home(path: str | Path) -> str:
+    """Return a path, or any text, with ~ for the home folder: reports are passed on, and do not say whose it was."""
+    text, home = str(path), os.path.expanduser("~")  # noqa: PTH111 (Path.home raises for users who have none)
+    return one_line(f"~{text.removeprefix(home)}" if f"{text}/".startswith(f"{home}/") else text)
 
 
 def _used() -> tuple[float, int]:

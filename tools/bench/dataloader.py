@@ -12,7 +12,7 @@ from pathlib import Path
 from alexnet.model.placement import choose_placement
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.bench.bench_data import LoaderTask, planes_of
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
 from alexnet.tools.bench.measure import Case, Say, Timing, measure_report, measure_rows

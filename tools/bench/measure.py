@@ -24,8 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from alexnet.shards.errors import one_line
-from alexnet.tools.bench.conditions import conditions_before
+from alexnet.tools.bench.conditions import conditions_before, without_home
 from alexnet.tools.bench.report import (
     Clock,
     Command,
@@ -158,7 +157,7 @@ def row_of(case: Case, ready: Answer, rounds: Sequence[Round]) -> Row:
         group=case.group,
         unit=case.unit,
         cores=case.cores,
-        options={k: one_line(v) if isinstance(v, str) else v for k, v in case.options.items()},
+        options={k: without_home(v) if isinstance(v, str) else v for k, v in case.options.items()},
         settings=ready.settings,
         versions=ready.versions,
         before_bytes=ready.before_bytes,

@@ -8,7 +8,7 @@ from typing import Any
 from alexnet.model.networks.settings import NetSettings, architecture_named
 from alexnet.model.placement import Parallel, Precision, choose_placement, cpu_has_bf16
 from alexnet.shards.errors import InputError
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.bench.gpu_steps import LAYERS, WAYS
 from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_report
 from alexnet.tools.bench.naive import ARCH as NAIVE_ARCH

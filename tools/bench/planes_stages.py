@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet.pipeline import ImageStream
 from alexnet.pipeline.settings import Order, Output, Resident
-from alexnet.shards.processes import available_memory
+from alexnet.shards.resources import available_memory
 from alexnet.tools.bench import loader_stages
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work

@@ -21,9 +21,10 @@ from PIL import Image, features
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME
-from alexnet.shards.processes import Counts, WorkerPool, usable_cores
+from alexnet.shards.processes import Counts, WorkerPool
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.bench import prep_planes
-from alexnet.tools.bench.bench_data import without_home
+from alexnet.tools.bench.conditions import without_home
 from alexnet.tools.bench.measure import Bounds, Case, Say, Timing, measure_report
 from alexnet.tools.bench.report import Asked, Data, Options, Report, Row, ratios_of
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work

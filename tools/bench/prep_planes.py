@@ -14,7 +14,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.planes import planes_bytes
 from alexnet.shards.processes import Counts, WorkerPool
 from alexnet.shards.reader import SplitReader
-from alexnet.tools.bench.bench_data import without_home
+from alexnet.tools.bench.conditions import without_home
 from alexnet.tools.bench.report import Data
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
 from alexnet.tools.convert.shard import WORK

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from alexnet.model.placement import Parallel, Precision, choose_placement
 from alexnet.shards.errors import InputError
-from alexnet.shards.processes import usable_cores
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.measure import Case, Say, Timing, measure_report
 from alexnet.tools.bench.model import case_of, default_precisions, refuse_layouts

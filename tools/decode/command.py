@@ -7,7 +7,7 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.console import interruptible, one_line_errors, tell
 from alexnet.tools.progress import Amount, progress, say
 

@@ -16,7 +16,7 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import ClassRecord, Split
-from alexnet.shards.processes import usable_cores
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.console import interruptible, tell
 from alexnet.tools.convert.build import BuildOptions
 from alexnet.tools.convert.earlier import job_of

@@ -140,6 +140,18 @@ def test_a_round_goes_on_where_the_one_before_ended_unless_it_must_not(starts_ov
     assert len(begun) == passes
 
 
+def test_a_report_does_not_say_whose_the_data_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    for data, told in {
+        "/home/ada/sets/one": "~/sets/one",
+        "/home/ada": "~",
+        "/home/adam/sets": "/home/adam/sets",
+        "/data/home/ada": "/data/home/ada",
+    }.items():
+        row = row_of(case_of("a", options={"data": data, "output": "uint8", "threads": 2}), 1.0)
+        assert row.options == {"data": told, "output": "uint8", "threads": 2}
+
+
 def ratio_of(row: Row, over: Row, *asked: Any) -> Ratio:
     return ratios_of({row.name: row, over.name: over}, [Asked(row.name, over.name, "a over b", *asked)])[0]
 
