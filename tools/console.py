@@ -25,6 +25,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from alexnet.shards.errors import InputError, nearest, one_line
+from alexnet.tools.settings import check_recipe
 from alexnet.tools.start import INTERRUPTED
 
 MISTAKE = 2
@@ -98,6 +99,15 @@ def name_of(names: Iterable[str]) -> Callable[[str], str]:
         return value
 
     return name
+
+
+def recipe_or_file(value: str) -> str:
+    """Return what names a recipe; a type for click. Whether a file can be read is seen when it is."""
+    try:
+        check_recipe(value)
+    except InputError as error:
+        raise click.BadParameter(f"{value}: {error}") from None
+    return value
 
 
 def find_data(given: Path | None) -> tuple[Path, str]:

@@ -2,25 +2,28 @@
 
 One mechanism for recipes, `--set key=value` and the options that are settings under a shorter name. A key reads
 `section.name`; text is converted to the type of its field, and bounds are checked by the section itself. Recipes are
-settings under a name, TOML files that come with the package: one may stand on another, `base = "paper"`, whose settings
-it takes over and changes. Listing them loads neither torch nor DALI.
+TOML files of settings, that come with the package and go by their names, or a user's own: one may stand on another,
+`base = "paper"`, whose settings it takes over and changes. Listing them loads neither torch nor DALI.
 """
 
 import dataclasses
 import math
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from alexnet.shards.errors import InputError, nearest
+from alexnet.shards.errors import InputError, nearest, reason_of
+from alexnet.shards.files import read_bytes
 
 S = TypeVar("S")
 
 DEFAULT_RECIPE = "paper"
-_BASE = "base"
+_BASE, _SUFFIX = "base", ".toml"
+_MAX_RECIPE_BYTES = 1 << 16  # one that names every setting has 2 kB
 # The recipe a network is trained with when only its name is given.
 _RECIPE_OF_ARCH = {
     "alexnet-2012": "paper",
@@ -47,7 +50,7 @@ def with_settings(settings: S, changes: Iterable[tuple[str, Any]]) -> S:
     """
     for key, value in changes:
         section, _, name = key.partition(".")
-        component: Any = getattr(settings, section, None)
+        component: Any = vars(settings).get(section)
         if name not in getattr(component, "__dataclass_fields__", {}):
             known = [f"{s}.{n}" for s, values in msgspec.to_builtins(settings).items() for n in values]
             likely = nearest(key, known, at_least=0.0)
@@ -81,7 +84,7 @@ def _allowed(wanted: Any, value: str) -> str:
 def recipe_names() -> list[str]:
     """Return the shipped recipes' names, sorted."""
     names = (entry.name for entry in files("alexnet.model.recipes").iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
 
 def recipe_for(arch: str) -> str:
@@ -89,12 +92,51 @@ def recipe_for(arch: str) -> str:
     return _RECIPE_OF_ARCH.get(arch, arch)
 
 
-def recipe_assignments(name: str) -> Iterator[tuple[str, Any]]:
-    """Yield a recipe's keys and values, those of the recipe it stands on first."""
-    text = (files("alexnet.model.recipes") / f"{name}.toml").read_text(encoding="utf-8")
-    sections = tomllib.loads(text)
-    if base := sections.pop(_BASE, None):
-        yield from recipe_assignments(base)
+def check_recipe(recipe: str) -> None:
+    """Raise InputError unless this is a shipped recipe's name, or a file's, which ends in `.toml`."""
+    if not recipe.endswith(_SUFFIX) and recipe not in (names := recipe_names()):
+        raise InputError(f"must be a file, NAME{_SUFFIX}, or one of {', '.join(names)}{nearest(recipe, names)}")
+
+
+def recipe_levels(recipe: str) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Return keys and values of a recipe and of those it stands on, each with its name or file, the lowest first.
+
+    A file's `base` is a shipped recipe's name, or a file, relative to the one that says so. Raises InputError.
+    """
+    levels: list[tuple[str, list[tuple[str, Any]]]] = []
+    asked, files_read = recipe, set[Path]()
+    while True:
+        sections = _read_recipe(recipe, asked, files_read)
+        base = sections.pop(_BASE, None)
+        levels.insert(0, (recipe, _assignments(recipe, sections)))
+        if base is None:
+            return levels
+        asked = f"{recipe}: {_BASE}={base}"
+        if not isinstance(base, str):
+            raise InputError(f"{asked}: must be text, the name of a recipe or of a file")
+        recipe = str(Path(recipe).parent / base) if base.endswith(_SUFFIX) else base
+
+
+def _read_recipe(recipe: str, asked: str, files_read: set[Path]) -> dict[str, Any]:
+    """Return a recipe's tables. `asked`: who asked for it, for errors. `files_read`: before, whose base it is."""
+    try:
+        check_recipe(recipe)
+        if not recipe.endswith(_SUFFIX):
+            return tomllib.loads((files("alexnet.model.recipes") / f"{recipe}{_SUFFIX}").read_text(encoding="utf-8"))
+        file = Path(recipe).resolve()
+        if file in files_read:
+            raise InputError("stands on itself; end the chain with a shipped recipe, or leave the last base out")
+        files_read.add(file)
+        return tomllib.loads(read_bytes(file, _MAX_RECIPE_BYTES).decode("utf-8-sig"))
+    except InputError as error:
+        raise InputError(f"{asked}: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:  # a RuntimeError of a loop of links, or of nested brackets
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else reason_of(error)
+    raise InputError(f"{asked}: cannot be read as a recipe ({reason}); docs/training.md shows one")
+
+
+def _assignments(recipe: str, sections: dict[str, Any]) -> list[tuple[str, Any]]:
     for section, values in sections.items():
-        for key, value in values.items():
-            yield f"{section}.{key}", value
+        if not isinstance(values, dict):
+            raise InputError(f"{recipe}: {section}={values}: must be a table of settings, as [optim] with lr = 0.02")
+    return [(f"{section}.{key}", value) for section, values in sections.items() for key, value in values.items()]

@@ -8,7 +8,7 @@ import click
 
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.pipeline.lighting import Lighting
-from alexnet.tools.console import Program, name_of, one_line_errors
+from alexnet.tools.console import Program, name_of, one_line_errors, recipe_or_file
 from alexnet.tools.settings import DEFAULT_RECIPE, recipe_for, recipe_names
 
 _PATH = click.Path(path_type=Path)
@@ -25,8 +25,9 @@ def setting(option: str, key: str, **attributes: Any) -> Callable[[Callable[...,
 @click.argument("data", required=False, type=_PATH)
 @click.option(
     "--recipe",
-    type=name_of(recipe_names()),
-    help=f"Settings of the run: {', '.join(recipe_names())}.  [default: --arch's, else {DEFAULT_RECIPE}]",
+    type=recipe_or_file,
+    help=f"Settings of the run: {', '.join(recipe_names())}, or your own, FILE.toml.  "
+    f"[default: --arch's, else {DEFAULT_RECIPE}]",
 )
 @setting("--arch", "net.arch", type=name_of(ARCHITECTURES), help=f"Network: {', '.join(ARCHITECTURES)}.{_BY_RECIPE}")
 @setting("--epochs", "train.epochs", type=int, help=f"Passes over the data.{_BY_RECIPE}")
@@ -101,11 +102,12 @@ def main(data: Path | None, recipe: str | None, **options: Any) -> None:
       alexnet-train DATA --set train.batch_images=256 --set optim.lr=0.02
       alexnet-train /data/cifar10-32 --arch cuda-convnet-cifar
     """  # noqa: D301 (click wants the character)
-    from alexnet.tools.run.settings import TrainOptions
+    from alexnet.tools.run.settings import TrainOptions, load_recipe
     from alexnet.tools.run.training import run_training
 
     settings = {name.replace("__", "."): options.pop(name) for name in list(options) if "__" in name}
     settings = {key: value for key, value in settings.items() if value is not None}
     if recipe is None:
         recipe = recipe_for(settings["net.arch"]) if "net.arch" in settings else DEFAULT_RECIPE
-    run_training(TrainOptions(data=data, recipe=recipe, settings=settings, **options))
+    base = load_recipe(recipe)
+    run_training(TrainOptions(data=data, recipe=recipe, recipe_settings=base, settings=settings, **options))

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.shards.errors import InputError, reason_of
-from alexnet.tools.console import Programs, StoppedError, interruptible, name_of, one_line_errors
+from alexnet.tools.console import Programs, StoppedError, interruptible, name_of, one_line_errors, recipe_or_file
 from alexnet.tools.settings import recipe_names
 from alexnet.tools.start import INTERRUPTED
 
@@ -244,7 +244,7 @@ def _refuse_others(context: click.Context, known: set[str]) -> None:
 @main.command()
 @_data
 @click.option("--arch", type=name_of(ARCHITECTURES), default="alexnet-2012", help=f"One of {', '.join(ARCHITECTURES)}.")
-@click.option("--recipe", type=name_of(recipe_names()), help="Settings of the run.  [default: the network's]")
+@click.option("--recipe", type=recipe_or_file, help="Settings of the run, or FILE.toml.  [default: the network's]")
 @click.option("--precision", type=click.Choice(_PRECISIONS), help="[default: bf16; fp32 on a CPU without bf16]")
 @click.option("--batch", "batch_images", type=click.IntRange(min=1), help="[default: 64 on a CPU, 128 on a GPU]")
 @click.option("--scaling", type=_numbers, default="1", show_default=True, help="Processes to train in, such as 1,2,4.")

@@ -25,12 +25,13 @@ def describe_run(settings: RunSettings, streams: Streams, placement: Placement) 
     ]
 
 
-def dry_run(data: Path, settings: RunSettings, placement: Placement, manifest: Manifest) -> None:
+def dry_run(data: Path, recipe: str, settings: RunSettings, placement: Placement, manifest: Manifest) -> None:
     """Print every setting and the plan, that of the first process where there are several."""
     streams = Streams(data, settings, placement, local_ranks=placement.layout.ranks)
     for section, values in settings.as_json().items():
         for key, value in values.items():
             click.echo(f"{section}.{key} = {_written(value)}")
+    tell(f"recipe: {recipe}")
     tell(f"data: {data}; {streams.describe(manifest)}")
     for line in describe_run(settings, streams, placement):
         click.echo(line)

@@ -27,7 +27,7 @@ from alexnet.pipeline.augment import AugmentSettings
 from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest
-from alexnet.tools.settings import assigned, recipe_assignments, with_settings
+from alexnet.tools.settings import assigned, recipe_levels, with_settings
 
 _STREAM_CHANNELS = 3
 _SEEDS = 2**32  # what dropout's hash takes of a seed
@@ -38,11 +38,13 @@ _DATA_OF_SIZE = {28: "MNIST", 32: "CIFAR-10"}
 class TrainOptions:
     """Hold the command line of `alexnet-train` as given; None where an option was left out.
 
-    `settings`: by key, of options that are settings under a shorter name. `assignments`: of `--set`.
+    `recipe_settings`: what `recipe` says, read once, as its file may be edited while processes start. `settings`: by
+    key, of options that are settings under a shorter name. `assignments`: of `--set`.
     """
 
     data: Path | None
     recipe: str
+    recipe_settings: "RunSettings"
     settings: Mapping[str, Any]
     assignments: tuple[str, ...]
     device: str | None
@@ -57,8 +59,9 @@ class TrainOptions:
 
     def folder(self, data: Path, seed: int) -> Path:
         """Return where the run goes: where it was told to, or a place named after data, recipe, network and seed."""
-        arch = self.settings.get("net.arch", self.recipe)
-        name = self.recipe if arch == self.recipe else f"{self.recipe}-{arch}"
+        recipe = Path(self.recipe).stem
+        arch = self.settings.get("net.arch", recipe)
+        name = recipe if arch == recipe else f"{recipe}-{arch}"
         return self.out or Path("runs") / f"{data.absolute().name}-{name}-seed{seed}"
 
 
@@ -94,14 +97,23 @@ def may_differ() -> set[str]:
     return {f"{section}.{f.name}" for section, kind in sections for f in fields(kind) if "may_differ" in f.metadata}
 
 
-def load_recipe(name: str) -> RunSettings:
-    """Read a shipped recipe; what neither it nor its base names keeps its default."""
-    return with_settings(RunSettings(), recipe_assignments(name))
+def load_recipe(recipe: str) -> RunSettings:
+    """Read a recipe, shipped or a file; what neither it nor its base names keeps its default. Raises InputError."""
+    settings = RunSettings()
+    for name, changes in recipe_levels(recipe):
+        try:
+            settings = _changed(settings, changes)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    return settings
 
 
 def with_overrides(settings: RunSettings, assignments: Iterable[str]) -> RunSettings:
     """Apply `key=value` assignments in order. Raises InputError for a malformed, unknown or forbidden one."""
-    changes = [assigned(assignment) for assignment in assignments]
+    return _changed(settings, [assigned(assignment) for assignment in assignments])
+
+
+def _changed(settings: RunSettings, changes: list[tuple[str, Any]]) -> RunSettings:
     if any(key == "net.classes" for key, _ in changes):
         raise InputError("net.classes: follows from the data set's manifest and cannot be set")
     return with_settings(settings, changes)
@@ -109,7 +121,7 @@ def with_overrides(settings: RunSettings, assignments: Iterable[str]) -> RunSett
 
 def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
     """Merge recipe, options and `--set` into the settings of a run. Raises InputError if they do not go together."""
-    settings = with_settings(load_recipe(options.recipe), options.settings.items())
+    settings = with_settings(options.recipe_settings, options.settings.items())
     settings = with_overrides(settings, options.assignments)
     check_fit(settings, manifest)
     return settings.with_classes(len(manifest.classes))
