@@ -5,6 +5,7 @@ the index and the DALI index files must hold; and, given a decoder, the pixels s
 theirs. Nothing is written and nothing is mended.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 
 from alexnet.shards.colour import ColourSums, axes_agree, stored_colour_problems
 from alexnet.shards.errors import InputError, reason_of
-from alexnet.shards.files import CHECKSUMS_NAME, read_checksums, sha256_of
+from alexnet.shards.files import CHECKSUMS_NAME, read_bytes, read_checksums, sha256_of
 from alexnet.shards.index import class_problem, map_index, official_label_problems
+from alexnet.shards.info import INFO_NAME, info_json
 from alexnet.shards.manifest import (
     FILES,
     INDEX_NAME,
@@ -40,6 +42,7 @@ T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
 """Told of bytes that are done, and of all that there are."""
 
+_BESIDE = re.compile(rf"LICENSE|README[^/]*|{re.escape(INFO_NAME)}")  # what some data sets have, and others not
 _SHARED_DIGITS = 32  # two unrelated sha256 agree in 4 of 64 digits; in 32 with a probability of 1e-21
 _MAX_EXTRA = 100
 _MEAN_TOLERANCE = 1e-4  # float32 rounds a pixel of the mean image by less than 1e-5
@@ -131,7 +134,7 @@ class Verification:
         if self.manifest:
             tars = [shard.file for shard in self.manifest.shards]
             expected = {*tars, *(f"{tar.removesuffix('.tar')}.idx" for tar in tars), *FILES}
-        expected = expected | {MANIFEST_NAME, CHECKSUMS_NAME} | {n for n in (*present, *listed) if _may_lie_beside(n)}
+        expected = expected | {MANIFEST_NAME, CHECKSUMS_NAME} | {n for n in (*present, *listed) if _BESIDE.fullmatch(n)}
         for name in sorted(expected.difference(present)):
             no_list = "the data set has no SHA256SUMS: what only it knows could not be checked"
             self.found.add(name, no_list if name == CHECKSUMS_NAME else "is missing")
@@ -237,6 +240,9 @@ class Verification:
             self.found.add(MANIFEST_NAME, problem)
         if self._hashed.get(MANIFEST_NAME, ("",))[0] != manifest.digest():
             self.found.add(MANIFEST_NAME, "has members, numbers or a layout that the converter does not write")
+        info = info_json(manifest)
+        if self._read(INFO_NAME, lambda path: read_bytes(path, len(info))) not in (None, info):
+            self.found.add(INFO_NAME, "does not say which tars the manifest has, with how many images")
 
     def check_places(self, manifest: Manifest) -> None:
         """Require that every place of a split is either in the index or among the rejects: input = written + rejected.
@@ -291,8 +297,3 @@ class Verification:
                 self.found.add(MANIFEST_NAME, problem)
             for problem in of_mean_image:
                 self.found.add(MEAN_IMAGE_NAME, problem)
-
-
-def _may_lie_beside(name: str) -> bool:
-    """Say whether a file of the top folder is one that people put there: its licence, its description."""
-    return name == "LICENSE" or (name.startswith("README") and "/" not in name)

@@ -17,6 +17,7 @@ from typing import Any
 from alexnet.shards import files
 from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import CHECKSUMS_NAME, put_on_disk
+from alexnet.shards.info import INFO_NAME, info_json
 from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, Manifest, read_manifest
 from alexnet.shards.writer import remove_partials, write_checksums
 from alexnet.tools.convert.earlier import (
@@ -39,7 +40,7 @@ INDEX = f"{WORK}/index"
 """Where the list of the source is kept for the next call."""
 _CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
 _DIGITS = "[0-9]" * 6
-_WRITTEN = (MANIFEST_NAME, *FILES, CHECKSUMS_NAME)
+_WRITTEN = (MANIFEST_NAME, *FILES, INFO_NAME, CHECKSUMS_NAME)
 _OWN_FILES = OwnFiles(
     files=(
         *(_CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
@@ -133,6 +134,8 @@ def complete(root: Path, manifest: Manifest) -> None:
     """Write the manifest, which makes a data set of a folder in which all else is."""
     for record in manifest.files:  # .work, which they could be made from again, goes next
         put_on_disk(root / record.file)
+    if manifest.stored.encoding == "jpeg":  # planes are no pictures, which are all that its reader takes
+        files.replace(root / INFO_NAME, info_json(manifest))
     files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
 
 
