@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,15 @@ import numpy.typing as npt
 from alexnet.pipeline.batch import Batch, Decoder, DecodeSettings
 from alexnet.pipeline.host.jpeg import available
 from alexnet.pipeline.jpeg_engine import query_jpeg_engine
-from alexnet.pipeline.settings import Resident, StreamSettings
+from alexnet.pipeline.plan import Planner
+from alexnet.pipeline.settings import Output, Resident, StreamSettings, choice, device_id_of, flag, threads_of, whole
 from alexnet.shards.errors import InputError
 from alexnet.shards.hashing import Purpose, hashes, key_of
 from alexnet.shards.manifest import Manifest
+from alexnet.shards.reader import SplitReader
+
+if TYPE_CHECKING:
+    import torch
 
 
 class SplitDecoder:
@@ -179,6 +184,46 @@ def decoding_of(settings: StreamSettings, manifest: Manifest, device_id: int | N
     if settings.resident == "on":
         _check_resident(name, device_id, has_planes)
     return name, settings.resident if has_planes else "off"
+
+
+def decode_settings(
+    settings: StreamSettings,
+    planner: Planner,
+    reader: SplitReader,
+    *,
+    device: "str | torch.device",
+    threads: int | None,
+    output: Output,
+    channels_last: bool,
+    views: int,
+    reserve_bytes: int,
+) -> DecodeSettings:
+    """Settle how the batches of a stream are decoded; the arguments are `ImageStream`'s. Raises InputError."""
+    plan, crop_px = planner.settings, planner.augment.crop_px
+    manifest, device_id = reader.manifest, device_id_of(device)
+    decode, resident = decoding_of(settings, manifest, device_id)
+    if views not in (1, 10):
+        raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
+    if views == 10 and plan.augment:
+        raise InputError("views=10: is for evaluation; give augment=False as well")
+    return DecodeSettings(
+        decode=decode,
+        device_id=device_id,
+        threads=threads_of(threads or settings.threads),
+        depth=settings.depth,
+        max_images=-(-plan.batch_images // plan.ranks),
+        encoding=manifest.stored.encoding,
+        size_px=manifest.size_px,
+        crop_px=manifest.size_px if views == 10 else crop_px,
+        crops_only=views == 10,
+        views_px=crop_px if views == 10 else None,
+        output=choice("output", output, get_args(Output)),
+        channels_last=flag("channels_last", channels_last),
+        mean_image=planner.normalization(0).mean_image is not None,
+        resident=resident,
+        images=len(reader),
+        reserve_bytes=whole("reserve_bytes", reserve_bytes, 0),
+    )
 
 
 def _check_resident(name: str, device_id: int | None, has_planes: bool) -> None:

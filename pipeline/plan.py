@@ -64,7 +64,7 @@ class PlanSettings:
         batch_images, seed = whole("batch_images", self.batch_images, 1), whole("seed", self.seed)
         vars(self).update(augment=augment, shuffle=shuffle, drop_last=drop_last, batch_images=batch_images, seed=seed)
         if not 0 <= self.rank < self.ranks:
-            raise InputError(f"rank={self.rank}: must be between 0 and ranks-1={self.ranks - 1}")
+            raise InputError(f"rank={self.rank}: must be between 0 and world_size-1={self.ranks - 1}")
 
     @property
     def order_name(self) -> str:
@@ -278,6 +278,11 @@ class Cursor:
         """Move to a step of an epoch: an iteration that is going on, or else the next, continues there."""
         at = self.number_of(epoch, step)
         self.at, self._end, self._entered = at, self.number_of(epoch, 0) + self.steps, False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Have the next iteration be an epoch, from its start or, where `seek` left it inside this one, from there."""
+        if self._entered or self.at // self.steps != whole("epoch", epoch):
+            self.seek(epoch, 0)
 
     def number_of(self, epoch: Any, step: Any) -> int:
         """Return a batch's number. Behind an epoch's last batch comes the next one's first."""

@@ -3,6 +3,7 @@
 import operator
 import os
 import reprlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -123,15 +124,27 @@ def split_of(given: str | bytes | os.PathLike[str]) -> tuple[Path, Literal["trai
     raise InputError(f"{path}: give a split of a data set, such as {path / 'train'} or {path / 'val'}")
 
 
-def rank_of(rank: int | None, ranks: int | None) -> tuple[int, int]:
+def rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Return rank and world size, by default torchrun's; one without the other would give ranks the same part."""
     part = told("RANK") if rank is None else whole("rank", rank)
-    parts = told("WORLD_SIZE") if ranks is None else whole("ranks", ranks, 1)
+    parts = told("WORLD_SIZE") if world_size is None else whole("world_size", world_size, 1)
     if (part is None and parts not in (None, 1)) or (parts is None and part not in (None, 0)):
         raise InputError(
-            f"rank={part}, ranks={parts}: give both, as torchrun does with RANK and WORLD_SIZE in the environment"
+            f"rank={part}, world_size={parts}: give both, as torchrun does with RANK and WORLD_SIZE in the environment"
         )
     return part or 0, 1 if parts is None else parts
+
+
+def global_batch_of(batch_images: int | None, batch_size: object, world_size: int) -> int:
+    """Return the images of a batch of all ranks together; `batch_size` means those of one rank elsewhere: refused."""
+    if batch_size is not None:
+        raise InputError(
+            f"batch_size={shown(batch_size)}: give batch_images, the images in a batch of all ranks together: "
+            f"{world_size} times those of one, as the world size is {world_size}"
+        )
+    if batch_images is None:
+        raise InputError("batch_images: must be given, the images in a batch of all ranks together")
+    return whole("batch_images", batch_images, 1)
 
 
 def threads_of(threads: int | None) -> int:
@@ -140,10 +153,13 @@ def threads_of(threads: int | None) -> int:
 
 
 def device_id_of(device: "str | torch.device") -> int | None:
-    """Return the number of a GPU, None for the CPU."""
+    """Return the number of a GPU, None for the CPU. `cuda` is the one that `torch.cuda.set_device` chose, else 0."""
     kind, _, number = str(device).partition(":")
     if kind == "cpu":
         return None
-    if kind == "cuda" and (number.isdecimal() or not number):
-        return int(number or 0)
+    if kind == "cuda" and not number:
+        torch = sys.modules.get("torch")  # who has not loaded it has chosen none
+        return torch.cuda.current_device() if torch and torch.cuda.is_initialized() else 0
+    if kind == "cuda" and number.isdecimal():
+        return int(number)
     raise refusal("device", device, "cpu, cuda or cuda:N")

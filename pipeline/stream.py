@@ -14,22 +14,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from alexnet.pipeline.augment import AugmentSettings, BatchPlan, describe_lighting
-from alexnet.pipeline.batch import Batch, DecodeSettings
-from alexnet.pipeline.decode import decoder_named, decoding_of, describe_decoding, describe_residence
+from alexnet.pipeline.batch import Batch
+from alexnet.pipeline.decode import decode_settings, decoder_named, describe_decoding, describe_residence
 from alexnet.pipeline.meter import StreamMeter
 from alexnet.pipeline.plan import Cursor, Planner, PlanSettings
 from alexnet.pipeline.settings import (
     Output,
     StreamSettings,
     choice,
-    device_id_of,
-    flag,
+    global_batch_of,
     rank_of,
     refusal,
     settings_of,
     shown,
     split_of,
-    threads_of,
     whole,
 )
 from alexnet.shards.errors import InputError
@@ -38,6 +36,7 @@ from alexnet.shards.reader import SplitReader, StoredSample
 if TYPE_CHECKING:  # torch and DALI are loaded with the first batch, not with this module
     import torch
 
+    from alexnet.pipeline.dataset import StoredImages
     from alexnet.pipeline.normalize_torch import Normalizer
     from alexnet.pipeline.prefetch import Prefetcher
 
@@ -54,14 +53,14 @@ class ImageStream:
     `images`: (n, 3, crop, crop) of type `output`, contiguous or channels-last in memory; with `views=10`
     (n, 10, 3, crop, crop). `labels`: int64 (n,).
 
-    `path`: a split of a data set, such as `DIR/train`. `batch_images`: the global batch over all `ranks`; this stream
-    yields the part of `rank` (defaults: torchrun's environment, else 0 of 1). `augment`: False yields the centre
-    crop of every image, in the order of the ids. `augmentation`: what augmenting means, and the scale of pixels.
-    `shuffle`: default, with augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda`, `cuda:N`.
-    `threads`: decoder threads, default one a core, under torchrun of the process's share. `output`: `uint8` yields cut
-    and mirrored pixels as they are, for `finish_pass` to normalize elsewhere. `views`: 10 yields the paper's ten views
-    of each image, without augmentation. `settings`: how it runs. `reserve_bytes`: of the GPU, what else runs there
-    needs; resident images leave it so much.
+    `path`: a split of a data set, such as `DIR/train`. `batch_images`: the global batch over all ranks; this stream
+    yields the part of `rank` of `world_size` (defaults: torchrun's environment, else 0 of 1). `batch_size`, elsewhere
+    the batch of one rank, is refused. `augment`: False yields the centre crop of every image, in the order of the ids.
+    `augmentation`: what augmenting means, and the scale of pixels. `shuffle`: default, with augmentation. `drop_last`:
+    default, with shuffling. `device`: `cpu`, `cuda`, `cuda:N`, or a `torch.device`. `threads`: decoder threads, default
+    one a core, under torchrun of the process's share. `output`: `uint8` yields cut and mirrored pixels as they are, for
+    `finish_pass` to normalize elsewhere. `views`: 10 yields the paper's ten views of each image, without augmentation.
+    `settings`: how it runs. `reserve_bytes`: of the GPU, what else runs there needs; resident images leave it so much.
 
     Raises InputError for data or settings that cannot work.
     """
@@ -70,10 +69,10 @@ class ImageStream:
         self,
         path: str | bytes | os.PathLike[str],
         *,
-        batch_images: int,
+        batch_images: int | None = None,
         seed: int = 0,
         rank: int | None = None,
-        ranks: int | None = None,
+        world_size: int | None = None,
         augment: bool = True,
         augmentation: AugmentSettings | None = None,
         shuffle: bool | None = None,
@@ -85,13 +84,14 @@ class ImageStream:
         views: Literal[1, 10] = 1,
         settings: StreamSettings | None = None,
         reserve_bytes: int = 0,
+        batch_size: None = None,
     ) -> None:
         self.settings = s = settings_of("settings", settings, StreamSettings)
         augmentation = settings_of("augmentation", augmentation, AugmentSettings)
         self._reader = SplitReader(*split_of(path))
-        rank, ranks = rank_of(rank, ranks)
+        rank, ranks = rank_of(rank, world_size)
         plan = PlanSettings(
-            batch_images=batch_images,
+            batch_images=global_batch_of(batch_images, batch_size, ranks),
             seed=seed,
             rank=rank,
             ranks=ranks,
@@ -101,42 +101,23 @@ class ImageStream:
             window_shards=s.window_shards if s.order == "blocks" else None,
         )
         self._planner = _planner(plan, augmentation, self._reader)
-        decoding = self._decode_settings(device, threads, output, channels_last, views)
-        self._decoding = replace(decoding, reserve_bytes=whole("reserve_bytes", reserve_bytes, 0))
+        self._decoding = decode_settings(
+            s,
+            self._planner,
+            self._reader,
+            device=device,
+            threads=threads,
+            output=output,
+            channels_last=channels_last,
+            views=views,
+            reserve_bytes=reserve_bytes,
+        )
         self.meter = StreamMeter()
         self._prefetcher: Prefetcher | None = None
         self._cursor = Cursor(len(self))
 
-    def _decode_settings(
-        self, device: "str | torch.device", threads: int | None, output: Output, channels_last: bool, views: int
-    ) -> DecodeSettings:
-        s, plan, crop_px = self.settings, self._planner.settings, self._planner.augment.crop_px
-        manifest, device_id = self._reader.manifest, device_id_of(device)
-        decode, resident = decoding_of(s, manifest, device_id)
-        if views not in (1, 10):
-            raise InputError(f"views={views!r}: must be 1 or 10, the paper's number")
-        if views == 10 and plan.augment:
-            raise InputError("views=10: is for evaluation; give augment=False as well")
-        return DecodeSettings(
-            decode=decode,
-            device_id=device_id,
-            threads=threads_of(threads or s.threads),
-            depth=s.depth,
-            max_images=-(-plan.batch_images // plan.ranks),
-            encoding=manifest.stored.encoding,
-            size_px=manifest.size_px,
-            crop_px=manifest.size_px if views == 10 else crop_px,
-            crops_only=views == 10,
-            views_px=crop_px if views == 10 else None,
-            output=choice("output", output, get_args(Output)),
-            channels_last=flag("channels_last", channels_last),
-            mean_image=self._planner.normalization(0).mean_image is not None,
-            resident=resident,
-            images=len(self._reader),
-        )
-
     def __len__(self) -> int:
-        """Count the steps of an epoch."""
+        """Count the steps of a whole epoch, wherever in it the stream stands."""
         return self._planner.steps
 
     @property
@@ -173,6 +154,20 @@ class ImageStream:
         """Go on at a step of an epoch: with the next batch, in an iteration that is going on or in the next one."""
         self._cursor.seek(epoch, step)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Have the next iteration be this epoch: from its start or, after `resume` or `seek`, where those left it."""
+        self._cursor.set_epoch(epoch)
+
+    def start(self) -> None:
+        """Begin decoding where the stream stands, so that the first batch is there when it is asked for."""
+        self._running()
+
+    def dataset(self) -> "StoredImages":
+        """Return the split's images by sample id, whole and unchanged, with their labels: to look at, not for speed."""
+        from alexnet.pipeline.dataset import StoredImages
+
+        return StoredImages(copy.copy(self._reader))  # whose lock no thread of this stream holds
+
     def state(self) -> dict[str, Any]:
         """Return where the stream stands and what it is, for `resume`: a few hundred bytes of JSON.
 
@@ -205,6 +200,9 @@ class ImageStream:
             self.close()
             self._decoding = replace(self._decoding, decode=decode)
         self.seek(*place)
+
+    # What torch.distributed.checkpoint (its `Stateful`), Lightning, Accelerate and torchdata call.
+    state_dict, load_state_dict = state, resume
 
     def finish_pass(self, output: Output = "float32") -> "Normalizer":
         """Return what turns this stream's uint8 crops into normalized tensors, on the stream's device.

@@ -74,7 +74,7 @@ def streams(work: Path) -> Iterator[tuple[str, str]]:
     for decode, order, ranks in itertools.product(("host", "dali", "split=0.5"), orders, (1, 3)):
         settings = StreamSettings(decode=decode, order=order, window_shards=2)
         for rank in range(ranks):
-            way = {"augmentation": AugmentSettings(crop_px=32), "batch_images": 7, "rank": rank, "ranks": ranks}
+            way = {"augmentation": AugmentSettings(crop_px=32), "batch_images": 7, "rank": rank, "world_size": ranks}
             yield f"{decode} {order} rank={rank} of {ranks}", _batches(work / "set", settings, steps=5, **way)
     ways: dict[str, AugmentSettings] = {
         "as in 2012": AugmentSettings(

@@ -194,7 +194,7 @@ def open_stream(
         Path(given.data) / given.split,
         batch_images=given.batch_images,
         rank=0,
-        ranks=1,
+        world_size=1,
         augment=augment,
         augmentation=AugmentSettings(crop_px=given.crop_px),
         device=device,

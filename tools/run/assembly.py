@@ -134,7 +134,7 @@ class Streams:
             batch_images=max(layout.ranks, -(-self._settings.train.batch_images // views)),
             seed=self._settings.train.seed,
             rank=layout.rank,
-            ranks=layout.ranks,
+            world_size=layout.ranks,
             augment=augment,
             augmentation=self._settings.augment,
             device=str(self._placement.device),

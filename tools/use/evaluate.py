@@ -88,7 +88,7 @@ def _stream(data: Path, crop_px: int, placement: Placement, views: Views, batch_
         data / "val",
         batch_images=-(-batch_images // views),
         rank=0,
-        ranks=1,
+        world_size=1,
         augment=False,
         augmentation=AugmentSettings(crop_px=crop_px),
         device=str(placement.device),

@@ -93,7 +93,7 @@ def test_batches_equal_pillow_and_numpy(make: MakeStream, ci_100: Path, decode: 
 
 def test_crops_gathered_from_ranks_can_be_finished_as_one_batch(make: MakeStream) -> None:
     whole = make("host")
-    parts = [make("host", rank=rank, ranks=3, output="uint8") for rank in range(3)]
+    parts = [make("host", rank=rank, world_size=3, output="uint8") for rank in range(3)]
     crops = torch.cat([first_batch(part) for part in parts]).permute(0, 2, 3, 1)
     means = whole.means_of(whole.global_plan(0, 0))
     assert torch.equal(whole.finish_pass()(crops, means), first_batch(whole))

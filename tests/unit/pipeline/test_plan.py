@@ -168,7 +168,7 @@ def test_a_planner_goes_with_its_last_reference(make_planner: MakePlanner) -> No
     [
         ({"batch_images": 0}, "batch_images=0: must be at least 1"),
         ({"batch_images": 1004}, "batch_images=1004: the data set has only 1003 images"),
-        ({"rank": 2, "ranks": 2}, "rank=2: must be between 0 and ranks-1=1"),
+        ({"rank": 2, "ranks": 2}, "rank=2: must be between 0 and world_size-1=1"),
         ({"rank": -1}, "rank=-1"),
     ],
 )

@@ -33,7 +33,7 @@ def test_threads_and_depth_do_not_change_a_bit(ci_100: Path) -> None:
 def test_ranks_share_a_batch(ci_100: Path, ranks: int, batch_images: int, decode: str) -> None:
     options = {"drop_last": False, "batch_images": batch_images, "decode": decode, "output": "uint8"}
     whole = epochs_of(make(ci_100, **options))
-    shares = [epochs_of(make(ci_100, rank=rank, ranks=ranks, **options)) for rank in range(ranks)]
+    shares = [epochs_of(make(ci_100, rank=rank, world_size=ranks, **options)) for rank in range(ranks)]
     assert {len(share) for share in shares} == {len(whole)}, "all ranks take the same number of steps"
     assert same(whole, together(shares))
 
@@ -174,7 +174,7 @@ def test_gathered_crops_have_their_own_epochs_plan_and_finish(
     """
     monkeypatch.setattr("alexnet.model.batches.of_all", lambda rows, sizes, group: [rows])  # one rank alone
     lighting = AugmentSettings(crop_px=32, lighting_division=True, lighting_epochs=1)
-    options: dict[str, Any] = {"batch_images": batch_images, "rank": 0, "ranks": 1, "augmentation": lighting}
+    options: dict[str, Any] = {"batch_images": batch_images, "rank": 0, "world_size": 1, "augmentation": lighting}
     group: Any = None
     with (
         ImageStream(data_set / "train", **options, output=output) as whole,

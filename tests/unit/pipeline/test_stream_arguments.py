@@ -35,13 +35,13 @@ WHOLE = "must be a whole number"
         ({"batch_images": "25"}, f"batch_images='25': {WHOLE}"),
         ({"batch_images": 25.5}, f"batch_images=25.5: {WHOLE}"),
         ({"batch_images": [25]}, f"batch_images=[25]: {WHOLE}"),
-        ({"batch_images": None}, f"batch_images=None: {WHOLE}"),
+        ({"batch_images": None}, "batch_images: must be given, the images in a batch of all ranks together"),
         ({"seed": None}, f"seed=None: {WHOLE}"),
         ({"seed": "lucky\n" * 99}, f"seed='lucky\\nlucky...ucky\\nlucky\\n': {WHOLE}"),
         ({"seed": float("nan")}, f"seed=nan: {WHOLE}"),
-        ({"rank": "0", "ranks": 2}, f"rank='0': {WHOLE}"),
-        ({"rank": 0, "ranks": "2"}, f"ranks='2': {WHOLE}"),
-        ({"rank": 0, "ranks": 0}, "ranks=0: must be at least 1"),
+        ({"rank": "0", "world_size": 2}, f"rank='0': {WHOLE}"),
+        ({"rank": 0, "world_size": "2"}, f"world_size='2': {WHOLE}"),
+        ({"rank": 0, "world_size": 0}, "world_size=0: must be at least 1"),
         ({"threads": "2"}, f"threads='2': {WHOLE}"),
         ({"threads": -1}, "threads=-1: must be at least 1"),
         ({"augment": "False"}, "augment='False': must be True or False"),
@@ -83,7 +83,7 @@ def test_a_value_of_another_kind_is_refused_in_one_line(ci_100: Path, options: d
 
 @pytest.mark.parametrize("as_number", [np.int64, np.int32, np.uint8, float, torch.tensor])
 def test_numbers_of_other_libraries_are_numbers(ci_100: Path, as_number: Any) -> None:
-    plain: dict[str, Any] = {"batch_images": 24, "seed": 3, "rank": 1, "ranks": 2, "threads": 2}
+    plain: dict[str, Any] = {"batch_images": 24, "seed": 3, "rank": 1, "world_size": 2, "threads": 2}
     stream, other = stream_of(ci_100, **plain), stream_of(ci_100, **{k: as_number(v) for k, v in plain.items()})
     assert json.dumps(other.state()) == json.dumps(stream.state())
     assert other.plan(as_number(1), as_number(2)).sample_ids.tolist() == stream.plan(1, 2).sample_ids.tolist()
@@ -121,15 +121,15 @@ def test_a_path_may_have_any_type_that_the_system_takes(ci_100: Path) -> None:
     [
         ({}, {}, (0, 1)),
         ({}, {"RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
-        ({"rank": 0, "ranks": 1}, {"RANK": "1", "WORLD_SIZE": "2"}, (0, 1)),
+        ({"rank": 0, "world_size": 1}, {"RANK": "1", "WORLD_SIZE": "2"}, (0, 1)),
         ({"rank": 2}, {"WORLD_SIZE": "3"}, (2, 3)),
-        ({"ranks": 3}, {"RANK": "2"}, (2, 3)),
+        ({"world_size": 3}, {"RANK": "2"}, (2, 3)),
         ({"rank": 0}, {}, (0, 1)),
-        ({"ranks": 1}, {}, (0, 1)),
+        ({"world_size": 1}, {}, (0, 1)),
         ({}, {"RANK": "0"}, (0, 1)),
         ({}, {"WORLD_SIZE": "1"}, (0, 1)),
         ({"rank": 1}, {}, None),
-        ({"ranks": 2}, {}, None),
+        ({"world_size": 2}, {}, None),
         ({}, {"RANK": "1"}, None),
         ({}, {"WORLD_SIZE": "2"}, None),
     ],
@@ -146,7 +146,9 @@ def test_half_of_a_rank_is_refused_where_it_would_give_all_the_same_part(
     if part:
         assert stream_of(ci_100, **given).describe()[0].endswith(f"rank {part[0]} of {part[1]}")
     else:
-        with pytest.raises(InputError, match=r"^rank=.*, ranks=.*: give both, as torchrun does with RANK and WORLD_SI"):
+        with pytest.raises(
+            InputError, match=r"^rank=.*, world_size=.*: give both, as torchrun does with RANK and WORLD_SI"
+        ):
             stream_of(ci_100, **given)
 
 

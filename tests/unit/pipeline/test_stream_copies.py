@@ -39,7 +39,7 @@ def pickled(stream: ImageStream) -> ImageStream:
 COPIES = [pickled, copy.deepcopy, copy.copy, lambda stream: pickled(copy.copy(pickled(stream)))]
 OPTIONS: list[dict[str, Any]] = [
     {"augment": False, "views": 10, "augmentation": AugmentSettings(crop_px=64), "channels_last": True},
-    {"rank": 1, "ranks": 3, "order": "blocks", "drop_last": False},
+    {"rank": 1, "world_size": 3, "order": "blocks", "drop_last": False},
     {"augmentation": AugmentSettings(crop_px=64, lighting_division=True, lighting_epochs=1), "output": "bfloat16"},
 ]
 
@@ -60,7 +60,7 @@ def test_a_copy_yields_what_the_stream_yields_and_moves_by_itself(ci_100: Path, 
 @pytest.mark.parametrize("copied", COPIES, ids=["pickle", "deepcopy", "copy", "copy of copies"])
 def test_a_copy_stands_where_the_stream_stands(ci_100: Path, copied: Copy) -> None:
     """Resumed, or closed: then neither takes up again the epoch that was left half-way. What was added is kept."""
-    stream = Mine(ci_100 / "train", batch_images=25, seed=3, threads=1, rank=0, ranks=1)
+    stream = Mine(ci_100 / "train", batch_images=25, seed=3, threads=1, rank=0, world_size=1)
     stream.note = "kept"
     stream.resume({**stream.state(), "epoch": 4, "step": 2})
     again = copied(stream)
@@ -129,7 +129,7 @@ def test_in_a_worker_of_a_data_loader_a_stream_refuses(
             next(iter(stream))
         with monkeypatch.context() as patch:
             patch.setattr("torch.utils.data._utils.worker._worker_info", SimpleNamespace(id=1, num_workers=2))
-            for here in (stream, stream_of(ci_100, rank=1, ranks=2)):
+            for here in (stream, stream_of(ci_100, rank=1, world_size=2)):
                 with pytest.raises(InputError, match=message):
                     next(iter(here))
     epoch = 4 * int(started)
@@ -153,7 +153,7 @@ class Stored:
 if __name__ == "__main__":
     path, state, root = sys.argv[1:]
     stream = pickle.load(open(path, "rb"))
-    resumed = ImageStream(root + "/train", batch_images=25, seed=3, threads=1, rank=0, ranks=1)
+    resumed = ImageStream(root + "/train", batch_images=25, seed=3, threads=1, rank=0, world_size=1)
     resumed.resume(json.loads(state))
     print(*DataLoader(Stored(stream), batch_size=None, num_workers=2))
     batches = iter(DataLoader(Wrapped(stream), batch_size=None, num_workers=2))

@@ -51,7 +51,7 @@ def test_batches_are_those_of_the_jpegs_to_the_bit(ci_100: Path, planes: Path, w
 
 
 def test_ranks_share_batches_of_planes(ci_100: Path, planes: Path) -> None:
-    shares = [epochs_of(stream_of(planes, batch_images=10, rank=rank, ranks=3)) for rank in range(3)]
+    shares = [epochs_of(stream_of(planes, batch_images=10, rank=rank, world_size=3)) for rank in range(3)]
     assert same(together(shares), epochs_of(stream_of(ci_100, batch_images=10, decode="host")))
 
 

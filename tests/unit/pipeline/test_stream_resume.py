@@ -80,12 +80,12 @@ def test_resuming_at_any_step_gives_the_same_batches(ci_100: Path) -> None:
 
 
 def test_resuming_on_another_number_of_ranks_gives_the_same_global_batches(ci_100: Path) -> None:
-    with stream_of(ci_100, rank=0, ranks=2) as stream:
+    with stream_of(ci_100, rank=0, world_size=2) as stream:
         next(iter(stream))
         state = json.loads(json.dumps(stream.state()))
     shares = []
     for rank in range(3):
-        part = stream_of(ci_100, rank=rank, ranks=3)
+        part = stream_of(ci_100, rank=rank, world_size=3)
         part.resume(state)
         shares.append(epochs_of(part))
     assert same(epochs_of(stream_of(ci_100))[1:], together(shares))
@@ -108,7 +108,7 @@ def test_a_state_that_names_the_last_step_resumes_with_the_next_epoch(ci_100: Pa
     earlier = {**stream_of(ci_100, augmentation=LIT_ONCE).state(), "epoch": 0, "step": 4}
     grey, parts = torch.full((1, 32, 32, 3), 100, dtype=torch.uint8), []
     for rank in range(ranks):
-        with stream_of(ci_100, augmentation=LIT_ONCE, rank=rank, ranks=ranks) as stream:
+        with stream_of(ci_100, augmentation=LIT_ONCE, rank=rank, world_size=ranks) as stream:
             before = stream.finish_pass()(grey, torch.zeros(1, 3))
             stream.resume(earlier)
             assert (stream.state()["epoch"], stream.state()["step"]) == (1, 0)

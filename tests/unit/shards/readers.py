@@ -72,5 +72,5 @@ def stream(root: Path, steps: int | None = 1, **options: Any) -> list[tuple[Any,
     """Return the first batches of the training split, or all, in order and not augmented."""
     augmentation = AugmentSettings(crop_px=32, mean="image")
     given: dict[str, Any] = {"batch_images": 8, "augment": False, "drop_last": False, **options}
-    with ImageStream(root / "train", rank=0, ranks=1, threads=1, augmentation=augmentation, **given) as batches:
+    with ImageStream(root / "train", rank=0, world_size=1, threads=1, augmentation=augmentation, **given) as batches:
         return [(images.clone(), labels.clone()) for images, labels in itertools.islice(batches, steps)]
