@@ -8,9 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two processes of one thread, each of up to 4 GB: most tests keep one core busy, and threads that wait spin.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
+# cuda13, cuda12 or none: which DALI. Left out, the one chosen before, or what fits the NVIDIA driver.
+EXTRA ?=
+# A file for pip's -c: where there is an NVIDIA driver pip takes the newest PyTorch, elsewhere the one that CI is held to.
+CONSTRAINTS ?= $(if $(shell $(PYTHON) tools/preflight.py --driver),,constraints/ci.txt)
+PIP = $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) $(addprefix -c ,$(CONSTRAINTS))
 
 COMMA := ,
+DALIS := nvidia-dali-cuda130 nvidia-dali-cuda120
 
 # What the C extensions are built from: a change builds them anew.
 SOURCES := setup.py $(wildcard pipeline/host/*.[ch] shards/*.c)
@@ -19,13 +24,13 @@ CLANG ?= clang
 FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer -fno-sanitize-recover=all \
         tests/fuzz/decode_fuzz.c pipeline/host/decode.c pipeline/host/planes.c pipeline/host/rows.c
 
-.PHONY: help venv demo test test-all check gpu-check gpu-check-tests gpu-check-stream gpu-check-model measure measurements-page ratios fuzz ci-100 clean
+.PHONY: always help venv demo test test-all check gpu-check gpu-check-tests gpu-check-stream gpu-check-model measure measurements-page ratios fuzz ci-100 clean
 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
 	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (5 minutes on 2 cores)"
 	@echo "make test-all   the same with the slow tests (an hour)"
-	@echo "make venv       set up .venv alone; PIP_ARGS=... is passed to pip"
+	@echo "make venv       set up .venv alone; EXTRA=cuda13, cuda12 or none: which DALI; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what a GPU makes here, into runs/gpu-check: -tests, -stream, -model (DATA=, OUT=, PY=python3; 13 minutes)"
 	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else made; a quarter of an hour)"
 	@echo "make ratios     the ratios that must not fall, exit code 1 if one does (DATA=, SOURCE=; 4 minutes)"
@@ -34,14 +39,14 @@ help:
 
 venv: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml tools/preflight.py $(SOURCES)
+# Holds the extra: where another one was installed, its DALI goes first, as both are the same files.
+$(VENV)/.installed: pyproject.toml tools/preflight.py $(SOURCES) $(if $(EXTRA),always)
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv python3-dev"; exit 2; }
-	@$(PYTHON) tools/preflight.py
-	@$(PYTHON) -m venv $(VENV)
-	@echo "installing torch, DALI and the rest into $(VENV) ..."
-	@$(PIP) -e .
+	@set -e; extra="$$($(PYTHON) tools/preflight.py $(or $(EXTRA),$(file <$@)))"; $(PYTHON) -m venv $(VENV); \
+	if [ -s $@ ] && [ "$$(cat $@)" != "$$extra" ]; then $(BIN)/python -m pip uninstall -y -q $(DALIS); fi; \
+	echo "installing torch, DALI and the rest into $(VENV) ..."; \
+	$(PIP) -e ".[$${extra#none}]"; echo "$$extra" >$@
 	@$(BIN)/python -c "from alexnet.pipeline.host import available; print(available() or 'the host decoder was built')"
-	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing the tools that check the code ..."

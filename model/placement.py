@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pynvml
 import torch
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.nvidia_driver import why_no_gpu
 from alexnet.shards.order import rank_part
 from alexnet.shards.torchrun import told
 
@@ -106,11 +106,12 @@ def choose_placement(
     `towers`: of the network.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    no_gpu = "" if count else why_no_gpu(torch.__version__, torch.version.cuda)
     kind = device or ("cuda" if count else "cpu")
     here = gpus if local_ranks is None else local_ranks
     if kind == "cuda" and not count:
         raise InputError(
-            f"--device cuda: this machine has no GPU that PyTorch can use ({_no_gpu()}); --device cpu works here"
+            f"--device cuda: this machine has no GPU that PyTorch can use ({no_gpu}); --device cpu works here"
         )
     if gpus < 1:
         raise InputError(f"--gpus {gpus}: must be at least 1")
@@ -122,7 +123,7 @@ def choose_placement(
     owt = parallel == "owt" and gpus > 1
     layout = Layout(rank=rank, ranks=gpus, group_ranks=_group_ranks(gpus, parallel, towers), owt=owt)
     bf16, why = _precision(kind, precision)
-    asked = "asked for" if device else ("a GPU is there" if count else _no_gpu())
+    asked = "asked for" if device else (no_gpu or "a GPU is there")
     exact = torch.device(kind, local_rank) if kind == "cuda" and gpus > 1 else torch.device(kind)
     return Placement(device=exact, bf16=bf16, why=f"{kind} ({asked}), {why}", layout=layout)
 
@@ -188,22 +189,6 @@ def _group_ranks(gpus: int, parallel: Parallel, towers: int) -> int:
             "number"
         )
     return towers
-
-
-def _no_gpu() -> str:
-    """Say that there is no GPU, or that the driver has some which PyTorch cannot use, as where it is too old."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return "CUDA_VISIBLE_DEVICES hides every GPU"
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return "no GPU here"
-    try:
-        count, driver = pynvml.nvmlDeviceGetCount(), pynvml.nvmlSystemGetDriverVersion()
-    finally:
-        pynvml.nvmlShutdown()
-    gpus = f"{count} GPU{'' if count == 1 else 's'} here"
-    return f"{gpus}, driver {driver}, which PyTorch {torch.__version__} cannot use" if count else "no GPU here"
 
 
 def _precision(kind: str, precision: Precision) -> tuple[bool, str]:

@@ -6,7 +6,6 @@ that every epoch, and a resumed run, decodes it the same way. `default` is `dali
 other where that one is missing. All do what the plan says; pixels differ only by a decoder's rounding.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from alexnet.pipeline.batch import Batch, Decoder, DecodeSettings
 from alexnet.pipeline.host.jpeg import available
 from alexnet.pipeline.jpeg_engine import query_jpeg_engine
+from alexnet.pipeline.nvidia_packages import without_dali
 from alexnet.pipeline.plan import Planner
 from alexnet.pipeline.settings import Output, Resident, StreamSettings, choice, device_id_of, flag, threads_of, whole
 from alexnet.shards.errors import InputError
@@ -99,11 +99,8 @@ def _dali(settings: DecodeSettings) -> Decoder:
     return DaliDecoder(settings)
 
 
-def without_dali() -> str | None:
-    """Return why DALI cannot be used, None if it can; without loading it."""
-    if importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali"):
-        return None
-    return "NVIDIA DALI is not installed (pip install nvidia-dali-cuda130, for Linux)"
+def _without_dali(device_id: int | None) -> str | None:
+    return without_dali(on_gpu=device_id is not None)
 
 
 def _split(settings: DecodeSettings) -> Decoder:
@@ -137,17 +134,20 @@ def _describe_split(settings: DecodeSettings) -> str:
 
 
 class _Kind(NamedTuple):
-    """Hold what there is to know of a decoder. `missing`: why it cannot be used here, None if it can."""
+    """Hold what there is to know of a decoder.
 
-    missing: Callable[[], str | None]
+    `missing`: why it cannot be used for a stream on the GPU of a number, or on the CPU; None if it can.
+    """
+
+    missing: Callable[[int | None], str | None]
     make: Callable[[DecodeSettings], Decoder]
     describe: Callable[[DecodeSettings], str]
 
 
 _DECODERS = {
-    "host": _Kind(lambda: available(), _host, _describe_host),
-    "dali": _Kind(without_dali, _dali, _describe_dali),
-    "split=": _Kind(lambda: available() or without_dali(), _split, _describe_split),
+    "host": _Kind(lambda _: available(), _host, _describe_host),
+    "dali": _Kind(_without_dali, _dali, _describe_dali),
+    "split=": _Kind(lambda device_id: available() or _without_dali(device_id), _split, _describe_split),
 }
 
 
@@ -155,7 +155,7 @@ def decoder_named(text: str, device_id: int | None) -> str:
     """Return the name of the decoder that a setting means; raises InputError for none, or one that cannot be here."""
     if text == "default":
         preferred = ("dali", "host") if device_id is not None else ("host", "dali")
-        text = next((name for name in preferred if not _DECODERS[name].missing()), preferred[0])
+        text = next((name for name in preferred if not _DECODERS[name].missing(device_id)), preferred[0])
     if text == "gpu" and device_id is None:
         raise InputError("decode='gpu': the stream's device is cpu; use decode='host' or decode='dali'")
     if text == "auto":
@@ -166,8 +166,8 @@ def decoder_named(text: str, device_id: int | None) -> str:
     name = "dali" if text == "gpu" else _split_name(text) if text.startswith("split=") else text
     if not name or _key(name) not in _DECODERS:
         raise InputError(f"decode={text!r}: must be default, gpu, dali, host, or split=SHARE with SHARE in 0 to 1")
-    if reason := _DECODERS[_key(name)].missing():
-        others = [f"decode={other!r}" for other in ("host", "dali") if not _DECODERS[other].missing()]
+    if reason := _DECODERS[_key(name)].missing(device_id):
+        others = [f"decode={other!r}" for other in ("host", "dali") if not _DECODERS[other].missing(device_id)]
         raise InputError(f"decode={text!r}: " + "; or use ".join([reason, *others]))
     return name
 
@@ -276,7 +276,8 @@ def make_decoder(settings: DecodeSettings) -> Decoder:
 
 def describe_decoding(settings: DecodeSettings) -> str:
     """Say in one line who decodes, and what the decoder that is preferred on this device would need."""
-    reason = available() if settings.device_id is None or settings.encoding != "jpeg" else without_dali()
+    by_host = settings.device_id is None or settings.encoding != "jpeg"
+    reason = available() if by_host else without_dali(on_gpu=True)
     line = _DECODERS[_key(settings.decode)].describe(settings)
     return f"decoding: {line}" + (f"; {reason}" if reason else "")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pynvml
 
-_LIBRARY = "libnvjpeg.so.13"
+_LIBRARIES = ("libnvjpeg.so.13", "libnvjpeg.so.12")
 _BACKEND_HARDWARE = 3  # NVJPEG_BACKEND_HARDWARE of nvjpeg.h
 _STATUS_NAMES = (
     "SUCCESS",
@@ -48,7 +48,7 @@ def query_jpeg_engine() -> JpegEngine:
     """Ask nvJPEG about the engine of the GPU that CUDA calls 0. Never raises: without an answer there is a reason."""
     library = _load_nvjpeg()
     if library is None:
-        return JpegEngine(engines=None, cores_per_engine=None, nvjpeg=f"{_LIBRARY} was not found")
+        return JpegEngine(engines=None, cores_per_engine=None, nvjpeg=f"{' or '.join(_LIBRARIES)} was not found")
     handle = ctypes.c_void_p()
     # The hardware backend is the one that decodes in batches; a GPU without it can still be asked through the default.
     status = library.nvjpegCreateEx(_BACKEND_HARDWARE, None, None, 0, ctypes.byref(handle))
@@ -86,8 +86,9 @@ def _load_nvjpeg() -> ctypes.CDLL | None:
     """Load nvJPEG from the packages that bring it, else from wherever the loader finds it."""
     spec = importlib.util.find_spec("nvidia")
     roots = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
-    beside = [root / folder / "lib" / _LIBRARY for root in roots for folder in ("cu13", "nvjpeg")]
-    for candidate in [str(path) for path in beside if path.exists()] + [_LIBRARY]:
+    folders = [root / folder / "lib" for root in roots for folder in ("cu13", "nvjpeg")]
+    beside = [folder / library for library in _LIBRARIES for folder in folders]
+    for candidate in [*(str(path) for path in beside if path.exists()), *_LIBRARIES]:
         try:
             library = ctypes.CDLL(candidate)
         except OSError:

@@ -17,6 +17,7 @@ from alexnet.pipeline.augment import ten_views
 from alexnet.pipeline.normalize import Normalization
 from alexnet.pipeline.settings import Output
 from alexnet.shards.errors import InputError
+from alexnet.shards.nvidia_driver import why_no_gpu
 
 DTYPES: dict[Output, torch.dtype] = {
     "uint8": torch.uint8,
@@ -32,9 +33,10 @@ def device_of(device_id: int | None) -> torch.device:
         return torch.device("cpu")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device_id >= gpus:
+        which = f"cuda:0 to cuda:{gpus - 1}" if gpus else why_no_gpu(torch.__version__, torch.version.cuda)
         raise InputError(
-            f"device='cuda:{device_id}': this machine has {gpus or 'no'} GPU{'s' * (gpus > 1)} that PyTorch can use"
-            f"{f', cuda:0 to cuda:{gpus - 1}' if gpus else ''}; device='cpu' works here"
+            f"device='cuda:{device_id}': this machine has {gpus or 'no'} GPU{'s' * (gpus > 1)} that PyTorch can use "
+            f"({which}); device='cpu' works here"
         )
     return torch.device("cuda", device_id)
 

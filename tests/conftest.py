@@ -18,7 +18,7 @@ from PIL import Image
 import alexnet.shards.verify as verifying
 import alexnet.tools.decode.build as decoding
 import alexnet.tools.decode.compare as comparing
-from alexnet.pipeline.decode import without_dali
+from alexnet.pipeline.nvidia_packages import without_dali
 from alexnet.shards.processes import WorkerPool
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.build import BuildOptions, build

@@ -12,17 +12,12 @@ from pathlib import Path
 
 import pynvml
 
-from alexnet.pipeline.jpeg_engine import nvml_gpu
+from alexnet.pipeline.nvidia_packages import installed_version
+from alexnet.shards.nvidia_driver import gpus_and_driver, why_no_gpu
 from alexnet.shards.resources import usable_cores
 
-_PACKAGES = {
-    "alexnet": "alexnet",
-    "DALI": "nvidia-dali-cuda130",
-    "nvImageCodec": "nvidia-nvimgcodec-cu13",
-    "nvJPEG": "nvidia-nvjpeg",
-    "numpy": "numpy",
-    "triton": "triton",
-}
+_PACKAGES = ("alexnet", "numpy", "triton")
+_PACKAGES_OF_NVIDIA = ("DALI", "nvImageCodec", "nvJPEG")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +66,10 @@ def _gpu() -> tuple[Gpu | None, str]:
     import torch
 
     if not torch.cuda.is_available():
-        return None, _why_no_gpu(torch.version.cuda)
+        return None, why_no_gpu(torch.__version__, torch.version.cuda)
     properties = torch.cuda.get_device_properties(0)
     try:
-        with nvml_gpu():
-            driver = str(pynvml.nvmlSystemGetDriverVersion())
+        _, driver = gpus_and_driver()
     except pynvml.NVMLError as error:
         driver = f"unknown ({error})"
     gpu = Gpu(
@@ -86,16 +80,6 @@ def _gpu() -> tuple[Gpu | None, str]:
         gpus=torch.cuda.device_count(),
     )
     return gpu, ""
-
-
-def _why_no_gpu(torch_cuda: str | None) -> str:
-    try:
-        with nvml_gpu() as handle:
-            name = pynvml.nvmlDeviceGetName(handle)
-    except pynvml.NVMLError as error:
-        return f"no GPU: {error}"
-    reason = "cannot start it" if torch_cuda else "was built without CUDA"
-    return f"no GPU for PyTorch: the driver sees {name}, but this PyTorch {reason}"
 
 
 def _cpu_model() -> str:
@@ -116,9 +100,11 @@ def _versions() -> dict[str, str]:
         "CUDA of torch": torch.version.cuda or "none",
         "cuDNN": str(cudnn) if cudnn else "none",
     }
-    for name, package in _PACKAGES.items():
+    for name in _PACKAGES:
         try:
-            versions[name] = version(package)
+            versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "not installed"
+    for name in _PACKAGES_OF_NVIDIA:
+        versions[name] = installed_version(name) or "not installed"
     return versions

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.pipeline.nvidia_packages import installed, without_dali
 from alexnet.tools.bench.baselines import Images, counted, decoder_of, draw, id_batches, shards_of, versions_of
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.gpu_stages import watched
@@ -29,7 +30,9 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
     The plain graph decodes whole images and lets `crop_mirror_normalize` cut, as the examples of its documentation do;
     with `crops_early` the decoder is told the crop, which is less to decode. Labels stay text, as DALI has no parser.
     """
-    given, versions = LoaderTask(**task), versions_of("nvidia-dali-cuda130", "torch")
+    if reason := without_dali(on_gpu=device == "cuda"):
+        raise CannotRunError(reason)
+    given, versions = LoaderTask(**task), versions_of(*installed("DALI"), "torch")
     import torch
     from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
@@ -127,7 +130,7 @@ def on_gpu(*, library: str, **task: Any) -> Stage:
     reads ahead. Without a GPU they are no baselines: neither is made for that.
     """
     given = LoaderTask(**task)
-    versions = versions_of("nvidia-nvimgcodec-cu13" if library == "nvimagecodec" else library, "torch")
+    versions = versions_of(*((library == "nvimagecodec" and installed("nvImageCodec")) or [library]), "torch")
     import torch
 
     if not torch.cuda.is_available():

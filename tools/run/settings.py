@@ -7,7 +7,6 @@ allowed: a single key in `alexnet.tools.settings`, what does not go together onc
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,6 +23,7 @@ from alexnet.model.placement import Layout, Parallel, Placement
 from alexnet.model.schedule import ScheduleSettings
 from alexnet.model.trainer import TrainSettings
 from alexnet.pipeline.augment import AugmentSettings
+from alexnet.pipeline.nvidia_packages import installed_version
 from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest
@@ -133,7 +133,7 @@ def identity(settings: RunSettings, manifest: Manifest, placement: Placement) ->
         **settings.as_json(),
         "data": {"manifest": manifest.images_digest()},
         "placement": {"device": placement.device.type, "bf16": placement.bf16},
-        "versions": {"alexnet": __version__, "torch": torch.__version__, "dali": version("nvidia-dali-cuda130")},
+        "versions": {"alexnet": __version__, "torch": torch.__version__, "dali": installed_version("DALI")},
     }
 
 

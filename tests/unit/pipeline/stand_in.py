@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from alexnet.pipeline import normalize_torch, prefetch
 from alexnet.pipeline.batch import DecodeSettings
-from alexnet.pipeline.decode import without_dali
+from alexnet.pipeline.nvidia_packages import without_dali
 
 
 class InHostMemory(TorchFunctionMode):

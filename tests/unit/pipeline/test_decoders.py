@@ -148,7 +148,7 @@ def test_the_default_is_dali_on_a_gpu_and_the_host_decoder_where_it_is_not_insta
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name == "nvidia.dali" else find_spec(name))
     left_open = make("default", device="cuda")
     assert left_open.state()["decode"] == "host"
-    missing = r"NVIDIA DALI is not installed \(pip install nvidia-dali-cuda130, for Linux\)"
+    missing = r"NVIDIA DALI is not installed \(pip install 'alexnet\[cuda13\]', for Linux on x86-64 and Arm\)"
     assert re.fullmatch(f"decoding: host decoder, 2 threads; {missing}", left_open.describe()[-1])
     assert make("default").describe()[-1] == "decoding: host decoder, 2 threads"
     for named, device in (("dali", "cpu"), ("gpu", "cuda"), ("split=0.5", "cuda")):

@@ -163,7 +163,8 @@ def test_a_gpu_that_is_not_there_is_refused_by_who_needs_it(
     plan, gpu = stream.plan(0, 0), 7 if "7" in str(device) else 0
     for ask in (lambda: next(iter(stream)), stream.finish_pass, lambda: stream.means_of(plan)):
         with pytest.raises(
-            InputError, match=f"^device='cuda:{gpu}': this machine has no GPU that PyTorch can use; device='cpu' works"
+            InputError,
+            match=f"^device='cuda:{gpu}': this machine has no GPU that PyTorch can use .*; device='cpu'",
         ):
             ask()
 
@@ -173,7 +174,7 @@ def test_a_gpu_beyond_the_last_is_refused_with_those_that_are_there(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(InputError, match=r"this machine has 2 GPUs that PyTorch can use, cuda:0 to cuda:1; device="):
+    with pytest.raises(InputError, match=r"has 2 GPUs that PyTorch can use \(cuda:0 to cuda:1\); device="):
         next(iter(stream_of(ci_100, device="cuda:2")))
 
 

@@ -27,7 +27,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_machine_without_a_gpu_is_described_with_the_reason() -> None:
     described = describe_machine()
     assert described.gpu is None
-    assert described.gpu_why == "no GPU: NVML Shared Library Not Found"
+    assert described.gpu_why == "no GPU here: NVML Shared Library Not Found"
     assert described.cores >= 1
     assert described.memory_bytes > 2**28
     assert described.cpu
@@ -39,18 +39,16 @@ def test_a_machine_without_a_gpu_is_described_with_the_reason() -> None:
 def test_a_driver_that_sees_a_gpu_which_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nvmlInit", "nvmlShutdown"):
         monkeypatch.setattr(pynvml, name, lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: f"NVIDIA X{handle}")
-    monkeypatch.setattr("torch.version.cuda", None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "550.54.15")
+    monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
-    assert describe_machine().gpu_why == (
-        "no GPU for PyTorch: the driver sees NVIDIA X3, but this PyTorch was built without CUDA"
-    )
+    assert describe_machine().gpu_why.startswith("2 GPUs here, driver 550.54.15, but PyTorch")
 
 
 def test_a_missing_package_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_PACKAGES", {"DALI": "no-such-package-here"})
-    assert describe_machine().versions["DALI"] == "not installed"
+    monkeypatch.setattr(machine, "_PACKAGES", ("no-such-package-here",))
+    assert describe_machine().versions["no-such-package-here"] == "not installed"
 
 
 @pytest.mark.usefixtures("without_gpu")
@@ -63,5 +61,5 @@ def test_the_jpeg_engine_query_says_that_there_is_no_gpu(monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("without_gpu")
 def test_a_missing_nvjpeg_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jpeg_engine, "_LIBRARY", "libnvjpeg-of-nobody.so.0")
+    monkeypatch.setattr(jpeg_engine, "_LIBRARIES", ("libnvjpeg-of-nobody.so.0",))
     assert query_jpeg_engine().nvjpeg == "libnvjpeg-of-nobody.so.0 was not found"
