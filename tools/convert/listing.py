@@ -31,6 +31,7 @@ Opener = Callable[[Path], BinaryIO]
 
 _MAX_LENGTH = (1 << 32) - 1  # lengths are uint32: a file of 4 GiB is no image, and is rejected unread
 _CHUNK_ROWS = 1 << 20
+_TAKEN_ROWS = 1 << 16
 _HASHED_AS = {"names": "u1", "name_ends": "<u8", "lengths": "<u4", "labels": "<i4"}
 
 
@@ -81,8 +82,7 @@ class Listing:
 
     def __getitem__(self, index: int) -> Member:
         row = range(len(self))[index]
-        start = int(self.name_ends[row - 1]) if row else 0
-        name = self.names[start : int(self.name_ends[row])].tobytes().decode("utf-8", "surrogateescape")
+        name = self.name(row).decode("utf-8", "surrogateescape")
         container = self.containers[self.container[row]]
         file = f"{container}/{name}" if self.in_folders and container else name if self.in_folders else container
         offset = int(self.offsets[row]) if len(self.offsets) else 0
@@ -107,17 +107,33 @@ class Listing:
     def take(self, rows: npt.NDArray[np.intp]) -> "Listing":
         """Return some members, in the order of their rows."""
         ends = np.concatenate([[0], self.name_ends]).astype(np.int64)
-        runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)  # of a class's training images there is one
-        names = [self.names[ends[run[0]] : ends[run[-1] + 1]] for run in runs if len(run)]
+        starts, sizes = ends[rows], np.diff(ends)[rows]
+        names = []
+        for first in range(0, len(rows), _TAKEN_ROWS):  # eight bytes for each of a name, so not all at once
+            size = sizes[first : first + _TAKEN_ROWS]
+            begin = starts[first : first + _TAKEN_ROWS] - (np.cumsum(size) - size)
+            names.append(self.names[np.repeat(begin, size) + np.arange(size.sum())])
         return replace(
             self,
             container=self.container[rows],
             names=np.concatenate([np.zeros(0, np.uint8), *names]),
-            name_ends=np.cumsum(np.diff(ends)[rows]).astype(self.name_ends.dtype),
+            name_ends=np.cumsum(sizes).astype(self.name_ends.dtype),
             offsets=self.offsets[rows] if len(self.offsets) else self.offsets,
             lengths=self.lengths[rows],
             labels=self.labels[rows],
         )
+
+    def ordered(self, *, by_label: bool) -> "Listing":
+        """Return the members by name or, `by_label`, by label and then name; of one name, in the order they are in."""
+        labels = self.labels if by_label else np.zeros_like(self.labels)
+        rows = np.argsort(labels, kind="stable")
+        runs = np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1)
+        return self.take(np.concatenate([np.array(sorted(run.tolist(), key=self.name), np.intp) for run in runs]))
+
+    def name(self, row: int) -> bytes:
+        """Return the bytes of a member's name."""
+        start = int(self.name_ends[row - 1]) if row else 0
+        return self.names[start : int(self.name_ends[row])].tobytes()
 
     @classmethod
     def of(cls, groups: Iterable[Rows] = (), *, in_folders: bool = False) -> "Listing":

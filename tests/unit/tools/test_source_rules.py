@@ -152,7 +152,7 @@ train_0.tar:{FLAT} train_2.TAR | train_2.TAR: looks like a tar under another nam
 train_0.tar:{FLAT} train_2.tar.crdownload | train_2.tar.crdownload: looks like a tar under another name
 data.tar:* data.tar:bird.zip | holds 'bird\.zip' beside images, which would be missed
 whole.tar:n1.tar:1.jpg whole.tar:README | holds tars and README, which is
-000000.tar:0.jpg 000000.tar:0.cls | is a WebDataset shard
+000000.tar:0.jpg 000000.tar:0.cls | sample '0': its \.cls cannot be read
 """
 
 

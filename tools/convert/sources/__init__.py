@@ -16,7 +16,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME
 from alexnet.tools.convert.known import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.sources import cifar, mnist, official, tar_sets, trees
+from alexnet.tools.convert.sources import cifar, mnist, official, sample_tars, tar_sets, trees
 from alexnet.tools.convert.sources.first_bytes import ARCHIVES, COMPRESSED, refuse_undecodable, what_is
 from alexnet.tools.convert.sources.folders import contents
 from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walk, load_index, save_index
@@ -35,6 +35,7 @@ _LAYOUTS: tuple[tuple[Callable[[Path], Layout | None], str], ...] = (
         f"Kaggle's {trees.KAGGLE}/ with {SOLUTION}",
     ),
     (official.refuse_incomplete, ""),
+    (sample_tars.find, "WebDataset tars of images and labels, such as train-0000.tar with KEY.jpg and KEY.cls"),
     (tar_sets.find, "class tars, such as n01440764.tar, or tars of class folders, such as train.tar and val.tar"),
     (
         trees.find_folders,

@@ -192,6 +192,13 @@ def wnid_in(name: bytes) -> str | None:
     return match[1].decode() if match else None
 
 
+def wnid_on_way(path: str) -> str | None:
+    """Return the WNID that the last folder on the way to a file has for its name, or else the file's name carries."""
+    folder, _, name = path.rpartition("/")
+    above = folder.rpartition("/")[2]
+    return above if WNID.fullmatch(above) else wnid_in(os.fsencode(name))
+
+
 def is_labelled(name: bytes) -> bool:
     """Say whether a file's name ends in a WNID, which is there for nothing but the label."""
     return bool(_LABEL_AT_END.fullmatch(name))

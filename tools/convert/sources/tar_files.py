@@ -87,18 +87,20 @@ def _tars_of(inside: Contents) -> list[str]:
 
 
 def _begins_with_images(tar: Tar) -> bool:
-    """Look at a tar's first members. Raises InputError if they are a WebDataset shard's."""
     members = first_members(tar, _FIRST_MEMBERS)
     if members is None:
         return True  # to be listed, and so named as damaged, rather than passed over
-    names = [PurePosixPath(member.name) for member in members]
-    keys = Counter(name.parent / name.name.split(".")[0] for name in names)
-    if any(name.suffix in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names):
-        raise InputError(f"{tar.path}: is a WebDataset shard, with labels beside its images, and no class tar")
     with tar.path.open("rb") as file:
         return any(
             member.name.endswith(_TARS) or (file.seek(member.offset_data) and is_image(file)) for member in members
         )
+
+
+def begins_with_samples(tar: Tar) -> bool:
+    """Say whether a tar's first members are those of a WebDataset shard, with labels or the like beside images."""
+    names = [PurePosixPath(member.name) for member in first_members(tar, _FIRST_MEMBERS) or ()]
+    keys = Counter(name.parent / name.name.split(".")[0] for name in names)
+    return any(name.suffix in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names)
 
 
 def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:
@@ -211,3 +213,9 @@ def named(root: Path, tars: Sequence[ImageTar]) -> list[ImageTar]:
             "to train_2.tar for instance, or move it away"
         )
     return found
+
+
+def without_tests(tars: Sequence[ImageTar]) -> tuple[list[ImageTar], list[str]]:
+    """Leave out tars of test images where there are others for validation; and name them."""
+    tests = [tar for tar in tars if tar.split == "test"] if any(tar.split == "val" for tar in tars) else []
+    return [tar for tar in tars if tar not in tests], sorted({f"{tar.file} (test images)" for tar in tests})

@@ -25,7 +25,7 @@ from alexnet.tools.convert.sources.names import (
 )
 from alexnet.tools.convert.sources.tables import class_records, read_words, word_files
 from alexnet.tools.convert.sources.tar_classes import ClassTars, Group, read_image_tars
-from alexnet.tools.convert.sources.tar_files import ImageTar, find_tars, image_tars
+from alexnet.tools.convert.sources.tar_files import find_tars, image_tars, without_tests
 
 _COMPARED_BYTES = 1 << 20
 
@@ -41,7 +41,7 @@ def find(root: Path) -> Layout | None:
 
 
 def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -> Source:
-    tars, unread = _without_tests(image_tars(root, files, walk))
+    tars, unread = without_tests(image_tars(root, files, walk))
     class_tars = ClassTars(walk)
     groups, more = read_image_tars([tar for tar in tars if tar.wnid is None], walk)
     groups += [class_tars.group(tar, tar.wnid) for tar in tars if tar.wnid is not None]
@@ -69,12 +69,6 @@ def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -
         notes=(*filter(None, notes), *count_notes(tuple(label_of), members["train"], members["val"])),
         ignored=walk.ignored,
     )
-
-
-def _without_tests(tars: Sequence[ImageTar]) -> tuple[list[ImageTar], list[str]]:
-    """Leave out tars of test images where there are others for validation; and name them."""
-    tests = [tar for tar in tars if tar.split == "test"] if any(tar.split == "val" for tar in tars) else []
-    return [tar for tar in tars if tar not in tests], sorted({f"{tar.file} (test images)" for tar in tests})
 
 
 def _classes(root: Path, train: Sequence[Group]) -> tuple[ClassRecord, ...]:
