@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.distributed.checkpoint.stateful import Stateful
@@ -130,7 +129,7 @@ def test_a_dataset_gives_the_stored_images_by_id(ci_100: Path, tmp_path: Path) -
     for sample_id in (0, 17, 99):
         image, label = data[sample_id]
         assert image.dtype == torch.uint8
-        assert torch.equal(image, torch.from_numpy(pixels_of(stream.sample(sample_id).stored)).permute(2, 0, 1))
+        assert torch.equal(image, torch.tensor(pixels_of(stream.sample(sample_id).stored)).permute(2, 0, 1))
         assert label == stream.sample(sample_id).label
     for sample_id in (-1, 100):
         with pytest.raises(IndexError, match=f"sample_id={sample_id}: the split has ids 0 to 99"):
@@ -155,4 +154,4 @@ def test_a_damaged_image_of_a_dataset_is_named(ci_100: Path, tmp_path: Path) -> 
     data = stream_of(damaged(ci_100, tmp_path / "set", 7, 0, bytes(2))).dataset()
     with pytest.raises(SampleError, match=r"000000\.tar: sample 7 \(.*\): cannot be decoded: "):
         data[7]
-    assert np.array(data[8][0]).any()
+    assert data[8][0].any()
