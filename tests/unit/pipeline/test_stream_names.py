@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed import checkpoint
+from torch.distributed.checkpoint import load, save
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
 
@@ -42,12 +42,12 @@ def test_a_stream_is_what_torch_calls_stateful(ci_100: Path, tmp_path: Path) -> 
         for _, _ in zip(range(2), stream, strict=False):
             pass
         torch.save({"stream": stream.state_dict()}, tmp_path / "run.pt")
-        checkpoint.save({"stream": stream}, checkpoint_id=tmp_path / "run")
+        save({"stream": stream}, checkpoint_id=tmp_path / "run")
         rest = [(images.clone(), labels.tolist()) for images, labels in stream_at(stream, 0, 2)]
     again.load_state_dict(torch.load(tmp_path / "run.pt", weights_only=True)["stream"])
     assert again.state() == again.state_dict() == {**stream.state(), "epoch": 0, "step": 2}
     assert same(epochs_of(again), rest)
-    checkpoint.load({"stream": again}, checkpoint_id=tmp_path / "run")
+    load({"stream": again}, checkpoint_id=tmp_path / "run")
     assert same(epochs_of(again), rest)
 
 
