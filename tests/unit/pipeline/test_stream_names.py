@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed.checkpoint import load, save
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.utils.data import DataLoader
 
