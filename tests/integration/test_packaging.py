@@ -1,18 +1,33 @@
 """The mapping from top-level folders to one import package has traps; each is shut here."""
 
+import ast
 import json
+import os
 import subprocess
 import sys
 import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mypy.main import process_options
 
+from alexnet.tools.licences import licence_of
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("shards", "pipeline", "model", "tools")
+# Prints where the package is, why there is no host decoder, and the files of libjpeg that it and Pillow loaded.
+LOADED = """
+import alexnet, PIL._imaging
+from pathlib import Path
+from alexnet.pipeline.host import available
+reason = available()
+maps = Path("/proc/self/maps").read_text().splitlines()
+print([alexnet.__file__, reason, sorted({line.split()[-1] for line in maps if "/libjpeg" in line})])
+"""
 
 
 def pyproject() -> dict[str, dict[str, dict[str, object]]]:
@@ -117,9 +132,53 @@ def test_the_sdist_holds_the_tests_and_no_links(built: Path) -> None:
     assert not [member.name for member in members if member.issym() or "/alexnet/shards" in member.name]
 
 
+@pytest.mark.slow
+def test_the_sdist_installs_with_the_host_decoder_and_no_links(built: Path, tmp_path: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--target", str(tmp_path)]
+    subprocess.run([*pip, str(sdist)], capture_output=True, check=True)
+    at, reason, _ = loaded(sys.executable, {**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (at, reason) == (str(tmp_path / "alexnet/__init__.py"), None)
+    assert not [path for path in (tmp_path / "alexnet").rglob("*") if path.is_symlink()]
+
+
+@pytest.mark.slow
+def test_the_wheels_install_and_train_where_no_compiler_is_found(tmp_path: Path) -> None:
+    subprocess.run(["make", "wheel", f"DIST={tmp_path}/dist", f"PYTHON={sys.executable}"], cwd=ROOT, check=True)
+    venv.create(tmp_path / "venv", with_pip=True)
+    found = tmp_path / "venv/bin"
+    bare = {**os.environ, "PATH": str(found), "CC": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    pip = [str(found / "pip"), "install", "-q", "--only-binary", ":all:", *os.environ.get("PIP_ARGS", "").split()]
+    subprocess.run([*pip, "--find-links", str(tmp_path / "dist"), "alexnet"], env=bare, cwd=tmp_path, check=True)
+    at, reason, libraries = loaded(str(found / "python"), bare)
+    site = Path(at).parents[1]
+    assert (site.parents[2], reason) == (tmp_path / "venv", None)
+    assert {Path(library).parent.parent for library in libraries} == {
+        site
+    }  # not the system's, nor one of another package
+    (licence,) = site.glob("alexnet-*.dist-info/licenses/libjpeg*/copyright")
+    assert "Independent JPEG Group" in licence.read_text()
+    train = [str(found / "alexnet-train"), "--recipe", "small", "--steps", "2", "--out", str(tmp_path / "run")]
+    subprocess.run(train, env=bare, cwd=tmp_path, check=True)
+    assert (tmp_path / "run/report.html").exists()
+
+
+def test_a_wheel_holds_no_library_whose_licence_is_not_known() -> None:
+    with pytest.raises(SystemExit, match=r"no licence of libmine\.so\.1\.2"):
+        licence_of("libmine-0123abcd.so.1.2")
+
+
 def test_shards_are_kept_as_bytes_by_git() -> None:
     attributes = (ROOT / ".gitattributes").read_text().split("\n")
     assert "shards/ci-100/** -text" in attributes
+
+
+def loaded(python: str, env: dict[str, str]) -> list[Any]:
+    """Return what LOADED prints, run away from the tree."""
+    run = subprocess.run([python, "-c", LOADED], env=env, cwd="/", capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    found: list[Any] = ast.literal_eval(run.stdout)
+    return found
 
 
 def _version() -> str:
