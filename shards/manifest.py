@@ -246,8 +246,8 @@ def _not_a_data_set(root: Path) -> str:
 class Reject:
     """Say which image of the source was rejected and why: a line of rejected.jsonl. `source`: relative to the source.
 
-    `offset`, `bytes`: where it lies in `source`; earlier versions noted neither, nor `sha256`, which is also None where
-    nothing could be read.
+    `offset`, `bytes`: where it lies in `source`, the former None in a packed one; earlier versions noted neither, nor
+    `sha256`, which is also None where nothing could be read.
     """
 
     split: Split

@@ -40,7 +40,7 @@ from alexnet.tools.convert.shard import (
     read_notes,
 )
 from alexnet.tools.convert.source_files import check_archives
-from alexnet.tools.convert.sources import materialise
+from alexnet.tools.convert.sources import materialise, packed_bytes
 from alexnet.tools.output_folder import needed_and_free
 from alexnet.tools.progress import Amount
 
@@ -87,10 +87,11 @@ def build(
     job, plans = job_of(source, settings), plan_shards(source, settings)
     root.mkdir(parents=True, exist_ok=True)
     if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
-        _check_disk_space(root, settings, plans, given_back(root) if options.overwrite else 0)
+        back = given_back(root) if options.overwrite else 0
+        _check_disk_space(root, settings, plans, packed=packed_bytes(source), back=back)
     left = begin(root, job, source, plans, overwrite=options.overwrite)
     if left is not None:
-        stored = materialise(source, root / WORK)
+        stored = materialise(source, root / WORK, on_progress)
         _convert(stored, root, settings, left, options, on_progress)
         _check_source(stored)
         _finish(stored, root, job, plans, options.max_rejected)
@@ -133,20 +134,28 @@ def _convert(
         convert_here(jobs, options.workers, on_counts)
 
 
-def _check_disk_space(root: Path, settings: ConvertSettings, missing: list[ShardPlan], back: int = 0) -> None:
-    """Refuse to start what the disk cannot hold, `back` bytes given back; generous by a sixth for ImageNet."""
+def _check_disk_space(
+    root: Path, settings: ConvertSettings, missing: list[ShardPlan], *, packed: int = 0, back: int = 0
+) -> None:
+    """Refuse to start what the disk cannot hold, `back` bytes given back; generous by a sixth for ImageNet.
+
+    `packed`: bytes of images that are to be unpacked first.
+    """
     pixels = settings.size_px**2
     images = sum(len(plan.member_ids) for plan in missing)
-    needed = images * (pixels * _BYTES_PER_PIXEL + 2048) + len(missing) * pixels * _NOTES_BYTES_PER_PIXEL
+    needed = packed + images * (pixels * _BYTES_PER_PIXEL + 2048) + len(missing) * pixels * _NOTES_BYTES_PER_PIXEL
     free = shutil.disk_usage(root).free + back
     if needed > free:
         raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
 
 
 def _check_source(source: Source) -> None:
-    """Refuse to finish where an archive changed; a file that is one image was looked at when it was read."""
+    """Refuse to finish where an archive changed; a file that is one image was looked at when it was read.
+
+    What was unpacked before is as it was then.
+    """
     for listing in source.members.values():
-        if not listing.in_folders:
+        if not listing.in_folders and source.opener is None:
             check_archives(source.root, listing.containers, source.since_ns)
 
 

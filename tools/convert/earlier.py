@@ -84,7 +84,7 @@ def changed_rejects(rejected: Iterable[Reject], source: Path) -> list[Reject]:
 
 
 def _is_other(files: SourceFiles, reject: Reject) -> bool:
-    if reject.bytes is None or reject.offset is None:  # of an earlier version, which did not note by what to know it
+    if reject.bytes is None or reject.offset is None:  # packed, or of an earlier version, which did not note that
         return False
     member = Member(reject.source, reject.member, reject.offset, reject.bytes, label=-1)
     try:
@@ -131,7 +131,7 @@ def _rejects_stand(notes: Notes, plan: ShardPlan, source: Source) -> bool:
     """Say whether a shard's rejects lie where they lay, with the bytes that they had, and would be rejected again."""
     for reject in notes.rejected:
         member = source.members[plan.split][int(plan.member_ids[reject.place - plan.first_place])]
-        if (member.file, member.name, member.offset) != (reject.source, reject.member, reject.offset):
+        if (member.file, member.name) != (reject.source, reject.member) or reject.offset not in (None, member.offset):
             return False
     return not notes.rejected or (notes.codecs == codecs() and not changed_rejects(notes.rejected, source.root))
 

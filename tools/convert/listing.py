@@ -130,6 +130,11 @@ class Listing:
         runs = np.split(rows, np.flatnonzero(np.diff(labels[rows])) + 1)
         return self.take(np.concatenate([np.array(sorted(run.tolist(), key=self.name), np.intp) for run in runs]))
 
+    def alike(self) -> Iterator[int]:
+        """Yield the rows of which the next has the same name, label and length."""
+        same = (np.diff(self.lengths) == 0) & (np.diff(self.labels) == 0)
+        return (row for row in np.flatnonzero(same).tolist() if self.name(row) == self.name(row + 1))
+
     def name(self, row: int) -> bytes:
         """Return the bytes of a member's name."""
         start = int(self.name_ends[row - 1]) if row else 0
@@ -184,8 +189,8 @@ class Source:
     `channels`, `size_px`: of images that all have one size, else 3 and None.
     `label_order`, `description`: for people: what a label is; layout, classes and images. `notes`: what is odd about
     the source. `ignored`: links, sockets, devices, folders, hidden files: what was there and is no image. `opener`:
-    makes files that are on no disk when they are opened; None where they are. `since_ns`: when listing began, as
-    `time.time_ns` tells it: what was written to the source since ends a conversion.
+    opens what stands for files that are packed, or on no disk; None where they are read themselves. `since_ns`: when
+    listing began, as `time.time_ns` tells it: what was written to the source since ends a conversion.
     """
 
     root: Path

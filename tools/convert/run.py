@@ -193,7 +193,8 @@ def convert(
 
     def on_progress(amount: Amount) -> None:
         check()
-        told[1:] = [amount]  # behind the first: what earlier calls did
+        if amount.event == "progress":
+            told[1:] = [amount]  # behind the first: what earlier calls did
         view.update(amount)
 
     with progress(as_json=as_json) as view:

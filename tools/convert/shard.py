@@ -116,7 +116,7 @@ def _reject(job: ShardJob, place: int, member: Member, data: bytes | None, reaso
         place=place,
         source=member.file,
         member=member.name,
-        offset=member.offset,
+        offset=None if job.source.opener else member.offset,  # it is none in the file that is named
         bytes=member.length,
         sha256=None if data is None else hashlib.sha256(data).hexdigest(),
         reason=reason,

@@ -13,6 +13,7 @@ import pytest
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, Split
 from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.source_files import SourceFiles
 from alexnet.tools.convert.sources import find_layout, open_source
 from alexnet.tools.synth.archives import tar_of
 from tests.conftest import encode_picture
@@ -95,10 +96,8 @@ def class_names(source: Source) -> list[str]:
 
 def bytes_of(source: Source, split: Split) -> list[tuple[str, str, bytes]]:
     """Return class, name and bytes of a split's images, read as a worker does, in order."""
-    return [
-        (source.classes[m.label].wnid, m.name, (source.root / m.file).read_bytes()[m.offset : m.offset + m.length])
-        for m in source.members[split]
-    ]
+    with SourceFiles(source.root, opener=source.opener) as files:
+        return [(source.classes[m.label].wnid, m.name, files.read(m)) for m in source.members[split]]
 
 
 def table(text: str, cells: int = 2) -> list[list[str]]:

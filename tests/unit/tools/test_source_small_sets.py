@@ -14,6 +14,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS
 from alexnet.tools.convert.image import decode_raw
 from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.source_files import SourceFiles
 from alexnet.tools.convert.sources import find_layout, materialise, open_source
 from alexnet.tools.convert.sources.cifar import load_plain
 from tests.sources import write_cifar10, write_mnist
@@ -21,13 +22,12 @@ from tests.unit.tools.source_layouts import at_most, refused, write
 
 
 def images_of(source: Source) -> list[tuple[int, np.ndarray]]:
-    found = []
-    for split in SPLITS:
-        for m in source.members[split]:
-            with (source.root / m.file).open("rb") as file:
-                file.seek(m.offset)
-                found.append((m.label, np.asarray(decode_raw(file.read(m.length), source.encoding))))
-    return found
+    with SourceFiles(source.root, opener=source.opener) as files:
+        return [
+            (m.label, np.asarray(decode_raw(files.read(m), source.encoding)))
+            for split in SPLITS
+            for m in source.members[split]
+        ]
 
 
 @pytest.mark.parametrize("form", ["archive", "archive gunzipped", "extracted", "extracted folder itself"])

@@ -5,25 +5,40 @@ it was extracted; any worker can read any image with one seek. A layout is a fun
 knows what lies there, says what that consists of and how it is listed; to add one, add it to `_LAYOUTS`.
 """
 
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME
 from alexnet.tools.convert.known import DEVKIT_TAR, TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.listing import Source
-from alexnet.tools.convert.sources import cifar, mnist, official, sample_tars, tar_sets, trees
+from alexnet.tools.convert.source_files import open_file
+from alexnet.tools.convert.sources import cifar, mnist, official, parquet, sample_tars, tar_sets, trees
 from alexnet.tools.convert.sources.first_bytes import ARCHIVES, COMPRESSED, refuse_undecodable, what_is
 from alexnet.tools.convert.sources.folders import contents
-from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walk, load_index, save_index
+from alexnet.tools.convert.sources.layout import Layout, OnWalk, Walk, load_index, save_index, unpacked_name
 from alexnet.tools.convert.sources.names import few
 from alexnet.tools.convert.sources.tables import SOLUTION
+from alexnet.tools.progress import Amount
 
-__all__ = ["DEVKIT_TAR", "TRAIN_TAR", "VAL_TAR", "check_out", "find_layout", "materialise", "open_source"]
+__all__ = [
+    "DEVKIT_TAR",
+    "TRAIN_TAR",
+    "VAL_TAR",
+    "check_out",
+    "find_layout",
+    "materialise",
+    "open_source",
+    "packed_bytes",
+]
 
 _LAYOUTS: tuple[tuple[Callable[[Path], Layout | None], str], ...] = (
     (official.find, f"{TRAIN_TAR} with {VAL_TAR} and {DEVKIT_TAR}"),
@@ -41,6 +56,7 @@ _LAYOUTS: tuple[tuple[Callable[[Path], Layout | None], str], ...] = (
         trees.find_folders,
         "one sub-folder of images a class, perhaps below train/ and val/ (or folders that --train and --val name)",
     ),
+    (parquet.find, "Hugging Face's parquet files of images and labels, such as data/train-00000-of-00294.parquet"),
 )
 """What is asked, in this order: what is more certain comes first; and what a user would have to give for it."""
 
@@ -83,33 +99,55 @@ def check_out(layout: Layout, out: Path) -> None:
         raise InputError(f"--out {out}: lies in {around[0]}, whose files are taken for images; give one outside of it")
 
 
-def materialise(source: Source, scratch: Path) -> Source:
-    """Return a source whose members can be read by offset: the same one, or one with its pixels in `scratch`.
+def materialise(source: Source, scratch: Path, on_progress: Callable[[Amount], None] = lambda _: None) -> Source:
+    """Return a source whose members can be read by offset: the same one, or one that reads its images from `scratch`.
 
-    Only small sets are packed: CIFAR-10 has 184 MB of pixels, MNIST 55. The folder is named by the files' sizes and
-    mtimes and has its name only when it is whole, so a second call writes nothing. Raises InputError if the files are
-    damaged or there is no room.
+    Their folder is named by the files' sizes and mtimes and by what is listed of them, and has its name only when it is
+    whole: a second call writes nothing, and one after a kill what is missing. `on_progress` is told of bytes. Raises
+    InputError if the files are damaged or there is no room.
     """
     if not source.packed:
         return source
     layout = _layout_of(source.root)
     if layout is None or layout.unpack is None:
         raise InputError(f"{source.root}: its files were there and are gone; put them back")
-    folder = scratch / f"pixels-{layout.key()[:16]}"
+    folder = scratch.absolute() / f"pixels-{layout.key()[:16]}{source.digest()[:16]}"
     partial = folder.with_suffix(".partial")
     if not folder.is_dir():
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            layout.unpack(source, partial)
+            for other in set(scratch.glob("pixels-*")) - {scratch / partial.name}:  # of the source as it was before
+                shutil.rmtree(other)
+            partial.mkdir(parents=True, exist_ok=True)
+            layout.unpack(source, partial, _unpacking(packed_bytes(source), on_progress))
             partial.rename(folder)
         except OSError as error:
-            raise InputError(f"{scratch}: its pixels cannot be written there ({error}); make room") from None
-    members = {
-        split: replace(listing, containers=tuple(f"{folder.name}/{Path(name).name}" for name in listing.containers))
-        for split, listing in source.members.items()
-    }
-    return replace(source, root=scratch, members=members, packed=False, since_ns=time.time_ns())
+            raise InputError(
+                f"{scratch}: its images cannot be written there ({error}); make room, and give the same command again"
+            ) from None
+    return replace(source, packed=False, opener=functools.partial(_open_unpacked, source.root, folder))
+
+
+def packed_bytes(source: Source) -> int:
+    """Return how much room the images of a source take that has to be unpacked; 0 for any other."""
+    return sum(int(listing.lengths.sum(dtype=np.int64)) for listing in source.members.values()) * source.packed
+
+
+def _open_unpacked(root: Path, folder: Path, path: Path) -> BinaryIO:
+    """Open the images of a packed file of the source."""
+    return open_file(folder / unpacked_name(path.relative_to(root).as_posix()))
+
+
+def _unpacking(total: int, on_progress: Callable[[Amount], None]) -> Callable[[int], None]:
+    """Return what is told of bytes that were unpacked, and tells of their sum."""
+    done = 0
+
+    def on_bytes(more: int) -> None:
+        nonlocal done
+        done += more
+        on_progress(Amount(event="unpack", stage="unpack", done=done, total=total, unit="bytes"))
+
+    on_bytes(0)
+    return on_bytes
 
 
 def _recognise(root: Path) -> Layout:

@@ -12,7 +12,7 @@ import io
 import itertools
 import pickle
 import pickletools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from alexnet.shards.manifest import ClassRecord, Split
 from alexnet.tools.convert.image import CIFAR_BYTES, CIFAR_PX
 from alexnet.tools.convert.known import published_notes
 from alexnet.tools.convert.listing import Listing, Rows, Source, sizes_of
-from alexnet.tools.convert.sources.layout import Layout, Walk
+from alexnet.tools.convert.sources.layout import Layout, Walk, unpacked_name
 from alexnet.tools.convert.sources.tar_headers import files_in
 
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -88,11 +88,12 @@ def _read(root: Path, home: Path, walk: Walk) -> Source:
     )
 
 
-def _unpack(home: Path, _: Source, folder: Path) -> None:
-    """Write each batch's pixels into a file of its name in `folder`."""
+def _unpack(home: Path, source: Source, folder: Path, on_bytes: Callable[[int], None]) -> None:
+    """Write each batch's pixels into a file of their own in `folder`."""
     for name, data in _files(home):
         if name in BATCHES:
-            (folder / name).write_bytes(_batch(home, name, data)[0].tobytes())
+            target = unpacked_name((home / name).relative_to(source.root).as_posix())
+            on_bytes((folder / target).write_bytes(_batch(home, name, data)[0].tobytes()))
 
 
 def _contents(home: Path, walk: Walk) -> tuple[list[str], dict[str, list[tuple[bytes, int]]]]:

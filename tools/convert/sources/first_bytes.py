@@ -125,7 +125,7 @@ def is_image(file: IO[bytes]) -> bool:
 def refuse_undecodable(source: Source) -> None:
     """Raise InputError if a few images of a source all need a decoder that is not here, naming it and how to get it."""
     why = ""
-    for data in _some(source) if source.encoding == "file" else ():
+    for data in _some(source) if source.encoding == "file" and not source.packed else ():
         try:
             with opened(data):
                 return

@@ -92,8 +92,8 @@ class Layout:
     """Hold a recognised source before it is listed.
 
     `files`: those that are read for the list. `trees`: folders that are walked for it. `read` makes the list, and tells
-    a `Walk` how far it is. `size_px`: of images that all have one size. `unpack` writes the pixels of a packed source
-    into a folder, as files that can be read by offset.
+    a `Walk` how far it is. `size_px`: of images that all have one size. `unpack` writes the images of a packed source
+    into a folder, as files that can be read by offset, called by `unpacked_name`; it is told of bytes written.
     """
 
     kind: str
@@ -102,7 +102,7 @@ class Layout:
     trees: tuple[Path, ...] = ()
     read: Callable[[Walk], Source]
     size_px: int | None = None
-    unpack: Callable[[Source, Path], None] | None = None
+    unpack: Callable[[Source, Path, Callable[[int], None]], None] | None = None
 
     def key(self, walk: Walk | None = None) -> str:
         """Return a sha256 that changes when a file's size or mtime, or a folder's mtime or number of entries, does."""
@@ -120,6 +120,11 @@ class Layout:
                 sha256.update(f"{place} {mtime_ns} {entries}\n".encode(*_NAMES))
                 walk.advance(1)
         return sha256.hexdigest()
+
+
+def unpacked_name(container: str) -> str:
+    """Return what the unpacked form of a file of the source is called, in a folder of such."""
+    return container.replace("/", "-")
 
 
 def load_index(path: Path, key: str, root: Path) -> Source | None:

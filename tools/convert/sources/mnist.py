@@ -5,6 +5,7 @@ offset, once the file is not gzipped. Sets in the same form, such as Fashion-MNI
 """
 
 import struct
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from alexnet.tools.convert.image import MNIST_BYTES, MNIST_PX
 from alexnet.tools.convert.known import published_notes
 from alexnet.tools.convert.listing import Listing, Source, sizes_of
 from alexnet.tools.convert.sources.first_bytes import is_gzipped, unpacked
-from alexnet.tools.convert.sources.layout import Layout, Walk
+from alexnet.tools.convert.sources.layout import Layout, Walk, unpacked_name
 
 FOLDERS = (".", "MNIST/raw", "raw")
 IMAGES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "val": "t10k-images-idx3-ubyte"}
@@ -39,17 +40,17 @@ def find(root: Path) -> Layout | None:
     )
 
 
-def _unpack(source: Source, folder: Path) -> None:
-    """Write the files of images into `folder`, ungzipped, under the same names."""
+def _unpack(source: Source, folder: Path, on_bytes: Callable[[int], None]) -> None:
+    """Write the files of images into `folder`, ungzipped."""
     for listing in source.members.values():
         for container in listing.containers:
-            path = source.root / container
+            path, to = source.root / container, folder / unpacked_name(container)
             left = _IMAGE_HEADER.size + len(listing) * MNIST_BYTES + 1
-            with unpacked(path) as file, (folder / path.name).open("wb") as target:
+            with unpacked(path) as file, to.open("wb") as target:
                 while data := file.read(min(left, _CHUNK_BYTES)):
-                    target.write(data)
+                    on_bytes(target.write(data))
                     left -= len(data)
-            _check_size(path, (folder / path.name).stat().st_size, len(listing))
+            _check_size(path, to.stat().st_size, len(listing))
 
 
 def _read(root: Path, home: Path, _: Walk) -> Source:

@@ -32,6 +32,7 @@ _GLUED = re.compile(rf"{_THING}?({'|'.join(_WORDS)})({_THING}|[a-z]?)")  # train
 _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PART = re.compile(r"parts?|batch|chunk|shard|piece|fold|vol|volume|archive|tar")
 _LABEL_AT_END = re.compile(rb"(?:.*[_-])?(n\d{8})\.[^.]*")  # n01440764_10026_n01440764.JPEG
+_LABEL_APPENDED = re.compile(rb"(.+)_n\d{8}(\.[^.]*)")
 _LABEL_BEFORE_NUMBER = re.compile(rb"(n\d{8})_\d+\.[^.]*")  # n01440764_10026.JPEG
 
 
@@ -197,6 +198,12 @@ def wnid_on_way(path: str) -> str | None:
     folder, _, name = path.rpartition("/")
     above = folder.rpartition("/")[2]
     return above if WNID.fullmatch(above) else wnid_in(os.fsencode(name))
+
+
+def without_label(name: bytes) -> bytes:
+    """Return a file's name without the WNID that was appended to it: n01440764_10026.JPEG."""
+    match = _LABEL_APPENDED.fullmatch(name)
+    return match[1] + match[2] if match else name
 
 
 def is_labelled(name: bytes) -> bool:

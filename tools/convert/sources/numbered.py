@@ -4,12 +4,9 @@ The numbers are the labels. Classes are called by names only where that gives th
 WNIDs: a name that says another label than the number would be a trap.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-
-import numpy as np
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.index import is_official
@@ -52,14 +49,15 @@ class NumberedClasses:
             raise ValueError(f"it says class {name}, whose label is {number} here and {self._numbers[name]} elsewhere")
         return number
 
-    def records(self, root: Path) -> tuple[tuple[ClassRecord, ...], str]:
+    def records(self, root: Path, members: Mapping[Split, Listing]) -> tuple[tuple[ClassRecord, ...], str]:
         """Return the classes in the order of their numbers, and a note if they are called by these.
 
-        `root`: where files of words may lie. Raises InputError if numbers contradict the places that ILSVRC-2012's
-        WNIDs have.
+        `root`: where files of words may lie. Raises InputError if there is nothing to train on, or if numbers
+        contradict ILSVRC-2012's as published, where the classes are its own.
         """
-        count = self._last + 1
-        found = [self._names.get(number, "") for number in range(count)]
+        if not len(members["train"]):
+            raise InputError(f"{root}: holds no training images; give them, too, under names that begin with train")
+        found = [self._names.get(number, "") for number in range(self._last + 1)]
         if is_official(found) and found != sorted(found):
             pairs = enumerate(zip(found, sorted(found), strict=True))
             at, (name, right) = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
@@ -67,9 +65,9 @@ class NumberedClasses:
                 f"{root}: gives {name} the label {at}, which is {right}'s in ILSVRC-2012; its labels are wrong, so "
                 "nothing was written; put an original copy in its place"
             )
-        listed = [printed(name) for name in self._listed]
+        listed, words = [printed(name) for name in self._listed], read_words(root)
         names, note = self._ids(found, listed)
-        words = read_words(root)
+        check_sorted_labels(root, names, members["val"])
         said = listed or [words.get(name) or name or names[number] for number, name in enumerate(found)]
         return tuple(ClassRecord(wnid=name, words=word) for name, word in zip(names, said, strict=True)), note
 
@@ -98,24 +96,13 @@ def order_of(classes: Sequence[ClassRecord]) -> str:
     return f"the source's own numbers, {classes[0].wnid} 0 to {classes[-1].wnid} {len(classes) - 1}"
 
 
-def check_members(root: Path, classes: Sequence[ClassRecord], members: Mapping[Split, Listing]) -> None:
-    """Raise InputError if there is nothing to train on, or if validation labels contradict the published ones."""
-    if not len(members["train"]):
-        raise InputError(f"{root}: holds no training images; give them, too, under names that begin with train")
-    check_sorted_labels(root, [record.wnid for record in classes], members["val"])
-
-
 def refuse_twice(root: Path, listing: Listing) -> None:
     """Raise InputError for an image that lies in two places under one name: the same bytes, neighbours in a listing."""
-    alike = np.diff(listing.lengths) == 0
-    alike &= np.diff(listing.labels) == 0
     with SourceFiles(root) as files:
-        for row in np.flatnonzero(alike).tolist():
-            if listing.name(row) != listing.name(row + 1) or listing.lengths[row] > MAX_BYTES:
-                continue
+        for row in listing.alike():
             one, other = listing[row], listing[row + 1]
-            if files.read(one) == files.read(other):
+            if one.length <= MAX_BYTES and files.read(one) == files.read(other):
                 raise InputError(
-                    f"{root}: {one.file} and {other.file} hold the same image, {os.fsencode(one.name)!r}; it would "
+                    f"{root}: {one.file} and {other.file} hold the same image, {printed(one.name)!r}; it would "
                     "count twice; if one is a copy of the other, move it away"
                 )

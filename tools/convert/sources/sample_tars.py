@@ -19,7 +19,7 @@ from alexnet.tools.convert.listing import Entry, Listing, Rows, Source, sizes_of
 from alexnet.tools.convert.sources.first_bytes import spread
 from alexnet.tools.convert.sources.layout import Layout, Stage, Walk
 from alexnet.tools.convert.sources.names import printed, split_word, wnid_on_way
-from alexnet.tools.convert.sources.numbered import NumberedClasses, check_members, order_of, refuse_twice
+from alexnet.tools.convert.sources.numbered import NumberedClasses, order_of, refuse_twice
 from alexnet.tools.convert.sources.tables import table_text, word_files
 from alexnet.tools.convert.sources.tar_files import ImageTar, begins_with_samples, find_tars, image_tars, without_tests
 from alexnet.tools.convert.sources.tars import Tar, list_tar
@@ -63,8 +63,7 @@ def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -
     }
     for listing in members.values():
         refuse_twice(root, listing)
-    records, note = classes.records(root)
-    check_members(root, records, members)
+    records, note = classes.records(root, members)
     unread += map(printed, beside)
     said = naming("tar has", "tars have", " the validation images", [tar.file for tar in val])
     notes = [said or "no validation images: no tar is called val", note]
