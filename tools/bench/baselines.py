@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
+from alexnet.tools.convert.pillow import distribution
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -191,7 +192,7 @@ def _collate(task: LoaderTask) -> Callable[[list[tuple[Pixels, int]]], Any]:
 def versions_of(*packages: str) -> dict[str, str]:
     """Return the versions of packages, and of a decoder's. Raises CannotRunError for one that is not installed."""
     found = {}
-    for name in ("pillow-simd" if package == "pil" else package for package in dict.fromkeys(packages)):
+    for name in (distribution() if package == "pil" else package for package in dict.fromkeys(packages)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL
 
 from alexnet.pipeline.host.jpeg import available
 from alexnet.shards.errors import InputError
@@ -21,13 +20,12 @@ from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
 from alexnet.tools.convert.folder import INDEX, drop_index, held, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.known import archives_in, md5_notes, naming
 from alexnet.tools.convert.listing import Source
+from alexnet.tools.convert.pillow import describe_resizing, overwritten
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Layout, Walk
 from alexnet.tools.progress import Amount, progress, say
-
-_SIMD_MARK = ".post"  # every release of pillow-simd is a post-release of the Pillow it was made from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +75,9 @@ def run_shard(source: Path, options: ShardOptions) -> None:
 
 
 def slowness() -> str | None:
-    """Return what to tell the user where the slow Pillow is in use, or no host decoder beside it, else None.
-
-    Pillow and pillow-simd are both the package `PIL`. Whichever was installed last is there, and a package that depends
-    on plain Pillow installs that over the other without a word.
-    """
-    said = []
-    if _SIMD_MARK not in PIL.__version__:
-        said.append(
-            f"Pillow {PIL.__version__} is in use and not pillow-simd: another package overwrote it. Images convert at "
-            "half the speed, and not to the same bytes; to mend it: pip uninstall -y pillow; pip install "
-            "--force-reinstall --no-deps pillow-simd"
-        )
-    if (why := available()) is not None:
-        said.append(f"JPEGs that were cut short and closed again are not noticed, as {why}")
-    return "; ".join(said) or None
+    """Return what to tell the user where plain Pillow overwrote pillow-simd or no host decoder is there, else None."""
+    blind = (why := available()) and f"JPEGs that were cut short and closed again are not noticed, as {why}"
+    return "; ".join(filter(None, (overwritten(), blind))) or None
 
 
 def beside(source: Path, ending: str) -> Path:
@@ -111,6 +97,8 @@ def _convert(
     while True:
         try:
             source = _listed(layout, root, cache, options)
+            if not options.as_json:
+                tell(describe_resizing())
             convert(source, root, settings, options, check, as_json=options.as_json)
             return
         except SourceChangedError:
