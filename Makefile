@@ -10,8 +10,9 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 # cuda13, cuda12 or none: which DALI. Left out, the one chosen before, or what fits the NVIDIA driver.
 EXTRA ?=
-# A file for pip's -c: where there is an NVIDIA driver pip takes the newest PyTorch, elsewhere the one that CI is held to.
-CONSTRAINTS ?= $(if $(shell $(PYTHON) tools/preflight.py --driver),,constraints/ci.txt)
+CHOSEN = $(or $(EXTRA),$(file <$(VENV)/.installed))
+# A file for pip's -c: where the driver runs CUDA 13 pip takes the newest PyTorch, elsewhere the one that CI is held to.
+CONSTRAINTS ?= $(shell $(PYTHON) tools/preflight.py --constraints $(CHOSEN))
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) $(addprefix -c ,$(CONSTRAINTS))
 
 COMMA := ,
@@ -24,12 +25,13 @@ CLANG ?= clang
 FUZZ := -std=c11 -D_GNU_SOURCE -O1 -g -ffp-contract=off -fno-omit-frame-pointer -fno-sanitize-recover=all \
         tests/fuzz/decode_fuzz.c pipeline/host/decode.c pipeline/host/planes.c pipeline/host/rows.c
 
-.PHONY: always help venv demo test test-all check gpu-check gpu-check-tests gpu-check-stream gpu-check-model measure measurements-page ratios fuzz ci-100 wheel clean
+.PHONY: always help venv demo test test-all test-oldest test-core check gpu-check gpu-check-tests gpu-check-stream gpu-check-model measure measurements-page ratios fuzz ci-100 wheel clean
 
 help:
 	@echo "make demo       set up .venv, train the two-tower network on the 100 bundled images (a minute on 2 cores, after the download)"
 	@echo "make test       set up .venv, run ruff, mypy, the checks of layers and CI and the fast tests (5 minutes on 2 cores)"
-	@echo "make test-all   the same with the slow tests (an hour)"
+	@echo "make test-all   the same with the slow tests, and those of test-oldest (an hour and a half)"
+	@echo "make test-oldest  what computes with PyTorch on the oldest one that is allowed, in .venv-oldest (a download of 3 GB)"
 	@echo "make venv       set up .venv alone; EXTRA=cuda13, cuda12 or none: which DALI; PIP_ARGS=... is passed to pip"
 	@echo "make gpu-check  what a GPU makes here, into runs/gpu-check: -tests, -stream, -model (DATA=, OUT=, PY=python3; 13 minutes)"
 	@echo "make measure    measure all of this project here: docs/measurements (DATA=shards SOURCE=images, else made; a quarter of an hour)"
@@ -43,7 +45,7 @@ venv: $(VENV)/.installed
 # Holds the extra: where another one was installed, its DALI goes first, as both are the same files.
 $(VENV)/.installed: pyproject.toml tools/preflight.py $(SOURCES) $(if $(EXTRA),always)
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv python3-dev"; exit 2; }
-	@set -e; extra="$$($(PYTHON) tools/preflight.py $(or $(EXTRA),$(file <$@)))"; $(PYTHON) -m venv $(VENV); \
+	@set -e; extra="$$($(PYTHON) tools/preflight.py $(CHOSEN))"; $(PYTHON) -m venv $(VENV); \
 	if [ -s $@ ] && [ "$$(cat $@)" != "$$extra" ]; then $(BIN)/python -m pip uninstall -y -q $(DALIS); fi; \
 	echo "installing torch, DALI and the rest into $(VENV) ..."; \
 	$(PIP) -e ".[$${extra#none}]"; echo "$$extra" >$@
@@ -70,6 +72,22 @@ test: check
 test-all: check
 	@$(PIP) -e '.[ray]'
 	@$(PYTEST) -m "not gpu"
+	@$(MAKE) test-oldest
+
+# What computes with PyTorch, on the oldest that pyproject.toml allows, in a virtual environment of its own; from most
+# package indexes a download of 3 GB.
+OLDEST = $(shell sed -n 's/^ *"torch>=\(.*\)",/\1/p' pyproject.toml)
+ON_OLDEST := tests/unit/model tests/unit/pipeline/test_decoders.py tests/unit/pipeline/test_gpu_stand_in.py \
+             tests/unit/pipeline/test_stream.py tests/unit/tools/test_model_export.py tests/integration/test_golden_losses.py
+
+test-oldest: $(VENV)/.installed
+	@mkdir -p build && echo "torch==$(OLDEST).*" >build/oldest.txt
+	@if $(BIN)/python -m pip install -q --dry-run --ignore-installed --no-deps $(PIP_ARGS) -r build/oldest.txt 2>&1 \
+	  | grep "No matching distribution"; then echo "skipped: the package index has no torch $(OLDEST) for this Python"; \
+	else $(MAKE) VENV=.venv-oldest CONSTRAINTS=build/oldest.txt test-core; fi
+
+test-core: $(VENV)/.installed-dev
+	@$(PYTEST) -m "not slow and not gpu" $(ON_OLDEST)
 
 # Three commands of under 280 s each, as machines with a GPU are lent for minutes: each ends by itself, writes what it
 # has when its time is up, and leaves with what its own checks say. PY=python3 has the machine's Python run the checkout
@@ -181,4 +199,4 @@ wheel:
 	@$(WHEELS_BIN)/python tools/licences.py $(DIST) $(WHEELS)/repaired/*.whl
 
 clean:
-	rm -rf $(VENV) .venv-samples build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-samples .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

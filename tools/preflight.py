@@ -1,7 +1,7 @@
 """Name what the machine lacks before pip fails on it half-way, and choose the extra that fits its NVIDIA driver.
 
     python3 tools/preflight.py [EXTRA]      # prints the extra: cuda13, cuda12 or none; all else goes to standard error
-    python3 tools/preflight.py --driver     # prints the driver's version; nothing where there is none
+    python3 tools/preflight.py --constraints [EXTRA]      # prints the file for pip's -c, nothing where there is none
 
 Run by `make venv` with the system's Python. Uses nothing but the standard library, and runs on Pythons older than the
 package supports, to say so.
@@ -101,10 +101,16 @@ def choose_extra(driver: str | None, machine: str, python: tuple[int, int]) -> t
     return "cuda13", f"NVIDIA driver {driver} is too old ({oldest}): all runs on the CPU until it is updated"
 
 
+def constraints(driver: str | None, extra: str) -> str:
+    """Return the file that holds PyTorch to what CI has, empty where the newest runs: its builds are for CUDA 13."""
+    runs_newest = driver and int(driver.split(".")[0]) >= OLDEST_DRIVER["cuda13"] and extra != "cuda12"
+    return "" if runs_newest else "constraints/ci.txt"
+
+
 def main(arguments: list[str]) -> int:
     """Print what is asked for, and one line a problem; return the exit code."""
-    if arguments == ["--driver"]:
-        print(nvidia_driver() or "")
+    if arguments[:1] == ["--constraints"]:
+        print(constraints(nvidia_driver(), *(arguments[1:] or [""])))
         return 0
     if not (can_install() and check_extra(arguments)):
         return 2

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alexnet.tools import preflight
-from alexnet.tools.preflight import choose_extra, main, nvidia_driver
+from alexnet.tools.preflight import choose_extra, constraints, main, nvidia_driver
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,10 @@ def test_an_extra_that_was_asked_for_is_taken_and_one_that_is_none_refused(
     assert printed.err.startswith("extra: cuda12 (asked for; else cuda13: ")
     assert main(["cuda11"]) == 2
     assert capsys.readouterr().err == "EXTRA=cuda11: must be cuda13, cuda12 or none\n"
+
+
+def test_pip_takes_the_newest_pytorch_only_where_cuda_13_runs() -> None:
+    assert constraints("580.65.06", "cuda13") == ""
+    for driver, extra in ((None, "cuda13"), ("550.54.15", "cuda12"), ("580.65.06", "cuda12"), ("470.82.01", "")):
+        held = constraints(driver, extra)
+        assert (Path(__file__).parents[3] / held).is_file()
