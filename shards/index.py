@@ -117,7 +117,7 @@ def class_problem(manifest: Manifest) -> str:
 
 def official_label_problems(manifest: Manifest, val_rows: IndexRows) -> Iterator[str]:
     """Yield validation labels that are not ILSVRC-2012's published ones, as where its IDs were taken for labels."""
-    ours = "class_order" in manifest.settings or manifest.counts["val"].input != _VAL_IMAGES
+    ours = not {"class_order", "adopted"}.isdisjoint(manifest.settings) or manifest.counts["val"].input != _VAL_IMAGES
     if ours or not is_official(record.wnid for record in manifest.classes):
         return
     for place, label in val_rows[["place", "label"]][: len(OFFICIAL_VAL_LABELS)].tolist():

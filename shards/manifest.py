@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -47,6 +47,7 @@ _FEW = Meta(max_length=100)
 _MAX_HEAD_BYTES = 1 << 16
 _MAX_BYTES_PER_PIXEL = 11  # 1.5 coefficients a pixel of at most 27 bits, each byte perhaps followed by a zero
 _MAX_LINE_BYTES = 1 << 18  # a path has at most 4,096 bytes, each of which JSON may write as six
+_ADOPTED_FILE = re.compile(r"[^\0\n\r\\]{1,4000}\.tar")
 _SHOWN = 100  # characters of a name that is wrong
 
 
@@ -97,13 +98,18 @@ class SplitCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSettings:
-    """Hold the settings that readers go by."""
+    """Hold the settings that readers go by.
+
+    `adopted`: the tars were there before, or are planes of such: they have names and keys of their own, and may hold
+    fewer images than `shard_images` anywhere.
+    """
 
     size_px: SizePx
     quality: Quality
     shard_images: Annotated[int, Meta(ge=1, lt=MAX_IMAGES)]
     channels: Literal[1, 3] = 3
     encoding: Encoding = "jpeg"
+    adopted: bool = False
 
     @property
     def extension(self) -> str:
@@ -177,6 +183,11 @@ class Manifest:
         return self.source["digest"] if whole else self.digest()
 
 
+def dali_index_file(tar: str) -> str:
+    """Return the path of the index file that DALI wants beside a tar."""
+    return f"{tar.removesuffix('.tar')}.idx"
+
+
 def shard_file(split: Split, number: int) -> str:
     """Return a shard's path inside the data set."""
     return f"{split}/{number:06d}.tar"
@@ -211,7 +222,7 @@ def read_manifest(root: Path) -> Manifest:
 def _problems(manifest: Manifest) -> Iterator[str]:
     """Yield why readers cannot use it: settings, or shards and files that do not add up or would lie elsewhere."""
     try:
-        planned = manifest.stored.shard_images
+        stored = manifest.stored
     except ValueError as error:
         yield str(error).replace("`$", "`$.settings")
         return
@@ -219,19 +230,29 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield f"counts has the splits {', '.join(manifest.counts)[:_SHOWN]}: must be {' and '.join(SPLITS)}"
         return
     for split in SPLITS:
-        counts, shards = manifest.counts[split], manifest.shards_of(split)
-        images = sum(shard.images for shard in shards)
-        if images != counts.written:
-            yield f"its {split} shards hold {images:,} images where counts says {counts.written:,} written"
-        if len(shards) != -(-counts.input // planned):
-            yield f"has {len(shards)} {split} shards where {counts.input:,} images make {planned:,} a shard"
-        for number, shard in enumerate(shards):
-            if shard.file != shard_file(split, number):
-                yield f"names {shard.file[:_SHOWN]!r} where {shard_file(split, number)} must be"
-    if manifest.stored.encoding != "jpeg" and not re.fullmatch("[0-9a-f]{64}", manifest.source.get("digest", "")):
+        yield from _shard_problems(split, stored, manifest.counts[split], manifest.shards_of(split))
+    if stored.encoding != "jpeg" and not re.fullmatch("[0-9a-f]{64}", manifest.source.get("digest", "")):
         yield "source has no digest, a sha256: which data set the planes were decoded from"
     if sorted(record.file for record in manifest.files) != sorted(FILES):
         yield f"lists the files {', '.join(r.file[:_SHOWN] for r in manifest.files)}: must be {', '.join(FILES)}"
+
+
+def _shard_problems(
+    split: Split, stored: StoredSettings, counts: SplitCounts, shards: Sequence[ShardRecord]
+) -> Iterator[str]:
+    images = sum(shard.images for shard in shards)
+    if images != counts.written:
+        yield f"its {split} shards hold {images:,} images where counts says {counts.written:,} written"
+    if not stored.adopted and len(shards) != -(-counts.input // stored.shard_images):
+        yield f"has {len(shards)} {split} shards where {counts.input:,} images make {stored.shard_images:,} a shard"
+    before = ""
+    for number, file in enumerate(shard.file for shard in shards):
+        if stored.adopted and stored.encoding == "jpeg":
+            if not _ADOPTED_FILE.fullmatch(file) or {"", ".", ".."}.intersection(file.split("/")) or file <= before:
+                yield f"names {file[:_SHOWN]!r} where the path of a tar after {before[:_SHOWN]!r} must be"
+        elif file != shard_file(split, number):
+            yield f"names {file[:_SHOWN]!r} where {shard_file(split, number)} must be"
+        before = file
 
 
 def _not_a_data_set(root: Path) -> str:

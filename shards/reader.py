@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards.adopted import key_of
 from alexnet.shards.errors import InputError, SampleError, one_line, reason_of
 from alexnet.shards.files import map_array, open_regular, sha256_of
 from alexnet.shards.index import IndexRows, read_index
@@ -62,7 +63,7 @@ class SplitReader:
         self.manifest: Manifest = read_manifest(root)
         self.root = root.absolute()  # shards are opened later, when the process may be in another folder
         self.shards: tuple[ShardRecord, ...] = self.manifest.shards_of(split)
-        self._suffix = f".{self.manifest.stored.extension}"
+        self._encoding: Encoding = self.manifest.stored.encoding
         _check_sizes(root, self.shards)
         self._rows = read_index(root, self.manifest, split)
         self.labels: npt.NDArray[np.int32] = np.ascontiguousarray(self._rows["label"])
@@ -98,7 +99,7 @@ class SplitReader:
             key=self.key(sample_id),
             shard=self.shard(sample_id).file,
             label=int(self.labels[sample_id]),
-            encoding=self.manifest.stored.encoding,
+            encoding=self._encoding,
             stored=self.stored(sample_id).tobytes(),
         )
 
@@ -115,7 +116,7 @@ class SplitReader:
         data = np.empty(BLOCKSIZE + length, np.uint8)
         self._read(sample_id, shard, offset - BLOCKSIZE, data)
         header = data[:BLOCKSIZE].tobytes()
-        if self._suffix != ".jpg" and not is_header_of(header, place, length):
+        if self._encoding != "jpeg" and not is_header_of(header, place, length):
             raise self.error(sample_id, f"its place in the tar holds something else; the data were changed: {MEND}")
         return self._key_in(data), data[BLOCKSIZE:]
 
@@ -160,7 +161,7 @@ class SplitReader:
 
     def _key_in(self, header: npt.NDArray[np.uint8]) -> str:
         name = header[:_NAME_BYTES].tobytes().split(b"\0", 1)[0]
-        return name.decode("ascii", "replace").removesuffix(self._suffix)
+        return key_of(name.decode("ascii", "replace"))
 
     def _read(self, sample_id: int, shard: int, offset: int, into: npt.NDArray[np.uint8]) -> None:
         try:

@@ -30,6 +30,7 @@ from alexnet.shards.manifest import (
     Manifest,
     ShardRecord,
     Split,
+    dali_index_file,
     read_manifest,
     read_rejects,
 )
@@ -133,7 +134,8 @@ class Verification:
         expected = listed
         if self.manifest:
             tars = [shard.file for shard in self.manifest.shards]
-            expected = {*tars, *(f"{tar.removesuffix('.tar')}.idx" for tar in tars), *FILES}
+            beside = listed if self.manifest.stored.adopted else ()  # what else lay there stays there
+            expected = {*tars, *map(dali_index_file, tars), *FILES, *beside}
         expected = expected | {MANIFEST_NAME, CHECKSUMS_NAME} | {n for n in (*present, *listed) if _BESIDE.fullmatch(n)}
         for name in sorted(expected.difference(present)):
             no_list = "the data set has no SHA256SUMS: what only it knows could not be checked"
@@ -236,12 +238,12 @@ class Verification:
         if problem := class_problem(manifest):
             self.found.add(MANIFEST_NAME, problem)
         if not axes_agree(manifest.colour):
-            problem = "colour.eigenvalues, eigenvectors and standard_deviations are not those of colour.covariance"
-            self.found.add(MANIFEST_NAME, problem)
+            figures = "colour.eigenvalues, eigenvectors and standard_deviations"
+            self.found.add(MANIFEST_NAME, f"{figures} are not those of colour.covariance")
         if self._hashed.get(MANIFEST_NAME, ("",))[0] != manifest.digest():
             self.found.add(MANIFEST_NAME, "has members, numbers or a layout that the converter does not write")
-        info = info_json(manifest)
-        if self._read(INFO_NAME, lambda path: read_bytes(path, len(info))) not in (None, info):
+        info = b"" if manifest.stored.adopted else info_json(manifest)  # others' names splits as they like
+        if info and self._read(INFO_NAME, lambda path: read_bytes(path, len(info))) not in (None, info):
             self.found.add(INFO_NAME, "does not say which tars the manifest has, with how many images")
 
     def check_places(self, manifest: Manifest) -> None:

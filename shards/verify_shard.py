@@ -16,11 +16,12 @@ from typing import IO, Self
 import numpy as np
 import numpy.typing as npt
 
+from alexnet.shards.adopted import listed_samples
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.errors import one_line, reason_of
 from alexnet.shards.files import map_array, open_regular
 from alexnet.shards.index import INDEX_DTYPE
-from alexnet.shards.manifest import INDEX_NAME, ShardRecord, StoredSettings
+from alexnet.shards.manifest import INDEX_NAME, ShardRecord, StoredSettings, dali_index_file
 from alexnet.shards.processes import Counts
 from alexnet.shards.tar import TarFaultError, TarSample, dali_line, walk_samples
 
@@ -141,7 +142,8 @@ class _Walk:
         if shard.first_row is not None:
             last_row = shard.first_row + shard.record.images
             self._rows = map_array(shard.root / INDEX_NAME, INDEX_DTYPE)[shard.first_row : last_row]
-        self._dali_name = f"{shard.record.file.removesuffix('.tar')}.idx"
+        self._dali_name = dali_index_file(shard.record.file)
+        self._is_adopted = shard.stored.adopted and shard.stored.encoding == "jpeg"
         lines = _lines(shard.root / self._dali_name) if (shard.root / self._dali_name).is_file() else None
         self._dali_lines = itertools.chain(lines, itertools.repeat(b"")) if lines else None
         self._dali_line = 0
@@ -153,10 +155,11 @@ class _Walk:
         self._check_dali(f"v1.2 {shard.record.images}\n")
         with os.fdopen(open_regular(shard.root / shard.record.file), "rb") as tar:
             try:
-                for sample in walk_samples(tar, shard.stored.extension, self._note_oddity):
+                for sample in self._samples(tar):
                     self._check_key_and_label(sample)
                     self._check_row(sample)
-                    self._check_dali(dali_line(sample), sample.key)
+                    if not self._is_adopted:  # whose index file is held against the tar where it is read
+                        self._check_dali(dali_line(sample), sample.key)
                     self._check_image(tar, sample)
                     shard.images += 1
             except TarFaultError as fault:
@@ -166,7 +169,13 @@ class _Walk:
             self._add(self._oddity + more)
         if shard.images != shard.record.images:
             self._add(f"holds {shard.images:,} samples where the manifest says {shard.record.images:,}")
-        self._check_dali("")
+        if not self._is_adopted:
+            self._check_dali("")
+
+    def _samples(self, tar: IO[bytes]) -> Iterator[TarSample]:
+        if self._is_adopted:
+            return listed_samples(tar, self._shard.root / self._dali_name)
+        return walk_samples(tar, self._shard.stored.extension, self._note_oddity)
 
     def _add(self, problem: str, key: str | None = None) -> None:
         self._shard.findings.add(self._shard.record.file, problem, key)
@@ -177,12 +186,14 @@ class _Walk:
     def _check_key_and_label(self, sample: TarSample) -> None:
         """Check that places rise and lie in the shard's share of the split, so that no key comes twice in a split."""
         place, label, last, per_shard = sample.place, sample.label, self._last_place, self._shard.stored.shard_images
-        if place is None:
+        if self._is_adopted:
+            pass  # keys are the writer's own
+        elif place is None:
             self._add("its key is not eight digits, `_` and up to 60 of [A-Za-z0-9_-]", sample.key)
         elif place <= last:
             problem = f"its key begins with place {place} after {last}: places rise, so that keys are unique"
             self._add(problem, sample.key)
-        elif place // per_shard != self._shard.number:
+        elif place // per_shard != self._shard.number and not self._shard.stored.adopted:
             first = self._shard.number * per_shard
             held = f"this shard holds {first:,} to {first + per_shard - 1:,}"
             self._add(f"its key begins with place {place}: {held}", sample.key)

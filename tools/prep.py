@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from alexnet.shards.resources import usable_cores
+from alexnet.tools.adopt.command import adopt
 from alexnet.tools.console import Programs, one_line_errors
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.decode.command import decode
@@ -93,6 +94,7 @@ def shard(source: Path, **options: Any) -> None:
     run_shard(source, ShardOptions(**options))
 
 
+main.add_command(adopt)
 main.add_command(decode)
 main.add_command(verify)
 main.add_command(show)

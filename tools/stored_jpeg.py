@@ -6,7 +6,9 @@ Runs in the worker processes of `alexnet-prep verify --deep` and imports no more
 import functools
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,24 @@ def rgb_and_quality(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], int]:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))), estimate_quality(tables[0])
 
 
+def kind_of(jpeg: bytes) -> tuple[int, int, Literal[1, 3], int]:
+    """Return width and height in px, channels and estimated quality of a JPEG, of which nothing is decoded.
+
+    Raises ValueError if it is no baseline JPEG in grey or in the colours that any decoder expects.
+    """
+    with _opened(jpeg) as image:
+        numbers = bytes(layer[0] for layer in image.layer)
+        if (image.info.get("adobe_transform") == 0 and image.mode == "RGB") or numbers == b"RGB":
+            raise ValueError("is a JPEG of RGB, not YCbCr, which not every decoder reads")
+        channels: Literal[1, 3] = 1 if image.mode == "L" else 3
+        return *image.size, channels, _quality_of(tuple(image.quantization[image.layer[0][3]]))
+
+
+@functools.lru_cache
+def _quality_of(luminance: tuple[int, ...]) -> int:
+    return estimate_quality(luminance)
+
+
 def estimate_quality(luminance: Sequence[int]) -> int:
     """Return the quality, 1 to 100, whose luminance table in libjpeg is nearest to a JPEG's own."""
     table = np.sort(np.array(luminance))
@@ -53,6 +73,14 @@ def _tables_by_quality() -> list[npt.NDArray[np.int64]]:
 
 def _open(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], list[list[int]]]:
     """Return pixels, uint8 (height, width, channels), and quantisation tables, the luminance one first."""
+    with _opened(jpeg) as image:
+        image.load()
+        return np.atleast_3d(np.asarray(image)), [table for _, table in sorted(image.quantization.items())]
+
+
+@contextmanager
+def _opened(jpeg: bytes) -> Iterator[JpegImageFile]:
+    """Open a JPEG of a kind that is stored. Raises ValueError for another, and for what goes wrong while it is open."""
     try:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
             if not isinstance(image, JpegImageFile) or image.mode not in _MODES or "progressive" in image.info:
@@ -60,7 +88,6 @@ def _open(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], list[list[int]]]:
                 raise ValueError(f"is a JPEG of the kind {kind}: must be baseline in {' or '.join(_MODES)}")
             if max(image.size) > MAX_SIZE_PX:
                 raise ValueError(f"has {image.width} x {image.height} px: at most {MAX_SIZE_PX} a side are stored")
-            image.load()
-            return np.atleast_3d(np.asarray(image)), [table for _, table in sorted(image.quantization.items())]
+            yield image
     except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot be decoded: {error}") from None

@@ -53,17 +53,22 @@ def job_of(source: Source, settings: ConvertSettings) -> Job:
     return Job(
         settings={**settings.as_manifest(), "channels": source.channels},
         source={"kind": source.kind, "digest": source.digest()},
-        versions={
-            "alexnet": __version__,
-            "pillow": PIL.__version__,
-            "libjpeg-turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
-        },
+        versions=versions(),
         listed=Listed(
             classes=[record.wnid for record in source.classes],
             images={split: len(source.members[split]) for split in SPLITS},
             names=source.digest(("names", "name_ends", "labels")),
         ),
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what shapes the bytes."""
+    return {
+        "alexnet": __version__,
+        "pillow": PIL.__version__,
+        "libjpeg-turbo": str(features.version_feature("libjpeg_turbo") or features.version_codec("jpg")),
+    }
 
 
 def rejects_of(root: Path) -> list[Reject]:

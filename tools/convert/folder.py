@@ -8,7 +8,7 @@ A folder is one conversion's from its first file on, `.work/job.json`, which say
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +35,8 @@ from alexnet.tools.convert.plan import ShardPlan
 from alexnet.tools.convert.shard import WORK, ConversionError
 from alexnet.tools.output_folder import OwnFiles, locked
 
-_JOB = f"{WORK}/job.json"
+JOB = f"{WORK}/job.json"
+"""What says whose a folder is that is not complete."""
 INDEX = f"{WORK}/index"
 """Where the list of the source is kept for the next call."""
 _CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
@@ -45,7 +46,7 @@ _OWN_FILES = OwnFiles(
     files=(
         *(_CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
         *(f"{split}/{_DIGITS}*.{kind}" for split in SPLITS for kind in ("tar", "idx", "partial")),
-        *(_JOB, INDEX, *(f"{WORK}/{name}" for name in ("*.notes", "*.npz", "*.partial", "pixels-*/*"))),
+        *(JOB, INDEX, *(f"{WORK}/{name}" for name in ("*.notes", "*.npz", "*.partial", "pixels-*/*"))),
     ),
     folders=(WORK, *SPLITS, f"{WORK}/pixels-*"),
 )
@@ -76,7 +77,7 @@ def is_complete(root: Path) -> bool:
 
 def is_begun(root: Path) -> bool:
     """Say whether a folder is a conversion's: finished, begun, or being deleted for another one."""
-    return any((root / name).exists() for name in (MANIFEST_NAME, _CLEARING, _JOB))
+    return any((root / name).exists() for name in (MANIFEST_NAME, _CLEARING, JOB))
 
 
 def drop_index(root: Path) -> None:
@@ -122,19 +123,20 @@ def take_up(root: Path, *, overwrite: bool) -> Job | None:
     return _found(root)
 
 
-def claim(root: Path, job: Job) -> None:
-    """Have a folder say whose it is, before anything else is in it."""
+def claim(root: Path, job: Job, folders: Sequence[str] = SPLITS) -> None:
+    """Have a folder say whose it is, before anything else is in it; then make `folders` in it."""
     (root / WORK).mkdir(exist_ok=True)
-    files.replace(root / _JOB, json.dumps(asdict(job)).encode())
-    for split in SPLITS:
-        (root / split).mkdir(exist_ok=True)
+    files.replace(root / JOB, json.dumps(asdict(job)).encode())
+    for name in folders:
+        (root / name).mkdir(exist_ok=True)
 
 
 def complete(root: Path, manifest: Manifest) -> None:
     """Write the manifest, which makes a data set of a folder in which all else is."""
     for record in manifest.files:  # .work, which they could be made from again, goes next
         put_on_disk(root / record.file)
-    if manifest.stored.encoding == "jpeg":  # planes are no pictures, which are all that its reader takes
+    theirs = manifest.stored.adopted and (root / INFO_NAME).exists()
+    if manifest.stored.encoding == "jpeg" and not theirs:  # its reader takes pictures only, and so no planes
         files.replace(root / INFO_NAME, info_json(manifest))
     files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
 
@@ -143,7 +145,8 @@ def seal(root: Path) -> None:
     """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
     if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
         shutil.rmtree(root / WORK, ignore_errors=True)
-        remove_partials(root)
+        if not _is_adopted(root):
+            remove_partials(root)
         write_checksums(root)
 
 
@@ -154,8 +157,8 @@ def _found(root: Path) -> Job | None:
         images = {split: counts.input for split, counts in made.counts.items()}
         listed = Listed(classes=[record.wnid for record in made.classes], images=images)
         return Job(settings=made.settings, source=made.source, versions=made.versions, listed=listed)
-    if (root / _JOB).exists():
-        return files.read_json(root / _JOB, Job, mend="give another --out, or --overwrite")
+    if (root / JOB).exists():
+        return files.read_json(root / JOB, Job, mend="give another --out, or --overwrite")
     if _is_foreign(root):
         raise InputError(f"{root}: exists and is no data set of alexnet-prep; give another --out, or empty it")
     return None
@@ -185,13 +188,23 @@ def _clear(root: Path) -> None:
     """
     _refuse_to_clear(root)
     mark = root / _CLEARING
-    for name in (MANIFEST_NAME, _JOB):
+    for name in (MANIFEST_NAME, JOB):
         if (root / name).exists() and not mark.exists():
             (root / name).rename(mark)
     _OWN_FILES.delete(root, last=(root / WORK, mark))
 
 
+def _is_adopted(root: Path) -> bool:
+    """Say whether a folder's tars were there before; by the bytes of what says so, which may be damaged."""
+    said = [(root / name).read_bytes() for name in (MANIFEST_NAME, JOB) if (root / name).is_file()]
+    return any(b'"adopted": true' in text and b'"encoding"' not in text for text in said)
+
+
 def _refuse_to_clear(root: Path) -> None:
+    if _is_adopted(root):
+        raise InputError(
+            f"--overwrite: the tars of {root} are not alexnet-prep's, so nothing was deleted; give another --out"
+        )
     if _is_foreign(root):
         raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
     _OWN_FILES.refuse_foreign(root)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.files import as_typed, put_on_disk
 from alexnet.shards.index import IndexRows
-from alexnet.shards.manifest import Reject, ShardRecord, Split, shard_file
+from alexnet.shards.manifest import Reject, ShardRecord, Split
 from alexnet.shards.writer import Sample, partial_of, publish_shard, write_shard
 from alexnet.tools.console import StoppedError
 from alexnet.tools.convert.image import convert_image
@@ -62,13 +62,15 @@ class ShardJob:
 class Notes:
     """Record what one shard became.
 
-    `lengths`: of `lengths_digest`. `codecs`: of `codecs()`, when it was converted. Planes need neither.
+    `lengths`: of `lengths_digest`. `codecs`: of `codecs()`, when it was converted. Planes need neither. `quality`: of
+    an adopted tar, the least that one of its JPEGs was written at.
     """
 
     record: ShardRecord
     rejected: tuple[Reject, ...] = ()
     lengths: str = ""
     codecs: tuple[str, ...] = ()
+    quality: int = 0
 
 
 def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:
@@ -129,9 +131,15 @@ def notes_file(root: Path, name: str) -> Path:
 
 
 def save_shard(root: Path, name: str, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:
-    """Give a written shard its name, behind its notes.
+    """Give a written shard its name, behind its notes."""
+    save_notes(root, name, notes, rows, sums)
+    publish_shard(root, notes.record)
 
-    They are a line with the sha256 of what follows, one of JSON, and the arrays as NumPy's npz.
+
+def save_notes(root: Path, name: str, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:
+    """Write what was learnt from a shard, whole or not at all.
+
+    It is a line with the sha256 of what follows, one of JSON, and the arrays as NumPy's npz.
     """
     arrays, file = io.BytesIO(), notes_file(root, name)
     np.savez(arrays, rows=rows, **sums.to_arrays())  # type: ignore[arg-type]
@@ -140,14 +148,15 @@ def save_shard(root: Path, name: str, notes: Notes, rows: IndexRows, sums: Colou
     partial.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     put_on_disk(partial)
     partial.replace(file)
-    publish_shard(root, notes.record)
 
 
 def finished(root: Path, split: Split, number: int) -> Notes | None:
     """Return the notes of a shard that is done, None if it is not."""
-    notes, tar = read_notes(notes_file(root, f"{split}-{number:06d}")), root / shard_file(split, number)
-    done = notes is not None and tar.is_file() and tar.stat().st_size == notes.record.bytes
-    return notes if done else None
+    notes = read_notes(notes_file(root, f"{split}-{number:06d}"))
+    if notes is None:
+        return None
+    tar = root / notes.record.file
+    return notes if tar.is_file() and tar.stat().st_size == notes.record.bytes else None
 
 
 def read_notes(file: Path) -> Notes | None:

@@ -106,7 +106,7 @@ def compare_shard(job: Comparison, counts: Counts) -> Findings:
     for position, (key, planes) in enumerate(decoded(jpegs, shard.ids, job.stored)):
         sample_id = job.first + position
         actual, stored = reader.key_and_stored(sample_id)
-        expected = f"{places[position]:08d}_{stem_of(key)}"
+        expected = f"{places[position]:08d}_{stem_of(key, job.stored)}"
         if actual != expected:
             found.add(file, f"is {expected} by the JPEGs", actual)
         if reader.labels[sample_id] != labels[position]:

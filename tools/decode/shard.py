@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host import JpegPool
+from alexnet.pipeline.host.jpeg import Jpeg
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import sha256_of
@@ -67,13 +68,13 @@ def _samples(job: DecodeJob, reader: SplitReader, sums: ColourSums | None, count
     for place, label, (key, planes) in zip(
         shard.places.tolist(), shard.labels.tolist(), decoded(reader, shard.ids, job.stored, sums), strict=True
     ):
-        yield Sample(place=place, stem=stem_of(key), label=label, stored=planes.data)
+        yield Sample(place=place, stem=stem_of(key, job.stored), label=label, stored=planes.data)
         counts[0] += 1
 
 
-def stem_of(key: str) -> str:
-    """Return a key without the place that it begins with."""
-    return key.partition("_")[2]
+def stem_of(key: str, stored: StoredSettings) -> str:
+    """Return a key without the place that it begins with; of adopted tars, whose keys have none, without folders."""
+    return key.rpartition("/")[2] if stored.adopted else key.partition("_")[2]
 
 
 def decoded(
@@ -92,16 +93,18 @@ def decoded(
             for row, why in pool.decode_planes(jpegs, size=size, out=memory[: len(part)]).items():
                 raise reader.error(part[row], f"{why}; {_mend(reader.root, why)}")
             if sums:
-                _add_pixels(pool, jpegs, size, sums)
+                add_pixels(pool, jpegs, size, sums)
             yield from zip(keys, memory, strict=False)
 
 
-def _add_pixels(pool: JpegPool, jpegs: Sequence[Bytes], size: tuple[int, int], sums: ColourSums) -> None:
+def add_pixels(pool: JpegPool, jpegs: Sequence[Jpeg], size: tuple[int, int], sums: ColourSums) -> dict[int, str]:
+    """Decode JPEGs of one size and add their pixels to `sums`; if any cannot be decoded none is: return why, by row."""
     pixels = np.empty((len(jpegs), *size, 3), np.uint8)
     whole, upright = np.zeros((len(jpegs), 2), np.int32), np.zeros(len(jpegs), np.bool_)
-    pool.decode(jpegs, size=size, crop_yx=whole, mirror=upright, out=pixels)
-    for image in pixels:
+    wrong = pool.decode(jpegs, size=size, crop_yx=whole, mirror=upright, out=pixels)
+    for image in () if wrong else pixels:
         sums.add(image)
+    return wrong
 
 
 def _mend(root: Path, why: str) -> str:
