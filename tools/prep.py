@@ -30,6 +30,10 @@ def main() -> None:
       alexnet-train /data/ilsvrc-256           trains on it
 
     \b
+    Of WebDataset tars whose JPEGs are squares of one size, instead of shard:
+      alexnet-prep adopt /data/tars            makes a data set of them where they lie
+
+    \b
     Where decoding is what bounds training, and there is room:
       alexnet-prep decode /data/ilsvrc-256     writes /data/ilsvrc-256-planes, to train on instead
     """  # noqa: D301 (click wants the character)

@@ -23,6 +23,7 @@ SHARD = ("--size", "16", "--shard-images", "3", "--seed", "3")
 OTHER = ("--size", "20", "--shard-images", "4", "--seed", "4")
 DRAWN = ("--layout", "official", "--classes", "2", "--images", "2", "--val-images", "1")
 DECODED = ("decode",)
+ADOPTED = ("adopt",)
 OVERWRITE = "--overwrite"
 OWNED = ("/.work/job.json", "/.work/synth.json")  # by the file that says whose a folder is
 
@@ -45,6 +46,9 @@ class Place:
 
     def decode(self) -> list[str]:
         return ["decode", str(self.jpegs), "--out", str(self.out)]
+
+    def adopt(self) -> list[str]:
+        return ["adopt", str(self.out)]
 
     def synth(self, *options: str) -> list[str]:
         return ["synth", str(self.out), *options]
@@ -134,6 +138,13 @@ def half_decoded(place: Place) -> None:
     place.kill(place.decode(), "rename {}".format(place.out / "train/000000.tar"))
 
 
+def tars(place: Place) -> None:
+    for tar in place.jpegs.glob("*/*.tar"):
+        copy = place.out / tar.relative_to(place.jpegs)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(tar, copy)
+
+
 def half_drawn(place: Place) -> None:
     place.kill(place.synth(*DRAWN, "--seed", "9"), "/.work/ILSVRC2012_img_val.tar")
 
@@ -154,6 +165,7 @@ CASES: dict[str, tuple[Callable[[Place], None], tuple[str, ...]]] = {
     "half deleted": (half_deleted, SHARD),
     "decoded": (nothing, DECODED),
     "half decoded": (half_decoded, DECODED),
+    "adopted": (tars, ADOPTED),
     "drawn": (nothing, DRAWN),
     "drawn, to overwrite": (drawn, (*DRAWN, OVERWRITE)),
     "half drawn, to overwrite": (half_drawn, (*DRAWN, OVERWRITE)),
@@ -196,9 +208,9 @@ def trial_of(
         if place.out.exists():
             state = Path(shutil.copytree(place.out, tmp_path_factory.mktemp("state") / "set"))
         command = place.synth(*options) if options[:2] == DRAWN[:2] else place.shard(*options)
-        command = place.decode() if options == DECODED else command
+        command = {DECODED: place.decode(), ADOPTED: place.adopt()}.get(options, command)
         calls = place.run(command).calls
-        shards = options != DECODED and options[:2] != DRAWN[:2]
+        shards = options not in (DECODED, ADOPTED) and options[:2] != DRAWN[:2]
         return Trial(place, state, command, calls, undisturbed if shards else digests(place.out))
 
     return make
@@ -211,6 +223,14 @@ def test_struck_where_the_folder_is_claimed_sealed_or_deleted_the_same_command_g
         "first": ("job.json", "/train", "/val", "000001.tar", "manifest.json", "/.work", ".SHA256SUMS.partial"),
         "of a source that was mended": ("unlink .notes", "rename .notes"),
         "decoded": ("job.json", "/train", "rename .notes", "000001.tar", "index.npy", "manifest.json", "/.work"),
+        "adopted": (
+            "job.json",
+            ".000001.idx.partial",
+            "rename .notes",
+            "index.npy",
+            "manifest.json",
+            ".SHA256SUMS.partial",
+        ),
         "sealed not yet, to overwrite": (".clearing", "job.json", "/train"),
     }
     hows: tuple[How, ...] = ("before", "after", "full")

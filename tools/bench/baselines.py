@@ -61,7 +61,9 @@ def webdataset(*, decoder: str, **task: Any) -> Stage:
     import webdataset as wds
 
     images = (
-        wds.WebDataset(shards_of(given), resampled=True, shardshuffle=False).shuffle(_SHUFFLE).to_tuple("jpg", "cls")
+        wds.WebDataset(shards_of(given), resampled=True, shardshuffle=False)
+        .shuffle(_SHUFFLE)
+        .to_tuple("jpg;jpeg", "cls")
     )
     batches = images.map_tuple(_cropper(decoder, given), int).batched(
         given.batch_images, partial=False, collation_fn=_collate(given)

@@ -45,7 +45,7 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
     def graph() -> tuple[Any, Any]:
         jpegs, labels = fn.readers.webdataset(  # type: ignore[misc]
             paths=shards_of(given),
-            ext=["jpg", "cls"],
+            ext=["jpg;jpeg", "cls"],
             missing_component_behavior="error",
             random_shuffle=True,
             initial_fill=_INITIAL_FILL,
