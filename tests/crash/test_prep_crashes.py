@@ -208,7 +208,7 @@ def trial_of(
         if place.out.exists():
             state = Path(shutil.copytree(place.out, tmp_path_factory.mktemp("state") / "set"))
         command = place.synth(*options) if options[:2] == DRAWN[:2] else place.shard(*options)
-        command = {DECODED: place.decode(), ADOPTED: place.adopt()}.get(options, command)
+        command = place.decode() if options == DECODED else place.adopt() if options == ADOPTED else command
         calls = place.run(command).calls
         shards = options not in (DECODED, ADOPTED) and options[:2] != DRAWN[:2]
         return Trial(place, state, command, calls, undisturbed if shards else digests(place.out))

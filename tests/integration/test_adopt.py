@@ -15,6 +15,7 @@ import alexnet.tools.adopt.build as adopting
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
+from alexnet.tools.adopt.shard import adopt_tar
 from alexnet.tools.convert.shard import WORK
 from tests.conftest import digests, encode_picture, pool_of_none, prep
 
@@ -154,7 +155,6 @@ def test_an_interrupted_adoption_goes_on(tars: Path, monkeypatch: pytest.MonkeyP
         adopt_tar(job, counts)
         done.append(job.tar.file)
 
-    adopt_tar = adopting.adopt_tar
     monkeypatch.setattr(adopting, "adopt_tar", killed)
     assert "give the same command again" in prep("adopt", tars, code=1).output
     assert not (tars / "manifest.json").exists()
