@@ -77,7 +77,7 @@ def test_events_do_not_depend_on_the_workers(copy: Path) -> None:
     assert {event["file"] for event in findings} >= {"train/000000.tar", "train/000002.tar", "index.npy"}
     assert any(event["sample"] for event in findings)
     assert (complete["data_set"], complete["deep"], complete["passed"]) == ("set", True, False)
-    assert (complete["findings"], complete["files"], complete["shards"]) == (len(findings), 13, 4)
+    assert (complete["findings"], complete["files"], complete["shards"]) == (len(findings), 14, 4)
     assert set(complete) >= {"images", "decoded", "bytes"}
 
 
