@@ -70,7 +70,7 @@ test: check
 	@$(PYTEST) -m "not slow and not gpu"
 
 test-all: check
-	@$(PIP) -e '.[ray]'
+	@$(PIP) -e '.[ray,examples]'
 	@$(PYTEST) -m "not gpu"
 	@$(MAKE) test-oldest
 
