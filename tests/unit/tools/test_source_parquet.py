@@ -145,6 +145,13 @@ def test_a_data_set_is_made_with_its_rejects_named_and_nothing_unpacked_left(tmp
     assert sorted(SplitReader(tmp_path / "out", "train").labels.tolist()) == [0, 0, 0, 1, 1, 1]
 
 
+def test_a_kind_of_image_that_cannot_be_decoded_here_is_named_before_converting(tmp_path: Path) -> None:
+    rows = [(b"\xff\x0a" + bytes(20), name, label) for _, name, label in pictures(4)]
+    write_parquet(tmp_path / "hf/train.parquet", rows)
+    with pytest.raises(InputError, match="none of its pictures can be decoded; JPEG XL"):
+        build(open_source(tmp_path / "hf"), tmp_path / "out", ConvertSettings(size_px=16))
+
+
 def test_a_disk_without_room_for_the_unpacked_images_is_refused_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ def materialise(source: Source, scratch: Path, on_progress: Callable[[Amount], N
 
     Their folder is named by the files' sizes and mtimes and by what is listed of them, and has its name only when it is
     whole: a second call writes nothing, and one after a kill what is missing. `on_progress` is told of bytes. Raises
-    InputError if the files are damaged or there is no room.
+    InputError if the files are damaged, there is no room, or no image can be decoded here.
     """
     if not source.packed:
         return source
@@ -124,7 +124,9 @@ def materialise(source: Source, scratch: Path, on_progress: Callable[[Amount], N
             raise InputError(
                 f"{scratch}: its images cannot be written there ({error}); make room, and give the same command again"
             ) from None
-    return replace(source, packed=False, opener=functools.partial(_open_unpacked, source.root, folder))
+    unpacked = replace(source, packed=False, opener=functools.partial(_open_unpacked, source.root, folder))
+    refuse_undecodable(unpacked)
+    return unpacked
 
 
 def packed_bytes(source: Source) -> int:

@@ -21,6 +21,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.files import open_regular
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.opening import FORMATS, MAX_BYTES, MissingDecoderError, UndecodableError, kind_of, opened
+from alexnet.tools.convert.source_files import open_file
 
 T = TypeVar("T")
 
@@ -141,7 +142,10 @@ def _some(source: Source) -> Iterator[bytes]:
     """Yield the files of a few members of a source."""
     for members in source.members.values():
         for member in map(members.__getitem__, spread(range(len(members)))):
-            with suppress(OSError), (source.root / member.file).open("rb") as file:  # which converting will tell
+            with (
+                suppress(OSError),
+                (source.opener or open_file)(source.root / member.file) as file,
+            ):  # converting will tell
                 file.seek(member.offset)
                 yield file.read(min(member.length, MAX_BYTES))
 
