@@ -4,13 +4,13 @@ The work: JPEGs of a data set in shuffled order; of each a random crop, mirrored
 subtracted; float32 batches as torch tensors, (n, 3, crop, crop). Labels come along. A loader that needs its data in
 another form gets it made, in a temporary folder, before the clock starts. The end of an epoch is not felt by any.
 
-`own_decoders.py` has those that decode by themselves. A package is imported by the row that measures it: it may not be
-installed, and its memory is the row's.
+`own_decoders.py` has those that decode by themselves, `own_formats.py` those that read a format of their own. A package
+is imported by the row that measures it: it may not be installed, and its memory is the row's.
 """
 
 import io
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -26,29 +26,30 @@ from alexnet.tools.convert.pillow import distribution
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 
 _SHUFFLE = 1_000  # as WebDataset's documentation has it
-_PREFETCH = 2  # torch's default
+PREFETCH = 2  # torch's default
+_BRING_PILLOW = ("ffcv", "litdata", "torchvision")  # it overwrites pillow-simd
 
 
 def torch_loader(*, decoder: str, **task: Any) -> Stage:
     """PyTorch's DataLoader over a map-style data set, which reads the shards by offset as there are no loose files.
 
     As its documentation has it: `num_workers`, `persistent_workers`, a `collate_fn` in the worker, tensors through
-    shared memory.
+    shared memory. This is how torchcodec, which has no loader, is used, too: an image at a time in worker processes.
     """
     given, versions = LoaderTask(**task), versions_of("torch", decoder)
     from torch.utils.data import DataLoader
 
     loader: Iterable[Any] = DataLoader(
-        Images(given, _cropper(decoder, given)),  # type: ignore[arg-type]
+        Images(given, cropper(decoder, given)),  # type: ignore[arg-type]
         batch_size=given.batch_images,
         sampler=_ids(given),
         num_workers=given.threads,
-        collate_fn=_collate(given),
+        collate_fn=collate(given),
         persistent_workers=True,
-        prefetch_factor=_PREFETCH,
+        prefetch_factor=PREFETCH,
     )
-    words = f"num_workers={given.threads}, prefetch_factor={_PREFETCH}, persistent_workers, {decoder}"
-    return counted(loader, given, words, given.threads * _PREFETCH, versions)
+    words = f"num_workers={given.threads}, prefetch_factor={PREFETCH}, persistent_workers, {decoder}"
+    return counted(loader, given, words, given.threads * PREFETCH, versions)
 
 
 def webdataset(*, decoder: str, **task: Any) -> Stage:
@@ -65,12 +66,12 @@ def webdataset(*, decoder: str, **task: Any) -> Stage:
         .shuffle(_SHUFFLE)
         .to_tuple("jpg;jpeg", "cls")
     )
-    batches = images.map_tuple(_cropper(decoder, given), int).batched(
-        given.batch_images, partial=False, collation_fn=_collate(given)
+    batches = images.map_tuple(cropper(decoder, given), int).batched(
+        given.batch_images, partial=False, collation_fn=collate(given)
     )
-    loader = wds.WebLoader(batches, batch_size=None, num_workers=given.threads, prefetch_factor=_PREFETCH)
+    loader = wds.WebLoader(batches, batch_size=None, num_workers=given.threads, prefetch_factor=PREFETCH)
     words = f"resampled shards, shuffle({_SHUFFLE}), num_workers={given.threads}, {decoder}"
-    return counted(loader, given, words, given.threads * _PREFETCH, versions)
+    return counted(loader, given, words, given.threads * PREFETCH, versions)
 
 
 def spdl(*, decoder: str, **task: Any) -> Stage:
@@ -83,18 +84,18 @@ def spdl(*, decoder: str, **task: Any) -> Stage:
     given, versions = LoaderTask(**task), versions_of("spdl", "torch", decoder)
     from spdl.pipeline import PipelineBuilder
 
-    crop = _spdl_cropper(given) if decoder == "spdl" else _cropper(decoder, given)
-    images, collate = Images(given, crop), _collate(given)
+    crop = _spdl_cropper(given) if decoder == "spdl" else cropper(decoder, given)
+    images, finish = Images(given, crop), collate(given)
     builder = PipelineBuilder().add_source(id_batches(given))
-    builder = builder.pipe(lambda ids: collate([images[n] for n in ids]), concurrency=given.threads)
-    pipeline = builder.add_sink(_PREFETCH).build(num_threads=given.threads, max_failures=0)
+    builder = builder.pipe(lambda ids: finish([images[n] for n in ids]), concurrency=given.threads)
+    pipeline = builder.add_sink(PREFETCH).build(num_threads=given.threads, max_failures=0)
 
     def batches() -> Iterator[Any]:
         with pipeline.auto_stop():
             yield from pipeline
 
-    words = f"a batch a task, concurrency=num_threads={given.threads}, sink of {_PREFETCH}, {decoder}"
-    return counted(batches(), given, words, _PREFETCH + given.threads, versions)
+    words = f"a batch a task, concurrency=num_threads={given.threads}, sink of {PREFETCH}, {decoder}"
+    return counted(batches(), given, words, PREFETCH + given.threads, versions)
 
 
 class Images:
@@ -131,9 +132,12 @@ def id_batches(task: LoaderTask) -> Iterator[list[int]]:
 
 
 def decoder_of(name: str) -> Callable[[bytes], Pixels]:
-    """Return what decodes whole JPEGs: simplejpeg, or PIL."""
+    """Return what decodes whole JPEGs: simplejpeg, torchcodec or PIL."""
     if name == "simplejpeg":
         return import_module("simplejpeg").decode_jpeg  # type: ignore[no-any-return]
+    if name == "torchcodec":
+        decode_jpeg = torchcodec_decoder()
+        return lambda jpeg: pixels_of(decode_jpeg(jpeg))
     from PIL import Image
 
     def decode(jpeg: bytes) -> Pixels:
@@ -143,28 +147,52 @@ def decoder_of(name: str) -> Callable[[bytes], Pixels]:
     return decode
 
 
-def draw(places: int) -> tuple[int, int, bool]:
-    """Draw where a crop begins, y and x, and whether it is mirrored; PyTorch seeds each of its workers for this."""
-    return random.randrange(places), random.randrange(places), random.random() < 0.5
+def torchcodec_decoder() -> Callable[..., Any]:
+    """Return torchcodec's `decode_jpeg`. Raises CannotRunError where its libraries are not there."""
+    try:
+        return import_module("torchcodec.decoders").decode_jpeg  # type: ignore[no-any-return]
+    except OSError:
+        raise CannotRunError(
+            "torchcodec was built for another torch, with CUDA or without (docs/benchmarks.md)"
+        ) from None
 
 
-def _cropper(decoder: str, task: LoaderTask) -> Callable[[bytes], Pixels]:
-    """Return what decodes a JPEG, cuts a random crop and mirrors it half of the time."""
-    decode, px, places = decoder_of(decoder), task.crop_px, task.size_px - task.crop_px + 1
+def pixels_of(image: Any) -> Pixels:
+    """Return a torch tensor (3, H, W) as pixels, without a copy."""
+    return image.permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
 
-    def crop(jpeg: bytes) -> Pixels:
-        y, x, mirror = draw(places)
-        cut = decode(jpeg)[y : y + px, x : x + px]
-        return cut[:, ::-1] if mirror else cut
 
-    return crop
+def draw(places: int, uniform: Callable[[], float] = random.random) -> tuple[int, int, bool]:
+    """Draw where a crop begins, y and x, and whether it is mirrored; PyTorch seeds `random` of each of its workers."""
+    return int(places * uniform()), int(places * uniform()), uniform() < 0.5
+
+
+def cutter(task: LoaderTask) -> Callable[..., Pixels]:
+    """Return what cuts a random crop and mirrors it half of the time; `uniform` may be given, as to `draw`."""
+    px, places = task.crop_px, task.size_px - task.crop_px + 1
+
+    def cut(pixels: Pixels, *uniform: Callable[[], float]) -> Pixels:
+        y, x, mirror = draw(places, *uniform)
+        crop = pixels[y : y + px, x : x + px]
+        return crop[:, ::-1] if mirror else crop
+
+    return cut
+
+
+def cropper(decoder: str, task: LoaderTask) -> Callable[..., Pixels]:
+    """Return what decodes a JPEG, then does as `cutter`."""
+    decode, cut = decoder_of(decoder), cutter(task)
+    return lambda jpeg, *uniform: cut(decode(jpeg), *uniform)
 
 
 def _spdl_cropper(task: LoaderTask) -> Callable[[bytes], Pixels]:
     import spdl.io
 
     px, places = task.crop_px, task.size_px - task.crop_px + 1
-    one_thread = spdl.io.decode_config(decoder_options={"threads": "1"})
+    try:
+        one_thread = spdl.io.decode_config(decoder_options={"threads": "1"})
+    except RuntimeError:  # it loads FFmpeg's libraries now
+        raise CannotRunError("FFmpeg's libraries are not there: apt-get install ffmpeg") from None
 
     def crop(jpeg: bytes) -> Pixels:
         y, x, mirror = draw(places)
@@ -175,20 +203,30 @@ def _spdl_cropper(task: LoaderTask) -> Callable[[bytes], Pixels]:
     return crop
 
 
-def _collate(task: LoaderTask) -> Callable[[list[tuple[Pixels, int]]], Any]:
-    """Return what subtracts the mean and puts planes behind each other, in one pass: float32 (n, 3, H, W), labels."""
-    import torch
-
+def planar(task: LoaderTask) -> Callable[[Sequence[Pixels]], npt.NDArray[np.float32]]:
+    """Return what subtracts the mean and puts planes behind each other, in one pass: float32 (n, 3, H, W)."""
     mean = task.mean[:, None, None]
 
-    def collate(samples: list[tuple[Pixels, int]]) -> Any:
-        crops, labels = zip(*samples, strict=True)
+    def batch_of(crops: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         batch = np.empty((len(crops), 3, *crops[0].shape[:2]), np.float32)
         for out, crop in zip(batch, crops, strict=True):
             np.subtract(crop.transpose(2, 0, 1), mean, out=out)
-        return torch.from_numpy(batch), torch.tensor(labels)
+        return batch
 
-    return collate
+    return batch_of
+
+
+def collate(task: LoaderTask) -> Callable[[list[tuple[Pixels, int]]], Any]:
+    """Return what makes (crop, label) pairs a batch of torch tensors, as `planar` does, and labels."""
+    import torch
+
+    batch_of = planar(task)
+
+    def collated(samples: list[tuple[Pixels, int]]) -> Any:
+        crops, labels = zip(*samples, strict=True)
+        return torch.from_numpy(batch_of(crops)), torch.tensor(labels)
+
+    return collated
 
 
 def versions_of(*packages: str) -> dict[str, str]:
@@ -198,7 +236,8 @@ def versions_of(*packages: str) -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            raise CannotRunError(f"{name} is not installed") from None
+            how = f"--no-deps {name}, and what docs/benchmarks.md names" if name in _BRING_PILLOW else name
+            raise CannotRunError(f"{name} is not installed: pip install {how}") from None
     return found
 
 

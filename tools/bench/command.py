@@ -21,7 +21,9 @@ from alexnet.tools.start import INTERRUPTED
 if TYPE_CHECKING:
     from alexnet.tools.bench.report import Report
 
-PEERS = ("webdataset", "torch", "dali", "ffcv", "spdl", "nvimagecodec", "torchvision")
+PEERS = (
+    "webdataset", "torch", "dali", "ffcv", "spdl", "torchcodec", "grain", "litdata", "nvimagecodec", "torchvision",
+)  # fmt: skip
 """The loaders that there are baselines of."""
 _PARALLEL, _PRECISIONS = ("towers", "data", "owt"), ("fp32", "bf16")
 _QUICK_ROUNDS, _SECONDS, _QUICK_SECONDS = 3, 2.0, 0.5

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from alexnet.shards.errors import InputError, nearest
-from alexnet.tools.bench import baselines, gpu_stages, loader_stages, own_decoders, planes_stages
+from alexnet.tools.bench import baselines, gpu_stages, loader_stages, own_decoders, own_formats, planes_stages
 from alexnet.tools.bench.bench_data import LoaderTask, Planes
 from alexnet.tools.bench.measure import Case, limited_by
 from alexnet.tools.bench.report import Asked, Group, Unit
@@ -37,7 +37,7 @@ _QUICK = (
     "dali-plain", "planes-traffic-float32", "stream-planes-uint8", "stream-planes-float32", "nvjpeg", "stream-cuda",
     "dali-plain-cuda",
 )  # fmt: skip
-_BASELINE_START_SECONDS = 300.0  # FFCV writes its file first
+_BASELINE_START_SECONDS = 300.0  # FFCV, Grain and LitData write their files first
 
 _NONE = Planes()
 _ALL = 0  # cores: as many as there are threads
@@ -127,6 +127,7 @@ _GPU_PLANES_ROWS = (
 _GPU_BASELINES = (
     _baseline("nvimagecodec", "nvImageCodec", own_decoders.on_gpu, library="nvimagecodec"),
     _baseline("torchvision", "torchvision, decode_jpeg", own_decoders.on_gpu, library="torchvision"),
+    _baseline("torchcodec-cuda", "torchcodec, decode_jpeg on the GPU", own_decoders.on_gpu, library="torchcodec"),
 )
 _OF_PLANES = (*_PLANES_ROWS, *_GPU_PLANES_ROWS)
 BASELINES = {
@@ -140,15 +141,27 @@ BASELINES = {
     ),
     "dali": (_baseline("dali", "DALI, crops decoded only", own_decoders.dali, crops_early=True),),
     "ffcv": (
-        _baseline("ffcv-jpeg", "FFCV, JPEG", own_decoders.ffcv, stored="jpg"),
-        _baseline("ffcv-raw", "FFCV, raw pixels", own_decoders.ffcv, stored="raw"),
+        _baseline("ffcv-jpeg", "FFCV, JPEG", own_formats.ffcv, stored="jpg"),
+        _baseline("ffcv-raw", "FFCV, raw pixels", own_formats.ffcv, stored="raw"),
     ),
     "spdl": (
         _baseline("spdl", "SPDL, its own decoder", baselines.spdl, decoder="spdl"),
         _baseline("spdl-simplejpeg", "SPDL, simplejpeg", baselines.spdl, decoder="simplejpeg"),
     ),
+    "torchcodec": (
+        _baseline("torchcodec", "torch DataLoader, torchcodec", baselines.torch_loader, decoder="torchcodec"),
+        _GPU_BASELINES[2],
+    ),
+    "grain": (
+        _baseline("grain-pil", "Grain, PIL", own_formats.grain, decoder="pil"),
+        _baseline("grain-simplejpeg", "Grain, simplejpeg", own_formats.grain, decoder="simplejpeg"),
+    ),
+    "litdata": (
+        _baseline("litdata", "LitData, its own decoder", own_formats.litdata, decoder="torchvision"),
+        _baseline("litdata-simplejpeg", "LitData, simplejpeg", own_formats.litdata, decoder="simplejpeg"),
+    ),
     "nvimagecodec": _GPU_BASELINES[:1],
-    "torchvision": _GPU_BASELINES[1:],
+    "torchvision": _GPU_BASELINES[1:2],
 }
 
 

@@ -3,25 +3,27 @@
 `baselines.py` says what the work is. A package is imported by the row that measures it.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from alexnet.pipeline.nvidia_packages import installed, without_dali
-from alexnet.tools.bench.baselines import Images, counted, decoder_of, draw, id_batches, shards_of, versions_of
+from alexnet.tools.bench.baselines import (
+    Images,
+    counted,
+    draw,
+    id_batches,
+    shards_of,
+    torchcodec_decoder,
+    versions_of,
+)
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.gpu_stages import watched
 from alexnet.tools.bench.stage import CannotRunError, Stage
 
 _INITIAL_FILL, _PREFETCH = 1_024, 2  # DALI's defaults
 _LABEL_BYTES = 8
-_FFCV_IMAGES, _QUALITY = 10_000, 90  # written: raw, 2 GB
-_FFCV_REPEATS = 1_000  # of the ids, so that the end of an epoch is not felt
 
 
 def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stage:
@@ -79,55 +81,11 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
     return watched(stage) if cuda else stage
 
 
-def ffcv(*, stored: str, **task: Any) -> Stage:
-    """FFCV: its own file, written once before the clock starts, and its compiled pipeline.
-
-    As its documentation has it: `os_cache=True` for data that fit in memory, `drop_last`. It has no decoder for a
-    random crop of fixed size, so `RandomResizedCrop` is told the one scale and ratio that are it.
-    """
-    given, versions = LoaderTask(**task), versions_of("ffcv", "torch")
-    from ffcv import fields, loader, transforms
-    from ffcv.fields import decoders
-    from ffcv.writer import DatasetWriter
-
-    whole, folder = Images(given, decoder_of("pil"), _FFCV_IMAGES), tempfile.mkdtemp()  # it goes with the row's scratch
-    most_bytes, free_bytes = len(whole) * 3 * given.size_px**2, shutil.disk_usage(folder).free
-    if free_bytes < most_bytes:
-        raise CannotRunError(f"{folder}: has {free_bytes / 1e9:.1f} GB free; the file may take {most_bytes / 1e9:.1f}")
-    file, crop_px = f"{folder}/set.beton", given.crop_px
-    columns = {
-        "image": fields.RGBImageField(write_mode=stored, jpeg_quality=_QUALITY),
-        "label": fields.IntField(),
-    }
-    DatasetWriter(file, columns, num_workers=given.threads).from_indexed_dataset(whole)
-    scale = (crop_px / given.size_px) ** 2
-    image = [
-        decoders.RandomResizedCropRGBImageDecoder((crop_px, crop_px), scale=(scale, scale), ratio=(1.0, 1.0)),
-        transforms.RandomHorizontalFlip(),
-        transforms.NormalizeImage(given.mean, np.ones(3), np.float32),
-        transforms.ToTensor(),
-        transforms.ToTorchImage(),
-    ]
-    label = [decoders.IntDecoder(), transforms.ToTensor(), transforms.Squeeze()]
-    batches = loader.Loader(
-        file,
-        batch_size=given.batch_images,
-        num_workers=given.threads,
-        order=loader.OrderOption.RANDOM,
-        os_cache=True,
-        drop_last=True,
-        indices=np.tile(np.arange(len(whole)), _FFCV_REPEATS),
-        pipelines={"image": image, "label": label},
-    )
-    words = f"{stored}, os_cache, RANDOM, num_workers={given.threads}, channels last"
-    return counted(batches, given, words, 4, versions)
-
-
 def on_gpu(*, library: str, **task: Any) -> Stage:
-    """Libraries that decode a batch of JPEGs on a GPU: nvImageCodec, and torchvision's `decode_jpeg`.
+    """Libraries that decode a batch of JPEGs on a GPU: nvImageCodec, torchcodec's `decode_jpeg`, and torchvision's.
 
     They leave crops, mirrors and the mean to their user, who does them in PyTorch where the pixels are. One thread
-    reads ahead. Without a GPU they are no baselines: neither is made for that.
+    reads ahead. Without a GPU they are no baselines: none is made for that.
     """
     given = LoaderTask(**task)
     versions = versions_of(*((library == "nvimagecodec" and installed("nvImageCodec")) or [library]), "torch")
@@ -135,7 +93,9 @@ def on_gpu(*, library: str, **task: Any) -> Stage:
 
     if not torch.cuda.is_available():
         raise CannotRunError("decodes batches on a GPU, and torch has none here")
-    decode = _nvimagecodec(given.threads) if library == "nvimagecodec" else _torchvision()
+    decode = {"nvimagecodec": _nvimagecodec, "torchcodec": _torchcodec, "torchvision": _torchvision}[library](
+        given.threads
+    )
     words = "all its backends; crop, mirror and mean in PyTorch on the GPU; one thread reads ahead"
     return watched(counted(_cropped_on_gpu(given, decode), given, words, 1, versions))
 
@@ -149,7 +109,12 @@ def _nvimagecodec(threads: int) -> Callable[[list[bytes]], list[Any]]:
     return lambda jpegs: [from_dlpack(image).permute(2, 0, 1) for image in decoder.decode(jpegs)]
 
 
-def _torchvision() -> Callable[[list[bytes]], list[Any]]:
+def _torchcodec(_: int) -> Callable[[list[bytes]], list[Any]]:
+    decode_jpeg = torchcodec_decoder()
+    return lambda jpegs: decode_jpeg(jpegs, device="cuda")  # one call of nvJPEG
+
+
+def _torchvision(_: int) -> Callable[[list[bytes]], list[Any]]:
     import torch
 
     vision: Any = import_module("torchvision.io")
