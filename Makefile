@@ -129,9 +129,9 @@ gpu-check-model: $(GPU_VENV)
 # DATA-planes, and those of `alexnet-prep decode` of DATA. One file a run; the page is made of
 # them. docs/measurements is written at the end, when all runs are whole and of data that may be quoted.
 MEASURED := build/measured
-LOADERS := webdataset,torch,dali,ffcv,spdl
+LOADERS := webdataset,torch,dali,ffcv,spdl,torchcodec,grain,litdata
 PICTURES := $(or $(SOURCE),build/bench-source)
-ABSENT := from importlib.util import find_spec as f; print(*(p for p in ("ffcv", "spdl", "simplejpeg") if not f(p)))
+ABSENT := from importlib.util import find_spec as f; print(*(p for p in ("ffcv", "grain", "litdata", "simplejpeg", "spdl", "torchcodec") if not f(p)))
 
 $(VENV)/.installed-peers: $(VENV)/.installed
 	@echo "installing the loaders that are compared with ..."

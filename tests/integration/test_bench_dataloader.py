@@ -1,5 +1,6 @@
 """`alexnet-bench dataloader` and `diff` as a user types them."""
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from alexnet.tools.bench import dataloader, loader_stages, measure
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.command import main
-from alexnet.tools.bench.loader_rows import cases_of
+from alexnet.tools.bench.loader_rows import BASELINES, cases_of
 from alexnet.tools.bench.measure import Case, Measured, Timing, measure_rows
 from alexnet.tools.bench.report import Asked, read_report
 
@@ -57,8 +58,18 @@ def test_quick_on_the_bundled_images_writes_a_report(tmp_path: Path, monkeypatch
 def test_the_whole_quick_mode_takes_every_row_and_baseline_along(ci_100: Path) -> None:
     rows, missing, _ = measured(ci_100, quick=True, compare=("torch", "webdataset", "dali"))
     not_looked_for = "no data set of planes was looked for"
-    assert all(one.why.endswith("is not installed") or one.why == not_looked_for for one in missing)
+    assert all("is not installed" in one.why or one.why == not_looked_for for one in missing)
     assert {row.name for row in rows} >= {"torch-pil", "webdataset-pil", "dali", "dali-plain", "stream-dali-float32"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", ["ffcv", "spdl", "torchcodec", "grain", "litdata"])
+def test_loaders_that_are_installed_do_the_work(ci_100: Path, peer: str) -> None:
+    rows, missing, _ = measured(ci_100, *(row.name for row in BASELINES[peer]), compare=(peer,))
+    asked = {row.name for row in BASELINES[peer]}
+    assert {row.name for row in rows} | {one.name for one in missing} == asked
+    reasons = r"is not installed: pip install|apt-get install ffmpeg|built for another torch|torch has none here"
+    assert [one for one in missing if not re.search(reasons, one.why)] == []
 
 
 def test_storage_memory_and_decoding_are_measured_without_torch(ci_100: Path) -> None:

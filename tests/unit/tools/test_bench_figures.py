@@ -56,7 +56,7 @@ def test_rows_are_known_by_name_or_refused() -> None:
     assert len(names) == len(cases)
     assert {case.cores for case in cases} == {1, 2, 4}, "threads beyond the cores keep none busy"
     assert {case.name for case in cases if case.on_gpu} >= {
-        "nvjpeg", "to-device", "stream-cuda", "stream-cuda-resident", "nvimagecodec",
+        "nvjpeg", "to-device", "stream-cuda", "stream-cuda-resident", "nvimagecodec", "torchcodec-cuda",
     }  # fmt: skip
     assert {"stream-1-thread", "stream-2-threads", "stream-4-threads", "stream-beside-trainer-here"} <= names
 

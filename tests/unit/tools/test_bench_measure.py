@@ -1,5 +1,6 @@
 """How rows are measured, in processes of their own, and the reports that hold them."""
 
+import itertools
 import json
 import mmap
 import os
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ def leaving() -> Stage:
     raise SystemExit(3)
 
 
+def sharing() -> Stage:
+    """Hold shared memory, as loaders with worker processes do, and never give it back."""
+    held = SharedMemory(create=True, size=1)
+    return Stage(work=lambda: itertools.repeat(held.size), settings=held.name)
+
+
 def case_of(name: str, make: Callable[..., Stage] = counting, **more: Any) -> Case:
     return Case(name=name, title=name, make=make, **more)
 
@@ -91,6 +99,12 @@ def test_rows_that_fail_say_why_and_the_rest_goes_on(tmp_path: Path, monkeypatch
     assert fine.shares["limit"]["wall"] == pytest.approx(fine.rate("wall") / limit.rate("wall"))
     assert fine.rounds[-1].peak_bytes >= fine.before_bytes > 10e6
     assert list(tmp_path.iterdir()) == [], "what a row wrote goes with it, however it ended"
+
+
+def test_shared_memory_that_a_row_leaves_is_given_back() -> None:
+    (row,) = measure(case_of("sharing", sharing)).rows
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(row.settings)
 
 
 def test_a_budget_that_is_spent_starts_no_more_rows() -> None:
