@@ -95,7 +95,7 @@ def recipe_for(arch: str) -> str:
 def check_recipe(recipe: str) -> None:
     """Raise InputError unless this is a shipped recipe's name, or a file's, which ends in `.toml`."""
     if not recipe.endswith(_SUFFIX) and recipe not in (names := recipe_names()):
-        raise InputError(f"must be a file, NAME{_SUFFIX}, or one of {', '.join(names)}{nearest(recipe, names)}")
+        raise InputError(f"must be a file, FILE{_SUFFIX}, or one of {', '.join(names)}{nearest(recipe, names)}")
 
 
 def recipe_levels(recipe: str) -> list[tuple[str, list[tuple[str, Any]]]]:

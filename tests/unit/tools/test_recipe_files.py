@@ -28,7 +28,7 @@ def test_a_file_stands_on_a_shipped_recipe_or_on_a_file_beside_it(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('base = "papr"', r"mine\.toml: base=papr: must be a file, NAME\.toml, or one of .*; did you mean paper\?"),
+        ('base = "papr"', r"mine\.toml: base=papr: must be a file, FILE\.toml, or one of .*; did you mean paper\?"),
         ('base = "gone.toml"', r"mine\.toml: base=gone\.toml: cannot be read as a recipe \(No such file"),
         ('base = "mine.toml"', r"mine\.toml: base=mine\.toml: stands on itself"),
         ('base = "other.toml"', r"other\.toml: base=mine\.toml: stands on itself"),
