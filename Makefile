@@ -16,7 +16,6 @@ CONSTRAINTS ?= $(shell $(PYTHON) tools/preflight.py --constraints $(CHOSEN))
 PIP = $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) $(addprefix -c ,$(CONSTRAINTS))
 
 COMMA := ,
-DALIS := nvidia-dali-cuda130 nvidia-dali-cuda120
 
 # What the C extensions are built from: a change builds them anew.
 SOURCES := setup.py $(wildcard pipeline/host/*.[ch] shards/*.c)
@@ -42,13 +41,13 @@ help:
 
 venv: $(VENV)/.installed
 
-# Holds the extra: where another one was installed, its DALI goes first, as both are the same files.
+# Holds the extra: for another one the environment begins anew, as the packages for either CUDA are the same files.
 $(VENV)/.installed: pyproject.toml tools/preflight.py $(SOURCES) $(if $(EXTRA),always)
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv python3-dev"; exit 2; }
-	@set -e; extra="$$($(PYTHON) tools/preflight.py $(CHOSEN))"; $(PYTHON) -m venv $(VENV); \
-	if [ -s $@ ] && [ "$$(cat $@)" != "$$extra" ]; then $(BIN)/python -m pip uninstall -y -q $(DALIS); fi; \
+	@set -e; clear=; extra="$$($(PYTHON) tools/preflight.py $(CHOSEN))"; \
+	if [ -s $@ ] && [ "$$(cat $@)" != "$$extra" ]; then clear=--clear; fi; $(PYTHON) -m venv $$clear $(VENV); \
 	echo "installing torch, DALI and the rest into $(VENV) ..."; \
-	$(PIP) -e ".[$${extra#none}]"; echo "$$extra" >$@
+	$(PIP) -e ".$$([ "$$extra" = none ] || echo "[$$extra]")"; echo "$$extra" >$@
 	@$(BIN)/python -c "from alexnet.pipeline.host import available; print(available() or 'the host decoder was built')"
 
 $(VENV)/.installed-dev: $(VENV)/.installed

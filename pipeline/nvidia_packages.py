@@ -1,6 +1,6 @@
 """Which of NVIDIA's packages are installed: each comes as one distribution for CUDA 13 and another for CUDA 12.
 
-Both hold the same files, so that two at once overwrite each other's. None is imported here.
+Of DALI and nvImageCodec both hold the same files, so that two at once overwrite each other's. None is imported here.
 """
 
 import importlib.util
@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pynvml
 
-from alexnet.shards.nvidia_driver import gpus_and_driver, is_too_old
+from alexnet.shards.nvidia_driver import INSTALL, OLDEST_DRIVER, gpus_and_driver, is_too_old
 
 _DISTRIBUTIONS = {
     "DALI": {"nvidia-dali-cuda130": 13, "nvidia-dali-cuda120": 12},
@@ -37,13 +37,11 @@ def without_dali(*, on_gpu: bool = False) -> str | None:
     """Return why DALI cannot be used, None if it can; without loading it. On a CPU it needs no driver."""
     if not (importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")):
         return "NVIDIA DALI is not installed (pip install 'alexnet[cuda13]', for Linux on x86-64 and Arm)"
-    if len(found := installed("DALI")) > 1:
-        both = " ".join(found)
-        return (
-            f"{both.replace(' ', ' and ')} are both installed and overwrite each other's files (pip uninstall -y "
-            f"{both}; pip install 'alexnet[cuda13]', or cuda12 where the driver is older than 580)"
-        )
-    return next(filter(None, map(_too_new, found)), None) if on_gpu else None
+    for name in ("DALI", "nvImageCodec"):  # which DALI brings
+        if len(found := installed(name)) > 1:
+            mend = f"{INSTALL[13]}, or cuda12 where the driver is older than {OLDEST_DRIVER[13]}"
+            return f"{' and '.join(found)} are both installed and overwrite each other's files ({mend})"
+    return next(filter(None, map(_too_new, installed("DALI"))), None) if on_gpu else None
 
 
 def _too_new(distribution: str) -> str | None:
@@ -54,6 +52,4 @@ def _too_new(distribution: str) -> str | None:
         return None
     if not is_too_old(driver, _DISTRIBUTIONS["DALI"][distribution]):
         return None
-    return (
-        f"{distribution} cannot run on driver {driver} (pip uninstall -y {distribution}; pip install 'alexnet[cuda12]')"
-    )
+    return f"{distribution} cannot run on driver {driver} ({INSTALL[12]})"

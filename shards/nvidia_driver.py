@@ -11,11 +11,11 @@ OLDEST_DRIVER = {13: 580, 12: 525}
 """What a driver's version must begin with, at least, to run what was built for a CUDA, newest first; from NVIDIA's
 "Minor Version Compatibility". `tools/preflight.py` has the same, as it runs before anything is installed."""
 
-_INSTALL = {
-    13: "pip uninstall -y torch nvidia-dali-cuda120; pip install 'alexnet[cuda13]'",
-    12: "pip uninstall -y torch nvidia-dali-cuda130; pip install torch --index-url URL_OF_CUDA_12_BUILDS; "
-    "pip install 'alexnet[cuda12]'",
+INSTALL = {
+    13: "in a new environment pip install 'alexnet[cuda13]'",
+    12: "in a new environment pip install torch --index-url URL_OF_CUDA_12_BUILDS, then 'alexnet[cuda12]'",
 }
+"""What fits a CUDA; in a new environment, as what DALI and PyTorch brought for another one would stay in the old."""
 
 
 def gpus_and_driver() -> tuple[int, str]:
@@ -47,9 +47,9 @@ def why_no_gpu(torch_version: str, torch_cuda: str | None) -> str:
         return "no GPU here"
     here = f"{gpus} GPU{'s' * (gpus > 1)} here, driver {driver}"
     fits = next((cuda for cuda, oldest in OLDEST_DRIVER.items() if _release(driver) >= oldest), None)
-    install = f"or install what fits it: {_INSTALL[fits]}" if fits else f"{OLDEST_DRIVER[12]} would do for CUDA 12"
+    install = f"or {INSTALL[fits]}" if fits else f"{OLDEST_DRIVER[12]} would do for CUDA 12"
     if torch_cuda is None:
-        mend = f"install: {_INSTALL[fits]}" if fits else f"and the driver is older than any CUDA needs, {install}"
+        mend = f"{INSTALL[fits]}" if fits else f"and the driver is older than any CUDA needs, {install}"
         return f"{here}, but PyTorch {torch_version} was built without CUDA; {mend}"
     if is_too_old(driver, major := int(torch_cuda.split(".")[0])):
         needed = f"PyTorch {torch_version} for CUDA {torch_cuda} needs driver {OLDEST_DRIVER[major]} or newer"

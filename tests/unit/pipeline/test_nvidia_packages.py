@@ -39,9 +39,10 @@ def test_none_and_both_are_refused_with_the_mend(distributions: Callable[..., No
     distributions()
     assert installed_version("DALI") is None
     assert "pip install 'alexnet[cuda13]'" in str(without_dali())
-    distributions(CUDA_13, CUDA_12)
-    said = f"{CUDA_13} and {CUDA_12} are both installed and overwrite each other's files (pip uninstall -y {CUDA_13} "
-    assert str(without_dali()).startswith(said)
+    for both in ((CUDA_13, CUDA_12), ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12")):
+        distributions(*both)
+        said = f"{' and '.join(both)} are both installed and overwrite each other's files (in a new environment pip "
+        assert str(without_dali()).startswith(said)
 
 
 def test_a_dali_too_new_for_the_driver_is_refused_on_a_gpu_only(
@@ -51,7 +52,7 @@ def test_a_dali_too_new_for_the_driver_is_refused_on_a_gpu_only(
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, f"nvml{name}", lambda answer=answer: answer)
     distributions(CUDA_13)
-    assert str(without_dali(on_gpu=True)).startswith(f"{CUDA_13} cannot run on driver 550.54.15 (pip uninstall -y ")
+    assert str(without_dali(on_gpu=True)).startswith(f"{CUDA_13} cannot run on driver 550.54.15 (in a new environment ")
     assert without_dali() is None, "on a CPU it needs no driver"
     distributions(CUDA_12)
     assert without_dali(on_gpu=True) is None

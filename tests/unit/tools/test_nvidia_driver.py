@@ -8,11 +8,8 @@ import pytest
 from alexnet.shards.nvidia_driver import OLDEST_DRIVER, why_no_gpu
 from alexnet.tools import preflight
 
-FITS_12 = (
-    "pip uninstall -y torch nvidia-dali-cuda130; pip install torch --index-url URL_OF_CUDA_12_BUILDS; "
-    "pip install 'alexnet[cuda12]'"
-)
-FITS_13 = "pip uninstall -y torch nvidia-dali-cuda120; pip install 'alexnet[cuda13]'"
+FITS_12 = "in a new environment pip install torch --index-url URL_OF_CUDA_12_BUILDS, then 'alexnet[cuda12]'"
+FITS_13 = "in a new environment pip install 'alexnet[cuda13]'"
 
 
 @pytest.fixture
@@ -34,15 +31,15 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         (
             "550.54.15",
             "13.0",
-            f"PyTorch 2.15 for CUDA 13.0 needs driver 580 or newer; update it, or install what fits it: {FITS_12}",
+            f"PyTorch 2.15 for CUDA 13.0 needs driver 580 or newer; update it, or {FITS_12}",
         ),
         (
             "470.256.02",
             "13.0",
             "PyTorch 2.15 for CUDA 13.0 needs driver 580 or newer; update it, 525 would do for CUDA 12",
         ),
-        ("550.54.15", None, f"PyTorch 2.15 was built without CUDA; install: {FITS_12}"),
-        ("580.65.06", None, f"PyTorch 2.15 was built without CUDA; install: {FITS_13}"),
+        ("550.54.15", None, f"PyTorch 2.15 was built without CUDA; {FITS_12}"),
+        ("580.65.06", None, f"PyTorch 2.15 was built without CUDA; {FITS_13}"),
     ],
 )
 def test_what_does_not_fit_the_driver_is_named_with_what_does(
