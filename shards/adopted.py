@@ -17,6 +17,7 @@ from alexnet.shards.tar import TarFaultError, TarSample
 IMAGES = ("jpg", "jpeg")
 _NAME_BYTES = 100
 _LINE_BYTES = 1 << 16
+_MOST_BYTES = 1 << 62
 _LABEL_BYTES = 16  # more than any label has
 
 
@@ -95,4 +96,7 @@ def _components(line: bytes) -> list[Component]:
     if not fields or len(fields) % 4:
         raise ValueError("a file is an extension, an offset, a length and a name")
     parts = zip(*(iter(fields),) * 4, strict=True)
-    return [Component(extension, int(offset), int(length), name) for extension, offset, length, name in parts]
+    components = [Component(extension, int(offset), int(length), name) for extension, offset, length, name in parts]
+    if not all(BLOCKSIZE <= one.offset < _MOST_BYTES for one in components):
+        raise ValueError("an offset lies before the first header, or beyond any tar")
+    return components

@@ -15,6 +15,7 @@ import alexnet.tools.adopt.build as adopting
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.writer import write_checksums
 from alexnet.tools.adopt.shard import adopt_tar
 from alexnet.tools.convert.shard import WORK
 from tests.conftest import digests, encode_picture, pool_of_none, prep
@@ -144,6 +145,27 @@ def test_a_flipped_byte_is_found_and_another_length_refused(tars: Path) -> None:
     tar.write_bytes(data)
     (tars / "more.txt").write_text("x")
     assert "more.txt: is no file of this data set" in prep("verify", tars, code=1).output
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda line: line.replace("1536", "9" * 30), "beyond any tar"),
+        (lambda line: line.replace("1536", "0"), "before the first header"),
+        (lambda line: line.replace("1536", "1024"), "no header lies before"),
+        (lambda line: line.replace("1536 1 ", "1536 2 "), "another kind or length"),
+        (lambda line: line.replace("cls", "txt"), "has not all of its name"),
+        (lambda line: line + " x", "is an extension, an offset, a length and a name"),
+        (lambda line: "", "holds 13 samples where the manifest says 14"),
+    ],
+)
+def test_an_index_file_that_was_forged_is_held_against_the_tar(change: Any, said: str, tars: Path) -> None:
+    prep("adopt", tars)
+    index = tars / "set-train-0000.idx"
+    head, first, *rest = index.read_text().splitlines()
+    index.write_text("".join(f"{line}\n" for line in (head, change(first), *rest) if line))
+    write_checksums(tars)
+    assert said in prep("verify", tars, code=1).output
 
 
 def test_an_interrupted_adoption_goes_on(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
