@@ -82,7 +82,7 @@ ON_OLDEST := tests/unit/model tests/unit/pipeline/test_decoders.py tests/unit/pi
 test-oldest: $(VENV)/.installed
 	@mkdir -p build && echo "torch==$(OLDEST).*" >build/oldest.txt
 	@if $(BIN)/python -m pip install -q --dry-run --ignore-installed --no-deps $(PIP_ARGS) -r build/oldest.txt 2>&1 \
-	  | grep "No matching distribution"; then echo "skipped: the package index has no torch $(OLDEST) for this Python"; \
+	  | grep -E "No matching distribution|ResolutionImpossible"; then echo "skipped: pip finds no torch $(OLDEST) here"; \
 	else $(MAKE) VENV=.venv-oldest CONSTRAINTS=build/oldest.txt test-core; fi
 
 test-core: $(VENV)/.installed-dev
