@@ -138,7 +138,7 @@ def test_the_sdist_holds_the_tests_and_no_links(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         members = archive.getmembers()
     names = {member.name.split("/", 1)[-1] for member in members}
-    assert {"tests/conftest.py", "shards/ci-100/manifest.json", "Makefile", "README.md"} <= names
+    assert {"tests/conftest.py", "shards/ci-100/manifest.json", "constraints/ci.txt", "Makefile", "README.md"} <= names
     assert not [member.name for member in members if member.issym() or "/alexnet/shards" in member.name]
 
 
