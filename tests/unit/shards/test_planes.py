@@ -60,6 +60,7 @@ def test_dali_reads_planes_through_their_index(planes: Path) -> None:
     assert [int(np.asarray(labels[i]).tobytes()) for i in range(5)] == reader.labels[:5].tolist()
 
 
+@pytest.mark.dali
 def test_index_file_is_the_one_that_dali_would_make(planes: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs.idx"
     subprocess.run([sys.executable, "-m", "wds2idx", planes / TAR, theirs], check=True, capture_output=True)

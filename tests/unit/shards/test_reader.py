@@ -45,6 +45,7 @@ def test_dali_reads_it_through_its_index(tmp_path: Path) -> None:
     assert [int(np.asarray(labels[i]).tobytes()) for i in range(5)] == [s.label for s in SAMPLES]
 
 
+@pytest.mark.dali
 def test_index_is_the_one_that_dali_would_make(tmp_path: Path) -> None:
     tar = written(tmp_path)
     theirs = tmp_path / "theirs.idx"
