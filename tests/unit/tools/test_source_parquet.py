@@ -133,6 +133,13 @@ def test_some_classes_take_the_room_of_their_images(tmp_path: Path) -> None:
     assert packed_bytes(chosen) < packed_bytes(source)
 
 
+def test_files_whose_paths_are_alike_are_unpacked_apart(tmp_path: Path) -> None:
+    for k, name in enumerate(("train/0-0", "train-0/0")):
+        write_parquet(tmp_path / f"hf/{name}.parquet", [(PNG + bytes([k]), f"{k}.png", 0)])
+    found = bytes_of(materialise(open_source(tmp_path / "hf"), tmp_path / "scratch"), "train")
+    assert [data for _, _, data in found] == [PNG + bytes([k]) for k in range(2)]
+
+
 def test_a_data_set_is_made_with_its_rejects_named_and_nothing_unpacked_left(tmp_path: Path) -> None:
     write_parquet(tmp_path / "hf/train.parquet", [(b"", "empty.jpg", 0), *pictures(6), (b"no picture", "bad.jpg", 1)])
     settings = ConvertSettings(size_px=16)

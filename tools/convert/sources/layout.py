@@ -123,8 +123,8 @@ class Layout:
 
 
 def unpacked_name(container: str) -> str:
-    """Return what the unpacked form of a file of the source is called, in a folder of such."""
-    return container.replace("/", "-")
+    """Return what the unpacked form of a file of the source is called, in a folder of such; no two are called alike."""
+    return container.replace("%", "%25").replace("/", "%2F")
 
 
 def load_index(path: Path, key: str, root: Path) -> Source | None:

@@ -94,7 +94,7 @@ def _rows(
     """Yield the rows of one file as images that lie behind each other. Raises InputError for one that cannot be."""
     path = root / container
     row = at = told = 0
-    size, stem = path.stat().st_size, unpacked_name(container).removesuffix(".parquet")
+    size, stem = path.stat().st_size, container.removesuffix(".parquet").replace("/", "-")
     with _open(path) as file:
         columns = _columns(path, file)
         if columns.names != names:
