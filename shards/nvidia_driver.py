@@ -49,7 +49,7 @@ def why_no_gpu(torch_version: str, torch_cuda: str | None) -> str:
     fits = next((cuda for cuda, oldest in OLDEST_DRIVER.items() if _release(driver) >= oldest), None)
     install = f"or {INSTALL[fits]}" if fits else f"{OLDEST_DRIVER[12]} would do for CUDA 12"
     if torch_cuda is None:
-        mend = f"{INSTALL[fits]}" if fits else f"and the driver is older than any CUDA needs, {install}"
+        mend = INSTALL[fits] if fits else f"and the driver is older than any CUDA needs, {install}"
         return f"{here}, but PyTorch {torch_version} was built without CUDA; {mend}"
     if is_too_old(driver, major := int(torch_cuda.split(".")[0])):
         needed = f"PyTorch {torch_version} for CUDA {torch_cuda} needs driver {OLDEST_DRIVER[major]} or newer"

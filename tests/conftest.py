@@ -72,6 +72,19 @@ def the_same_terminal_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that has NVML answer as an NVIDIA driver of a version would, with so many GPUs, none hidden."""
+
+    def install(version: str, gpus: int = 1) -> None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        answers = {"Init": None, "Shutdown": None, "DeviceGetCount": gpus, "SystemGetDriverVersion": version}
+        for name, answer in answers.items():
+            monkeypatch.setattr(f"pynvml.nvml{name}", lambda answer=answer: answer)
+
+    return install
+
+
 def pool_of_none(function: Any, _: int, **options: Any) -> WorkerPool[Any, Any]:
     """Stand for a pool: without processes, of which each takes a second to start."""
     return WorkerPool(function, 0, **options)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 
-import pynvml
 import pytest
 
 from alexnet.pipeline.nvidia_packages import installed, installed_version, without_dali
@@ -46,11 +45,9 @@ def test_none_and_both_are_refused_with_the_mend(distributions: Callable[..., No
 
 
 def test_a_dali_too_new_for_the_driver_is_refused_on_a_gpu_only(
-    distributions: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    distributions: Callable[..., None], driver: Callable[..., None]
 ) -> None:
-    answers = {"Init": None, "Shutdown": None, "DeviceGetCount": 1, "SystemGetDriverVersion": "550.54.15"}
-    for name, answer in answers.items():
-        monkeypatch.setattr(pynvml, f"nvml{name}", lambda answer=answer: answer)
+    driver("550.54.15")
     distributions(CUDA_13)
     assert str(without_dali(on_gpu=True)).startswith(f"{CUDA_13} cannot run on driver 550.54.15 (in a new environment ")
     assert without_dali() is None, "on a CPU it needs no driver"

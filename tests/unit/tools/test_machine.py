@@ -1,6 +1,7 @@
 """A machine is described whether it has a GPU or not, and what cannot be known is said, not raised."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pynvml
@@ -36,11 +37,10 @@ def test_a_machine_without_a_gpu_is_described_with_the_reason() -> None:
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_a_driver_that_sees_a_gpu_which_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("nvmlInit", "nvmlShutdown"):
-        monkeypatch.setattr(pynvml, name, lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
-    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "550.54.15")
+def test_a_driver_that_sees_a_gpu_which_torch_cannot_use_is_named(
+    driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver("550.54.15", gpus=2)
     monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
     assert describe_machine().gpu_why.startswith("2 GPUs here, driver 550.54.15, but PyTorch")

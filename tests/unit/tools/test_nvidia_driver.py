@@ -12,32 +12,11 @@ FITS_12 = "in a new environment pip install torch --index-url URL_OF_CUDA_12_BUI
 FITS_13 = "in a new environment pip install 'alexnet[cuda13]'"
 
 
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that has NVML answer as a driver of a version would, with so many GPUs."""
-
-    def install(version: str, gpus: int = 1) -> None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        answers = {"Init": None, "Shutdown": None, "DeviceGetCount": gpus, "SystemGetDriverVersion": version}
-        for name, answer in answers.items():
-            monkeypatch.setattr(pynvml, f"nvml{name}", lambda answer=answer: answer)
-
-    return install
-
-
 @pytest.mark.parametrize(
     ("version", "cuda", "said"),
     [
-        (
-            "550.54.15",
-            "13.0",
-            f"PyTorch 2.15 for CUDA 13.0 needs driver 580 or newer; update it, or {FITS_12}",
-        ),
-        (
-            "470.256.02",
-            "13.0",
-            "PyTorch 2.15 for CUDA 13.0 needs driver 580 or newer; update it, 525 would do for CUDA 12",
-        ),
+        ("550.54.15", "13.0", f"PyTorch 2.15 for CUDA 13.0 needs driver 580 or newer; update it, or {FITS_12}"),
+        ("470.2", "13.0", "PyTorch 2.15 for CUDA 13.0 needs driver 580 or newer; update it, 525 would do for CUDA 12"),
         ("550.54.15", None, f"PyTorch 2.15 was built without CUDA; {FITS_12}"),
         ("580.65.06", None, f"PyTorch 2.15 was built without CUDA; {FITS_13}"),
     ],

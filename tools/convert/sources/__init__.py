@@ -131,7 +131,8 @@ def materialise(source: Source, scratch: Path, on_progress: Callable[[Amount], N
 
 def packed_bytes(source: Source) -> int:
     """Return how much room the images of a source take that has to be unpacked; 0 for any other."""
-    return sum(int(listing.lengths.sum(dtype=np.int64)) for listing in source.members.values()) * source.packed
+    listings = source.members.values() if source.packed else ()
+    return sum(int(listing.lengths.sum(dtype=np.int64)) for listing in listings)
 
 
 def _open_unpacked(root: Path, folder: Path, path: Path) -> BinaryIO:

@@ -11,8 +11,8 @@ from pathlib import Path
 from alexnet.shards.errors import InputError
 from alexnet.shards.index import is_official
 from alexnet.shards.manifest import ClassRecord, Split
-from alexnet.tools.convert.known import check_sorted_labels
-from alexnet.tools.convert.listing import Listing
+from alexnet.tools.convert.known import check_sorted_labels, count_notes
+from alexnet.tools.convert.listing import Listing, Source, sizes_of
 from alexnet.tools.convert.opening import MAX_BYTES
 from alexnet.tools.convert.source_files import SourceFiles
 from alexnet.tools.convert.sources.names import WNID, printed
@@ -91,9 +91,21 @@ def _ascending(names: Sequence[str]) -> bool:
     return all(one < other for one, other in pairwise(names))
 
 
-def order_of(classes: Sequence[ClassRecord]) -> str:
-    """Say for people what a label is."""
-    return f"the source's own numbers, {classes[0].wnid} 0 to {classes[-1].wnid} {len(classes) - 1}"
+def numbered_source(
+    what: str, root: Path, kind: str, classes: NumberedClasses, members: dict[Split, Listing], notes: Sequence[str]
+) -> Source:
+    """Return a source whose labels are its own numbers. `what`: it is, for people. `notes`: empty ones are left out."""
+    records, note = classes.records(root, members)
+    wnids = [record.wnid for record in records]
+    return Source(
+        root=root,
+        kind=kind,
+        classes=records,
+        members=members,
+        label_order=f"the source's own numbers, {wnids[0]} 0 to {wnids[-1]} {len(wnids) - 1}",
+        description=f"{what}, {len(records):,} classes, {sizes_of(members)} images",
+        notes=(*filter(None, (*notes, note)), *count_notes(wnids, members["train"], members["val"])),
+    )
 
 
 def refuse_twice(root: Path, listing: Listing) -> None:

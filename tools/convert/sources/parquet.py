@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from typing import Any
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replacing
 from alexnet.shards.manifest import Split
-from alexnet.tools.convert.known import count_notes, naming
-from alexnet.tools.convert.listing import Listing, Rows, Source, sizes_of
+from alexnet.tools.convert.known import naming
+from alexnet.tools.convert.listing import Listing, Rows, Source
 from alexnet.tools.convert.source_files import changed
 from alexnet.tools.convert.sources.first_bytes import what_is
 from alexnet.tools.convert.sources.layout import Layout, Walk, unpacked_name
 from alexnet.tools.convert.sources.names import without_label, wnid_on_way
-from alexnet.tools.convert.sources.numbered import NumberedClasses, order_of
+from alexnet.tools.convert.sources.numbered import NumberedClasses, numbered_source
 from alexnet.tools.convert.sources.parquet_files import ParquetFiles, find_files
 from alexnet.tools.convert.sources.tables import word_files
 
@@ -64,19 +64,8 @@ def _read(root: Path, found: ParquetFiles, walk: Walk) -> Source:
     }
     for listing in members.values():
         _refuse_twice(root, listing)
-    records, note = classes.records(root, members)
-    notes += [note, "" if val else "no validation images: no file is called validation"]
-    wnids = [record.wnid for record in records]
-    return Source(
-        root=root,
-        kind="parquet",
-        classes=records,
-        members=members,
-        packed=True,
-        label_order=order_of(records),
-        description=f"parquet files, {len(records):,} classes, {sizes_of(members)} rows",
-        notes=(*filter(None, notes), *count_notes(wnids, members["train"], members["val"])),
-    )
+    notes.append("" if val else "no validation images: no file is called validation")
+    return replace(numbered_source("parquet files", root, "parquet", classes, members, notes), packed=True)
 
 
 def _listing(

@@ -14,12 +14,12 @@ from typing import IO, Any
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
-from alexnet.tools.convert.known import count_notes, naming
-from alexnet.tools.convert.listing import Entry, Listing, Rows, Source, sizes_of
+from alexnet.tools.convert.known import naming
+from alexnet.tools.convert.listing import Entry, Listing, Rows, Source
 from alexnet.tools.convert.sources.first_bytes import spread
 from alexnet.tools.convert.sources.layout import Layout, Stage, Walk
 from alexnet.tools.convert.sources.names import printed, split_word, wnid_on_way
-from alexnet.tools.convert.sources.numbered import NumberedClasses, order_of, refuse_twice
+from alexnet.tools.convert.sources.numbered import NumberedClasses, numbered_source, refuse_twice
 from alexnet.tools.convert.sources.tables import table_text, word_files
 from alexnet.tools.convert.sources.tar_files import ImageTar, begins_with_samples, find_tars, image_tars, without_tests
 from alexnet.tools.convert.sources.tars import Tar, list_tar
@@ -63,22 +63,12 @@ def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -
     }
     for listing in members.values():
         refuse_twice(root, listing)
-    records, note = classes.records(root, members)
     unread += map(printed, beside)
     said = naming("tar has", "tars have", " the validation images", [tar.file for tar in val])
-    notes = [said or "no validation images: no tar is called val", note]
+    notes = [said or "no validation images: no tar is called val"]
     notes += [naming("thing is", "things are", " not read", unread), *walk.notes()]
-    wnids = [record.wnid for record in records]
-    return Source(
-        root=root,
-        kind="webdataset",
-        classes=records,
-        members=members,
-        label_order=order_of(records),
-        description=f"WebDataset tars, {len(records):,} classes, {sizes_of(members)} samples",
-        notes=(*filter(None, notes), *count_notes(wnids, members["train"], members["val"])),
-        ignored=walk.ignored,
-    )
+    source = numbered_source("WebDataset tars", root, "webdataset", classes, members, notes)
+    return replace(source, ignored=walk.ignored)
 
 
 def _with_split(tar: ImageTar) -> ImageTar:
