@@ -7,6 +7,7 @@ and goes with the row. A package is imported by the row that measures it.
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def grain(*, decoder: str, **task: Any) -> Stage:
         read_options=grain.ReadOptions(num_threads=0, prefetch_buffer_size=0),
     )
     batches = ((torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in loader)
-    words = f"worker_count={given.threads}, worker_buffer_size={PREFETCH}, num_threads=0, {decoder}"
+    words = f"ArrayRecord, worker_count={given.threads}, worker_buffer_size={PREFETCH}, num_threads=0, {decoder}"
     ready = given.threads * (2 * PREFETCH + 1)  # a queue on either side of each worker's pipe, and what it works on
     return counted(batches, given, words, ready, versions)
 
@@ -132,6 +133,8 @@ def litdata(*, decoder: str, **task: Any) -> Stage:
     from litdata import Jpeg, StreamingDataLoader, StreamingDataset, optimize
 
     own = decoder == "torchvision"
+    if own:
+        import_module("torchvision.io")  # where its libraries cannot be loaded it says so here, and not in a worker
     images = Images(given, (lambda jpeg: Jpeg(bytes=jpeg, max_quality=None)) if own else bytes, _IMAGES)
     cut = cutter(given)
     crop: Callable[[Any], Any] = (lambda image: cut(pixels_of(image))) if own else cropper(decoder, given)
