@@ -18,7 +18,7 @@ IMAGES = ("jpg", "jpeg")
 _NAME_BYTES = 100
 _LINE_BYTES = 1 << 16
 _MOST_BYTES = 1 << 62
-_LABEL_BYTES = 16  # more than any label has
+_LABEL_BYTES = 1 << 20  # with blanks and zeros around it
 
 
 class Component(NamedTuple):
@@ -87,8 +87,16 @@ def listed_samples(tar: IO[bytes], index: Path) -> Iterator[TarSample]:
                 label.offset,
                 label.length,
                 text,
-                int(text) if text.strip().isdigit() else None,
+                _number(text),
             )
+
+
+def _number(text: bytes) -> int | None:
+    """Return the number that a label is, as webdataset reads it; None if it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        return None
 
 
 def _components(line: bytes) -> list[Component]:

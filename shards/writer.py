@@ -110,10 +110,15 @@ def write_checksums(root: Path) -> None:
     known = {shard.file: shard.sha256 for shard in read_manifest(root).shards}
     names = set(entries_below(root)) - {CHECKSUMS_NAME, f".{CHECKSUMS_NAME}.partial"}
     for name in names:
-        if not _UNLISTABLE.isdisjoint(name):
+        if not is_listable(name):
             raise InputError(f"{root}: {name!r} has a line break or a backslash in its name; rename it")
     sha256 = {name: known.get(name) or sha256_of(root / name) for name in names if (root / name).is_file()}
     replace(root / CHECKSUMS_NAME, checksum_lines(sha256))
+
+
+def is_listable(name: str) -> bool:
+    """Say whether SHA256SUMS can have a line with this name."""
+    return _UNLISTABLE.isdisjoint(name)
 
 
 def entries_below(root: Path) -> list[str]:

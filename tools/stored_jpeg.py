@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from alexnet.shards.manifest import MAX_SIZE_PX
@@ -89,5 +89,7 @@ def _opened(jpeg: bytes) -> Iterator[JpegImageFile]:
             if max(image.size) > MAX_SIZE_PX:
                 raise ValueError(f"has {image.width} x {image.height} px: at most {MAX_SIZE_PX} a side are stored")
             yield image
+    except UnidentifiedImageError:  # which names a buffer's place in memory
+        raise ValueError("is no JPEG") from None
     except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot be decoded: {error}") from None

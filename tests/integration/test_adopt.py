@@ -209,7 +209,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "has 41 x 41 px in 3 channels, where the first has 40 x 40 px in 3 channels",
     ),
     "not square": ({"jpg": jpeg(1, 40, 41)}, "has 40 x 41 px"),
-    "PNG": ({"jpg": encode_picture(1, SIZE, SIZE, "PNG")}, "cannot be decoded"),
+    "PNG": ({"jpg": encode_picture(1, SIZE, SIZE, "PNG")}, "is no JPEG;"),
     "progressive": ({"jpg": jpeg(1, progressive=True)}, "of the kind progressive: must be baseline"),
     "CMYK": ({"jpg": _cmyk()}, "of the kind CMYK"),
     "cut": ({"jpg": jpeg(1)[:1000]}, "sample odd"),

@@ -27,7 +27,7 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.processes import WorkerDiedError, WorkerPool
-from alexnet.shards.writer import file_record
+from alexnet.shards.writer import entries_below, file_record, is_listable
 from alexnet.tools.adopt.plan import AdoptedSet
 from alexnet.tools.adopt.shard import AdoptJob, adopt_tar
 from alexnet.tools.convert.earlier import Job
@@ -64,7 +64,13 @@ def adopt(plan: AdoptedSet, *, workers: int, on_progress: Callable[[Amount], Non
 
 
 def refuse_foreign(root: Path) -> None:
-    """Raise InputError for a folder that is another job's, or in which a file of others would have to be replaced."""
+    """Raise InputError for another job's folder, or one of what would have to be replaced or cannot be listed."""
+    for name in entries_below(root):
+        if not (name.startswith(WORK) or ((root / name).is_file() and is_listable(name))):
+            raise InputError(
+                f"{root}: SHA256SUMS cannot list {name!r} there: only files that can be read, in folders that are no "
+                "links but train and val, with names of one line without backslashes; move it away"
+            )
     if (root / JOB).exists():
         if not _begun(root).settings.get("adopted"):
             raise InputError(f"{root}: holds a conversion that is not finished; finish it by its own command")
@@ -82,7 +88,7 @@ def _begin(root: Path, job: Job) -> None:
     """Claim the folder; forget what was learnt from tars that are others now."""
     if (root / JOB).exists() and _begun(root) != job:
         for file in (root / WORK).glob("*.notes"):
-            if notes := read_notes(file):
+            if (notes := read_notes(file)) and notes.indexed:
                 (root / dali_index_file(notes.record.file)).unlink(missing_ok=True)
             file.unlink()
     claim(root, job, folders=())

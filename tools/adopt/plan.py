@@ -77,6 +77,8 @@ def _tars(listing: Listing, split: Split) -> Iterator[AdoptedTar]:
     """Yield a split's tars by name, with their samples in the order in which they lie."""
     place = 0
     for number, file in enumerate(sorted(listing.containers)):
+        if not file.isprintable():  # such as bytes that are no UTF-8
+            raise InputError(f"{file!a}: a manifest cannot name that tar; rename it, in letters and digits")
         rows = np.flatnonzero(listing.container == listing.containers.index(file))
         rows = rows[np.argsort(listing.offsets[rows])]
         yield AdoptedTar(

@@ -60,7 +60,7 @@ def adopt_tar(job: AdoptJob, counts: Counts) -> None:
             for row, why in add_pixels(pool, jpegs, (size_px, size_px), sums).items():
                 raise job.refusal(part[row], why)
             counts[0] += len(part)
-    _write_dali_index(job, samples)
+    indexed = _write_dali_index(job, samples)
     record = ShardRecord(
         split=job.tar.split,
         file=job.tar.file,
@@ -68,7 +68,8 @@ def adopt_tar(job: AdoptJob, counts: Counts) -> None:
         bytes=path.stat().st_size,
         sha256=files.sha256_of(path),
     )
-    save_notes(job.root, job.tar.name, Notes(record=record, quality=min(qualities)), _rows(job.tar), sums)
+    notes = Notes(record=record, quality=min(qualities), indexed=indexed)
+    save_notes(job.root, job.tar.name, notes, _rows(job.tar), sums)
 
 
 def _samples(job: AdoptJob) -> list[Sample]:
@@ -111,14 +112,17 @@ def _checked(job: AdoptJob, tar: int, sample: Sample, qualities: list[int]) -> b
     return jpeg
 
 
-def _write_dali_index(job: AdoptJob, samples: Sequence[Sample]) -> None:
+def _write_dali_index(job: AdoptJob, samples: Sequence[Sample]) -> bool:
+    """Write a tar's DALI index file; return False if it is there already. Raises InputError if another one is."""
     path = job.root / dali_index_file(job.tar.file)
     lines = (" ".join(f"{one.extension} {one.offset} {one.length} {one.name}" for one in sample) for sample in samples)
     content = "".join(f"{line}\n" for line in (f"v1.2 {len(samples)}", *lines)).encode()
     if not path.exists():
         files.replace(path, content)
-    elif path.stat().st_size != len(content) or path.read_bytes() != content:
+        return True
+    if path.stat().st_size != len(content) or path.read_bytes() != content:
         raise InputError(f"{path}: is there, and is not the index of the tar beside it; move it away")
+    return False
 
 
 def _rows(tar: AdoptedTar) -> IndexRows:

@@ -62,8 +62,8 @@ class ShardJob:
 class Notes:
     """Record what one shard became.
 
-    `lengths`: of `lengths_digest`. `codecs`: of `codecs()`, when it was converted. Planes need neither. `quality`: of
-    an adopted tar, the least that one of its JPEGs was written at.
+    `lengths`: of `lengths_digest`. `codecs`: of `codecs()`, when it was converted. Planes need neither. Of an adopted
+    tar, `quality`: the least that one of its JPEGs was written at; `indexed`: its DALI index file was written for it.
     """
 
     record: ShardRecord
@@ -71,6 +71,7 @@ class Notes:
     lengths: str = ""
     codecs: tuple[str, ...] = ()
     quality: int = 0
+    indexed: bool = False
 
 
 def convert_shard(job: ShardJob, counts: MutableSequence[int]) -> Notes:

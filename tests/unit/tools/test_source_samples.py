@@ -87,6 +87,7 @@ def test_any_image_endings_and_keys_with_folders_or_without_names(tmp_path: Path
     ("files", "names", "words", "note"),
     [
         ({"classnames.txt": b"cat\ndog\nelk\n"}, ["cat", "dog", "elk"], ["cat", "dog", "elk"], "no training images"),
+        ({"classes.txt": b"cat\r\ndog\n\n"}, ["cat", "dog"], ["cat", "dog"], "no validation images"),
         ({"classes.txt": b"dog\ncat\n"}, ["0", "1"], ["dog", "cat"], "the order of their names is another"),
         ({}, ["0", "1"], ["0", "1"], "nothing names them"),
     ],
@@ -117,6 +118,23 @@ def test_a_test_set_is_left_out_where_there_is_one_for_validation(tmp_path: Path
     assert any("not read: test/0.tar (test images)" in note for note in source.notes)
     del tars["val/0.tar"]
     assert labels_of(open_source(write(tmp_path / "two", tars))) == {"train.jpg": 0, "test.jpg": 0}
+
+
+def test_endings_in_capitals_are_labels(tmp_path: Path) -> None:
+    tar = {name.upper(): data for name, data in (sample("cat/x", 1) | sample("dog/y", 0)).items()}
+    assert labels_of(open_source(write(tmp_path, {"train.tar": tar}))) == {"X.JPG": 1, "Y.JPG": 0}
+
+
+def test_a_number_that_is_missing_among_tars_is_noted(tmp_path: Path) -> None:
+    tars = {f"train/{k:04d}.tar": sample(f"{k}", 0) for k in (2, 3, 5, 11)} | {"val/000.tar": sample("v", 0)}
+    assert not any("missing" in note for note in open_source(write(tmp_path, tars)).notes)  # so few may be meant
+    notes = open_source(write(tmp_path, {f"train/{k:04d}.tar": sample(f"{k}", 0) for k in (4, 8, 9)})).notes
+    assert "3 tars are missing, by the numbers of the others: train/0006.tar, train/0007.tar, train/0010.tar" in notes
+
+
+@pytest.mark.parametrize(("beside", "said"), [("00002.tar.gz", "is gzipped"), ("val/00000.tar", "in none of them")])
+def test_tars_that_would_be_missed_are_refused(tmp_path: Path, beside: str, said: str) -> None:
+    refused(write(tmp_path, {f"{k:05d}.tar": sample(f"{k}", 0) for k in (0, 1)} | {beside: b"\x1f\x8b"}), said)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ _THING = r"(data|dataset|set|images?|imgs?|pics|pictures|photos|folder|dir|files
 _GLUED = re.compile(rf"{_THING}?({'|'.join(_WORDS)})({_THING}|[a-z]?)")  # trainset, imgtest, testA
 _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _PART = re.compile(r"parts?|batch|chunk|shard|piece|fold|vol|volume|archive|tar")
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,18})([^0-9]*)", re.DOTALL)  # the last number in a name
 _LABEL_AT_END = re.compile(rb"(?:.*[_-])?(n\d{8})\.[^.]*")  # n01440764_10026_n01440764.JPEG
 _LABEL_APPENDED = re.compile(rb"(.+)_n\d{8}(\.[^.]*)")
 _LABEL_BEFORE_NUMBER = re.compile(rb"(n\d{8})_\d+\.[^.]*")  # n01440764_10026.JPEG
@@ -98,6 +99,20 @@ def is_about_images(name: str) -> bool:
     """Say whether all words of a folder's name are about images as such; a number is a class's name."""
     words = re.findall("[a-z]+", name.lower())
     return bool(words) and all(map(_tells_nothing, words))
+
+
+def left_out(files: Collection[str]) -> list[str]:
+    """Return the names that are missing among numbered ones, where fewer are than are there: `a-1` of `a-0`, `a-2`."""
+    numbers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for match in filter(None, map(_NUMBERED.fullmatch, files)):
+        numbers[match[1], match[3]].add(match[2])
+    names = []
+    for (before, after), texts in numbers.items():
+        there, digits = set(map(int, texts)), min(map(len, texts))
+        if max(there) - min(there) < 2 * len(there):
+            absent = sorted(set(range(min(there), max(there))) - there)
+            names += [printed(f"{before}{number:0{digits}d}{after}") for number in absent]
+    return names
 
 
 def split_of_paths(where: str, paths: Collection[Names]) -> dict[Names, tuple[SplitWord | None, tuple[int, ...]]]:

@@ -21,7 +21,7 @@ from alexnet.tools.convert.listing import Listing, Rows, Source
 from alexnet.tools.convert.source_files import changed
 from alexnet.tools.convert.sources.first_bytes import what_is
 from alexnet.tools.convert.sources.layout import Layout, Walk, unpacked_name
-from alexnet.tools.convert.sources.names import without_label, wnid_on_way
+from alexnet.tools.convert.sources.names import left_out, without_label, wnid_on_way
 from alexnet.tools.convert.sources.numbered import NumberedClasses, numbered_source
 from alexnet.tools.convert.sources.parquet_files import ParquetFiles, find_files
 from alexnet.tools.convert.sources.tables import word_files
@@ -53,6 +53,7 @@ def find(root: Path) -> Layout | None:
 def _read(root: Path, found: ParquetFiles, walk: Walk) -> Source:
     val = found.val
     notes = [naming("file is", "files are", " not read", found.unread)]
+    notes.append(naming("file is", "files are", " missing, by the numbers of the others", left_out(found.files)))
     if val and found.val_is_test and _is_unlabelled(root, val):
         notes.append(f"{len(val):,} files of test images without labels (all {_UNLABELLED}) are left out: {val[0]}")
         val = ()

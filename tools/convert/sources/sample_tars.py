@@ -18,7 +18,7 @@ from alexnet.tools.convert.known import naming
 from alexnet.tools.convert.listing import Entry, Listing, Rows, Source
 from alexnet.tools.convert.sources.first_bytes import spread
 from alexnet.tools.convert.sources.layout import Layout, Stage, Walk
-from alexnet.tools.convert.sources.names import printed, split_word, wnid_on_way
+from alexnet.tools.convert.sources.names import left_out, printed, split_word, wnid_on_way
 from alexnet.tools.convert.sources.numbered import NumberedClasses, numbered_source, refuse_twice
 from alexnet.tools.convert.sources.tables import table_text, word_files
 from alexnet.tools.convert.sources.tar_files import ImageTar, begins_with_samples, find_tars, image_tars, without_tests
@@ -54,7 +54,7 @@ def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -
     tars = [_with_split(tar) for tar in image_tars(root, files, walk)]
     tars, unread = without_tests(tars)
     lists = _name_lists(root)[:1]
-    classes = NumberedClasses([line.strip() for path in lists for line in table_text(path).splitlines()])
+    classes = NumberedClasses([line.strip() for path in lists for line in table_text(path).rstrip().splitlines()])
     train = [tar for tar in tars if tar.split in (None, "train")]
     val = [tar for tar in tars if tar not in train]
     members: dict[Split, Listing] = {
@@ -66,6 +66,7 @@ def _read(root: Path, files: Sequence[str], beside: Sequence[str], walk: Walk) -
     unread += map(printed, beside)
     said = naming("tar has", "tars have", " the validation images", [tar.file for tar in val])
     notes = [said or "no validation images: no tar is called val"]
+    notes.append(naming("tar is", "tars are", " missing, by the numbers of the others", left_out(files)))
     notes += [naming("thing is", "things are", " not read", unread), *walk.notes()]
     source = numbered_source("WebDataset tars", root, "webdataset", classes, members, notes)
     return replace(source, ignored=walk.ignored)
@@ -123,7 +124,7 @@ def _told(sample: Sample, file: IO[bytes]) -> tuple[object, str | None]:
     if not said:
         raise ValueError(f"has no label: neither a .cls nor one of {', '.join(_LABEL_FIELDS)} in a .json beside it")
     if any(label != said[0] for label in said):
-        raise ValueError(f"is labelled {' and '.join(map(str, said))}")
+        raise ValueError(f"is labelled {' and '.join(str(label)[:40] for label in said)}")
     return said[0], _class_name(sample["__key__"], fields)
 
 

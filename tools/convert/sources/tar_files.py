@@ -100,11 +100,11 @@ def begins_with_samples(tar: Tar) -> bool:
     """Say whether a tar's first members are those of a WebDataset shard, with labels or the like beside images."""
     names = [PurePosixPath(member.name) for member in first_members(tar, _FIRST_MEMBERS) or ()]
     keys = Counter(name.parent / name.name.split(".")[0] for name in names)
-    return any(name.suffix in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names)
+    return any(name.suffix.lower() in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names)
 
 
 def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:
-    """Return the folders of images beside tars. Raises InputError if they may be what is to be read."""
+    """Return the folders of images, or of tars, beside tars. Raises InputError if they may be what is to be read."""
     folders = [name for name in folders if f"{name}.tar" not in tars]
     unpacked = [name for name in folders if WNID.fullmatch(name)]
     if unpacked:
@@ -112,11 +112,11 @@ def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str
             f"{root}: holds class tars, and folders of other classes, {unpacked[0]} the first of {len(unpacked):,}; "
             "unpack the tars into such folders, too, or move the folders away"
         )
-    images = [name for name in spread(folders) if holds_images(root / name)]
+    images = [name for name in spread(folders) if holds_images(root / name) or _tars_of(contents(root / name))]
     if images and not all(WNID.fullmatch(name.removesuffix(".tar")) for name in tars):
         raise InputError(
-            f"{root}: holds tars, such as {printed(tars[0])}, and folders of images that are in none of them, such as "
-            f"{printed(images[0])}; move the ones or the others away"
+            f"{root}: holds tars, such as {printed(tars[0])}, and folders of images or tars that are in none of "
+            f"them, such as {printed(images[0])}; move the ones or the others away"
         )
     return images
 
@@ -126,7 +126,7 @@ def _compressed(folder: Path, inside: Contents) -> list[str]:
     stems = [name.removesuffix(".tar") for name in _tars_of(inside)]
     packed = {match[1]: match[0] for match in map(_PACKED.fullmatch, inside.files) if match}
     left = [stem for stem in packed if stem not in stems]
-    splits = split_names([*left, *stems])
+    splits, numbered = split_names([*left, *stems]), set(map(_without_numbers, stems))
     unfinished = [name for name in inside.files if _OTHERWISE.fullmatch(name)]
     if stems and unfinished:
         raise InputError(
@@ -134,11 +134,16 @@ def _compressed(folder: Path, inside: Contents) -> list[str]:
             f"and its images would be missed beside {len(stems):,} tars; finish it, call it .tar, or move it away"
         )
     for stem in left:
-        if WNID.fullmatch(stem) or splits.get(stem, "test") != "test" or are_parts([stem, *stems]):
+        is_part = _without_numbers(stem) in numbered or are_parts([stem, *stems])
+        if is_part or WNID.fullmatch(stem) or splits.get(stem, "test") != "test":
             path = folder / packed[stem]
             said = what_is(path) or "cannot be read; unpack it"
             raise InputError(f"{path}: {said}; there are {len(stems):,} tars beside it, and its images would be missed")
     return [*(packed[stem] for stem in left), *(name for name in inside.files if name.endswith(NO_TARS))]
+
+
+def _without_numbers(stem: str) -> str:
+    return re.sub(r"\d+", "0", stem)
 
 
 def image_tars(root: Path, files: Sequence[str], walk: Walk) -> list[ImageTar]:
