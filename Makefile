@@ -41,13 +41,17 @@ help:
 
 venv: $(VENV)/.installed
 
-# Holds the extra: for another one the environment begins anew, as the packages for either CUDA are the same files.
+# Holds the extra: for another one the environment begins anew, as the packages for either CUDA are the same files. It is
+# written before pip begins, as old as can be, so that what was broken off is taken up with the same extra; an empty one is
+# of a version that had cuda13 only.
+.PRECIOUS: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml tools/preflight.py $(SOURCES) $(if $(EXTRA),always)
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing: apt-get install python3 python3-venv python3-dev"; exit 2; }
 	@set -e; clear=; extra="$$($(PYTHON) tools/preflight.py $(CHOSEN))"; \
-	if [ -s $@ ] && [ "$$(cat $@)" != "$$extra" ]; then clear=--clear; fi; $(PYTHON) -m venv $$clear $(VENV); \
+	if [ -e $@ ]; then was="$$(cat $@)"; [ "$${was:-cuda13}" = "$$extra" ] || clear=--clear; fi; \
+	$(PYTHON) -m venv $$clear $(VENV); echo "$$extra" >$@; touch -d @0 $@; \
 	echo "installing torch, DALI and the rest into $(VENV) ..."; \
-	$(PIP) -e ".$$([ "$$extra" = none ] || echo "[$$extra]")"; echo "$$extra" >$@
+	$(PIP) -e ".$$([ "$$extra" = none ] || echo "[$$extra]")"; touch $@
 	@$(BIN)/python -c "from alexnet.pipeline.host import available; print(available() or 'the host decoder was built')"
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -183,7 +187,7 @@ ci-100: $(VENV)/.installed
 # where an extension cannot be built; a wheel does not.
 DIST ?= dist
 WHEELS := build/wheels
-WHEELS_BIN := $(CURDIR)/$(WHEELS)/env/bin
+WHEELS_BIN := $(WHEELS)/env/bin
 LOGGED = >$(WHEELS)/log 2>&1 || { cat $(WHEELS)/log; exit 2; }
 
 wheel:
@@ -194,7 +198,7 @@ wheel:
 	@! grep "was not built" $(WHEELS)/log
 	@test "$$(uname -m)" != x86_64 || $(WHEELS_BIN)/python -m pip wheel -q $(PIP_ARGS) --no-cache-dir --no-deps -w $(WHEELS)/built \
 	  --no-binary pillow-simd -C xcb=disable -C imagequant=disable -C tiff=disable pillow-simd $(LOGGED)
-	@PATH="$(WHEELS_BIN):$$PATH" auditwheel repair --wheel-dir $(WHEELS)/repaired $(WHEELS)/built/*.whl $(LOGGED)
+	@PATH="$(CURDIR)/$(WHEELS_BIN):$$PATH" auditwheel repair --wheel-dir $(WHEELS)/repaired $(WHEELS)/built/*.whl $(LOGGED)
 	@$(WHEELS_BIN)/python tools/licences.py $(DIST) $(WHEELS)/repaired/*.whl
 
 clean:

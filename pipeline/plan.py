@@ -249,7 +249,7 @@ class Cursor:
     def __init__(self, steps: int) -> None:
         self._none, self.steps = steps == 0, max(1, steps)
         self.at, self._end = 0, self.steps  # `_end`: the number behind the last batch of the epoch at hand
-        self._entered = False  # whether an iteration has begun since the last seek
+        self._entered = False  # whether an iteration has gone on since the last seek
         self._iterations = 0
 
     @property
@@ -265,10 +265,10 @@ class Cursor:
         if self._entered and self.at % self.steps:
             self.at = self._end
         self._end = (self.at // self.steps + 1) * self.steps
-        self._entered = True
         self._iterations += 1
         mine = self._iterations
         while self.at < self._end and not self._none:
+            self._entered = True
             yield
             if mine != self._iterations:
                 raise RuntimeError("this iteration of the stream ended when another one began; go on with that one")

@@ -76,10 +76,13 @@ def optional() -> str | None:
 
 def nvidia_driver() -> str | None:
     """Return the version of the NVIDIA driver, None where there is none."""
-    text = DRIVER_VERSION.read_text() if DRIVER_VERSION.exists() else ""
+    text = DRIVER_VERSION.read_text(errors="replace") if DRIVER_VERSION.exists() else ""
     if not text and shutil.which("nvidia-smi"):  # as on WSL
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        try:
+            text = subprocess.run(command, capture_output=True, check=True, timeout=30).stdout.decode(errors="replace")
+        except (OSError, subprocess.SubprocessError) as error:  # it hangs where a GPU does
+            print(f"NVIDIA driver: taken as missing, as nvidia-smi does not say its version ({error})", file=sys.stderr)
     found = re.search(r"\b(\d{3,})\.\d+(\.\d+)*\b", text)
     return found.group() if found else None
 
@@ -116,7 +119,7 @@ def main(arguments: list[str]) -> int:
         return 2
     extra, why = choose_extra(nvidia_driver(), platform.machine(), sys.version_info[:2])
     if arguments:
-        extra, why = arguments[0], f"asked for; else {extra}: {why}"
+        extra, why = arguments[0], f"as chosen; else {extra}: {why}"
     print(f"extra: {extra} ({why})", file=sys.stderr)
     print(extra)
     return 0

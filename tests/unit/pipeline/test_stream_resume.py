@@ -46,6 +46,18 @@ def test_an_iteration_cannot_be_taken_up_when_another_has_begun(ci_100: Path) ->
         assert len(list(other)) == len(stream) - 1
 
 
+def test_an_epoch_that_an_iteration_was_sent_to_and_left_is_not_taken_up_again(ci_100: Path) -> None:
+    with ImageStream(ci_100 / "train", batch_images=25) as stream:
+        left = iter(stream)
+        next(left)
+        stream.seek(1, 1)
+        next(left)
+        stream.start()
+        for _ in stream:
+            break
+        assert (stream.state()["epoch"], stream.state()["step"]) == (2, 1)
+
+
 def test_seeking_the_end_of_an_epoch_ends_an_iteration_and_begins_none_that_is_empty(ci_100: Path) -> None:
     with stream_of(ci_100) as stream:
         stream.seek(0, 4)

@@ -1,6 +1,9 @@
 """`make venv` installs the DALI that fits the machine, and says which and why."""
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +40,14 @@ PROC = "NVRM version: NVIDIA UNIX {kind}  {version}  Thu Feb 22 01:44:30 UTC 202
     [
         (PROC.format(kind="x86_64 Kernel Module", version="550.54.15"), None, "550.54.15"),
         (PROC.format(kind="Open Kernel Module for x86_64", version="580.65"), None, "580.65"),
-        (None, "535.129.03\n535.129.03\n", "535.129.03"),
-        (None, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", None),
+        ("\x93NVRM 550.54.15", None, "550.54.15"),
+        (None, "echo 535.129.03; echo 535.129.03", "535.129.03"),
+        (None, "printf '\\377'; echo 535.129.03", "535.129.03"),
+        (
+            None,
+            "echo Failed to initialize NVML: Driver/library version mismatch, NVML 580.65; exit 18",
+            None,
+        ),
         (None, None, None),
     ],
 )
@@ -46,15 +55,27 @@ def test_the_driver_is_read_where_it_says_its_version(
     proc: str | None, smi: str | None, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if proc:
-        (tmp_path / "version").write_text(proc)
+        (tmp_path / "version").write_text(proc, "latin-1")
+    if smi:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{smi}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setattr(preflight, "DRIVER_VERSION", tmp_path / "version")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert nvidia_driver() == version
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, 0, smi)
+
+@pytest.mark.parametrize("error", [OSError("Exec format error"), subprocess.TimeoutExpired("nvidia-smi", 30)])
+def test_an_nvidia_smi_that_hangs_or_cannot_be_run_is_no_driver(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: Any, timeout: float, **__: Any) -> None:
+        raise error
 
     monkeypatch.setattr(preflight, "DRIVER_VERSION", tmp_path / "version")
-    monkeypatch.setattr("shutil.which", lambda name: name if smi else None)
+    monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr("subprocess.run", run)
-    assert nvidia_driver() == version
+    assert nvidia_driver() is None
+    assert capsys.readouterr().err.startswith("NVIDIA driver: taken as missing, as nvidia-smi does not say its version")
 
 
 def test_an_extra_that_was_asked_for_is_taken_and_one_that_is_none_refused(
@@ -65,7 +86,7 @@ def test_an_extra_that_was_asked_for_is_taken_and_one_that_is_none_refused(
     assert main(["cuda12"]) == 0
     printed = capsys.readouterr()
     assert printed.out == "cuda12\n"
-    assert printed.err.startswith("extra: cuda12 (asked for; else cuda13: ")
+    assert printed.err.startswith("extra: cuda12 (as chosen; else cuda13: ")
     assert main(["cuda11"]) == 2
     assert capsys.readouterr().err == "EXTRA=cuda11: must be cuda13, cuda12 or none\n"
 
@@ -75,3 +96,52 @@ def test_pip_takes_the_newest_pytorch_only_where_cuda_13_runs() -> None:
     for driver, extra in ((None, "cuda13"), ("550.54.15", "cuda12"), ("580.65.06", "cuda12"), ("470.82.01", "")):
         held = constraints(driver, extra)
         assert (Path(__file__).parents[3] / held).is_file()
+
+
+FAKE_PYTHON = f"""#!/bin/bash
+case "$*" in
+  tools/preflight.py*) exec {sys.executable} -c 'import sys; sys.path.insert(0, "tools"); import preflight as p
+p.nvidia_driver, p.can_install = lambda: "$DRIVER", lambda: True; sys.exit(p.main(sys.argv[1:]))' "${{@:2}}";;
+  "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python
+    if [ "$3" = --clear ]; then rm -f .venv/.inst*; echo new; fi;;
+  *"pip install"*) echo "${{@: -1}}"; $PIP;;
+esac
+"""
+
+
+def made(folder: Path, *arguments: str, pip: str = "true", driver: str = "580.65") -> list[str]:
+    """Run `make venv` with a Python that installs nothing; return what was put where: a new environment, an extra."""
+    fake = folder / "python"
+    fake.write_text(FAKE_PYTHON.replace("$PIP", pip).replace("$DRIVER", driver))
+    fake.chmod(0o755)
+    command = ["make", "-s", "venv", f"PYTHON={fake}", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (pip == "true"), done.stderr
+    return [line for line in done.stdout.splitlines() if line == "new" or line.startswith(".")]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of what `make venv` reads."""
+    for file in ("Makefile", "pyproject.toml", "setup.py", "tools/preflight.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(Path(__file__).parents[3] / file, tmp_path / file)
+    return tmp_path
+
+
+def test_an_installation_that_was_broken_off_is_taken_up_with_its_extra(checkout: Path) -> None:
+    assert made(checkout, "EXTRA=cuda12", pip="false") == [".[cuda12]"]
+    assert made(checkout) == [".[cuda12]"]
+    assert made(checkout) == []
+    assert made(checkout, "EXTRA=cuda13", pip="false") == ["new", ".[cuda13]"]
+    assert made(checkout) == [".[cuda13]"]
+
+
+@pytest.mark.parametrize(("driver", "put"), [("580.65", [".[cuda13]"]), ("550.54", ["new", ".[cuda12]"])])
+def test_an_environment_of_the_version_that_had_one_dali_holds_that_of_cuda_13(
+    checkout: Path, driver: str, put: list[str]
+) -> None:
+    made(checkout)
+    (checkout / ".venv/.installed").write_text("")
+    os.utime(checkout / ".venv/.installed", (0, 0))
+    assert made(checkout, driver=driver) == put
