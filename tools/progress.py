@@ -83,6 +83,18 @@ class ProgressView(ABC):
         """Show the last amount where that is of use, and take away what moves."""
 
 
+def shown(view: ProgressView, check: Callable[[], None], told: list[Amount]) -> Callable[[Amount], None]:
+    """Return what shows amounts, after a `check`, and keeps in `told` the first of progress and the last."""
+
+    def on_progress(amount: Amount) -> None:
+        check()
+        if amount.event == "progress":
+            told[1:] = [amount]  # behind the first: what earlier calls did
+        view.update(amount)
+
+    return on_progress
+
+
 class Bar(ProgressView):
     """A bar with a line beside it; it appears with the first amount and leaves nothing behind."""
 

@@ -9,14 +9,13 @@ def prep() -> Program:
     """Return `alexnet-prep`."""
     import alexnet.tools.convert.run
     import alexnet.tools.synth.run  # noqa: F401
-    from alexnet.tools.adopt import build as adopting
     from alexnet.tools.convert import engines
     from alexnet.tools.decode import build
     from alexnet.tools.prep import main
     from alexnet.tools.synth import archives
     from tests.conftest import pool_of_none
 
-    for module in (engines, archives, build, adopting):
+    for module in (engines, archives, build):
         vars(module)["WorkerPool"] = pool_of_none
     return main
 

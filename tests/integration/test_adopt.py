@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from alexnet.shards.reader import SplitReader
 from alexnet.shards.writer import write_checksums
 from alexnet.tools.adopt.shard import adopt_tar
 from alexnet.tools.convert.shard import WORK
-from tests.conftest import digests, encode_picture, pool_of_none, prep
+from tests.conftest import digests, encode_picture, prep
 
 SIZE = 40
 CLASSES = 3
@@ -42,9 +43,7 @@ def write_tars(root: Path) -> dict[str, list[tuple[str, bytes, int]]]:
     return written
 
 
-@pytest.fixture(autouse=True)
-def here(no_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "WorkerPool", pool_of_none)
+pytestmark = pytest.mark.usefixtures("no_workers")
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def test_tars_are_a_data_set_where_they_lie(tmp_path: Path) -> None:
     (root / "README.md").write_text("by others")
     before = digests(root)
     output = prep("adopt", root).output
-    assert "34 train and 7 val images of 40 px in 4 tars" in output
+    assert "34 train and 7 val images, 40 px, in 4 tars" in output
     after = digests(root)
     assert before.items() <= after.items()
     assert prep("verify", root, "--deep").output.endswith("all is well\n")
@@ -250,9 +249,12 @@ def test_nothing_of_others_is_replaced_or_deleted(tars: Path, official: Path) ->
 
 
 def test_a_file_in_the_way_and_another_data_set_are_refused(tars: Path, data_set: Path) -> None:
+    earlier = Path(shutil.copytree(data_set, tars.parent / "earlier"))  # of a version that wrote no SHA256SUMS
+    (earlier / "SHA256SUMS").unlink()
     (tars / "SHA256SUMS").write_text("")
     assert "SHA256SUMS: is there" in prep("adopt", tars, code=2).output
-    assert "that alexnet-prep wrote; use it as it is" in prep("adopt", data_set, code=2).output
+    assert "that alexnet-prep wrote; use it as it is" in prep("adopt", earlier, code=2).output
+    assert not (earlier / "SHA256SUMS").exists(), "refused before anything is written"
     assert "there is no such folder" in prep("adopt", tars / "nowhere", code=2).output
     assert not (tars / "nowhere").exists()
 

@@ -1,9 +1,8 @@
 """Make a data set of tars where they lie: claim their folder, look into each, write index, statistics, manifest."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,23 +16,21 @@ from alexnet.shards.manifest import (
     INDEX_NAME,
     MEAN_IMAGE_NAME,
     REJECTED_NAME,
-    SCHEMA,
     SPLITS,
     Manifest,
     ShardRecord,
     SplitCounts,
-    StoredSettings,
     dali_index_file,
     read_manifest,
 )
-from alexnet.shards.processes import WorkerDiedError, WorkerPool
-from alexnet.shards.writer import entries_below, file_record, is_listable
+from alexnet.shards.writer import entries_below, is_listable
 from alexnet.tools.adopt.plan import AdoptedSet
 from alexnet.tools.adopt.shard import AdoptJob, adopt_tar
 from alexnet.tools.convert.earlier import Job
 from alexnet.tools.convert.folder import JOB, claim, complete, seal
 from alexnet.tools.convert.shard import WORK, ConversionError, finished, notes_file, read_arrays, read_notes
 from alexnet.tools.convert.source_files import check_archives
+from alexnet.tools.decode.build import do_jobs
 from alexnet.tools.progress import Amount
 
 
@@ -47,17 +44,8 @@ def adopt(plan: AdoptedSet, *, workers: int, on_progress: Callable[[Amount], Non
     _begin(root, plan.job)
     left = [tar for tar in plan.tars if finished(root, tar.split, tar.number) is None]
     earlier = plan.images - sum(len(tar.labels) for tar in left)
-
-    def on_counts(counts: list[int]) -> None:
-        on_progress(Amount(event="progress", done=earlier + counts[0], total=plan.images, unit="images"))
-
-    on_counts([0])
-    try:
-        with WorkerPool(adopt_tar, workers, on_counts=on_counts) as pool:
-            for _ in pool.results(AdoptJob(root=root, tar=tar, stored=plan.stored) for tar in left):
-                pass
-    except WorkerDiedError as error:
-        raise ConversionError(f"{error} The same command continues; fewer --workers take less") from None
+    jobs = (AdoptJob(root=root, tar=tar, stored=plan.stored) for tar in left)
+    do_jobs(adopt_tar, jobs, workers, on_progress, earlier=earlier, images=plan.images)
     _finish(plan)
     seal(root)
     return read_manifest(root)
@@ -118,21 +106,13 @@ def _finish(plan: AdoptedSet) -> None:
     np.save(root / MEAN_IMAGE_NAME, sums.mean_image())
     (root / REJECTED_NAME).write_bytes(b"")
     images = {split: len(plan.source.members[split]) for split in SPLITS}
-    manifest = Manifest(
-        schema=SCHEMA,
-        settings=_settings(plan.stored, min(qualities)),
-        source=plan.job.source,
-        versions=plan.job.versions,
+    settings = {**asdict(plan.stored), "quality": min(qualities)}
+    del settings["encoding"]  # which no manifest of JPEGs has
+    complete(
+        root,
+        replace(plan.job, settings=settings),
         classes=plan.source.classes,
         counts={split: SplitCounts(input=n, written=n, rejected=0) for split, n in images.items()},
-        shards=tuple(records),
-        files=tuple(file_record(root, name) for name in FILES),
+        shards=records,
         colour=statistics_of(sums),
     )
-    complete(root, manifest)
-
-
-def _settings(stored: StoredSettings, quality: int) -> dict[str, Any]:
-    """Return the manifest's settings. `quality`: the least of all JPEGs'."""
-    said = {name: value for name, value in asdict(stored).items() if name != "encoding"}
-    return {**said, "quality": quality}

@@ -9,8 +9,8 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.resources import usable_cores
-from alexnet.tools.console import interruptible, one_line_errors, tell
-from alexnet.tools.progress import Amount, progress, say
+from alexnet.tools.console import interruptible, one_line_errors
+from alexnet.tools.progress import Amount, progress, shown
 
 
 @click.command()
@@ -39,21 +39,16 @@ def adopt(data: Path, workers: int, as_json: bool) -> None:
     from alexnet.tools.convert.folder import held, is_complete, seal
     from alexnet.tools.convert.run import tell_source
     from alexnet.tools.convert.sources import find_layout, open_source
+    from alexnet.tools.decode.command import tell_complete
 
     with interruptible("interrupted; the same command continues"):
         root, started, told = data.absolute(), time.perf_counter(), list[Amount]()
         if not root.is_dir():
             raise InputError(f"{data}: there is no such folder; give the one that holds the tars")
         with held(root) as check, progress(as_json=as_json) as view:
-
-            def on_progress(amount: Amount) -> None:
-                check()
-                told[1:] = [amount]  # behind the first: what earlier calls did
-                view.update(amount)
-
             if is_complete(root):
-                seal(root)
                 manifest = _complete(root)
+                seal(root)
             else:
                 refuse_foreign(root)
                 layout = find_layout(root)
@@ -61,8 +56,10 @@ def adopt(data: Path, workers: int, as_json: bool) -> None:
                     raise InputError(f"{root}: holds no WebDataset tars but {layout.kind}; `alexnet-prep shard {data}`")
                 source = open_source(root, None, view.update, layout)
                 tell_source(source, as_json=as_json)
-                manifest = make(plan_adoption(source, layout), workers=workers, on_progress=on_progress)
-        _tell(root, manifest, told, time.perf_counter() - started, as_json=as_json)
+                manifest = make(plan_adoption(source, layout), workers=workers, on_progress=shown(view, check, told))
+        mean = ", ".join(f"{value:.2f}" for value in manifest.colour.mean)
+        what = f"{manifest.size_px} px, in {len(manifest.shards):,} tars; mean RGB {mean}"
+        tell_complete(root, what, manifest, told, time.perf_counter() - started, as_json=as_json)
 
 
 def _complete(root: Path) -> Manifest:
@@ -74,21 +71,3 @@ def _complete(root: Path) -> Manifest:
         if counts.written:
             SplitReader(root, split).close()  # type: ignore[arg-type]
     return manifest
-
-
-def _tell(root: Path, manifest: Manifest, told: list[Amount], seconds: float, *, as_json: bool) -> None:
-    """Tell what came of it. `told`: the first amount and the last; none if all was there."""
-    images = told[-1].done - told[0].done if told else 0
-    counts = {split: counts.written for split, counts in manifest.counts.items()}
-    if as_json:
-        taken = round(seconds, 3) if told else None
-        say(event="complete", root=str(root), images=counts, decoded=images, seconds=taken)
-        return
-    if not told:
-        tell(f"{root} was already complete; nothing to do")
-        return
-    held = " and ".join(f"{count:,} {split}" for split, count in counts.items())
-    mean = ", ".join(f"{value:.2f}" for value in manifest.colour.mean)
-    tell(f"{held} images of {manifest.size_px} px in {len(manifest.shards):,} tars; mean RGB {mean}")
-    earlier = f" ({told[0].done:,} more by an earlier call)" if told[0].done else ""
-    tell(f"{root} is complete; {images:,} images{earlier} in {seconds:,.1f} s, {images / seconds:,.0f} images/s")

@@ -16,7 +16,6 @@ from alexnet.shards.manifest import (
     INDEX_NAME,
     MEAN_IMAGE_NAME,
     REJECTED_NAME,
-    SCHEMA,
     SPLITS,
     Manifest,
     Reject,
@@ -24,7 +23,6 @@ from alexnet.shards.manifest import (
     SplitCounts,
     read_manifest,
 )
-from alexnet.shards.writer import file_record
 from alexnet.tools.convert.earlier import Job, changed_rejects, in_words, job_of
 from alexnet.tools.convert.engines import convert_here, convert_on_ray
 from alexnet.tools.convert.folder import begin, complete, given_back, is_begun, seal
@@ -184,18 +182,7 @@ def _finish(source: Source, root: Path, job: Job, plans: list[ShardPlan], max_re
         raise InputError(f"{source.root}: none of its training images can be decoded; see {root / REJECTED_NAME}")
     index.replace(root / INDEX_NAME)
     np.save(root / MEAN_IMAGE_NAME, sums.mean_image())
-    manifest = Manifest(
-        schema=SCHEMA,
-        settings=job.settings,
-        source=job.source,
-        versions=job.versions,
-        classes=source.classes,
-        counts=counts,
-        shards=tuple(records),
-        files=tuple(file_record(root, name) for name in (INDEX_NAME, MEAN_IMAGE_NAME, REJECTED_NAME)),
-        colour=statistics_of(sums),
-    )
-    complete(root, manifest)
+    complete(root, job, classes=source.classes, counts=counts, shards=records, colour=statistics_of(sums))
 
 
 def _counts(source: Source, records: list[ShardRecord], rejected: list[Reject]) -> dict[str, SplitCounts]:

@@ -15,11 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from alexnet.shards import files
+from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError, reason_of
 from alexnet.shards.files import CHECKSUMS_NAME, put_on_disk
 from alexnet.shards.info import INFO_NAME, info_json
-from alexnet.shards.manifest import FILES, MANIFEST_NAME, SPLITS, Manifest, read_manifest
-from alexnet.shards.writer import remove_partials, write_checksums
+from alexnet.shards.manifest import (
+    FILES,
+    MANIFEST_NAME,
+    SCHEMA,
+    SPLITS,
+    ClassRecord,
+    Manifest,
+    ShardRecord,
+    SplitCounts,
+    read_manifest,
+)
+from alexnet.shards.writer import file_record, remove_partials, write_checksums
 from alexnet.tools.convert.earlier import (
     Job,
     Listed,
@@ -131,8 +142,27 @@ def claim(root: Path, job: Job, folders: Sequence[str] = SPLITS) -> None:
         (root / name).mkdir(exist_ok=True)
 
 
-def complete(root: Path, manifest: Manifest) -> None:
+def complete(
+    root: Path,
+    job: Job,
+    *,
+    classes: Sequence[ClassRecord],
+    counts: dict[str, SplitCounts],
+    shards: Sequence[ShardRecord],
+    colour: ColourStatistics,
+) -> None:
     """Write the manifest, which makes a data set of a folder in which all else is."""
+    manifest = Manifest(
+        schema=SCHEMA,
+        settings=job.settings,
+        source=job.source,
+        versions=job.versions,
+        classes=tuple(classes),
+        counts=counts,
+        shards=tuple(shards),
+        files=tuple(file_record(root, name) for name in FILES),
+        colour=colour,
+    )
     for record in manifest.files:  # .work, which they could be made from again, goes next
         put_on_disk(root / record.file)
     theirs = manifest.stored.adopted and (root / INFO_NAME).exists()

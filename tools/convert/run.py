@@ -25,7 +25,7 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Layout, Walk
-from alexnet.tools.progress import Amount, progress, say
+from alexnet.tools.progress import Amount, progress, say, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,15 +178,8 @@ def convert(
     `check` raises if the folder is not to be written to any more.
     """
     started, told = time.perf_counter(), list[Amount]()
-
-    def on_progress(amount: Amount) -> None:
-        check()
-        if amount.event == "progress":
-            told[1:] = [amount]  # behind the first: what earlier calls did
-        view.update(amount)
-
     with progress(as_json=as_json) as view:
-        manifest = build(source, root, settings, options, on_progress)
+        manifest = build(source, root, settings, options, shown(view, check, told))
     seconds = time.perf_counter() - started if told else None
     if not as_json:
         for line in _lines(root, manifest, seconds, told):

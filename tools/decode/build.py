@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tarfile import BLOCKSIZE, RECORDSIZE
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,24 +14,24 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.files import sha256_of
 from alexnet.shards.index import INDEX_DTYPE, IndexRows, write_index
 from alexnet.shards.manifest import (
-    FILES,
     INDEX_NAME,
     MEAN_IMAGE_NAME,
     MEND,
     REJECTED_NAME,
-    SCHEMA,
     Manifest,
     ShardRecord,
     read_manifest,
 )
-from alexnet.shards.processes import WorkerDiedError, WorkerPool
-from alexnet.shards.writer import file_record, remove_partials
+from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool
+from alexnet.shards.writer import remove_partials
 from alexnet.tools.convert.folder import claim, complete, given_back, is_complete, refuse_differences, seal, take_up
 from alexnet.tools.convert.shard import WORK, ConversionError, finished, notes_file, read_arrays
 from alexnet.tools.decode.plan import PlanesSet, PlanesShard
 from alexnet.tools.decode.shard import DecodeJob, decode_shard
 from alexnet.tools.output_folder import needed_and_free
 from alexnet.tools.progress import Amount
+
+Job = TypeVar("Job")
 
 _DALI_LINE_BYTES = 200  # at most: a key has 69 characters and comes twice
 _SUMS_BYTES_PER_PIXEL = 24  # of a shard's notes: three int64
@@ -45,21 +46,23 @@ def decode(
     InputError if `root` holds anything else or has no disk space, or if a JPEG is damaged, and ConversionError if the
     run stopped and can be continued.
     """
-    try:
-        if overwrite:  # with nothing deleted yet
-            _check_disk_space(root, plan, plan.shards, given_back(root))
-        _take_up(plan, root, overwrite=overwrite)
-        if not is_complete(root):
-            remove_partials(root)  # of a call that was killed: a shard is half a gigabyte
-            left = [shard for shard in plan.shards if finished(root, shard.split, shard.number) is None]
-            _check_disk_space(root, plan, left)
-            claim(root, plan.job)
-            _decode_shards(plan, root, left, workers, on_progress)
-            _finish(plan, root)
-        seal(root)
-        return read_manifest(root)
-    except WorkerDiedError as error:
-        raise ConversionError(f"{error} The same command continues; fewer --workers take less") from None
+    if overwrite:  # with nothing deleted yet
+        _check_disk_space(root, plan, plan.shards, given_back(root))
+    _take_up(plan, root, overwrite=overwrite)
+    if not is_complete(root):
+        remove_partials(root)  # of a call that was killed: a shard is half a gigabyte
+        left = [shard for shard in plan.shards if finished(root, shard.split, shard.number) is None]
+        _check_disk_space(root, plan, left)
+        claim(root, plan.job)
+        jobs = (
+            DecodeJob(source=plan.source, root=root.absolute(), shard=shard, stored=plan.stored, colour=plan.chosen)
+            for shard in left
+        )
+        earlier = plan.images - sum(len(shard.ids) for shard in left)
+        do_jobs(decode_shard, jobs, workers, on_progress, earlier=earlier, images=plan.images)
+        _finish(plan, root)
+    seal(root)
+    return read_manifest(root)
 
 
 def _take_up(plan: PlanesSet, root: Path, *, overwrite: bool) -> None:
@@ -88,23 +91,30 @@ def _check_disk_space(root: Path, plan: PlanesSet, left: Sequence[PlanesShard], 
         raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
 
 
-def _decode_shards(
-    plan: PlanesSet, root: Path, left: list[PlanesShard], workers: int, on_progress: Callable[[Amount], None]
+def do_jobs(
+    function: Callable[[Job, Counts], object],
+    jobs: Iterable[Job],
+    workers: int,
+    on_progress: Callable[[Amount], None],
+    *,
+    earlier: int,
+    images: int,
 ) -> None:
-    """Decode the shards that are left; tell of progress, which begins with the images of earlier calls."""
-    earlier = plan.images - sum(len(shard.ids) for shard in left)
+    """Do jobs that count images in worker processes. `earlier`: of all `images`, those of earlier calls.
+
+    Raises ConversionError if a worker died.
+    """
 
     def on_counts(counts: list[int]) -> None:
-        on_progress(Amount(event="progress", done=earlier + counts[0], total=plan.images, unit="images"))
+        on_progress(Amount(event="progress", done=earlier + counts[0], total=images, unit="images"))
 
     on_counts([0])
-    jobs = (
-        DecodeJob(source=plan.source, root=root.absolute(), shard=shard, stored=plan.stored, colour=plan.chosen)
-        for shard in left
-    )
-    with WorkerPool(decode_shard, workers, on_counts=on_counts) as pool:
-        for _ in pool.results(jobs):
-            pass
+    try:
+        with WorkerPool(function, workers, on_counts=on_counts) as pool:
+            for _ in pool.results(jobs):
+                pass
+    except WorkerDiedError as error:
+        raise ConversionError(f"{error} The same command continues; fewer --workers take less") from None
 
 
 def _finish(plan: PlanesSet, root: Path) -> None:
@@ -128,18 +138,7 @@ def _finish(plan: PlanesSet, root: Path) -> None:
     index.replace(root / INDEX_NAME)
     colour = _write_mean_image(plan, root, sums)
     (root / REJECTED_NAME).write_bytes(b"" if plan.chosen else b"".join(_rejects(plan)))
-    manifest = Manifest(
-        schema=SCHEMA,
-        settings=plan.job.settings,
-        source=plan.job.source,
-        versions=plan.job.versions,
-        classes=plan.classes,
-        counts=plan.counts,
-        shards=tuple(records),
-        files=tuple(file_record(root, name) for name in FILES),
-        colour=colour,
-    )
-    complete(root, manifest)
+    complete(root, plan.job, classes=plan.classes, counts=plan.counts, shards=records, colour=colour)
 
 
 def _write_mean_image(plan: PlanesSet, root: Path, sums: ColourSums) -> ColourStatistics:

@@ -9,7 +9,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.shards.resources import usable_cores
 from alexnet.tools.console import interruptible, one_line_errors, tell
-from alexnet.tools.progress import Amount, progress, say
+from alexnet.tools.progress import Amount, progress, say, shown
 
 
 @click.command()
@@ -66,32 +66,28 @@ def decode(
             raise InputError(f"--out {root}: lies in {source}, which is read; give one outside of it")
         labels = None if classes is None else chosen_labels(read_manifest(source).classes, classes)
         plan = plan_planes(source, split, labels)
-
-        def on_progress(amount: Amount) -> None:
-            check()
-            told[1:] = [amount]  # behind the first: what earlier calls did
-            view.update(amount)
-
         with held(root) as check, progress(as_json=as_json) as view:
+            on_progress = shown(view, check, told)
             manifest = make(plan, root, workers=workers, overwrite=overwrite, on_progress=on_progress)
-        _tell(root, manifest, told, time.perf_counter() - started, as_json=as_json)
+        what = f"planes of {sum(shard.bytes for shard in manifest.shards) / 1e9:,.2f} GB"
+        tell_complete(root, what, manifest, told, time.perf_counter() - started, as_json=as_json)
 
 
-def _tell(root: Path, manifest: Manifest, told: list[Amount], seconds: float, *, as_json: bool) -> None:
-    """Tell what came of it. `told`: the first amount and the last; none if all was there."""
+def tell_complete(
+    root: Path, what: str, manifest: Manifest, told: list[Amount], seconds: float, *, as_json: bool
+) -> None:
+    """Tell what came of it. `what`: it is. `told`: the first amount and the last; none if all was there."""
     images = told[-1].done - told[0].done if told else 0
     counts = {split: counts.written for split, counts in manifest.counts.items()}
     if as_json:
         taken = round(seconds, 3) if told else None
         say(event="complete", root=str(root), images=counts, decoded=images, seconds=taken)
         return
-    held = " and ".join(f"{count:,} {split}" for split, count in counts.items())
-    size = sum(shard.bytes for shard in manifest.shards) / 1e9
-    what = f"{root} is complete: planes of {held} images, {size:,.2f} GB"
+    whole = f"{root} is complete: {' and '.join(f'{n:,} {split}' for split, n in counts.items())} images, {what}"
     if not told:
         tell(f"{root} was already complete; nothing to do")
     elif images:
         earlier = f" ({told[0].done:,} more by an earlier call)" if told[0].done else ""
-        tell(f"{what}; {images:,} images{earlier} in {seconds:,.1f} s, {images / seconds:,.0f} images/s")
+        tell(f"{whole}; {images:,} images{earlier} in {seconds:,.1f} s, {images / seconds:,.0f} images/s")
     else:
-        tell(f"{what}; all images were decoded by an earlier call")
+        tell(f"{whole}; all images were decoded by an earlier call")
