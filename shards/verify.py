@@ -294,8 +294,7 @@ class Verification:
                 self.found.add(MEAN_IMAGE_NAME, problem)
                 mean_image = None
         if self._colour.images and self._colour.images == manifest.counts["train"].written:
-            of_manifest, of_mean_image = stored_colour_problems(self._colour, self._dc_step, said, mean_image)
-            for problem in of_manifest:
-                self.found.add(MANIFEST_NAME, problem)
-            for problem in of_mean_image:
-                self.found.add(MEAN_IMAGE_NAME, problem)
+            problems = stored_colour_problems(self._colour, self._dc_step, said, mean_image)
+            for file, of_file in zip((MANIFEST_NAME, MEAN_IMAGE_NAME), problems, strict=True):
+                for problem in of_file:
+                    self.found.add(file, problem)
