@@ -103,7 +103,7 @@ def _components(line: bytes) -> list[Component]:
     fields = os.fsdecode(line).split()
     if not fields or len(fields) % 4:
         raise ValueError("a file is an extension, an offset, a length and a name")
-    parts = zip(*(iter(fields),) * 4, strict=True)
+    parts = (fields[at : at + 4] for at in range(0, len(fields), 4))
     components = [Component(extension, int(offset), int(length), name) for extension, offset, length, name in parts]
     if not all(BLOCKSIZE <= one.offset < _MOST_BYTES for one in components):
         raise ValueError("an offset lies before the first header, or beyond any tar")

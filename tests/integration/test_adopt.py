@@ -14,7 +14,8 @@ from PIL import Image
 
 import alexnet.tools.adopt.build as adopting
 from alexnet.pipeline import AugmentSettings, ImageStream, StreamSettings
-from alexnet.shards.manifest import read_manifest
+from alexnet.shards.info import INFO_NAME, info_json
+from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.writer import write_checksums
 from alexnet.tools.adopt.shard import adopt_tar
@@ -194,6 +195,16 @@ def test_what_was_learnt_of_a_tar_that_changed_is_forgotten(tars: Path, monkeypa
             tar.write({"__key__": f"{i}", "jpg": jpeg(i), "cls": f"{i % 3}"})
     assert "27 train and 7 val" in prep("adopt", tars).output
     assert "all is well" in prep("verify", tars, "--deep").output
+
+
+def test_a_list_for_timm_is_of_the_tars_that_there_are_in_the_end(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifest, "to_json", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        prep("adopt", tars, code=1)
+    with webdataset.TarWriter(str(tars / "set-train-0002.tar")) as tar:
+        tar.write({"__key__": "0", "jpg": jpeg(0), "cls": "0"})
+    prep("adopt", tars)
+    assert (tars / INFO_NAME).read_bytes() == info_json(read_manifest(tars))
 
 
 def _cmyk() -> bytes:

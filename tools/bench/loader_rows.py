@@ -124,11 +124,6 @@ _GPU_PLANES_ROWS = (
         )
     ),
 )  # fmt: skip
-_GPU_BASELINES = (
-    _baseline("nvimagecodec", "nvImageCodec", own_decoders.on_gpu, library="nvimagecodec"),
-    _baseline("torchvision", "torchvision, decode_jpeg", own_decoders.on_gpu, library="torchvision"),
-    _baseline("torchcodec-cuda", "torchcodec, decode_jpeg on the GPU", own_decoders.on_gpu, library="torchcodec"),
-)
 _OF_PLANES = (*_PLANES_ROWS, *_GPU_PLANES_ROWS)
 BASELINES = {
     "webdataset": (
@@ -150,7 +145,7 @@ BASELINES = {
     ),
     "torchcodec": (
         _baseline("torchcodec", "torch DataLoader, torchcodec", baselines.torch_loader, decoder="torchcodec"),
-        _GPU_BASELINES[2],
+        _baseline("torchcodec-cuda", "torchcodec, decode_jpeg on the GPU", own_decoders.on_gpu, library="torchcodec"),
     ),
     "grain": (
         _baseline("grain-pil", "Grain, PIL", own_formats.grain, decoder="pil"),
@@ -160,8 +155,8 @@ BASELINES = {
         _baseline("litdata", "LitData, its own decoder", own_formats.litdata, decoder="torchvision"),
         _baseline("litdata-simplejpeg", "LitData, simplejpeg", own_formats.litdata, decoder="simplejpeg"),
     ),
-    "nvimagecodec": _GPU_BASELINES[:1],
-    "torchvision": _GPU_BASELINES[1:2],
+    "nvimagecodec": (_baseline("nvimagecodec", "nvImageCodec", own_decoders.on_gpu, library="nvimagecodec"),),
+    "torchvision": (_baseline("torchvision", "torchvision, decode_jpeg", own_decoders.on_gpu, library="torchvision"),),
 }
 
 
@@ -204,7 +199,7 @@ def cases_of(
 def _of_task(row: Case, task: LoaderTask, cores: int) -> Case:
     options = asdict(task) | row.options
     busy = row.cores or min(int(options["threads"]), cores)
-    on_gpu = row in (*_GPU_ROWS, *_GPU_PLANES_ROWS, *_GPU_BASELINES)
+    on_gpu = row in (*_GPU_ROWS, *_GPU_PLANES_ROWS) or row.make is own_decoders.on_gpu
     return replace(row, options=options, cores=busy, on_gpu=on_gpu, alone=row.alone or on_gpu)
 
 

@@ -88,16 +88,15 @@ def on_gpu(*, library: str, **task: Any) -> Stage:
     reads ahead. Without a GPU they are no baselines: none is made for that.
     """
     given = LoaderTask(**task)
-    versions = versions_of(*((library == "nvimagecodec" and installed("nvImageCodec")) or [library]), "torch")
+    package = next(iter(installed("nvImageCodec")), "nvidia-nvimgcodec-cu13") if library == "nvimagecodec" else library
+    versions = versions_of(package, "torch")
     import torch
 
     if not torch.cuda.is_available():
         raise CannotRunError("decodes batches on a GPU, and torch has none here")
-    decode = {"nvimagecodec": _nvimagecodec, "torchcodec": _torchcodec, "torchvision": _torchvision}[library](
-        given.threads
-    )
+    make = {"nvimagecodec": _nvimagecodec, "torchcodec": _torchcodec, "torchvision": _torchvision}[library]
     words = "all its backends; crop, mirror and mean in PyTorch on the GPU; one thread reads ahead"
-    return watched(counted(_cropped_on_gpu(given, decode), given, words, 1, versions))
+    return watched(counted(_cropped_on_gpu(given, make(given.threads)), given, words, 1, versions))
 
 
 def _nvimagecodec(threads: int) -> Callable[[list[bytes]], list[Any]]:

@@ -165,17 +165,18 @@ def complete(
     )
     for record in manifest.files:  # .work, which they could be made from again, goes next
         put_on_disk(root / record.file)
-    theirs = manifest.stored.adopted and (root / INFO_NAME).exists()
-    if manifest.stored.encoding == "jpeg" and not theirs:  # its reader takes pictures only, and so no planes
-        files.replace(root / INFO_NAME, info_json(manifest))
     files.replace(root / MANIFEST_NAME, manifest.to_json().encode())
 
 
 def seal(root: Path) -> None:
     """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
     if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
+        stored = (manifest := read_manifest(root)).stored
+        theirs = stored.adopted and (root / INFO_NAME).exists()
+        if stored.encoding == "jpeg" and not theirs:  # its reader takes pictures only, and so no planes
+            files.replace(root / INFO_NAME, info_json(manifest))
         shutil.rmtree(root / WORK, ignore_errors=True)
-        if not _is_adopted(root):
+        if not stored.adopted or stored.encoding != "jpeg":
             remove_partials(root)
         write_checksums(root)
 

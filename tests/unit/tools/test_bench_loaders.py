@@ -15,12 +15,17 @@ from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.loader_rows import BASELINES
 from alexnet.tools.bench.stage import CannotRunError
 
-PEERS_ASKED = ("torchcodec", "grain", "litdata")
+LINES = {
+    "torchcodec": "torchcodec is not installed: pip install torchcodec",
+    "grain": "grain is not installed: pip install grain",
+    "litdata": "litdata is not installed: pip install --no-deps litdata, and what docs/benchmarks.md names",
+    "nvimagecodec": "nvidia-nvimgcodec-cu13 is not installed: pip install nvidia-nvimgcodec-cu13",
+}
 
 
-@pytest.mark.parametrize("row", [row for peer in PEERS_ASKED for row in BASELINES[peer]], ids=lambda row: row.name)
+@pytest.mark.parametrize("peer", LINES)
 def test_a_package_that_is_missing_is_named_with_its_line(
-    row: Any, data_set: Path, monkeypatch: pytest.MonkeyPatch
+    peer: str, data_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version(name: str) -> str:
         if name == "torch":
@@ -28,13 +33,10 @@ def test_a_package_that_is_missing_is_named_with_its_line(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(baselines, "version", version)
-    line = {
-        "torchcodec": "torchcodec is not installed: pip install torchcodec",
-        "grain": "grain is not installed: pip install grain",
-        "litdata": "litdata is not installed: pip install --no-deps litdata, and what docs/benchmarks.md names",
-    }[row.name.partition("-")[0]]
-    with pytest.raises(CannotRunError, match=f"^{line}$"):
-        row.make(data=str(data_set), split="train", batch_images=8, threads=1, **row.options)
+    monkeypatch.setattr(own_decoders, "installed", lambda _: {})
+    for row in BASELINES[peer]:
+        with pytest.raises(CannotRunError, match=f"^{LINES[peer]}$"):
+            row.make(data=str(data_set), split="train", batch_images=8, threads=1, **row.options)
 
 
 def test_libraries_that_are_missing_are_named(data_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
