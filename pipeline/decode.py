@@ -99,10 +99,6 @@ def _dali(settings: DecodeSettings) -> Decoder:
     return DaliDecoder(settings)
 
 
-def _without_dali(device_id: int | None) -> str | None:
-    return without_dali(on_gpu=device_id is not None)
-
-
 def _split(settings: DecodeSettings) -> Decoder:
     crops = replace(settings, crops_only=True)
     return SplitDecoder(_dali(crops), _host(crops), _share_of(settings))
@@ -146,8 +142,8 @@ class _Kind(NamedTuple):
 
 _DECODERS = {
     "host": _Kind(lambda _: available(), _host, _describe_host),
-    "dali": _Kind(_without_dali, _dali, _describe_dali),
-    "split=": _Kind(lambda device_id: available() or _without_dali(device_id), _split, _describe_split),
+    "dali": _Kind(without_dali, _dali, _describe_dali),
+    "split=": _Kind(lambda device_id: available() or without_dali(device_id), _split, _describe_split),
 }
 
 
@@ -277,7 +273,7 @@ def make_decoder(settings: DecodeSettings) -> Decoder:
 def describe_decoding(settings: DecodeSettings) -> str:
     """Say in one line who decodes, and what the decoder that is preferred on this device would need."""
     by_host = settings.device_id is None or settings.encoding != "jpeg"
-    reason = available() if by_host else without_dali(on_gpu=True)
+    reason = available() if by_host else without_dali(settings.device_id)
     line = _DECODERS[_key(settings.decode)].describe(settings)
     return f"decoding: {line}" + (f"; {reason}" if reason else "")
 

@@ -33,15 +33,15 @@ def installed_version(name: str) -> str | None:
     return " and ".join(installed(name).values()) or None
 
 
-def without_dali(*, on_gpu: bool = False) -> str | None:
-    """Return why DALI cannot be used, None if it can; without loading it. On a CPU it needs no driver."""
+def without_dali(device_id: int | None = None) -> str | None:
+    """Return why DALI cannot be used on a GPU, or on the CPU, where it needs no driver; None if it can. Not loaded."""
     if not (importlib.util.find_spec("nvidia") and importlib.util.find_spec("nvidia.dali")):
         return "NVIDIA DALI is not installed (pip install 'alexnet[cuda13]', for Linux on x86-64 and Arm)"
     for name in ("DALI", "nvImageCodec"):  # which DALI brings
         if len(found := installed(name)) > 1:
             mend = f"{INSTALL[13]}, or cuda12 where the driver is older than {OLDEST_DRIVER[13]}"
             return f"{' and '.join(found)} are both installed and overwrite each other's files ({mend})"
-    return next(filter(None, map(_too_new, installed("DALI"))), None) if on_gpu else None
+    return next(filter(None, map(_too_new, installed("DALI"))), None) if device_id is not None else None
 
 
 def _too_new(distribution: str) -> str | None:

@@ -164,9 +164,7 @@ def test_the_wheels_install_and_train_where_no_compiler_is_found(tree: Path, tmp
     at, reason, libraries = loaded(str(found / "python"), bare)
     site = Path(at).parents[1]
     assert (site.parents[2], reason) == (tmp_path / "venv", None)
-    assert {Path(library).parent.parent for library in libraries} == {
-        site
-    }  # not the system's, nor one of another package
+    assert {Path(library).parent.parent for library in libraries} == {site}, "not the system's or another package's"
     (licence,) = site.glob("alexnet-*.dist-info/licenses/libjpeg*/copyright")
     assert "Independent JPEG Group" in licence.read_text()
     train = [str(found / "alexnet-train"), "--recipe", "small", "--steps", "2", "--out", str(tmp_path / "run")]

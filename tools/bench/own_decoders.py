@@ -32,7 +32,7 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
     The plain graph decodes whole images and lets `crop_mirror_normalize` cut, as the examples of its documentation do;
     with `crops_early` the decoder is told the crop, which is less to decode. Labels stay text, as DALI has no parser.
     """
-    if reason := without_dali(on_gpu=device == "cuda"):
+    if reason := without_dali(0 if device == "cuda" else None):
         raise CannotRunError(reason)
     given, versions = LoaderTask(**task), versions_of(*installed("DALI"), "torch")
     import torch

@@ -76,7 +76,8 @@ def run_shard(source: Path, options: ShardOptions) -> None:
 
 def slowness() -> str | None:
     """Return what to tell the user where plain Pillow overwrote pillow-simd or no host decoder is there, else None."""
-    blind = (why := available()) and f"JPEGs that were cut short and closed again are not noticed, as {why}"
+    why = available()
+    blind = why and f"JPEGs that were cut short and closed again are not noticed, as {why}"
     return "; ".join(filter(None, (overwritten(), blind))) or None
 
 

@@ -140,12 +140,10 @@ def refuse_undecodable(source: Source) -> None:
 
 def _some(source: Source) -> Iterator[bytes]:
     """Yield the files of a few members of a source."""
+    opener = source.opener or open_file
     for members in source.members.values():
         for member in map(members.__getitem__, spread(range(len(members)))):
-            with (
-                suppress(OSError),
-                (source.opener or open_file)(source.root / member.file) as file,
-            ):  # converting will tell
+            with suppress(OSError), opener(source.root / member.file) as file:  # which converting will tell
                 file.seek(member.offset)
                 yield file.read(min(member.length, MAX_BYTES))
 
