@@ -30,7 +30,7 @@ class Component(NamedTuple):
     name: str
 
 
-def key_of(name: str) -> str:
+def sample_key(name: str) -> str:
     """Return the key of the sample that a file belongs to: its path up to the first dot of its own name."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(".")[0]
@@ -79,7 +79,7 @@ def listed_samples(tar: IO[bytes], index: Path) -> Iterator[TarSample]:
             tar.seek(label.offset)
             text = tar.read(min(label.length, _LABEL_BYTES))
             yield TarSample(
-                key_of(image.name),
+                sample_key(image.name),
                 image.extension,
                 None,
                 image.offset,

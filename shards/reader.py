@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.shards.adopted import key_of
+from alexnet.shards.adopted import sample_key
 from alexnet.shards.errors import InputError, SampleError, one_line, reason_of
 from alexnet.shards.files import map_array, open_regular, sha256_of
 from alexnet.shards.index import IndexRows, read_index
@@ -161,7 +161,7 @@ class SplitReader:
 
     def _key_in(self, header: npt.NDArray[np.uint8]) -> str:
         name = header[:_NAME_BYTES].tobytes().split(b"\0", 1)[0]
-        return key_of(name.decode("ascii", "replace"))
+        return sample_key(name.decode("ascii", "replace"))
 
     def _read(self, sample_id: int, shard: int, offset: int, into: npt.NDArray[np.uint8]) -> None:
         try:

@@ -35,7 +35,7 @@ def rgb_and_quality(jpeg: bytes) -> tuple[npt.NDArray[np.uint8], int]:
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))), estimate_quality(tables[0])
 
 
-def kind_of(jpeg: bytes) -> tuple[int, int, Literal[1, 3], int]:
+def header_of(jpeg: bytes) -> tuple[int, int, Literal[1, 3], int]:
     """Return width and height in px, channels and estimated quality of a JPEG, of which nothing is decoded.
 
     Raises ValueError if it is no baseline JPEG in grey or in the colours that any decoder expects.

@@ -168,12 +168,16 @@ def test_an_index_file_that_was_forged_is_held_against_the_tar(change: Any, said
     assert said in prep("verify", tars, code=1).output
 
 
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_an_interrupted_adoption_goes_on(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
     def killed(job: Any, counts: Any) -> None:
         if len(done) == 2:
-            raise OSError(28, "No space left on device")
+            full()
         adopt_tar(job, counts)
         done.append(job.tar.file)
 
@@ -188,7 +192,7 @@ def test_an_interrupted_adoption_goes_on(tars: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_was_learnt_of_a_tar_that_changed_is_forgotten(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(adopting, "_finish", lambda plan: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patched.setattr(adopting, "_finish", full)
         prep("adopt", tars, code=1)
     with webdataset.TarWriter(str(tars / "set-train-0002.tar")) as tar:
         for i in range(4):
@@ -199,7 +203,7 @@ def test_what_was_learnt_of_a_tar_that_changed_is_forgotten(tars: Path, monkeypa
 
 def test_a_list_for_timm_is_of_the_tars_that_there_are_in_the_end(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(Manifest, "to_json", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patched.setattr(Manifest, "to_json", full)
         prep("adopt", tars, code=1)
     with webdataset.TarWriter(str(tars / "set-train-0002.tar")) as tar:
         tar.write({"__key__": "0", "jpg": jpeg(0), "cls": "0"})

@@ -16,7 +16,7 @@ from alexnet.shards.manifest import SPLITS, Split, StoredSettings
 from alexnet.tools.convert.earlier import Job, Listed, versions
 from alexnet.tools.convert.listing import Listing, Source
 from alexnet.tools.convert.sources.layout import Layout
-from alexnet.tools.stored_jpeg import kind_of
+from alexnet.tools.stored_jpeg import header_of
 
 KIND = "webdataset"
 """Of the layout whose tars can be taken as they are."""
@@ -99,7 +99,7 @@ def _stored(source: Source, tars: tuple[AdoptedTar, ...]) -> StoredSettings:
     with (source.root / tar.file).open("rb") as file:
         file.seek(int(tar.offsets[0]))
         try:
-            width, height, channels, quality = kind_of(file.read(int(tar.lengths[0])))
+            width, height, channels, quality = header_of(file.read(int(tar.lengths[0])))
             if width != height:
                 raise ValueError(f"has {width} x {height} px, and must be square")
         except ValueError as error:

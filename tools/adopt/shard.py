@@ -14,7 +14,7 @@ import numpy as np
 
 from alexnet.pipeline.host import JpegPool
 from alexnet.shards import files
-from alexnet.shards.adopted import Component, check_header, image_of, key_of, label_of
+from alexnet.shards.adopted import Component, check_header, image_of, label_of, sample_key
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.errors import InputError
 from alexnet.shards.index import INDEX_DTYPE, IndexRows
@@ -25,7 +25,7 @@ from alexnet.tools.convert.shard import Notes, save_notes
 from alexnet.tools.convert.sources.layout import Walk
 from alexnet.tools.convert.sources.tars import Tar, list_tar
 from alexnet.tools.decode.shard import add_pixels
-from alexnet.tools.stored_jpeg import kind_of
+from alexnet.tools.stored_jpeg import header_of
 
 _BATCH_IMAGES = 32
 
@@ -43,7 +43,7 @@ class AdoptJob:
 
     def refusal(self, sample: Sample, why: str) -> InputError:
         """Return the error that names a sample which cannot be taken as it is."""
-        return not_adopted(self.root, self.tar.file, f"sample {key_of(sample[0].name)}", why)
+        return not_adopted(self.root, self.tar.file, f"sample {sample_key(sample[0].name)}", why)
 
 
 def adopt_tar(job: AdoptJob, counts: Counts) -> None:
@@ -79,7 +79,7 @@ def _samples(job: AdoptJob) -> list[Sample]:
         (os.fsdecode(name), offset, length) for name, offset, length in list_tar(Tar.of(job.root / job.tar.file), walk)
     ]
     samples = []
-    for key, of_key in groupby(entries, lambda entry: key_of(entry[0])):
+    for key, of_key in groupby(entries, lambda entry: sample_key(entry[0])):
         sample = tuple(Component(name[len(key) + 1 :], offset, length, name) for name, offset, length in of_key)
         try:
             image_of(sample), label_of(sample)
@@ -102,7 +102,7 @@ def _checked(job: AdoptJob, tar: int, sample: Sample, qualities: list[int]) -> b
         if image.length > stored.max_sample_bytes:
             raise ValueError(f"has {image.length:,} bytes, and must have at most {stored.max_sample_bytes:,}")
         jpeg = os.pread(tar, image.length, image.offset)
-        *kind, quality = kind_of(jpeg)
+        *kind, quality = header_of(jpeg)
     except ValueError as error:
         raise job.refusal(sample, str(error)) from None
     if kind != (wanted := [stored.size_px, stored.size_px, stored.channels]):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from alexnet.shards.adopted import sample_key
 from alexnet.shards.errors import InputError
 from alexnet.tools.convert.known import TRAIN_TAR, VAL_TAR
 from alexnet.tools.convert.sources.first_bytes import (
@@ -36,7 +37,7 @@ from alexnet.tools.convert.sources.names import (
 from alexnet.tools.convert.sources.splits import holds_images
 from alexnet.tools.convert.sources.tars import Tar, first_members, folder_names, list_tar
 
-_SIDECARS = {".cls", ".json", ".txt"}
+_SIDECARS = (".cls", ".json", ".txt")
 _FIRST_MEMBERS = 8
 _DEEPEST = 32  # a tar in a folder in a tar in ...
 _OTHERWISE = re.compile(r".*(\.TAR|\.Tar|\.tar\.(part|partial|crdownload|download|aria2|tmp|filepart))")
@@ -98,9 +99,9 @@ def _begins_with_images(tar: Tar) -> bool:
 
 def begins_with_samples(tar: Tar) -> bool:
     """Say whether a tar's first members are those of a WebDataset shard, with labels or the like beside images."""
-    names = [PurePosixPath(member.name) for member in first_members(tar, _FIRST_MEMBERS) or ()]
-    keys = Counter(name.parent / name.name.split(".")[0] for name in names)
-    return any(name.suffix.lower() in _SIDECARS and keys[name.parent / name.name.split(".")[0]] > 1 for name in names)
+    names = [member.name for member in first_members(tar, _FIRST_MEMBERS) or ()]
+    keys = Counter(map(sample_key, names))
+    return any(name.lower().endswith(_SIDECARS) and keys[sample_key(name)] > 1 for name in names)
 
 
 def _unread(root: Path, folders: Sequence[str], tars: Sequence[str]) -> list[str]:
