@@ -25,6 +25,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from alexnet.shards.errors import InputError, nearest, one_line
+from alexnet.shards.resources import usable_cores
 from alexnet.tools.settings import check_recipe
 from alexnet.tools.start import INTERRUPTED
 
@@ -108,6 +109,15 @@ def recipe_or_file(value: str) -> str:
     except InputError as error:
         raise click.BadParameter(f"{value}: {error}") from None
     return value
+
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=usable_cores,
+    help="Processes; the output does not depend on it.  [default: cores]",
+)
+"""What commands have that write the same with any number of processes."""
 
 
 def find_data(given: Path | None) -> tuple[Path, str]:

@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from alexnet.shards.resources import usable_cores
 from alexnet.tools.adopt.command import adopt
-from alexnet.tools.console import Programs, one_line_errors
+from alexnet.tools.console import Programs, one_line_errors, workers_option
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.decode.command import decode
 from alexnet.tools.show import show
@@ -54,12 +53,7 @@ def main() -> None:
 @click.option("--quality", default=_DEFAULT.quality, show_default=True, help="JPEG quality, 1 to 100.")
 @click.option("--shard-images", default=_DEFAULT.shard_images, show_default=True, help="Images in a shard.")
 @click.option("--seed", default=_DEFAULT.seed, show_default=True, help="Seed of the training set's shuffle.")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=usable_cores,
-    help="Processes; the output does not depend on it.  [default: cores]",
-)
+@workers_option
 @click.option(
     "--on-error",
     type=click.Choice(["reject", "fail"]),

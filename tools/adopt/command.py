@@ -8,19 +8,13 @@ import click
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.resources import usable_cores
-from alexnet.tools.console import interruptible, one_line_errors
+from alexnet.tools.console import interruptible, one_line_errors, workers_option
 from alexnet.tools.progress import Amount, progress, shown
 
 
 @click.command()
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=usable_cores,
-    help="Processes; the output does not depend on it.  [default: cores]",
-)
+@workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")
 @one_line_errors
 def adopt(data: Path, workers: int, as_json: bool) -> None:

@@ -7,8 +7,7 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
-from alexnet.shards.resources import usable_cores
-from alexnet.tools.console import interruptible, one_line_errors, tell
+from alexnet.tools.console import interruptible, one_line_errors, tell, workers_option
 from alexnet.tools.progress import Amount, progress, say, shown
 
 
@@ -24,12 +23,7 @@ from alexnet.tools.progress import Amount, progress, say, shown
     metavar="FILE",
     help="Names of the classes to take, one a line: a class's label is its line.  [default: all, labels as they are]",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=usable_cores,
-    help="Processes; the output does not depend on it.  [default: cores]",
-)
+@workers_option
 @click.option("--overwrite", is_flag=True, help="Delete the data set that is in the folder and start anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")
 @one_line_errors
