@@ -124,7 +124,7 @@ def test_planes_are_decoded_of_it_where_it_is_4_2_0(tmp_path: Path) -> None:
     for name, first in (("train-0", 0), ("train-1", 5), ("val-0", 8)):
         with webdataset.TarWriter(str(root / f"{name}.tar")) as tar:
             for i in range(first, first + 5 - first // 5):
-                tar.write({"__key__": f"a/{i}", "jpg": jpeg(i, subsampling=2), "cls": f"{i % 3}"})
+                tar.write({"__key__": f"a/{i}+b" + "c" * 60, "jpg": jpeg(i, subsampling=2), "cls": f"{i % 3}"})
     prep("adopt", root)
     prep("decode", root)
     planes = tmp_path / "set-planes"

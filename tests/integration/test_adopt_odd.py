@@ -8,17 +8,14 @@ from typing import Any
 import pytest
 import webdataset
 
-import alexnet.tools.adopt.build as adopting
 from alexnet.shards.manifest import read_manifest
 from alexnet.shards.reader import SplitReader
-from tests.conftest import digests, encode_picture, pool_of_none, prep
+from tests.conftest import digests, encode_picture, prep
 
 SIZE = 24
 
 
-@pytest.fixture(autouse=True)
-def here(no_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "WorkerPool", pool_of_none)
+pytestmark = pytest.mark.usefixtures("no_workers")
 
 
 def write_tar(path: Path, labels: list[str], size: int = SIZE) -> None:

@@ -10,6 +10,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, SPLITS, Manifest, Split, StoredSettings, read_manifest
 from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool
 from alexnet.shards.verify_shard import Findings
+from alexnet.shards.writer import Sample
 from alexnet.tools.decode.plan import PlanesSet, PlanesShard, plan_planes
 from alexnet.tools.decode.shard import decoded, reader_of, stem_of
 from alexnet.tools.progress import Amount
@@ -106,9 +107,9 @@ def compare_shard(job: Comparison, counts: Counts) -> Findings:
     for position, (key, planes) in enumerate(decoded(jpegs, shard.ids, job.stored)):
         sample_id = job.first + position
         actual, stored = reader.key_and_stored(sample_id)
-        expected = f"{places[position]:08d}_{stem_of(key, job.stored)}"
-        if actual != expected:
-            found.add(file, f"is {expected} by the JPEGs", actual)
+        expected = Sample(place=places[position], stem=stem_of(key, job.stored), label=labels[position], stored=b"")
+        if actual != expected.key:
+            found.add(file, f"is {expected.key} by the JPEGs", actual)
         if reader.labels[sample_id] != labels[position]:
             found.add(file, f"its label is {reader.labels[sample_id]}, by the JPEGs {labels[position]}", actual)
         if not np.array_equal(stored, planes):

@@ -195,6 +195,7 @@ TENCH, FISH = "n00000001_1_n00000001.JPEG", "n00000002_1_n00000002.JPEG"
         ({"validation": pictures(2)}, "no parquet files of training images"),
         ({"train": pictures(2), "more": pictures(2)}, "more.parquet is neither training nor validation"),
         ({"a/train": pictures(2), "b/train": pictures(2)}, "several sets of parquet files, a, b; give one"),
+        ({"train": pictures(2), "data/val": pictures(2)}, "several sets of parquet files, ., data; give one"),
         ({"train": []}, "holds no training images"),
     ],
 )
@@ -207,6 +208,11 @@ def test_rows_that_may_be_wrong_are_refused_in_one_line(tmp_path: Path, files: d
 def test_other_columns_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "train.parquet")
     refused(tmp_path, "its columns are text, label; wanted are one of images")
+
+
+def test_names_of_half_a_character_are_none(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", pictures(2), names=("cat\ud800", "dog"))
+    assert class_names(open_source(tmp_path)) == ["0", "1"]
 
 
 def test_files_of_two_sets_are_refused(tmp_path: Path) -> None:

@@ -207,9 +207,10 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
     """Return the names that Hugging Face's own metadata have for the numbers of a column; none if it has none."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+        "".join(names).encode()  # which are texts, of whole characters
     except (KeyError, TypeError, ValueError, RecursionError):
         return ()
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
+    return tuple(names) if isinstance(names, list) else ()
 
 
 def _refuse_twice(root: Path, listing: Listing) -> None:

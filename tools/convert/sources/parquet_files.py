@@ -55,10 +55,8 @@ def find_files(root: Path) -> ParquetFiles | None:
 
 def _names(root: Path) -> list[str]:
     """Return the paths of the files of the one data set that lies in a folder."""
-    sets = {".": _inside(root, PurePosixPath())}
-    if not sets["."]:
-        folders = contents(root).folders
-        sets = {name: found for name in folders if (found := _inside(root, PurePosixPath(name)))}
+    folders = [".", *(name for name in contents(root).folders if not split_word(name))]
+    sets = {name: found for name in folders if (found := _inside(root, PurePosixPath(name)))}
     if len(sets) > 1:
         raise InputError(f"{root}: holds several sets of parquet files, {few(sorted(map(printed, sets)))}; give one")
     return next(iter(sets.values()), [])
