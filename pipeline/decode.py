@@ -186,7 +186,6 @@ def decode_settings(
     settings: StreamSettings,
     planner: Planner,
     reader: SplitReader,
-    *,
     device: "str | torch.device",
     threads: int | None,
     output: Output,

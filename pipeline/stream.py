@@ -102,15 +102,7 @@ class ImageStream:
         )
         self._planner = _planner(plan, augmentation, self._reader)
         self._decoding = decode_settings(
-            s,
-            self._planner,
-            self._reader,
-            device=device,
-            threads=threads,
-            output=output,
-            channels_last=channels_last,
-            views=views,
-            reserve_bytes=reserve_bytes,
+            s, self._planner, self._reader, device, threads, output, channels_last, views, reserve_bytes
         )
         self.meter = StreamMeter()
         self._prefetcher: Prefetcher | None = None
