@@ -2,8 +2,8 @@
 
 python examples/lightning_trainer.py --data /data/ilsvrc-256
 
-The stream is handed over as it is, not in a DataLoader. Lightning saves and restores every loader that has
-`state_dict()`, and takes no batch before its time from one that has a length.
+The stream is handed over as it is, not in a DataLoader. Lightning saves every loader that has `state_dict()`, and takes
+no batch before its time from one that has a length. It restores the place inside an epoch only, so each is named.
 """
 
 import argparse
@@ -33,6 +33,10 @@ class Classifier(lightning.LightningModule):
         where = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size, "device": self.device}
         pixels = AugmentSettings(scale="unit-variance")
         return ImageStream(self.data / "train", batch_images=20, seed=0, augmentation=pixels, **where)
+
+    def on_train_epoch_start(self) -> None:
+        """Name the epoch: from a checkpoint of an epoch's end Lightning does not restore the stream."""
+        self.trainer.train_dataloader.set_epoch(self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the loss."""

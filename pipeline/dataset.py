@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from alexnet.pipeline.settings import whole
 from alexnet.shards.manifest import ClassRecord
 from alexnet.shards.planes import rgb_of_planes
 from alexnet.shards.reader import SplitReader
@@ -27,6 +28,7 @@ class StoredImages(Dataset[tuple[torch.Tensor, int]]):
         return len(self._reader)
 
     def __getitem__(self, sample_id: int) -> tuple[torch.Tensor, int]:
+        sample_id = whole("sample_id", sample_id)
         if not 0 <= sample_id < len(self):
             raise IndexError(f"sample_id={sample_id}: the split has ids 0 to {len(self) - 1}")
         pixels = np.ascontiguousarray(self._rgb(sample_id).transpose(2, 0, 1))

@@ -59,7 +59,7 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
     """Return a whole number as Python's own: NumPy's overflow in a hash and do not go into JSON."""
     is_whole = isinstance(value, float) and value.is_integer()
     try:
-        number = operator.index(int(value) if is_whole else value)
+        number = int(operator.index(int(value) if is_whole else value))  # of True, `index` alone makes True
     except TypeError:
         raise refusal(name, value, "a whole number") from None
     if least is not None and number < least:

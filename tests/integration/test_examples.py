@@ -83,6 +83,27 @@ def test_lightning_trains_on_the_same_batches_and_goes_on_bit_for_bit(tmp_path: 
     assert ends_alike(tmp_path, net_of_lightning, EXAMPLES / "lightning_trainer.py") == plain
 
 
+# The example with epochs in the place of steps, and checkpoints as Lightning writes them by default: after an epoch.
+BY_EPOCHS = """
+import runpy, sys, lightning
+from lightning.pytorch import callbacks
+checkpoint, trainer = callbacks.ModelCheckpoint, lightning.Trainer
+callbacks.ModelCheckpoint = lambda folder, **_: checkpoint(folder, save_last=True)
+lightning.Trainer = lambda max_steps, **options: trainer(max_epochs=max_steps // 5, **options)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_lightning_goes_on_from_the_end_of_an_epoch_with_the_next(tmp_path: Path, plain: Losses) -> None:
+    pytest.importorskip("lightning", reason="lightning is not installed: pip install -e '.[examples]'")
+    command = ("-c", BY_EPOCHS, EXAMPLES / "lightning_trainer.py", "--checkpoint", tmp_path / "run", "--steps")
+    losses = run(*command, 5), run(*command, 10)
+    assert [list(part) for part in losses] == [[*range(1, 6)], [*range(6, 11)]]
+    assert {**losses[0], **losses[1]} == {step: plain[step] for step in range(1, 11)}
+
+
 @pytest.mark.slow
 def test_accelerate_trains_on_the_same_batches_and_goes_on_bit_for_bit(tmp_path: Path, plain: Losses) -> None:
     pytest.importorskip("accelerate", reason="accelerate is not installed: pip install -e '.[examples]'")

@@ -141,6 +141,9 @@ def test_a_dataset_gives_the_stored_images_by_id(ci_100: Path, tmp_path: Path) -
     for sample_id in (-1, 100):
         with pytest.raises(IndexError, match=f"sample_id={sample_id}: the split has ids 0 to 99"):
             data[sample_id]
+    assert data[True][1] == stream.sample(True).label == data[1][1]
+    with pytest.raises(InputError, match="sample_id='1': must be a whole number"):
+        data["1"]  # type: ignore[index]
     again = pickle.loads(pickle.dumps(data))
     assert torch.equal(again[5][0], data[5][0])
     planes = stream_of(write_planes_set(ci_100, tmp_path / "planes")).dataset()
