@@ -194,7 +194,11 @@ class ImageStream:
         self.seek(*place)
 
     # What torch.distributed.checkpoint (its `Stateful`), Lightning, Accelerate and torchdata call.
-    state_dict, load_state_dict = state, resume
+    state_dict = state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Do what `resume` does."""
+        self.resume(state_dict)
 
     def finish_pass(self, output: Output = "float32") -> "Normalizer":
         """Return what turns this stream's uint8 crops into normalized tensors, on the stream's device.

@@ -46,7 +46,7 @@ def test_a_stream_is_what_torch_calls_stateful(ci_100: Path, tmp_path: Path) -> 
         torch.save({"stream": stream.state_dict()}, tmp_path / "run.pt")
         save({"stream": stream}, checkpoint_id=tmp_path / "run")
         rest = [(images.clone(), labels.tolist()) for images, labels in stream_at(stream, 0, 2)]
-    again.load_state_dict(torch.load(tmp_path / "run.pt", weights_only=True)["stream"])
+    again.load_state_dict(state_dict=torch.load(tmp_path / "run.pt", weights_only=True)["stream"])
     assert again.state() == again.state_dict() == {**stream.state(), "epoch": 0, "step": 2}
     assert same(epochs_of(again), rest)
     load({"stream": again}, checkpoint_id=tmp_path / "run")
