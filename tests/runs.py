@@ -24,7 +24,7 @@ from tests.conftest import digests
 LENET = ("--arch", "lenet-5", "--device", "cpu", "--set", "train.batch_images=4")
 """On the fixture `digits` an epoch has 6 steps of milliseconds."""
 END_SECONDS = 600  # after which whatever was started hangs, on the slowest machine
-REFUSED = "another alexnet-train is writing there; wait for it, or give another --out\n"
+REFUSED = "another alexnet-train is writing there; wait for it, or take another folder\n"
 _TOLD = ("step", "epoch", "loss", "lr", "grad_norm", "val_loss", "val_top1", "val_top5", "val_images")
 
 

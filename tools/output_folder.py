@@ -58,7 +58,7 @@ def _lock(folder: Path, program: str) -> tuple[int, list[Path]]:
                     return handle, absent
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except BlockingIOError:
-        raise InputError(f"{folder}: another {program} is writing there; wait for it, or give another --out") from None
+        raise InputError(f"{folder}: another {program} is writing there; wait for it, or take another folder") from None
     except OSError as error:
         raise InputError(f"--out {folder}: {error.strerror}; give a folder that can be written") from None
 
