@@ -236,8 +236,9 @@ class ImageStream:
         # Forgotten first: Ctrl-C may interrupt the wait for its threads.
         prefetcher, self._prefetcher = self._prefetcher, None
         if prefetcher is not None:
-            if prefetcher.process != os.getpid():
-                return  # a forked child, where a thread that did not come along may have held the reader's lock
+            if prefetcher.process != os.getpid():  # a forked child: who held the reader's lock may not have come along
+                self._reader = copy.copy(self._reader)
+                return
             prefetcher.close()
         self._reader.close()
 
