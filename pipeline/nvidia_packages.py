@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pynvml
 
-from alexnet.shards.nvidia_driver import INSTALL, OLDEST_DRIVER, gpus_and_driver, is_too_old
+from alexnet.shards.nvidia_driver import INSTALL, gpus_and_driver, is_too_old
 
 _DISTRIBUTIONS = {
     "DALI": {"nvidia-dali-cuda130": 13, "nvidia-dali-cuda120": 12},
@@ -39,8 +39,7 @@ def without_dali(device_id: int | None = None) -> str | None:
         return "NVIDIA DALI is not installed (pip install 'alexnet[cuda13]', for Linux on x86-64 and Arm)"
     for name in ("DALI", "nvImageCodec"):  # which DALI brings
         if len(found := installed(name)) > 1:
-            mend = f"{INSTALL[13]}, or cuda12 where the driver is older than {OLDEST_DRIVER[13]}"
-            return f"{' and '.join(found)} are both installed and overwrite each other's files ({mend})"
+            return f"{' and '.join(found)} are both installed and overwrite each other's files ({INSTALL[13]})"
     return next(filter(None, map(_too_new, installed("DALI"))), None) if device_id is not None else None
 
 

@@ -12,10 +12,10 @@ OLDEST_DRIVER = {13: 580, 12: 525}
 "Minor Version Compatibility". `tools/preflight.py` has the same, as it runs before anything is installed."""
 
 INSTALL = {
-    13: "in a new environment pip install 'alexnet[cuda13]'",
-    12: "in a new environment pip install torch --index-url URL_OF_CUDA_12_BUILDS, then 'alexnet[cuda12]'",
+    13: "in a clone: rm -r .venv; make venv",
+    12: 'in a clone: rm -r .venv; make venv PIP_ARGS="--extra-index-url URL_OF_CUDA_12_BUILDS"',
 }
-"""What fits a CUDA; in a new environment, as what DALI and PyTorch brought for another one would stay in the old."""
+"""What fits a CUDA, anew, as what PyTorch and DALI brought for another one would stay; make asks for the driver."""
 
 
 def gpus_and_driver() -> tuple[int, str]:

@@ -40,7 +40,7 @@ def test_none_and_both_are_refused_with_the_mend(distributions: Callable[..., No
     assert "pip install 'alexnet[cuda13]'" in str(without_dali())
     for both in ((CUDA_13, CUDA_12), ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12")):
         distributions(*both)
-        said = f"{' and '.join(both)} are both installed and overwrite each other's files (in a new environment pip "
+        said = f"{' and '.join(both)} are both installed and overwrite each other's files (in a clone: rm -r "
         assert str(without_dali()).startswith(said)
 
 
@@ -49,7 +49,7 @@ def test_a_dali_too_new_for_the_driver_is_refused_on_a_gpu_only(
 ) -> None:
     driver("550.54.15")
     distributions(CUDA_13)
-    assert str(without_dali(0)).startswith(f"{CUDA_13} cannot run on driver 550.54.15 (in a new environment ")
+    assert str(without_dali(0)).startswith(f"{CUDA_13} cannot run on driver 550.54.15 (in a clone: ")
     assert without_dali() is None, "on a CPU it needs no driver"
     distributions(CUDA_12)
     assert without_dali(0) is None

@@ -8,8 +8,8 @@ import pytest
 from alexnet.shards.nvidia_driver import OLDEST_DRIVER, why_no_gpu
 from alexnet.tools import preflight
 
-FITS_12 = "in a new environment pip install torch --index-url URL_OF_CUDA_12_BUILDS, then 'alexnet[cuda12]'"
-FITS_13 = "in a new environment pip install 'alexnet[cuda13]'"
+FITS_12 = 'in a clone: rm -r .venv; make venv PIP_ARGS="--extra-index-url URL_OF_CUDA_12_BUILDS"'
+FITS_13 = "in a clone: rm -r .venv; make venv"
 
 
 @pytest.mark.parametrize(
