@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_index_files_are_those_of_dali(tars: Path, tmp_path: Path) -> None:
     pytest.importorskip("nvidia.dali")
     prep("adopt", tars)
     for name in TARS:
-        command = ["wds2idx", str(tars / f"{name}.tar"), str(tmp_path / "idx")]
+        command = [sys.executable, "-m", "wds2idx", str(tars / f"{name}.tar"), str(tmp_path / "idx")]
         subprocess.run(command, check=True, capture_output=True)
         assert (tars / f"{name}.idx").read_bytes() == (tmp_path / "idx").read_bytes()
 

@@ -39,7 +39,7 @@ def edit_images(root: Path, change: Callable[[bytes, str], bytes]) -> None:
 @pytest.mark.parametrize(
     ("jpeg", "problem"),
     [
-        (b"no image", "cannot be decoded"),
+        (b"no image", "is no JPEG"),
         (encode(np.zeros((40, 40, 3), np.uint8))[:-100], "cannot be decoded"),
         (encode(np.zeros((40, 41, 3), np.uint8)), "is 40x41x3 (height, width, channels): must be 40x40x3"),
         (encode(np.zeros((40, 40), np.uint8)), "is 40x40x1 (height, width, channels): must be 40x40x3"),
