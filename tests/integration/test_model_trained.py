@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -164,8 +165,7 @@ def test_predict_prepares_images_as_the_data_set_did(
     official: Path, images_32: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """The files that the set was made from get the answers that its validation images get."""
-    with tarfile.open(official / "ILSVRC2012_img_val.tar") as tar:
-        tar.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xf", official / "ILSVRC2012_img_val.tar", "-C", tmp_path], check=True)
     files = sorted(tmp_path.glob("*.JPEG"))
     for path in runs:
         network = open_trained(path)

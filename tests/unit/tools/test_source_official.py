@@ -2,9 +2,9 @@
 
 import gzip
 import hashlib
-import io
 import random
 import shutil
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -127,8 +127,7 @@ def test_the_devkit_is_read_in_any_form(copy: Path, form: str) -> None:
     data = gzip.decompress(path.read_bytes())
     path.unlink()
     if form == "extracted":
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            tar.extractall(copy, filter="data")
+        subprocess.run(["tar", "-x", "-C", copy], input=data, check=True)
     else:
         (path if "old" in form else path.with_suffix("")).write_bytes(data)
     assert [m.label for m in open_source(copy).members["val"]] == [0, 2, 1, 1, 2, 1, 0]

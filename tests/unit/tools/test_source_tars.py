@@ -155,7 +155,7 @@ FILE, HARD, SOFT = tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE
 
 
 def test_links_are_what_unpacking_makes_of_them(tmp_path: Path) -> None:
-    """Compared with what tarfile unpacks: files, and links to files, in a folder."""
+    """Compared with what tar unpacks: files, and links to files, in a folder."""
     tar = packed(
         ("./a.jpg", FILE, "", X),
         ("b.jpg", HARD, "a.jpg", b""),
@@ -168,8 +168,8 @@ def test_links_are_what_unpacking_makes_of_them(tmp_path: Path) -> None:
         ("whole.jpg", HARD, ".part", b""),
     )
     found, walk = listed(tar, tmp_path)
-    with tarfile.open(tmp_path / "n00000001.tar") as archive:
-        archive.extractall(tmp_path / "out", filter="data")
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-xf", tmp_path / "n00000001.tar", "-C", tmp_path / "out"], check=True)
     files = {p for p in (tmp_path / "out").rglob("*") if p.is_file() and not p.name.startswith(".")}
     assert {name.removeprefix("./"): data for name, data in found.items()} == {
         str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in files

@@ -24,6 +24,7 @@ _EXTENSIONS = (
 _MOST_EXTENSION_BYTES = 1 << 20
 _MOST_IN_A_ROW = 8  # a long name, a long link, a global pax header, one of a file's own: 4 are usual at most
 _MOST_NAME_BYTES, _MOST_FOLDERS = 4096, 64  # Linux has no longer paths
+_CHARSETS = ("BINARY", "ISO-IR 10646 2000 UTF-8")  # all that POSIX has; not every Python's tarfile looks
 _MOST_BYTES = 1 << 62
 _MOST_UNPACKED = 1 << 30  # of an archive: CIFAR-10 has 180 MB, the devkit 3; zeros are unpacked at 3 s a gigabyte
 
@@ -79,8 +80,13 @@ class _Header(tarfile.TarInfo):
         else:
             tar.in_a_row = 0
         _check_size(self)
-        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        try:
+            found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
+        except tarfile.HeaderError as error:  # which newer tarfiles take for the end of the tar
+            raise tarfile.ReadError(f"the header at byte {self.offset:,} is damaged: {error}") from None
         _check_size(found)
+        if (charset := found.pax_headers.get("hdrcharset", _CHARSETS[0])) not in _CHARSETS:
+            raise tarfile.ReadError(f"the name at byte {found.offset:,} has a charset that is none: {charset[:40]!r}")
         if len(found.name) > _MOST_NAME_BYTES or found.name.count("/") > _MOST_FOLDERS:
             raise tarfile.ReadError(f"the name at byte {found.offset:,} is longer, or deeper, than a file's can be")
         return found
