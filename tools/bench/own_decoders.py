@@ -36,12 +36,33 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
         raise CannotRunError(reason)
     given, versions = LoaderTask(**task), versions_of(*installed("DALI"), "torch")
     import torch
-    from nvidia.dali import fn, pipeline_def, types
     from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 
     cuda = device == "cuda"
     if cuda and not torch.cuda.is_available():
         raise CannotRunError("no GPU that torch can use")
+
+    how = {"num_threads": given.threads, "device_id": 0 if cuda else None, "prefetch_queue_depth": _PREFETCH}
+    built = _dali_graph(given, crops_early=crops_early, cuda=cuda)(batch_size=given.batch_images, **how)
+    names, end = ["images", "labels"], {"auto_reset": True, "last_batch_policy": LastBatchPolicy.DROP}
+    iterator = DALIGenericIterator([built], names, reader_name="reader", **end)
+
+    def batches() -> Iterator[Any]:
+        while True:
+            for (batch,) in iterator:
+                yield batch["images"], batch["labels"]
+
+    words = (
+        f"readers.webdataset, decoders.image{'_crop' * crops_early}{', mixed' * cuda}, crop_mirror_normalize, "
+        f"DALIGenericIterator; num_threads={given.threads}, prefetch_queue_depth={_PREFETCH}"
+    )
+    stage = counted(batches(), given, words, _PREFETCH + 1, versions)
+    return watched(stage) if cuda else stage
+
+
+def _dali_graph(given: LoaderTask, *, crops_early: bool, cuda: bool) -> Callable[..., Any]:
+    """Return what makes a pipeline of DALI's operators: from the shards to normalized crops and padded labels."""
+    from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
@@ -63,22 +84,7 @@ def dali(*, crops_early: bool = False, device: str = "cpu", **task: Any) -> Stag
         batch = fn.crop_mirror_normalize(images, mirror=mirror, **normal, **({} if crops_early else crop))
         return batch, fn.pad(labels, axes=0, shape=[_LABEL_BYTES])
 
-    how = {"num_threads": given.threads, "device_id": 0 if cuda else None, "prefetch_queue_depth": _PREFETCH}
-    built = graph(batch_size=given.batch_images, **how)
-    names, end = ["images", "labels"], {"auto_reset": True, "last_batch_policy": LastBatchPolicy.DROP}
-    iterator = DALIGenericIterator([built], names, reader_name="reader", **end)
-
-    def batches() -> Iterator[Any]:
-        while True:
-            for (batch,) in iterator:
-                yield batch["images"], batch["labels"]
-
-    words = (
-        f"readers.webdataset, decoders.image{'_crop' * crops_early}{', mixed' * cuda}, crop_mirror_normalize, "
-        f"DALIGenericIterator; num_threads={given.threads}, prefetch_queue_depth={_PREFETCH}"
-    )
-    stage = counted(batches(), given, words, _PREFETCH + 1, versions)
-    return watched(stage) if cuda else stage
+    return graph  # type: ignore[no-any-return]
 
 
 def on_gpu(*, library: str, **task: Any) -> Stage:
