@@ -1,0 +1,320 @@
+"""Object storage: read and write what lies below a URL, `s3://`, `gs://`, `az://` or `http(s)://`, by obstore.
+
+All requests of a process run on one thread with an event loop, hundreds at a time, and can be broken off at any moment.
+What fails is tried again, a body that was cut from where it ended, until nothing has moved for minutes: connections
+break, servers are busy and names cannot be looked up for a while in every training of days. What no trying again mends
+(no such object, no permission) is one line at once. A line names the object and the reason, and never a credential.
+
+obstore is loaded with the first URL.
+"""
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from alexnet.shards.errors import InputError, one_line
+
+T = TypeVar("T")
+
+OPTIONS = "ALEXNET_STORAGE_OPTIONS"
+"""The environment variable with a JSON object of options, which child processes inherit."""
+
+_URL = re.compile(r"(s3|gs|az|https?):/+(?=[^/])")
+_PATIENCE_SECONDS, _FIRST_PATIENCE_SECONDS = 300.0, 20.0
+"""How long nothing may arrive before it is an error: once something did, and before, where settings may be wrong."""
+_BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.1, 10.0
+_CHUNK_BYTES = 4 << 20
+_STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
+_DETAILS = re.compile(r"<(?:Code|Message)>([^<]+)<|message: \"([^\"]+)\"|(dns error)")
+_REQUEST = re.compile(r"Error performing \S+ \S+ in \S+ - |\bhttps?://\S+")
+_BUSY = frozenset({"408", "429"})  # which pass, as no other 4xx does
+_CLIENT = {"timeout": "1day", "connect_timeout": "5s", "read_timeout": "15s"}  # obstore has 30 s for a whole body
+_CLIENT_OPTION = re.compile(r"allow_\w+|\w*timeout|http[12]_only|pool_\w+|proxy_\w+|root_certificate|user_agent")
+
+
+class StorageError(InputError):
+    """Say in one line which object could not be read or written, and why."""
+
+
+class ReplacedError(StorageError):
+    """Say that an object is another than it was when it was first read."""
+
+
+@dataclass
+class Traffic:
+    """Count what went over the network: `bytes` that arrived or were sent, `requests`, and `retries` among them."""
+
+    bytes: int = 0
+    requests: int = 0
+    retries: int = 0
+
+
+def as_url(where: str | os.PathLike[str]) -> str | None:
+    """Return the URL that a data set is named by, without a slash at its end; None for a path.
+
+    A `Path` has lost the second of two slashes. Raises InputError for a URL that holds more than a place.
+    """
+    text = os.fspath(where)
+    if not _URL.match(text):
+        return None
+    url = _URL.sub(r"\1://", text, count=1).rstrip("/")
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise InputError(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: holds a name, a password or a query; "
+            "give credentials in the environment, or by --storage-option key=value"
+        )
+    return url
+
+
+def set_options(assignments: Iterable[str]) -> None:
+    """Take options for all storage, `key=value` as obstore knows them; child processes inherit them."""
+    options = _options()
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError("--storage-option: must read key=value, such as region=eu-central-1")
+        options[key.strip().lower()] = value.strip()
+    if options:
+        os.environ[OPTIONS] = json.dumps(options)
+
+
+def _options() -> dict[str, str]:
+    try:
+        options = json.loads(os.environ.get(OPTIONS) or "{}")
+        return {str(key): str(value) for key, value in options.items()}
+    except (ValueError, AttributeError):
+        raise InputError(f'{OPTIONS}: must be a JSON object of options, such as {{"region": "eu-central-1"}}') from None
+
+
+class Storage:
+    """Read and write the objects below a URL, named by their paths there; from any thread.
+
+    Every method that waits raises StorageError in one line when an object cannot be had, and `asyncio.CancelledError`
+    after `cancel`. `traffic`: what went over the network so far. Raises InputError for options that are none.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.traffic = Traffic()
+        self._store = _store(url)
+        self._etags: dict[str, str] = {}
+        self._worked = False
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work on the event loop and wait for it; broken off here, as by Ctrl-C, it ends there, too."""
+        future = asyncio.run_coroutine_threadsafe(work, loop())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def read(self, name: str, most: int) -> bytes:
+        """Read a small object. Raises FileNotFoundError if there is none, StorageError if it has more than `most`."""
+
+        async def attempt() -> bytes:
+            result = await self._get(name)
+            if result.meta["size"] > most:
+                raise StorageError(f"{self.url}/{name}: has {result.meta['size']:,} bytes; at most {most:,} are right")
+            return bytes(await result.bytes_async())
+
+        return self.run(self._tried(name, attempt))
+
+    async def fetch(self, name: str, descriptor: int, size: int) -> str:
+        """Write a whole object of `size` bytes to an open file, from its start; return the sha256 of what was written.
+
+        Raises StorageError if it has another size, ReplacedError if it is replaced meanwhile.
+        """
+        digest, at, etag = hashlib.sha256(), 0, None
+
+        def take(chunk: Any) -> None:
+            nonlocal at
+            digest.update(chunk)
+            at += os.pwrite(descriptor, chunk, at)
+
+        async def attempt() -> None:
+            nonlocal etag
+            result = await self._get(name, {"range": {"offset": at}} if at else {}, etag)
+            etag = etag or result.meta["e_tag"]
+            if result.meta["size"] != size:
+                raise StorageError(f"{self.url}/{name}: has {result.meta['size']:,} bytes where {size:,} are expected")
+            async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
+                if at + len(chunk) > size:
+                    raise StorageError(f"{self.url}/{name}: sends more than the {size:,} bytes that it has")
+                # Hashing takes 1.5 ms a megabyte, and lets other threads run.
+                await asyncio.to_thread(take, chunk)
+                self.traffic.bytes += len(chunk)
+            if at != size:
+                raise ConnectionError(f"it ended after {at:,} of {size:,} bytes")
+
+        await self._tried(name, attempt, moved=lambda: at)
+        return digest.hexdigest()
+
+    async def part(self, name: str, first: int, end: int, size: int) -> bytes:
+        """Return bytes `first` to `end` of an object of `size` bytes, which must stay the one it was at first.
+
+        Raises StorageError if it has another size, ReplacedError if it was replaced.
+        """
+
+        async def attempt() -> bytes:
+            result = await self._get(name, {"range": (first, end)}, self._etags.get(name))
+            if result.meta["size"] != size:
+                raise StorageError(f"{self.url}/{name}: has {result.meta['size']:,} bytes where {size:,} are expected")
+            self._etags.setdefault(name, result.meta["e_tag"] or "")
+            content = bytes(await result.bytes_async())
+            if len(content) != end - first:
+                raise ConnectionError(f"it sent {len(content):,} of {end - first:,} bytes")
+            self.traffic.bytes += len(content)
+            return content
+
+        return await self._tried(name, attempt)
+
+    def put(self, name: str, content: Path | bytes) -> None:
+        """Write an object whole; one that is there is replaced."""
+
+        async def attempt() -> None:
+            self.traffic.requests += 1
+            await _obstore().put_async(self._store, name, content)
+
+        self.run(self._tried(name, attempt))
+        self.traffic.bytes += len(content) if isinstance(content, bytes) else content.stat().st_size
+
+    def list(self) -> dict[str, int]:
+        """Return the sizes of all objects, by path. Raises StorageError where it cannot be listed, as most http."""
+
+        async def attempt() -> dict[str, int]:
+            self.traffic.requests += 1
+            return {meta["path"]: meta["size"] async for some in _obstore().list(self._store) for meta in some}
+
+        return self.run(self._tried("", attempt))
+
+    def size(self, name: str) -> int:
+        """Return an object's bytes. Raises FileNotFoundError if there is none."""
+
+        async def attempt() -> int:
+            self.traffic.requests += 1
+            return int((await _obstore().head_async(self._store, name))["size"])
+
+        return self.run(self._tried(name, attempt))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects, as far as they are there."""
+
+        async def attempt() -> None:
+            self.traffic.requests += 1
+            with contextlib.suppress(FileNotFoundError):
+                await _obstore().delete_async(self._store, wanted)
+
+        if wanted := list(names):
+            self.run(self._tried(wanted[0], attempt))
+
+    async def _get(self, name: str, options: Mapping[str, Any] | None = None, etag: str | None = None) -> Any:
+        # Servers match no weak tag, which names what means the same and not the same bytes.
+        match = {"if_match": etag} if etag and not etag.startswith("W/") else {}
+        self.traffic.requests += 1
+        return await _obstore().get_async(self._store, name, options={**(options or {}), **match})
+
+    async def _tried(self, name: str, attempt: Callable[[], Awaitable[T]], moved: Callable[[], int] = lambda: 0) -> T:
+        """Try until it works, or nothing has moved for so long; `moved`: how far a try came."""
+        errors, since, before, delay = _errors(), time.monotonic(), moved(), _BACKOFF_SECONDS
+        while True:
+            try:
+                result = await attempt()
+                self._worked = True
+                return result
+            except errors as error:
+                if moved() != before:
+                    self._worked, since, before, delay = True, time.monotonic(), moved(), _BACKOFF_SECONDS
+                self._end_or_go_on(name, error, time.monotonic() - since)
+            self.traffic.retries += 1
+            await asyncio.sleep(delay * random.uniform(0.5, 1))
+            delay = min(2 * delay, _MOST_BACKOFF_SECONDS)
+
+    def _end_or_go_on(self, name: str, error: Exception, seconds: float) -> None:
+        """Raise what ends it: an error that stays, or patience that is over."""
+        where, kind = f"{self.url}/{name}".rstrip("/"), type(error).__name__
+        status, reason = _status_and_reason(error)
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(2, "there is no such object", where) from None
+        if kind == "PreconditionError":
+            raise ReplacedError(f"{where}: was replaced by another object while it was read") from None
+        stays = kind not in ("GenericError", "JoinError", "ConnectionError") or (
+            status.startswith("4") and status[:3] not in _BUSY
+        )
+        if stays:
+            raise StorageError(f"{where}: {reason}") from None
+        if seconds >= (_PATIENCE_SECONDS if self._worked else _FIRST_PATIENCE_SECONDS):
+            raise StorageError(f"{where}: {reason}; tried for {seconds:.0f} s") from None
+
+
+def _status_and_reason(error: Exception) -> tuple[str, str]:
+    """Return a server's status, nothing if none answered, and why it failed in a short line without URL or query."""
+    text = str(error)
+    status = match[1].strip() if (match := _STATUS.search(text)) else ""
+    details = list(dict.fromkeys(one_line(next(filter(None, found))) for found in _DETAILS.findall(text)))
+    first = _REQUEST.sub("", text.split("\n", 1)[0]).strip()
+    return status, ": ".join([status, *details] if status else [first, *details])[:300]
+
+
+def _store(url: str) -> Any:
+    """Make what speaks to a URL's server, with the options that the environment and the user gave."""
+    options = _options()
+    client = _CLIENT | {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
+    config = {key: value for key, value in options.items() if not _CLIENT_OPTION.fullmatch(key)}
+    scheme = url.partition(":")[0]
+    prefix = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}.get(scheme, "")
+    endpoint = next((v for k, v in config.items() if k.endswith(("endpoint", "endpoint_url"))), None) or next(
+        (os.environ[prefix + name] for name in ("ENDPOINT", "ENDPOINT_URL") if prefix + name in os.environ), url
+    )
+    if endpoint.startswith("http://"):
+        client.setdefault("allow_http", "true")
+    with_config = {"config": config} if prefix else {}
+    if not prefix and config:
+        raise InputError(f"--storage-option {min(config)}=...: is no option of {scheme}, which has those of clients")
+    try:
+        return _obstore().store.from_url(url, **with_config, client_options=client, retry_config={"max_retries": 0})
+    except _errors() as error:
+        raise InputError(f"{url}: {_status_and_reason(error)[1]}; see --storage-option and the environment") from None
+
+
+@functools.cache
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what obstore raises, and this module when less came than was announced."""
+    from obstore.exceptions import BaseError
+
+    return (BaseError, FileNotFoundError, ConnectionError, PermissionError, TimeoutError)
+
+
+@functools.cache
+def _obstore() -> Any:
+    try:
+        import obstore.store
+    except ModuleNotFoundError:
+        raise InputError("obstore, which reads URLs, is not installed: pip install 'alexnet[remote]'") from None
+    return obstore
+
+
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_lock = threading.Lock()
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of this process, running on a thread of its own."""
+    with _lock:
+        if (pid := os.getpid()) not in _loops:
+            _loops[pid] = asyncio.new_event_loop()
+            threading.Thread(target=_loops[pid].run_forever, name="alexnet-storage", daemon=True).start()
+        return _loops[pid]
