@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from alexnet.shards.url import Traffic
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,7 +20,7 @@ class StreamMeter:
     `wait_seconds`: how long the consumer's thread was blocked. `device_wait_seconds`: how long a GPU's stream stood
     still for a batch, as far as it has got; 0 on a CPU. `last_skipped`: one line a sample, of the newest hundred.
     `peak_device_bytes`: most memory in use on the GPU, by everyone, as sampled. `pinned_bytes`: host memory that the
-    host decoder pinned.
+    host decoder pinned. `traffic`: of object storage, None where the data lie in a folder.
     """
 
     images: int = 0
@@ -27,6 +29,7 @@ class StreamMeter:
     wait_seconds: float = 0.0
     peak_device_bytes: int = 0
     pinned_bytes: int = 0
+    traffic: Traffic | None = None
     last_skipped: deque[str] = field(default_factory=lambda: deque(maxlen=100))
     _device_wait_seconds: float = 0.0
     _open_waits: "deque[tuple[torch.cuda.Event, torch.cuda.Event]]" = field(default_factory=deque)

@@ -29,6 +29,7 @@ from alexnet.pipeline.read_ahead import ReadAhead
 from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.shard_files import ShardFiles
 
 _THREADS = "alexnet-"
 _BATCHES_PER_MEMORY_SAMPLE = 64
@@ -52,7 +53,8 @@ class Prefetcher:
         read_ahead = ReadAhead(reader, planner, coming, ahead) if ahead else None
         batches = _batches(reader, planner, coming, whole=decoding.views_px is not None)
         self._work = _Work(batches, decoding, read_ahead, skips=settings.on_error == "skip")
-        self._ends = [_own_thread(self, "prefetch", self._work.run, self._work.queue.stop)]
+        reader.files.start()
+        self._ends = [_own_thread(self, "prefetch", self._work.run, partial(_stop, self._work.queue, reader.files))]
         if read_ahead is not None:
             self._ends.append(_own_thread(self, "read-ahead", read_ahead.run, read_ahead.stop))
 
@@ -207,6 +209,12 @@ def _batches(reader: SplitReader, planner: Planner, first: int, *, whole: bool) 
         plan = planner.plan(epoch, step)
         plan = replace(plan, crop_yx=np.zeros_like(plan.crop_yx)) if whole else plan
         yield Batch(step_index=step_index, plan=plan, normalization=normalization, reader=reader)
+
+
+def _stop(queue: _BoundedQueue, files: ShardFiles) -> None:
+    """Wake who waits for the queue, and who waits for object storage."""
+    queue.stop()
+    files.stop()
 
 
 def _mark(stream: "torch.cuda.Stream") -> "torch.cuda.Event":

@@ -13,7 +13,8 @@ from alexnet.pipeline.host.jpeg import available
 from alexnet.pipeline.host.pool import LINE_BYTES, Bytes, Found, JpegPool, Ring, StoredPlanes
 from alexnet.shards.errors import InputError, SampleError
 from alexnet.shards.index import IndexRows
-from alexnet.shards.reader import ShardFile, SplitReader
+from alexnet.shards.reader import SplitReader
+from alexnet.shards.shard_files import OpenFile
 
 FILES_AT_ONCE = 256
 """Images of one call, each perhaps of another shard: no more than the reader keeps open anyhow."""
@@ -100,17 +101,7 @@ class SampleReader:
         return self._ring.take((bytes_,), np.uint8).view(np.uint8)
 
 
-def located(reader: SplitReader, rows: IndexRows) -> tuple[StoredPlanes, list[ShardFile | None]]:
+def located(reader: SplitReader, rows: IndexRows) -> tuple[StoredPlanes, list[OpenFile | None]]:
     """Return where samples lie, and the open files, to be held until they have been read; -1 for one that cannot be."""
-    shards: list[int] = rows["shard"].tolist()
-    files = {shard: _opened(reader, shard) for shard in set(shards)}
-    descriptors = {shard: -1 if file is None else file.descriptor for shard, file in files.items()}
-    where = np.array([descriptors[shard] for shard in shards], np.int32)
-    return StoredPlanes(where, rows["offset"].copy(), rows["place"].copy()), list(files.values())
-
-
-def _opened(reader: SplitReader, shard: int) -> ShardFile | None:
-    try:
-        return reader.file(shard)
-    except OSError:
-        return None  # who reads its samples one by one meets the same error and can name them
+    descriptors, offsets, held = reader.files.located(rows)
+    return StoredPlanes(descriptors, offsets, rows["place"].copy()), held

@@ -8,22 +8,29 @@ decoded. Two ways, by how the order lies on storage:
 - Whole shards (`blocks`, and evaluation): the shards of the next window are read from front to back while the present
   window is used, which is what a spinning disk wants. That they are read is all: the system keeps them in memory.
 
+Object storage is asked in the same two ways: for samples some batches ahead (`PartsOfShards`), or for the shards of the
+next window, through a cache that is told when each shard will be needed again (`CachedShards`).
+
 This changes nothing about what a stream yields.
 """
 
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.pipeline.host.jpeg import available, extension
-from alexnet.pipeline.plan import Planner
+from alexnet.pipeline.plan import Planner, Window
 from alexnet.pipeline.read import FILES_AT_ONCE, located
 from alexnet.shards.index import IndexRows
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.url import StorageError
+
+SHARDS_AHEAD = 8
+"""Shards of object storage that are fetched ahead, at least: as many as are fetched at once."""
 
 _BLOCK_BYTES = 4 << 20
 
@@ -73,11 +80,15 @@ class ReadAhead:
     def _fetch_samples(self) -> None:
         """Tell the system of each sample's bytes, so many batches ahead."""
         reader, planner, coming = self._reader, self._planner, self._first
+        if reader.files.traffic:
+            shards = self._shards_by_first_use()
+            reader.files.plan_shards(shards, now=shards)
         while (at := self._wait_for(coming - self._batches)) is not None:
             coming = max(coming, at)  # what is begun already needs no telling
             rows = reader.rows(self._wanted(planner.sample_ids(*divmod(coming, planner.steps))))
             rows = rows[np.lexsort((rows["offset"], rows["shard"]))]
-            for first in range(0, len(rows), FILES_AT_ONCE):
+            reader.files.plan_samples(rows)
+            for first in range(0, len(rows) if reader.files.on_disk else 0, FILES_AT_ONCE):
                 _will_need(reader, rows[first : first + FILES_AT_ONCE])
             coming += 1
 
@@ -85,24 +96,43 @@ class ReadAhead:
         """Read the shards of a window from front to back while the window before it is used."""
         planner, batch_images = self._planner, self._planner.settings.batch_images
         epoch, step = divmod(self._first, planner.steps)
-        position, begin = step * batch_images, self._first
+        position, begin, present = step * batch_images, self._first, list[int]()
         scratch = memoryview(bytearray(_BLOCK_BYTES))
         while True:
-            for window in planner.windows(epoch):
+            windows = planner.windows(epoch)
+            for number, window in enumerate(windows):
                 if window.positions.stop <= position:
                     continue  # the stream began after it
                 if self._wait_for(begin) is None:
                     return
-                for shard in window.shards.tolist():
-                    if self._stopped:
-                        return
-                    first = sum(record.images for record in self._reader.shards[:shard])
-                    if len(self._wanted(first + np.arange(self._reader.shards[shard].images))):
-                        self._read_through(shard, scratch)
+                if self._reader.files.traffic:
+                    self._plan_shards(present, [*windows[number:], *planner.windows(epoch + 1)])
+                present = window.shards.tolist()
+                for shard in filter(self._is_wanted, present):
+                    self._read_through(shard, scratch)
                 # The next window is read when the stream begins this one.
                 first_step = max(window.positions.start, position) // batch_images
                 begin = epoch * planner.steps + min(first_step, planner.steps - 1)
             epoch, position = epoch + 1, 0
+
+    def _plan_shards(self, present: list[int], windows: Sequence[Window]) -> None:
+        """Tell object storage of the window that is used, the next one, and all that come until each shard came."""
+        coming = np.concatenate([window.shards for window in windows]).tolist()
+        ahead = coming[: max(len(windows[0].shards), SHARDS_AHEAD)]
+        now = filter(self._is_wanted, dict.fromkeys([*present, *ahead]))
+        self._reader.files.plan_shards([*present, *coming], list(now))
+
+    def _shards_by_first_use(self) -> list[int]:
+        """Return all shards in the order in which an epoch of single samples, from where it begins, asks for them."""
+        epoch, step = divmod(self._first, self._planner.steps)
+        order = np.roll(self._planner.order(epoch), -step * self._planner.settings.batch_images)
+        shards, firsts = np.unique(self._reader.rows(order)["shard"], return_index=True)
+        return list(shards[np.argsort(firsts)].tolist())
+
+    def _is_wanted(self, shard: int) -> bool:
+        """Say whether anything in a shard has to be read."""
+        first = sum(record.images for record in self._reader.shards[:shard])
+        return bool(len(self._wanted(first + np.arange(self._reader.shards[shard].images))))
 
     def _wanted(self, sample_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return those that have to be read."""
@@ -112,11 +142,11 @@ class ReadAhead:
         """Read a shard from front to back and forget it: it is in the system's cache then."""
         offset = 0
         try:
-            file = self._reader.file(shard)
+            file, _ = self._reader.files.span(shard, 0, 0)
             while not self._stopped and (count := os.preadv(file.descriptor, [scratch], offset)):
                 offset += count
-        except OSError:
-            return  # as above
+        except (OSError, StorageError):
+            return  # the decoder meets it, too
 
 
 def _will_need(reader: SplitReader, rows: IndexRows) -> None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_type_hint
 import numpy as np
 
 from alexnet.shards.errors import InputError, one_line
-from alexnet.shards.manifest import SPLITS
+from alexnet.shards.manifest import SPLITS, Split
 from alexnet.shards.resources import usable_cores
 from alexnet.shards.torchrun import told
+from alexnet.shards.url import as_url
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,8 @@ class StreamSettings:
     `depth`: finished batches kept waiting. `read_ahead_batches`: how far ahead storage is told what is wanted, 0 for
     not at all. `on_error`: at a sample that cannot be used, `stop`, or `skip` it: its batch is then one image smaller,
     and the stream's meter counts it. `resident`: whether a GPU keeps images as planes, see `resident.py`: `auto` where
-    all fit and the decoder can yield them, `on` also a part.
+    all fit and the decoder can yield them, `on` also a part. `cache`, `cache_gb`: of a data set in object storage, the
+    folder (default: `~/.cache/alexnet/remote`) that keeps whole shards, and how many GB it may take.
     """
 
     order: Order = "global"
@@ -48,11 +50,15 @@ class StreamSettings:
     read_ahead_batches: int = field(default=8, metadata={"may_differ": True})
     on_error: OnError = "stop"
     resident: Resident = field(default="auto", metadata={"may_differ": True})
+    cache: str = field(default="", metadata={"may_differ": True})
+    cache_gb: float = field(default=20.0, metadata={"may_differ": True})
 
     def __post_init__(self) -> None:
         check_kinds(self)
         for name, least in (("window_shards", 1), ("threads", 0), ("depth", 1), ("read_ahead_batches", 0)):
             whole(name, getattr(self, name), least)
+        if not 0 < self.cache_gb < 1e9:
+            raise InputError(f"cache_gb={self.cache_gb}: must be a number of GB above 0")
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
@@ -112,16 +118,18 @@ def shown(value: object) -> str:
     return one_line(reprlib.repr(value))
 
 
-def split_of(given: str | bytes | os.PathLike[str]) -> tuple[Path, Literal["train", "val"]]:
-    """Return data set and split of a path such as DIR/train. Raises InputError for another."""
+def split_of(given: str | bytes | os.PathLike[str]) -> tuple[str, Split]:
+    """Return data set, a path or a URL, and split of one such as DIR/train. Raises InputError for another."""
     try:
-        path = Path(os.fsdecode(given))
+        text = os.fsdecode(given)
     except TypeError:
         raise refusal("path", given, "a split of a data set, such as DIR/train") from None
+    path = as_url(text) or str(Path(text))
+    whole, _, name = path.rpartition("/")
     for split in SPLITS:
-        if path.name == split:
-            return path.parent, split
-    raise InputError(f"{path}: give a split of a data set, such as {path / 'train'} or {path / 'val'}")
+        if name == split:
+            return whole or ("/" if path.startswith("/") else "."), split
+    raise InputError(f"{path}: give a split of a data set, such as {path}/train or {path}/val")
 
 
 def rank_of(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from alexnet.pipeline.settings import (
     split_of,
     whole,
 )
+from alexnet.pipeline.source import describe_source, open_split
 from alexnet.shards.errors import InputError
 from alexnet.shards.reader import SplitReader, StoredSample
 
@@ -53,13 +54,14 @@ class ImageStream:
     `images`: (n, 3, crop, crop) of type `output`, contiguous or channels-last in memory; with `views=10`
     (n, 10, 3, crop, crop). `labels`: int64 (n,).
 
-    `path`: a split of a data set, such as `DIR/train`. `batch_images`: the global batch over all ranks; this stream
-    yields the part of `rank` of `world_size` (defaults: torchrun's environment, else 0 of 1). `batch_size`, elsewhere
-    the batch of one rank, is refused. `augment`: False yields the centre crop of every image, in the order of the ids.
-    `augmentation`: what augmenting means, and the scale of pixels. `shuffle`: default, with augmentation. `drop_last`:
-    default, with shuffling. `device`: `cpu`, `cuda`, `cuda:N`, or a `torch.device`. `threads`: decoder threads, default
-    one a core, under torchrun of the process's share. `output`: `uint8` yields cut and mirrored pixels as they are, for
-    `finish_pass` to normalize elsewhere. `views`: 10 yields the paper's ten views of each image, without augmentation.
+    `path`: a split of a data set, such as `DIR/train` or `s3://BUCKET/DIR/train`. `batch_images`: the global batch over
+    all ranks; this stream yields the part of `rank` of `world_size` (defaults: torchrun's environment, else 0 of 1).
+    `batch_size`, elsewhere the batch of one rank, is refused. `augment`: False yields the centre crop of every image,
+    in the order of the ids. `augmentation`: what augmenting means, and the scale of pixels. `shuffle`: default, with
+    augmentation. `drop_last`: default, with shuffling. `device`: `cpu`, `cuda`, `cuda:N`, or a `torch.device`.
+    `threads`: decoder threads, default one a core, under torchrun of the process's share. `output`: `uint8` yields cut
+    and mirrored pixels as they are, for `finish_pass` to normalize elsewhere. `views`: 10 yields the paper's ten views
+    of each image, without augmentation.
     `settings`: how it runs. `reserve_bytes`: of the GPU, what else runs there needs; resident images leave it so much.
 
     Raises InputError for data or settings that cannot work.
@@ -88,7 +90,6 @@ class ImageStream:
     ) -> None:
         self.settings = s = settings_of("settings", settings, StreamSettings)
         augmentation = settings_of("augmentation", augmentation, AugmentSettings)
-        self._reader = SplitReader(*split_of(path))
         rank, ranks = rank_of(rank, world_size)
         plan = PlanSettings(
             batch_images=global_batch_of(batch_images, batch_size, ranks),
@@ -100,6 +101,7 @@ class ImageStream:
             drop_last=drop_last,
             window_shards=s.window_shards if s.order == "blocks" else None,
         )
+        self._reader = open_split(*split_of(path), s, plan)
         self._planner = _planner(plan, augmentation, self._reader)
         self._decoding = decode_settings(
             s, self._planner, self._reader, device, threads, output, channels_last, views, reserve_bytes
@@ -227,6 +229,7 @@ class ImageStream:
             f"an epoch; rank {s.rank} of {s.ranks}",
             self._planner.describe_order(self._reader.labels, self._cursor.epoch_number),
         ]
+        lines += describe_source(self._reader, self._planner, self.settings)
         if s.augment:
             lines.append(describe_lighting(self._planner.augment, self._reader.manifest.colour))
         return [*lines, describe_decoding(self._decoding), *describe_residence(self._decoding)]
@@ -291,5 +294,6 @@ class ImageStream:
             )
         if self._prefetcher is None or self._prefetcher.coming != self._cursor.at:
             self.close()
+            self.meter.traffic = self._reader.files.traffic
             self._prefetcher = Prefetcher(self._reader, self._planner, self._decoding, self.settings, self._cursor.at)
         return self._prefetcher

@@ -6,37 +6,27 @@ short and can name the sample. Copying an image takes 4 us, decoding it 150.
 
 import os
 import stat
-import threading
-import weakref
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from tarfile import BLOCKSIZE
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from alexnet.shards.adopted import sample_key
 from alexnet.shards.errors import InputError, SampleError, one_line, reason_of
-from alexnet.shards.files import map_array, open_regular, sha256_of
+from alexnet.shards.files import map_array, sha256_of
 from alexnet.shards.index import IndexRows, read_index
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, MEND, Encoding, Manifest, ShardRecord, Split, read_manifest
+from alexnet.shards.shard_files import FolderShards, ShardFiles
 from alexnet.shards.tar import is_header_of
+from alexnet.shards.url import origin_of
+
+if TYPE_CHECKING:  # what needs a network is loaded for a URL
+    from alexnet.shards.cache import ShardCache
 
 _NAME_BYTES = 100
-_OPEN_FILES = 512  # half of the 1,024 that most systems grant a process; opening one again takes 10 us
-
-
-class ShardFile:
-    """Hold a tar open for reading; it is closed when nobody holds this any more.
-
-    `descriptor`: the operating system's number, for those who read in C.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = open_regular(path)
-        weakref.finalize(self, os.close, self.descriptor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,25 +43,34 @@ class StoredSample:
 class SplitReader:
     """Give random access to a split's samples, ids 0..N-1 in the order of the shards; from any thread.
 
-    `labels`: int32 (N,). Making one checks every tar's size against the manifest and opens none; a tar is opened when
-    its first sample is asked for. Raises InputError for a data set that is missing, incomplete or altered in size, and
-    for an index that points nowhere.
+    `root`: a data set's folder, or the one that stands in for its URL; `cache`: of such a one, fetch whole shards
+    through it, and not each sample by itself. `labels`: int32 (N,). `files`: where the bytes are. `place`: folder or
+    URL, for messages. Making one checks every tar's size against the manifest and opens none; a tar is opened when its
+    first sample is asked for. Raises InputError for a data set that is missing, incomplete or altered in size, and for
+    an index that points nowhere.
     """
 
-    def __init__(self, root: Path, split: Split) -> None:
-        self.split = split
+    def __init__(self, root: Path, split: Split, cache: "ShardCache | None" = None) -> None:
+        self.split, self._cache = split, cache
         self.manifest: Manifest = read_manifest(root)
         self.root = root.absolute()  # shards are opened later, when the process may be in another folder
         self.shards: tuple[ShardRecord, ...] = self.manifest.shards_of(split)
         self._encoding: Encoding = self.manifest.stored.encoding
-        _check_sizes(root, self.shards)
+        url = origin_of(self.root)
+        self.place = url or str(self.root)
+        self.files: ShardFiles
+        if url is None:
+            _check_sizes(root, self.shards)
+            self.files = FolderShards(self.place, self.shards)
+        else:
+            from alexnet.shards.remote import shards_of_url
+
+            self.files = shards_of_url(url, self.shards, cache)
         self._rows = read_index(root, self.manifest, split)
         self.labels: npt.NDArray[np.int32] = np.ascontiguousarray(self._rows["label"])
-        self._files: OrderedDict[int, ShardFile] = OrderedDict()  # the one used last is last
-        self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Path, Split], str]:
-        return type(self), (self.root, self.split), self.manifest.digest()
+    def __reduce__(self) -> "tuple[type[Self], tuple[Path, Split, ShardCache | None], str]":
+        return type(self), (self.root, self.split, self._cache), self.manifest.digest()
 
     def __setstate__(self, digest: str) -> None:
         """Finish a copy, made in this process or another, which has opened the files anew."""
@@ -136,45 +135,33 @@ class SplitReader:
             raise InputError(f"{path}: is not the one that the manifest names; {MEND}")
         return image
 
-    def file(self, shard: int) -> ShardFile:
-        """Return a shard's tar, open; hold on to it for as long as its descriptor is used. Raises OSError."""
-        with self._lock:
-            if shard not in self._files:
-                self._files[shard] = ShardFile(self.root / self.shards[shard].file)
-                if len(self._files) > _OPEN_FILES:
-                    self._files.popitem(last=False)
-            self._files.move_to_end(shard)
-            return self._files[shard]
-
     def error(self, sample_id: int, reason: str) -> SampleError:
         """Name a sample that cannot be used: its shard, its id, its key if that can still be read, and why."""
         try:
             named = f"sample {sample_id} ({one_line(self.key(sample_id))})"
         except SampleError:
             named = f"sample {sample_id}"
-        return SampleError(sample_id, f"{self.root / self.shard(sample_id).file}: {named}: {reason}")
+        return SampleError(sample_id, f"{self.place}/{self.shard(sample_id).file}: {named}: {reason}")
 
     def close(self) -> None:
         """Forget the open tars; each is closed when nobody reads it any more."""
-        with self._lock:
-            self._files.clear()
+        self.files.close()
 
     def _key_in(self, header: npt.NDArray[np.uint8]) -> str:
         name = header[:_NAME_BYTES].tobytes().split(b"\0", 1)[0]
         return sample_key(name.decode("ascii", "replace"))
 
     def _read(self, sample_id: int, shard: int, offset: int, into: npt.NDArray[np.uint8]) -> None:
+        name = f"{self.place}/{self.shards[shard].file}"
         try:
-            file = self.file(shard)
-            count = os.preadv(file.descriptor, [into.data], offset)
+            file, place = self.files.span(shard, offset, len(into))
+            count = os.preadv(file.descriptor, [into.data], place)
         except OSError as error:
-            path = self.root / self.shards[shard].file
-            raise SampleError(sample_id, f"{path}: sample {sample_id}: {error.strerror or error}") from None
+            raise SampleError(sample_id, f"{name}: sample {sample_id}: {error.strerror or error}") from None
         if count != len(into):
-            path = self.root / self.shards[shard].file
             raise SampleError(
                 sample_id,
-                f"{path}: sample {sample_id}: the tar ends at byte {offset + count:,}, inside it: it was cut short "
+                f"{name}: sample {sample_id}: the tar ends at byte {offset + count:,}, inside it: it was cut short "
                 "after this run began; bring it back from a copy",
             )
 

@@ -10,28 +10,23 @@ obstore is loaded with the first URL.
 
 import asyncio
 import contextlib
+import errno
 import functools
 import hashlib
-import json
 import os
 import random
 import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from alexnet.shards.errors import InputError, one_line
+from alexnet.shards.url import StorageError, Traffic, options_given
 
 T = TypeVar("T")
 
-OPTIONS = "ALEXNET_STORAGE_OPTIONS"
-"""The environment variable with a JSON object of options, which child processes inherit."""
-
-_URL = re.compile(r"(s3|gs|az|https?):/+(?=[^/])")
 _PATIENCE_SECONDS, _FIRST_PATIENCE_SECONDS = 300.0, 20.0
 """How long nothing may arrive before it is an error: once something did, and before, where settings may be wrong."""
 _BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.1, 10.0
@@ -44,59 +39,12 @@ _CLIENT = {"timeout": "1day", "connect_timeout": "5s", "read_timeout": "15s"}  #
 _CLIENT_OPTION = re.compile(r"allow_\w+|\w*timeout|http[12]_only|pool_\w+|proxy_\w+|root_certificate|user_agent")
 
 
-class StorageError(InputError):
-    """Say in one line which object could not be read or written, and why."""
+class MissingError(StorageError):
+    """Say that there is no such object."""
 
 
 class ReplacedError(StorageError):
     """Say that an object is another than it was when it was first read."""
-
-
-@dataclass
-class Traffic:
-    """Count what went over the network: `bytes` that arrived or were sent, `requests`, and `retries` among them."""
-
-    bytes: int = 0
-    requests: int = 0
-    retries: int = 0
-
-
-def as_url(where: str | os.PathLike[str]) -> str | None:
-    """Return the URL that a data set is named by, without a slash at its end; None for a path.
-
-    A `Path` has lost the second of two slashes. Raises InputError for a URL that holds more than a place.
-    """
-    text = os.fspath(where)
-    if not _URL.match(text):
-        return None
-    url = _URL.sub(r"\1://", text, count=1).rstrip("/")
-    parts = urlsplit(url)
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise InputError(
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: holds a name, a password or a query; "
-            "give credentials in the environment, or by --storage-option key=value"
-        )
-    return url
-
-
-def set_options(assignments: Iterable[str]) -> None:
-    """Take options for all storage, `key=value` as obstore knows them; child processes inherit them."""
-    options = _options()
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key.strip():
-            raise InputError("--storage-option: must read key=value, such as region=eu-central-1")
-        options[key.strip().lower()] = value.strip()
-    if options:
-        os.environ[OPTIONS] = json.dumps(options)
-
-
-def _options() -> dict[str, str]:
-    try:
-        options = json.loads(os.environ.get(OPTIONS) or "{}")
-        return {str(key): str(value) for key, value in options.items()}
-    except (ValueError, AttributeError):
-        raise InputError(f'{OPTIONS}: must be a JSON object of options, such as {{"region": "eu-central-1"}}') from None
 
 
 class Storage:
@@ -131,7 +79,7 @@ class Storage:
                 raise StorageError(f"{self.url}/{name}: has {result.meta['size']:,} bytes; at most {most:,} are right")
             return bytes(await result.bytes_async())
 
-        return self.run(self._tried(name, attempt))
+        return self._run_present(name, attempt)
 
     async def fetch(self, name: str, descriptor: int, size: int) -> str:
         """Write a whole object of `size` bytes to an open file, from its start; return the sha256 of what was written.
@@ -208,7 +156,7 @@ class Storage:
             self.traffic.requests += 1
             return int((await _obstore().head_async(self._store, name))["size"])
 
-        return self.run(self._tried(name, attempt))
+        return self._run_present(name, attempt)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects, as far as they are there."""
@@ -220,6 +168,12 @@ class Storage:
 
         if wanted := list(names):
             self.run(self._tried(wanted[0], attempt))
+
+    def _run_present(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return self.run(self._tried(name, attempt))
+        except MissingError as error:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", f"{self.url}/{name}") from error
 
     async def _get(self, name: str, options: Mapping[str, Any] | None = None, etag: str | None = None) -> Any:
         # Servers match no weak tag, which names what means the same and not the same bytes.
@@ -248,7 +202,7 @@ class Storage:
         where, kind = f"{self.url}/{name}".rstrip("/"), type(error).__name__
         status, reason = _status_and_reason(error)
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(2, "there is no such object", where) from None
+            raise MissingError(f"{where}: there is no such object") from None
         if kind == "PreconditionError":
             raise ReplacedError(f"{where}: was replaced by another object while it was read") from None
         stays = kind not in ("GenericError", "JoinError", "ConnectionError") or (
@@ -271,7 +225,7 @@ def _status_and_reason(error: Exception) -> tuple[str, str]:
 
 def _store(url: str) -> Any:
     """Make what speaks to a URL's server, with the options that the environment and the user gave."""
-    options = _options()
+    options = options_given()
     client = _CLIENT | {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
     config = {key: value for key, value in options.items() if not _CLIENT_OPTION.fullmatch(key)}
     scheme = url.partition(":")[0]

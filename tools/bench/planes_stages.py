@@ -77,7 +77,7 @@ def traffic(*, output: Output, **task: Any) -> Stage:
     given = LoaderTask(**task)
     _bring_in(given.files)
     reader, n, px, places = given.reader, given.batch_images, given.crop_px, given.size_px - given.crop_px + 1
-    files = [reader.file(shard) for shard in range(len(reader.shards[:_FILES]))]
+    files = [reader.files.span(shard, 0, 0)[0] for shard in range(len(reader.shards[:_FILES]))]
     descriptors = np.array([file.descriptor for file in files], np.int32)
     pool, rng, dtype = JpegPool(given.threads), np.random.default_rng(0), np.dtype(DTYPES[output])
     batches = cycle([np.zeros((n, 3, px, px), dtype) for _ in range(_BUFFERS)])

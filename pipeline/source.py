@@ -1,0 +1,87 @@
+"""Where a stream's images come from: a folder, or object storage, whole shards through a cache or sample by sample."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet.pipeline.plan import Planner, PlanSettings
+from alexnet.pipeline.settings import StreamSettings
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import Split
+from alexnet.shards.reader import SplitReader
+from alexnet.shards.shard_files import WholeShards
+from alexnet.shards.url import as_url, origin_of
+
+if TYPE_CHECKING:  # what needs a network is loaded for a URL
+    from alexnet.shards.cache import ShardCache
+
+
+def open_split(where: str, split: Split, settings: StreamSettings, plan: PlanSettings) -> SplitReader:
+    """Open a split for a stream; `where`: a folder or a URL. Raises InputError for a cache that is too small."""
+    root = Path(where)
+    if as_url(where):
+        from alexnet.shards.remote import local_root
+
+        root = local_root(where, cache_folder(settings))
+    if origin_of(root) is None:
+        return SplitReader(root, split)
+    from alexnet.shards.cache import ShardCache
+
+    cache = ShardCache(cache_folder(settings), round(settings.cache_gb * 1e9))
+    reader = SplitReader(root, split, cache)
+    if plan.shuffle and not plan.window_shards and cache.limit < 1.01 * _bytes(reader):  # and the index
+        return SplitReader(root, split)
+    _check_room(reader, cache, plan)
+    return reader
+
+
+def cache_folder(settings: StreamSettings) -> Path:
+    """Return where a stream keeps shards of object storage."""
+    from alexnet.shards.cache import default_cache
+
+    return Path(settings.cache).expanduser().absolute() if settings.cache else default_cache()
+
+
+def describe_source(reader: SplitReader, planner: Planner, settings: StreamSettings) -> list[str]:
+    """Say in one line how object storage is read, and what that costs; nothing of a folder."""
+    s, total = planner.settings, _bytes(reader)
+    if reader.files.traffic is None:
+        return []
+    if isinstance(reader.files, WholeShards):
+        folder, of_all = cache_folder(settings), min(1.0, settings.cache_gb * 1e9 / max(total, 1))
+        return [
+            f"from {reader.place}: whole shards, {total / 1e9:,.3g} GB, by way of {folder}, which takes at most "
+            f"{settings.cache_gb:g} GB ({of_all:.0%} of them)"
+        ]
+    from alexnet.shards.remote import requests_for
+
+    rows = reader.rows(planner.order(0)[: s.batch_images // s.ranks or 1])
+    requests = len(requests_for(rows)) / max(1, len(rows)) * len(reader)
+    return [
+        f"from {reader.place}: order global, sample by sample: about {requests:,.0f} requests an epoch for "
+        f"{reader.stored_bytes() / 1e9:,.3g} GB; order=blocks, or cache_gb={_in_gb(total)}, fetches whole shards, "
+        f"{len(reader.shards):,} requests"
+    ]
+
+
+def _in_gb(count: int) -> str:
+    """Return bytes as the least number of GB, of three digits at most, that holds them."""
+    digits = 10 ** max(0, len(str(count)) - 3)
+    return f"{-(-count // digits) * digits / 1e9:g}"
+
+
+def _bytes(reader: SplitReader) -> int:
+    return sum(shard.bytes for shard in reader.shards)
+
+
+def _check_room(reader: SplitReader, cache: "ShardCache", plan: PlanSettings) -> None:
+    """Refuse a cache that cannot hold what is in use at once: two windows, or the shards of two batches."""
+    largest = max((shard.bytes for shard in reader.shards), default=0)
+    of_batch = -(-plan.batch_images * len(reader.shards) // max(1, len(reader))) + 1
+    window = plan.window_shards if plan.shuffle and plan.window_shards else of_batch
+    beside = sum(record.bytes for record in reader.manifest.files)
+    needed = min(_bytes(reader), 2 * window * largest) + beside
+    if cache.limit < needed:
+        raise InputError(
+            f"cache_gb={cache.limit / 1e9:g}: 2 windows of {window} shards, which are in use at once, and the index "
+            f"have {needed / 1e9:,.3g} GB; give at least cache_gb={_in_gb(needed)}, or fewer window_shards"
+        )

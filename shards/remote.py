@@ -1,0 +1,312 @@
+"""A data set that lies in object storage: a folder that stands in for it, and where the bytes of its samples come from.
+
+The folder has all of the data set but the shards: manifest, index, mean image and rejects, fetched once and checked by
+the manifest's sha256. Whatever reads a data set reads that folder; only a `SplitReader` asks where shards come from.
+They come whole through a cache (`CachedShards`), or sample by sample (`PartsOfShards`).
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from tarfile import BLOCKSIZE
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.shards.cache import NoRoomError, ShardCache, alone, default_cache
+from alexnet.shards.errors import InputError
+from alexnet.shards.files import MAX_JSON_BYTES
+from alexnet.shards.index import IndexRows
+from alexnet.shards.manifest import MANIFEST_NAME, MEND, SPLITS, FileRecord, ShardRecord, read_manifest
+from alexnet.shards.shard_files import Located, OpenFile, ShardFiles, WholeShards
+from alexnet.shards.storage import Storage, loop
+from alexnet.shards.url import ORIGIN_NAME, StorageError, as_url
+
+SHARDS_AT_ONCE = 8
+_PARTS_AT_ONCE = 64
+_GAP_BYTES = 1 << 16  # between two samples that one request fetches: as long as 1 ms at 65 MB/s
+
+
+def local_root(where: str | os.PathLike[str], cache: Path | None = None) -> Path:
+    """Return the folder to read a data set from: a path itself, of a URL the folder that stands in for it.
+
+    `cache`: where that lies. Raises InputError if there is no data set, StorageError if it cannot be had.
+    """
+    url = as_url(where)
+    if url is None:
+        return Path(where)
+    storage, sets = Storage(url), (cache or default_cache()) / "sets"
+    try:
+        text = storage.read(MANIFEST_NAME, MAX_JSON_BYTES)
+    except FileNotFoundError:
+        hint = f"this may be one split; give {url.rpartition('/')[0]}" if url.endswith(SPLITS) else "a manifest is last"
+        raise InputError(f"{url}: holds no {MANIFEST_NAME}; {hint}") from None
+    root = sets / hashlib.sha256(url.encode() + b"\0" + text).hexdigest()[:32]
+    try:
+        sets.mkdir(parents=True, exist_ok=True)
+        return storage.run(_stand_in(storage, text, root))
+    except OSError as error:
+        raise InputError(f"{error.filename or sets}: {error.strerror}; give another folder as stream.cache") from None
+
+
+async def _stand_in(storage: Storage, manifest: bytes, root: Path) -> Path:
+    """Fetch a data set's small files into a folder that appears when they are all there; processes take turns."""
+    async with alone(root.parent / "lock"):
+        if root.exists():
+            return root
+        partial = root.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        partial.mkdir()
+        (partial / MANIFEST_NAME).write_bytes(manifest)
+        (partial / ORIGIN_NAME).write_text(json.dumps({"url": storage.url}))
+        try:
+            records = read_manifest(partial).files
+            await asyncio.gather(*(_fetch_file(storage, partial, record) for record in records))
+        except InputError as error:
+            raise type(error)(str(error).replace(str(partial), storage.url)) from None
+        partial.rename(root)
+    return root
+
+
+async def _fetch_file(storage: Storage, root: Path, record: FileRecord) -> None:
+    with (root / record.file).open("wb") as file:
+        sha256 = await storage.fetch(record.file, file.fileno(), record.bytes)
+    if sha256 != record.sha256:
+        raise StorageError(f"{storage.url}/{record.file}: is not the one that the manifest names; {MEND}")
+
+
+def shards_of_url(url: str, shards: Sequence[ShardRecord], cache: ShardCache | None) -> ShardFiles:
+    """Return where the bytes of a split come from that lies at a URL: a cache of whole shards, or else its parts."""
+    storage = Storage(url)
+    return PartsOfShards(storage, shards) if cache is None else CachedShards(storage, shards, cache)
+
+
+class CachedShards(WholeShards):
+    """Fetch whole shards through a cache, several at a time, in the order in which they will be needed."""
+
+    def __init__(self, storage: Storage, shards: Sequence[ShardRecord], cache: ShardCache) -> None:
+        super().__init__(storage.url, shards)
+        self.traffic, self._storage, self._cache = storage.traffic, storage, cache
+        self._coming: dict[int, Future[OpenFile]] = {}  # being fetched, or failed
+        self._next_use: dict[str, int] = {}
+        self._slots = asyncio.Semaphore(SHARDS_AT_ONCE)
+        self._stopped = False
+
+    def plan_shards(self, order: Sequence[int], now: Sequence[int]) -> None:
+        """Begin to fetch what is needed now, and close all else, so that the cache may let go of it."""
+        self._next_use = {self.shards[shard].sha256: place for place, shard in reversed(list(enumerate(order)))}
+        with self._lock:
+            for shard in set(self._open).difference(now):
+                del self._open[shard]
+            for shard, future in list(self._coming.items()):
+                if future.done() and (shard not in now or _found_no_room(future)):
+                    del self._coming[shard]
+            for shard in now:
+                if shard not in self._open and shard not in self._coming and not self._stopped:
+                    self._begin(shard, wait=False)
+
+    def start(self) -> None:
+        """Begin to fetch; what failed before is tried again."""
+        with self._lock:
+            self._stopped = False
+            self._coming.clear()
+
+    def stop(self) -> None:
+        """Break off what is being fetched."""
+        with self._lock:
+            self._stopped = True
+            for future in self._coming.values():
+                future.cancel()
+
+    def close(self) -> None:
+        """Forget the open tars."""
+        super().close()
+        self.start()
+
+    def _opened(self, shard: int) -> OpenFile:
+        """Wait for a shard that is coming, or fetch it."""
+        name = f"{self.place}/{self.shards[shard].file}"
+        with self._lock:
+            if self._stopped:
+                raise StorageError(f"{name}: the stream was closed")
+            future = self._coming.get(shard) or self._begin(shard, wait=True)
+        try:
+            opened = future.result()
+        except NoRoomError:  # for reading ahead; now it is needed
+            with self._lock:
+                future = self._begin(shard, wait=True)
+            opened = future.result()
+        except CancelledError:
+            raise StorageError(f"{name}: the stream was closed") from None
+        with self._lock:
+            self._coming.pop(shard, None)
+        return opened
+
+    def _begin(self, shard: int, *, wait: bool) -> Future[OpenFile]:
+        """Begin to fetch a shard; the lock is held."""
+        self._coming[shard] = asyncio.run_coroutine_threadsafe(self._fetched(shard, wait), loop())
+        return self._coming[shard]
+
+    async def _fetched(self, shard: int, wait: bool) -> OpenFile:
+        record = self.shards[shard]
+        async with contextlib.nullcontext() if wait else self._slots:
+            descriptor, fetched = await self._cache.opened(self._storage, record, self._next_use, wait=wait)
+        self._storage.traffic.misses += fetched
+        self._storage.traffic.hits += not fetched
+        return OpenFile(descriptor)
+
+
+def _found_no_room(future: Future[OpenFile]) -> bool:
+    return not future.cancelled() and isinstance(future.exception(), NoRoomError)
+
+
+class PartsOfShards(ShardFiles):
+    """Fetch samples by ranges of objects, a request for each or for some that lie together, into memory.
+
+    Such a part cannot be checked by a shard's sha256: the object must have the manifest's length, and stay as it was.
+    """
+
+    on_disk = False
+
+    def __init__(self, storage: Storage, shards: Sequence[ShardRecord]) -> None:
+        super().__init__(storage.url, shards)
+        self.traffic, self._storage = storage.traffic, storage
+        self._coming: dict[tuple[int, int], tuple[Future[OpenFile], int]] = {}  # by shard and offset: the place there
+        self._slots = asyncio.Semaphore(_PARTS_AT_ONCE)
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def plan_samples(self, rows: IndexRows) -> None:
+        """Begin to fetch samples, each to be used once."""
+        with self._lock:
+            if len(rows) and not self._stopped:
+                self._begin(rows["shard"], rows["offset"] - BLOCKSIZE, rows["length"] + BLOCKSIZE)
+
+    def span(self, shard: int, first: int, length: int) -> tuple[OpenFile, int]:
+        """Return memory with these bytes, which are kept if they were planned."""
+        with self._lock:
+            if (shard, first) not in self._coming:
+                self._begin(np.array([shard]), np.array([first]), np.array([length]))
+                future, place = self._coming.pop((shard, first))
+            else:
+                future, place = self._coming[shard, first]
+        return self._result(future, shard), place
+
+    def located(self, rows: IndexRows) -> Located:
+        """Return memory with these samples, which are forgotten here."""
+        keys = list(zip(rows["shard"].tolist(), (rows["offset"] - BLOCKSIZE).tolist(), strict=True))
+        with self._lock:
+            missing = rows[[key not in self._coming for key in keys]]
+            if len(missing):
+                self._begin(missing["shard"], missing["offset"] - BLOCKSIZE, missing["length"] + BLOCKSIZE)
+            found = [self._coming[key] for key in keys]
+            for key in keys:
+                self._coming.pop(key, None)
+        held = [self._result(future, shard) for (future, _), (shard, _) in zip(found, keys, strict=True)]
+        offsets = np.array([place + BLOCKSIZE for _, place in found], np.int64)
+        return Located(np.array([file.descriptor for file in held], np.int32), offsets, list(held))
+
+    def start(self) -> None:
+        """Begin to fetch; what failed before is tried again."""
+        with self._lock:
+            self._stopped = False
+            self._coming.clear()
+
+    def stop(self) -> None:
+        """Break off what is being fetched."""
+        with self._lock:
+            self._stopped = True
+            for future, _ in self._coming.values():
+                future.cancel()
+
+    def close(self) -> None:
+        """Forget what was fetched."""
+        self.start()
+
+    def _result(self, future: Future[OpenFile], shard: int) -> OpenFile:
+        try:
+            return future.result()
+        except CancelledError:
+            raise StorageError(f"{self.place}/{self.shards[shard].file}: the stream was closed") from None
+
+    def _begin(
+        self, shards: npt.NDArray[np.int32], firsts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]
+    ) -> None:
+        """Begin to fetch parts of tars; the lock is held."""
+        requests = _requests(shards, firsts, lengths)
+        future = asyncio.run_coroutine_threadsafe(self._fetched(requests), loop())
+        base = 0
+        for request in requests:
+            for first in request.firsts:
+                self._coming[request.shard, first] = future, base + first - request.firsts[0]
+            base += request.end - request.firsts[0]
+
+    async def _fetched(self, requests: Sequence["_Request"]) -> OpenFile:
+        """Fetch all that is asked for, one part behind the other, into a file in memory."""
+        file, base = OpenFile(os.memfd_create("samples", os.MFD_CLOEXEC)), 0
+
+        async def fetch(request: _Request, place: int) -> None:
+            record = self.shards[request.shard]
+            async with self._slots:
+                part = await self._storage.part(record.file, request.firsts[0], request.end, record.bytes)
+            for first, length in zip(request.firsts, request.lengths, strict=True):
+                header = part[first - request.firsts[0] :][:BLOCKSIZE]
+                if length > BLOCKSIZE and not _is_header(header, length - BLOCKSIZE):
+                    raise StorageError(f"{self.place}/{record.file}: holds no sample at byte {first:,}; {MEND}")
+            os.pwrite(file.descriptor, part, place)
+
+        async with asyncio.TaskGroup() as tasks:
+            for request in requests:
+                tasks.create_task(fetch(request, base))
+                base += request.end - request.firsts[0]
+        return file
+
+
+class _Request(NamedTuple):
+    """Ask for parts of a shard that lie together, in order."""
+
+    shard: int
+    firsts: list[int]
+    lengths: list[int]
+
+    @property
+    def end(self) -> int:
+        return self.firsts[-1] + self.lengths[-1]
+
+
+def requests_for(rows: IndexRows) -> list[_Request]:
+    """Return what is asked for to get samples, few of which lie together."""
+    return _requests(rows["shard"], rows["offset"] - BLOCKSIZE, rows["length"] + BLOCKSIZE)
+
+
+def _requests(
+    shards: npt.NDArray[np.int32], firsts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]
+) -> list[_Request]:
+    """Group parts of tars into few requests."""
+    requests: list[_Request] = []
+    order = np.lexsort((firsts, shards))
+    for shard, first, length in zip(*(of[order].tolist() for of in (shards, firsts, lengths)), strict=True):
+        if requests and requests[-1].shard == shard and first - requests[-1].end <= _GAP_BYTES:
+            requests[-1].firsts.append(first)
+            requests[-1].lengths.append(length)
+        else:
+            requests.append(_Request(shard, [first], [length]))
+    return requests
+
+
+def _is_header(block: bytes, length: int) -> bool:
+    """Say whether a block is the header of a file of so many bytes."""
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return header.isreg() and header.size == length

@@ -1,0 +1,136 @@
+"""Where the bytes of a split's samples come from: tars in a folder, or objects (`remote.py`). A reader sees no more."""
+
+import os
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from alexnet.shards.files import open_regular
+from alexnet.shards.index import IndexRows
+from alexnet.shards.manifest import ShardRecord
+from alexnet.shards.url import Traffic
+
+_OPEN_FILES = 512  # half of the 1,024 that most systems grant a process; opening one again takes 10 us
+
+
+class OpenFile:
+    """Hold a file open for reading; it is closed when nobody holds this any more.
+
+    `descriptor`: the operating system's number, for those who read in C.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+class Located(NamedTuple):
+    """Say where samples lie: int32 (n,) descriptors, -1 for one that cannot be had, and int64 (n,) offsets.
+
+    `held`: what keeps the descriptors open, until the samples have been read.
+    """
+
+    descriptors: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    held: list[OpenFile | None]
+
+
+class ShardFiles(ABC):
+    """Say in which open files the bytes of a split's tars lie; from any thread.
+
+    `place`: the data set's folder or URL, for messages. `traffic`: over the network; None of files. `on_disk`: they are
+    files that the system can be told to read. Raises OSError for a file that cannot be opened, StorageError for what
+    object storage does not give.
+    """
+
+    traffic: Traffic | None = None
+    on_disk = True
+
+    def __init__(self, place: str, shards: Sequence[ShardRecord]) -> None:
+        self.place, self.shards = place, shards
+
+    @abstractmethod
+    def span(self, shard: int, first: int, length: int) -> tuple[OpenFile, int]:
+        """Return a file with bytes `first` to `first + length` of a tar, and where in it they begin."""
+
+    @abstractmethod
+    def located(self, rows: IndexRows) -> Located:
+        """Return where samples lie, by their rows of the index."""
+
+    def plan_shards(self, order: Sequence[int], now: Sequence[int]) -> None:  # noqa: B027 (files are there)
+        """Say in which order shards will be needed from here on, and begin to fetch those that are needed `now`."""
+
+    def plan_samples(self, rows: IndexRows) -> None:  # noqa: B027
+        """Say which samples will be needed soon."""
+
+    def start(self) -> None:  # noqa: B027
+        """Begin to fetch; what failed before is tried again."""
+
+    def stop(self) -> None:  # noqa: B027
+        """Break off what is being fetched, and fetch no more; who waits for it gets a StorageError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Forget the open files; each is closed when nobody reads it any more."""
+
+
+class WholeShards(ShardFiles):
+    """Open tars as they are asked for, and keep those used last open."""
+
+    def __init__(self, place: str, shards: Sequence[ShardRecord]) -> None:
+        super().__init__(place, shards)
+        self._open: OrderedDict[int, OpenFile] = OrderedDict()  # the one used last is last
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _opened(self, shard: int) -> OpenFile:
+        """Open a tar."""
+
+    def file(self, shard: int) -> OpenFile:
+        """Return a tar, open; hold on to it for as long as its descriptor is used."""
+        with self._lock:
+            found = self._open.get(shard)
+        opened = found or self._opened(shard)
+        with self._lock:
+            self._open[shard] = opened
+            self._open.move_to_end(shard)
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
+        return opened
+
+    def span(self, shard: int, first: int, length: int) -> tuple[OpenFile, int]:
+        """Return the tar itself."""
+        return self.file(shard), first
+
+    def located(self, rows: IndexRows) -> Located:
+        """Return the tars themselves."""
+        shards: list[int] = rows["shard"].tolist()
+        files = {shard: self._file_or_none(shard) for shard in set(shards)}
+        descriptors = {shard: -1 if file is None else file.descriptor for shard, file in files.items()}
+        where = np.array([descriptors[shard] for shard in shards], np.int32)
+        return Located(where, rows["offset"].astype(np.int64), list(files.values()))
+
+    def close(self) -> None:
+        """Forget the open tars."""
+        with self._lock:
+            self._open.clear()
+
+    def _file_or_none(self, shard: int) -> OpenFile | None:
+        try:
+            return self.file(shard)
+        except OSError:
+            return None  # who reads its samples one by one meets the same error and can name them
+
+
+class FolderShards(WholeShards):
+    """Open the tars of a folder."""
+
+    def _opened(self, shard: int) -> OpenFile:
+        return OpenFile(open_regular(Path(self.place) / self.shards[shard].file))
