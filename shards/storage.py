@@ -79,7 +79,7 @@ class Storage:
                 raise StorageError(f"{self.url}/{name}: has {result.meta['size']:,} bytes; at most {most:,} are right")
             return bytes(await result.bytes_async())
 
-        return self._run_present(name, attempt)
+        return self._run_present(name, self._tried(name, attempt))
 
     async def fetch(self, name: str, descriptor: int, size: int) -> str:
         """Write a whole object of `size` bytes to an open file, from its start; return the sha256 of what was written.
@@ -151,12 +151,16 @@ class Storage:
 
     def size(self, name: str) -> int:
         """Return an object's bytes. Raises FileNotFoundError if there is none."""
+        return self._run_present(name, self.head(name))
+
+    async def head(self, name: str) -> int:
+        """Return an object's bytes. Raises MissingError if there is none."""
 
         async def attempt() -> int:
             self.traffic.requests += 1
             return int((await _obstore().head_async(self._store, name))["size"])
 
-        return self._run_present(name, attempt)
+        return await self._tried(name, attempt)
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects, as far as they are there."""
@@ -169,9 +173,9 @@ class Storage:
         if wanted := list(names):
             self.run(self._tried(wanted[0], attempt))
 
-    def _run_present(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    def _run_present(self, name: str, work: Coroutine[Any, Any, T]) -> T:
         try:
-            return self.run(self._tried(name, attempt))
+            return self.run(work)
         except MissingError as error:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", f"{self.url}/{name}") from error
 

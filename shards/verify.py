@@ -14,12 +14,11 @@ from typing import TypeVar
 import numpy as np
 
 from alexnet.shards.colour import ColourSums, axes_agree, stored_colour_problems
-from alexnet.shards.errors import InputError, reason_of
+from alexnet.shards.errors import InputError
 from alexnet.shards.files import CHECKSUMS_NAME, read_bytes, read_checksums, sha256_of
 from alexnet.shards.index import class_problem, map_index, official_label_problems
 from alexnet.shards.info import INFO_NAME, info_json
 from alexnet.shards.manifest import (
-    FILES,
     INDEX_NAME,
     MANIFEST_NAME,
     MEAN_IMAGE_NAME,
@@ -30,14 +29,13 @@ from alexnet.shards.manifest import (
     Manifest,
     ShardRecord,
     Split,
-    dali_index_file,
     read_manifest,
     read_rejects,
 )
 from alexnet.shards.processes import WorkerDiedError, WorkerPool
 from alexnet.shards.reader import read_mean_image
+from alexnet.shards.verify_files import FolderFiles, files_of_set
 from alexnet.shards.verify_shard import DecodeStored, Finding, Findings, ShardCheck, check_shard
-from alexnet.shards.writer import entries_below
 
 T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
@@ -50,7 +48,7 @@ _MEAN_TOLERANCE = 1e-4  # float32 rounds a pixel of the mean image by less than 
 
 
 def verify(
-    root: Path,
+    root: Path | FolderFiles,
     *,
     decode: DecodeStored | None = None,
     workers: int = 0,
@@ -64,7 +62,7 @@ def verify(
     `root` is no data set at all, or if a worker dies.
     """
     started = time.perf_counter()
-    checked = Verification(root, on_progress)
+    checked = Verification(FolderFiles(root) if isinstance(root, Path) else root, on_progress)
     checked.hash_files()
     if checked.manifest:
         checked.check_shards(checked.manifest, decode, workers)
@@ -80,22 +78,22 @@ def verify(
 class Verification:
     """Check a data set part by part, and hold what was found and how much was looked at.
 
-    `found`: findings as they come. `files`, `bytes`: read and hashed. `shards`: tars among them. `images`: in the tars,
-    by split. `decoded`: images whose pixels were looked at. `manifest`, `listed` (sha256 by path), `index`: what the
-    lists say; None or empty if they are missing or damaged.
+    `place`: where it is. `found`: findings as they come. `files`, `bytes`: read and hashed. `shards`: tars among them.
+    `images`: in the tars, by split. `decoded`: images whose pixels were looked at. `manifest`, `listed` (sha256 by
+    path), `index`: what the lists say; None or empty if they are missing or damaged.
     """
 
-    def __init__(self, root: Path, on_progress: OnProgress) -> None:
+    def __init__(self, place: FolderFiles, on_progress: OnProgress) -> None:
         self.files = self.bytes = self.shards = self.decoded = 0
         self.images: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self.seconds = 0.0
-        self._root, self.found = root, Findings()
+        self.place, self._root, self.found = place, place.root, Findings()
         self.manifest = manifest = self._read_manifest()
         self.listed = self._read(CHECKSUMS_NAME, self._read_checksums)
-        self.index = (self._read(INDEX_NAME, lambda _: map_index(root, manifest)) if manifest else None) or {}
-        self._names = self._find_files()
+        self.index = (self._read(INDEX_NAME, lambda path: map_index(path.parent, manifest)) if manifest else None) or {}
+        self._sizes = self._find_files()
         self._hashed: dict[str, tuple[str, int]] = {}  # sha256 and bytes
-        self._total_bytes, self._on_progress = sum((root / name).stat().st_size for name in self._names), on_progress
+        self._total_bytes, self._on_progress = sum(self._sizes.values()), on_progress
         self._colour, self._dc_step = ColourSums(manifest.size_px if manifest else 1), 0
 
     @property
@@ -113,7 +111,7 @@ class Verification:
         try:
             return read(self._root / file) if (self._root / file).is_file() else None
         except (OSError, ValueError) as error:
-            self.found.add(file, f"cannot be used: {reason_of(error)}")
+            self.found.add(file, f"cannot be used: {self.place.reason_of(error)}")
             return None
 
     def _read_manifest(self) -> Manifest | None:
@@ -128,15 +126,12 @@ class Verification:
             self.found.add(CHECKSUMS_NAME, fault)
         return sha256
 
-    def _find_files(self) -> list[str]:
-        """Note files that are missing, extra or unlisted; return those that belong to the data set and can be read."""
-        present, listed = entries_below(self._root), set(self.listed or ())
-        expected = listed
-        if self.manifest:
-            tars = [shard.file for shard in self.manifest.shards]
-            beside = listed if self.manifest.stored.adopted else ()  # what else lay there stays there
-            expected = {*tars, *map(dali_index_file, tars), *FILES, *beside}
-        expected = expected | {MANIFEST_NAME, CHECKSUMS_NAME} | {n for n in (*present, *listed) if _BESIDE.fullmatch(n)}
+    def _find_files(self) -> dict[str, int]:
+        """Note files that are missing, extra or unlisted; return the bytes of those that can be looked at, by path."""
+        listed = set(self.listed or ())
+        expected = files_of_set(self.manifest, listed)
+        present = self.place.sizes(expected | listed)
+        expected |= {n for n in (*present, *listed) if _BESIDE.fullmatch(n)}
         for name in sorted(expected.difference(present)):
             no_list = "the data set has no SHA256SUMS: what only it knows could not be checked"
             self.found.add(name, no_list if name == CHECKSUMS_NAME else "is missing")
@@ -149,7 +144,7 @@ class Verification:
             self.found.add(CHECKSUMS_NAME, f"lists {name}, which is no file of this data set")
         for name in sorted(expected - listed - {CHECKSUMS_NAME}) if self.listed is not None else ():
             self.found.add(CHECKSUMS_NAME, f"does not list {name}")
-        readable = [name for name in present if name in expected and (self._root / name).is_file()]
+        readable = {name: size for name, size in present.items() if name in expected and size is not None}
         for name in sorted(expected.intersection(present).difference(readable)):
             self.found.add(name, "is no regular file")
         return readable
@@ -157,9 +152,13 @@ class Verification:
     def hash_files(self) -> None:
         """Hash all files but the tars that are read when they are checked: without a manifest, none are."""
         shards = {shard.file for shard in self.manifest.shards} if self.manifest else ()
-        for name in self._names:
-            if name not in shards and (sha256 := self._read(name, sha256_of)):
-                self._note_hash(name, sha256, (self._root / name).stat().st_size)
+        others = [name for name in self._sizes if name not in shards]
+        self.place.bring(name for name in others if not name.endswith(".tar"))
+        for name in others:
+            with self.place.at_hand(name):
+                sha256 = self._read(name, sha256_of)
+            if sha256:
+                self._note_hash(name, sha256, self._sizes[name])
                 self._on_progress(self.bytes, self._total_bytes)
 
     def _note_hash(self, name: str, sha256: str, size: int) -> None:
@@ -187,17 +186,17 @@ class Verification:
                         self._colour.merge(shard.colour)
                         self._dc_step = max(self._dc_step, shard.dc_step)
             except WorkerDiedError:
-                reason = f"a worker process died while it checked {self._root}"
+                reason = f"a worker process died while it checked {self.place.name}"
                 mend = "if memory was short, give fewer --workers"
                 raise InputError(f"workers={workers}: {reason}; {mend}") from None
 
     def _shards(self, manifest: Manifest, decode: DecodeStored | None) -> Iterator[ShardCheck]:
-        first_row, readable = 0, set(self._names)
+        first_row = 0
         for split in SPLITS:
             for number, record in enumerate(manifest.shards_of(split)):
-                if record.file in readable:
+                if record.file in self._sizes:
                     yield ShardCheck(
-                        root=self._root,
+                        files=self.place,
                         record=record,
                         number=number,
                         first_row=first_row if self.index else None,

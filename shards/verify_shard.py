@@ -24,6 +24,7 @@ from alexnet.shards.index import INDEX_DTYPE
 from alexnet.shards.manifest import INDEX_NAME, ShardRecord, StoredSettings, dali_index_file
 from alexnet.shards.processes import Counts
 from alexnet.shards.tar import TarFaultError, TarSample, dali_line, walk_samples
+from alexnet.shards.verify_files import FolderFiles
 
 DecodeStored = Callable[[bytes], tuple[npt.NDArray[np.uint8], int]]
 """Decode a stored image: uint8 (height, width, channels), and the coarsest step that its DC terms were rounded to.
@@ -89,7 +90,7 @@ class ShardCheck:
     decoded training images.
     """
 
-    root: Path
+    files: FolderFiles
     record: ShardRecord
     number: int
     first_row: int | None
@@ -114,9 +115,10 @@ def check_shard(shard: ShardCheck, counts: Counts) -> ShardCheck:
     if shard.decode and shard.record.split == "train":
         shard.colour = ColourSums(shard.stored.size_px)
     try:
-        _hash(shard, [0] if shard.decode else counts)
-        before = counts[0]
-        _Walk(shard, counts).check()
+        with shard.files.at_hand(shard.record.file):
+            _hash(shard, [0] if shard.decode else counts)
+            before = counts[0]
+            _Walk(shard, counts).check()
         counts[0] = before + (shard.bytes if shard.decode else 0)  # with headers, labels and padding
     except OSError as error:
         shard.findings.add(shard.record.file, f"cannot be read: {reason_of(error)}")
@@ -125,7 +127,7 @@ def check_shard(shard: ShardCheck, counts: Counts) -> ShardCheck:
 
 def _hash(shard: ShardCheck, counts: Counts) -> None:
     sha256 = hashlib.sha256()
-    with os.fdopen(open_regular(shard.root / shard.record.file), "rb", buffering=0) as file:
+    with os.fdopen(open_regular(shard.files.root / shard.record.file), "rb", buffering=0) as file:
         while chunk := file.read(_CHUNK_BYTES):
             sha256.update(chunk)
             shard.bytes += len(chunk)
@@ -141,10 +143,10 @@ class _Walk:
         self._rows = np.zeros(0, INDEX_DTYPE)
         if shard.first_row is not None:
             last_row = shard.first_row + shard.record.images
-            self._rows = map_array(shard.root / INDEX_NAME, INDEX_DTYPE)[shard.first_row : last_row]
+            self._rows = map_array(shard.files.root / INDEX_NAME, INDEX_DTYPE)[shard.first_row : last_row]
         self._dali_name = dali_index_file(shard.record.file)
         self._is_adopted = shard.stored.adopted and shard.stored.encoding == "jpeg"
-        lines = _lines(shard.root / self._dali_name) if (shard.root / self._dali_name).is_file() else None
+        lines = _lines(shard.files.root / self._dali_name) if (shard.files.root / self._dali_name).is_file() else None
         self._dali_lines = itertools.chain(lines, itertools.repeat(b"")) if lines else None
         self._dali_line = 0
         self._oddity, self._oddities, self._last_place = "", 0, -1
@@ -153,7 +155,7 @@ class _Walk:
         """Check every sample, and what stands at the ends."""
         shard = self._shard
         self._check_dali(f"v1.2 {shard.record.images}\n")
-        with os.fdopen(open_regular(shard.root / shard.record.file), "rb") as tar:
+        with os.fdopen(open_regular(shard.files.root / shard.record.file), "rb") as tar:
             try:
                 for sample in self._samples(tar):
                     self._check_key_and_label(sample)
@@ -174,7 +176,7 @@ class _Walk:
 
     def _samples(self, tar: IO[bytes]) -> Iterator[TarSample]:
         if self._is_adopted:
-            return listed_samples(tar, self._shard.root / self._dali_name)
+            return listed_samples(tar, self._shard.files.root / self._dali_name)
         return walk_samples(tar, self._shard.stored.extension, self._note_oddity)
 
     def _add(self, problem: str, key: str | None = None) -> None:

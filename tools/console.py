@@ -26,6 +26,7 @@ import click
 
 from alexnet.shards.errors import InputError, nearest, one_line
 from alexnet.shards.resources import usable_cores
+from alexnet.shards.url import set_options
 from alexnet.tools.settings import check_recipe
 from alexnet.tools.start import INTERRUPTED
 
@@ -118,6 +119,24 @@ workers_option = click.option(
     help="Processes; the output does not depend on it.  [default: cores]",
 )
 """What commands have that write the same with any number of processes."""
+
+
+def _take_storage_options(_context: click.Context, _option: click.Parameter, assignments: tuple[str, ...]) -> None:
+    try:
+        set_options(assignments)
+    except InputError as error:
+        raise _UserMistake(str(error)) from None
+
+
+storage_options = click.option(
+    "--storage-option",
+    multiple=True,
+    metavar="KEY=VALUE",
+    expose_value=False,
+    callback=_take_storage_options,
+    help="Of data at a URL: how to reach it, such as region=eu-central-1; may be repeated.",
+)
+"""What commands have that take URLs. Processes that they start inherit it; it is never printed or written down."""
 
 
 def find_data(given: Path | None) -> tuple[Path, str]:

@@ -1,0 +1,121 @@
+"""Verify a data set in object storage by copies: the small files stay until the end, each tar while it is looked at.
+
+So the disk holds as many tars as there are workers.
+"""
+
+import asyncio
+import functools
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from alexnet.shards.errors import InputError
+from alexnet.shards.files import CHECKSUMS_NAME
+from alexnet.shards.info import INFO_NAME
+from alexnet.shards.manifest import FILES, MANIFEST_NAME
+from alexnet.shards.storage import MissingError, Storage
+from alexnet.shards.verify_files import FolderFiles
+
+T = TypeVar("T")
+
+_AT_ONCE = 32  # requests for small files
+
+
+@dataclass(frozen=True)
+class StoredFiles(FolderFiles):
+    """Reach objects below a URL by copies of them below `root`; it pickles, for workers."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """Return the URL."""
+        return self.url
+
+    @property
+    def lists(self) -> bool:
+        """Say that http has no lists."""
+        return not self.url.startswith("http")
+
+    def sizes(self, wanted: Iterable[str]) -> dict[str, int | None]:
+        """Return the bytes of all objects or, where they cannot be listed, of what is wanted as far as it is there."""
+        found = _storage(self.url).list() if self.lists else self._sizes_of(wanted)
+        return {name: found[name] for name in sorted(found, key=os.fsencode)}
+
+    def bring(self, names: Iterable[str]) -> None:
+        """Fetch objects that are not here yet. Raises InputError if they cannot be had or kept."""
+        sizes = self._sizes_of(name for name in names if not (self.root / name).exists())
+        _at_once(self.url, [functools.partial(self._fetch, name, size) for name, size in sizes.items()])
+
+    @contextmanager
+    def at_hand(self, name: str) -> Iterator[None]:
+        """Fetch an object, if it is not here, and delete the copy afterwards."""
+        if (self.root / name).exists():
+            yield
+            return
+        self.bring([name])
+        try:
+            yield
+        finally:
+            (self.root / name).unlink(missing_ok=True)
+
+    def _sizes_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the bytes of those objects that are there; a name that leads elsewhere is none of an object's."""
+        named = [n for n in names if n.isprintable() and not {"", ".", ".."}.intersection(n.split("/"))]
+        found = _at_once(self.url, [functools.partial(self._size, name) for name in named])
+        return {name: size for name, size in zip(named, found, strict=True) if size is not None}
+
+    async def _size(self, name: str) -> int | None:
+        try:
+            return await _storage(self.url).head(name)
+        except MissingError:
+            return None
+
+    async def _fetch(self, name: str, size: int) -> None:
+        path = self.root / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                await _storage(self.url).fetch(name, file.fileno(), size)
+        except OSError as error:
+            reason = f"{self.url}/{name}: cannot be kept in {self.root} ({error.strerror})"
+            raise InputError(f"{reason}; set TMPDIR to a folder with room for a shard a worker") from None
+
+
+@contextmanager
+def objects_below(url: str) -> Iterator[StoredFiles]:
+    """Reach the objects of a data set while a block runs. Raises InputError if there is none."""
+    with tempfile.TemporaryDirectory(prefix="alexnet-verify-") as folder:
+        files = StoredFiles(Path(folder), url)
+        files.bring((MANIFEST_NAME, CHECKSUMS_NAME, *FILES, INFO_NAME))
+        if not any((files.root / name).exists() for name in (MANIFEST_NAME, CHECKSUMS_NAME)):
+            raise InputError(f"{url}: holds no {MANIFEST_NAME}; give the URL of what `alexnet-prep` wrote to the end")
+        yield files
+
+
+@functools.cache
+def _storage(url: str) -> Storage:
+    return Storage(url)
+
+
+def _at_once(url: str, works: list[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do many works on the storage's loop; broken off, or where one fails, none goes on."""
+    some = asyncio.Semaphore(_AT_ONCE)
+
+    async def bounded(work: Callable[[], Awaitable[T]]) -> T:
+        async with some:
+            return await work()
+
+    async def all_of_them() -> list[T]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(bounded(work)) for work in works]
+        return [task.result() for task in tasks]
+
+    try:
+        return _storage(url).run(all_of_them())
+    except* InputError as errors:
+        raise errors.exceptions[0] from None
