@@ -8,7 +8,6 @@ from pathlib import Path
 from alexnet.shards.errors import reason_of
 from alexnet.shards.files import CHECKSUMS_NAME
 from alexnet.shards.manifest import FILES, MANIFEST_NAME, Manifest, dali_index_file
-from alexnet.shards.url import as_url
 from alexnet.shards.writer import entries_below
 
 
@@ -47,19 +46,6 @@ class FolderFiles:
     def at_hand(self, name: str) -> Iterator[None]:
         """Have a file below `root` while a block runs."""
         yield
-
-
-@contextmanager
-def files_of(data: Path) -> Iterator[FolderFiles]:
-    """Reach the files of a data set that is named by a path or a URL. Raises InputError where a URL has none."""
-    url = as_url(data)
-    if url is None:
-        yield FolderFiles(data)
-        return
-    from alexnet.shards.verify_objects import objects_below  # what needs a network is loaded for a URL
-
-    with objects_below(url) as files:
-        yield files
 
 
 def files_of_set(manifest: Manifest | None, listed: set[str]) -> set[str]:

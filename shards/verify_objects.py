@@ -43,13 +43,13 @@ class StoredFiles(FolderFiles):
 
     def sizes(self, wanted: Iterable[str]) -> dict[str, int | None]:
         """Return the bytes of all objects or, where they cannot be listed, of what is wanted as far as it is there."""
-        found = _storage(self.url).list() if self.lists else self._sizes_of(wanted)
+        found = _storage(self.url).list() if self.lists else self.sizes_of(wanted)
         return {name: found[name] for name in sorted(found, key=os.fsencode)}
 
     def bring(self, names: Iterable[str]) -> None:
         """Fetch objects that are not here yet. Raises InputError if they cannot be had or kept."""
-        sizes = self._sizes_of(name for name in names if not (self.root / name).exists())
-        _at_once(self.url, [functools.partial(self._fetch, name, size) for name, size in sizes.items()])
+        absent = [name for name in names if not (self.root / name).exists()]
+        _at_once(self.url, [functools.partial(self._fetch, name) for name in absent])
 
     @contextmanager
     def at_hand(self, name: str) -> Iterator[None]:
@@ -63,7 +63,7 @@ class StoredFiles(FolderFiles):
         finally:
             (self.root / name).unlink(missing_ok=True)
 
-    def _sizes_of(self, names: Iterable[str]) -> dict[str, int]:
+    def sizes_of(self, names: Iterable[str]) -> dict[str, int]:
         """Return the bytes of those objects that are there; a name that leads elsewhere is none of an object's."""
         named = [n for n in names if n.isprintable() and not {"", ".", ".."}.intersection(n.split("/"))]
         found = _at_once(self.url, [functools.partial(self._size, name) for name in named])
@@ -75,12 +75,12 @@ class StoredFiles(FolderFiles):
         except MissingError:
             return None
 
-    async def _fetch(self, name: str, size: int) -> None:
-        path = self.root / name
+    async def _fetch(self, name: str) -> None:
+        path, storage = self.root / name, _storage(self.url)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                await _storage(self.url).fetch(name, file.fileno(), size)
+                await storage.fetch(name, file.fileno(), await storage.head(name))
         except OSError as error:
             reason = f"{self.url}/{name}: cannot be kept in {self.root} ({error.strerror})"
             raise InputError(f"{reason}; set TMPDIR to a folder with room for a shard a worker") from None
@@ -91,7 +91,7 @@ def objects_below(url: str) -> Iterator[StoredFiles]:
     """Reach the objects of a data set while a block runs. Raises InputError if there is none."""
     with tempfile.TemporaryDirectory(prefix="alexnet-verify-") as folder:
         files = StoredFiles(Path(folder), url)
-        files.bring((MANIFEST_NAME, CHECKSUMS_NAME, *FILES, INFO_NAME))
+        files.bring(files.sizes_of((MANIFEST_NAME, CHECKSUMS_NAME, *FILES, INFO_NAME)))
         if not any((files.root / name).exists() for name in (MANIFEST_NAME, CHECKSUMS_NAME)):
             raise InputError(f"{url}: holds no {MANIFEST_NAME}; give the URL of what `alexnet-prep` wrote to the end")
         yield files

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -15,7 +15,7 @@ from alexnet.shards.resources import usable_cores
 from alexnet.shards.url import as_url
 from alexnet.shards.verify import Verification
 from alexnet.shards.verify import verify as verify_data_set
-from alexnet.shards.verify_files import files_of
+from alexnet.shards.verify_files import FolderFiles
 from alexnet.shards.verify_shard import DecodeStored
 from alexnet.tools.console import interruptible, one_line_errors, storage_options, tell
 from alexnet.tools.progress import Amount, progress, say
@@ -75,7 +75,7 @@ def _verified(
     if against and (url := as_url(data) or as_url(against)):
         raise InputError(f"--against: is for data sets in folders, and {url} is none; leave it out")
     plan = plan_comparison(data, against) if against else None
-    with files_of(data) as files:
+    with _files_of(data) as files:
         report = verify_data_set(
             files,
             decode=_decoder(files.root) if deep else None,
@@ -86,6 +86,18 @@ def _verified(
         return report, False
     report.found.merge(compare(data, plan, workers, on_progress))
     return report, True
+
+
+@contextlib.contextmanager
+def _files_of(data: Path) -> Iterator[FolderFiles]:
+    url = as_url(data)
+    if url is None:
+        yield FolderFiles(data)
+        return
+    from alexnet.shards.verify_objects import objects_below  # what needs a network is loaded for a URL
+
+    with objects_below(url) as files:
+        yield files
 
 
 def _decoder(data: Path) -> DecodeStored:
