@@ -35,6 +35,7 @@ _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _DETAILS = re.compile(r"<(?:Code|Message)>([^<]+)<|message: \"([^\"]+)\"|(dns error)")
 _REQUEST = re.compile(r"Error performing \S+ \S+ in \S+ - |\bhttps?://\S+")
 _BUSY = frozenset({"408", "429"})  # which pass, as no other 4xx does
+_NO_METHOD = "501"  # the only 5xx that does not: plain web servers list nothing
 _CLIENT = {"timeout": "1day", "connect_timeout": "5s", "read_timeout": "15s"}  # obstore has 30 s for a whole body
 _CLIENT_OPTION = re.compile(r"allow_\w+|\w*timeout|http[12]_only|pool_\w+|proxy_\w+|root_certificate|user_agent")
 
@@ -210,7 +211,7 @@ class Storage:
         if kind == "PreconditionError":
             raise ReplacedError(f"{where}: was replaced by another object while it was read") from None
         stays = kind not in ("GenericError", "JoinError", "ConnectionError") or (
-            status.startswith("4") and status[:3] not in _BUSY
+            (status.startswith("4") and status[:3] not in _BUSY) or status[:3] == _NO_METHOD
         )
         if stays:
             raise StorageError(f"{where}: {reason}") from None
@@ -270,9 +271,17 @@ _lock = threading.Lock()
 
 
 def loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of this process, running on a thread of its own."""
+    """Return the event loop of this process, running on a thread of its own.
+
+    Raises StorageError in a fork of a process that has one: obstore's threads do not come along, and it would wait.
+    """
     with _lock:
         if (pid := os.getpid()) not in _loops:
+            if _loops:
+                raise StorageError(
+                    "object storage was read before this process was forked, so it cannot be here: start processes by "
+                    "spawn (a DataLoader takes multiprocessing_context='spawn')"
+                )
             _loops[pid] = asyncio.new_event_loop()
             threading.Thread(target=_loops[pid].run_forever, name="alexnet-storage", daemon=True).start()
         return _loops[pid]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,13 +19,19 @@ import alexnet.shards.verify as verifying
 import alexnet.tools.decode.build as decoding
 import alexnet.tools.decode.compare as comparing
 from alexnet.pipeline.nvidia_packages import without_dali
+from alexnet.shards import storage
 from alexnet.shards.processes import WorkerPool
+from alexnet.shards.url import OPTIONS
 from alexnet.tools.convert import engines
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.prep import main
+from tests.faulty_proxy import FaultyProxy
 from tests.sources import write_official
+
+if TYPE_CHECKING:
+    from tests.object_storage import ObjectServer
 
 WORDS = {"n00000003": "crane", "n00000001": "crane", "n00000002": "maillot, tank suit"}  # words are not unique
 TRAIN_PER_CLASS = 9
@@ -191,6 +197,30 @@ def data_set(official: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ConvertSettings(size_px=40, shard_images=10, seed=7)
     build(open_source(official), root, settings, HERE)
     return root
+
+
+@pytest.fixture(scope="session")
+def object_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ObjectServer]":
+    """A server of S3, which takes 3 s to start."""
+    from tests.object_storage import ObjectServer  # needs obstore, which not every machine with a GPU has
+
+    with ObjectServer(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(object_server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """What `s3://` leads to by the environment: the server, behind a proxy; who tries again does not wait."""
+    from tests.object_storage import CREDENTIALS
+
+    with FaultyProxy(object_server.address) as proxy:
+        variables = {"AWS_ENDPOINT": f"http://{proxy.address}", "AWS_REGION": "us-east-1", **CREDENTIALS}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv(OPTIONS, raising=False)
+        monkeypatch.setattr(storage, "_BACKOFF_SECONDS", 0.001)
+        monkeypatch.setattr(storage, "_MOST_BACKOFF_SECONDS", 0.01)
+        yield proxy
 
 
 @pytest.fixture(scope="session")
