@@ -131,12 +131,13 @@ class Storage:
 
         return await self._tried(name, attempt)
 
-    def put(self, name: str, content: Path | bytes) -> None:
-        """Write an object whole; one that is there is replaced."""
+    def put(self, name: str, content: Path | bytes, *, new: bool = False) -> None:
+        """Write an object whole; one that is there is replaced or, with `new`, a FileExistsError."""
+        mode = "create" if new else "overwrite"
 
         async def attempt() -> None:
             self.traffic.requests += 1
-            await _obstore().put_async(self._store, name, content)
+            await _obstore().put_async(self._store, name, content, mode=mode)
 
         self.run(self._tried(name, attempt))
         self.traffic.bytes += len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -208,6 +209,8 @@ class Storage:
         status, reason = _status_and_reason(error)
         if isinstance(error, FileNotFoundError):
             raise MissingError(f"{where}: there is no such object") from None
+        if kind == "AlreadyExistsError":
+            raise FileExistsError(errno.EEXIST, "there is such an object", where) from None
         if kind == "PreconditionError":
             raise ReplacedError(f"{where}: was replaced by another object while it was read") from None
         stays = kind not in ("GenericError", "JoinError", "ConnectionError") or (

@@ -139,6 +139,15 @@ storage_options = click.option(
 """What commands have that take URLs. Processes that they start inherit it; it is never printed or written down."""
 
 
+staging_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With a URL, what is written lies here until it is put there.  [default: ~/.cache/alexnet/remote]",
+)
+"""What commands have that write to URLs."""
+
+
 def find_data(given: Path | None) -> tuple[Path, str]:
     """Return the data set to use and why, in words."""
     if given is not None:

@@ -17,6 +17,11 @@ from pathlib import Path, PurePosixPath
 
 from alexnet.shards.errors import InputError
 
+WORK = ".work"
+"""Where a folder holds what is needed until it is complete."""
+JOB = f"{WORK}/job.json"
+"""What says whose a folder is that is not complete."""
+
 _TRIES = 100
 """At a folder that others, who hold it for a moment, remove again: a few are seen. In /proc none can ever be made."""
 _SHOWN = 3  # of the names in a message
@@ -92,6 +97,11 @@ class OwnFiles:
 
     files: tuple[str, ...]
     folders: tuple[str, ...]
+
+    def knows(self, name: str) -> bool:
+        """Say whether a file of this path would be the program's own."""
+        path = PurePosixPath("/", name)
+        return str(path) == f"/{name}" and any(path.match(f"/{pattern}") for pattern in self.files)
 
     def foreign(self, root: Path) -> list[str]:
         """Return what else is in a folder, however deep, by its path there."""

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from alexnet.tools.adopt.command import adopt
-from alexnet.tools.console import Programs, one_line_errors, workers_option
+from alexnet.tools.console import Programs, one_line_errors, staging_option, storage_options, workers_option
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.decode.command import decode
 from alexnet.tools.show import show
@@ -40,7 +40,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: SOURCE-SIZE, beside SOURCE]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder or URL.  [default: SOURCE-SIZE, beside SOURCE]")
 @click.option("--train", multiple=True, metavar="DIR", help="Below SOURCE, a folder of class folders; may be repeated.")
 @click.option("--val", multiple=True, metavar="DIR", help="The same, for validation.  [default: told by their names]")
 @click.option(
@@ -54,6 +54,8 @@ def main() -> None:
 @click.option("--shard-images", default=_DEFAULT.shard_images, show_default=True, help="Images in a shard.")
 @click.option("--seed", default=_DEFAULT.seed, show_default=True, help="Seed of the training set's shuffle.")
 @workers_option
+@staging_option
+@storage_options
 @click.option(
     "--on-error",
     type=click.Choice(["reject", "fail"]),

@@ -20,7 +20,7 @@ from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.writer import write_checksums
 from alexnet.tools.adopt.shard import adopt_tar
-from alexnet.tools.convert.shard import WORK
+from alexnet.tools.output_folder import WORK
 from tests.conftest import digests, encode_picture, prep
 
 SIZE = 40

@@ -27,10 +27,11 @@ from alexnet.shards.writer import entries_below, is_listable
 from alexnet.tools.adopt.plan import AdoptedSet
 from alexnet.tools.adopt.shard import AdoptJob, adopt_tar
 from alexnet.tools.convert.earlier import Job
-from alexnet.tools.convert.folder import JOB, claim, complete, seal
-from alexnet.tools.convert.shard import WORK, ConversionError, finished, notes_file, read_arrays, read_notes
+from alexnet.tools.convert.folder import claim, complete, seal
+from alexnet.tools.convert.shard import ConversionError, finished, notes_file, read_arrays, read_notes
 from alexnet.tools.convert.source_files import check_archives
 from alexnet.tools.decode.build import do_jobs
+from alexnet.tools.output_folder import JOB, WORK
 from alexnet.tools.progress import Amount
 
 

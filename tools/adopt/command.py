@@ -53,7 +53,7 @@ def adopt(data: Path, workers: int, as_json: bool) -> None:
                 manifest = make(plan_adoption(source, layout), workers=workers, on_progress=shown(view, check, told))
         mean = ", ".join(f"{value:.2f}" for value in manifest.colour.mean)
         what = f"{manifest.size_px} px, in {len(manifest.shards):,} tars; mean RGB {mean}"
-        tell_complete(root, what, manifest, told, time.perf_counter() - started, as_json=as_json)
+        tell_complete(str(root), what, manifest, told, time.perf_counter() - started, as_json=as_json)
 
 
 def _complete(root: Path) -> Manifest:

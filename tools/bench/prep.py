@@ -32,9 +32,10 @@ from alexnet.tools.convert.image import resize_and_crop, to_rgb
 from alexnet.tools.convert.listing import Listing, Member, Source
 from alexnet.tools.convert.opening import FORMATS
 from alexnet.tools.convert.plan import ConvertSettings, plan_shards
-from alexnet.tools.convert.shard import WORK, ShardJob, convert_shard
+from alexnet.tools.convert.shard import ShardJob, convert_shard
 from alexnet.tools.convert.sources import open_source
 from alexnet.tools.host_memory import keep_freed_memory
+from alexnet.tools.output_folder import WORK
 
 _BOUND, _BOUND_IMAGES = "the bound, a core", 400
 _SHARDS = 4  # that a worker converts again and again

@@ -17,9 +17,9 @@ from alexnet.shards.reader import SplitReader
 from alexnet.tools.bench.conditions import without_home
 from alexnet.tools.bench.report import Data
 from alexnet.tools.bench.stage import CannotRunError, Stage, Work
-from alexnet.tools.convert.shard import WORK
 from alexnet.tools.decode.plan import plan_planes
 from alexnet.tools.decode.shard import DecodeJob, decode_shard
+from alexnet.tools.output_folder import WORK
 
 _HELD_IMAGES, _BATCH_IMAGES = 400, 32
 

@@ -23,13 +23,13 @@ from alexnet.shards.manifest import (
     SplitCounts,
     read_manifest,
 )
+from alexnet.tools.convert.bucket import at_once, bucket_of, disk_option
 from alexnet.tools.convert.earlier import Job, changed_rejects, in_words, job_of
 from alexnet.tools.convert.engines import convert_here, convert_on_ray
 from alexnet.tools.convert.folder import begin, complete, given_back, is_begun, seal
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan, plan_shards
 from alexnet.tools.convert.shard import (
-    WORK,
     ConversionError,
     OnError,
     ShardJob,
@@ -39,7 +39,7 @@ from alexnet.tools.convert.shard import (
 )
 from alexnet.tools.convert.source_files import check_archives
 from alexnet.tools.convert.sources import materialise, packed_bytes
-from alexnet.tools.output_folder import needed_and_free
+from alexnet.tools.output_folder import WORK, needed_and_free
 from alexnet.tools.progress import Amount
 
 _BYTES_PER_PIXEL = 0.4  # of a stored JPEG at quality 90: ImageNet has 0.34
@@ -82,11 +82,13 @@ def build(
     continued.
     """
     options = options or BuildOptions()
+    if options.engine == "ray" and bucket_of(root):
+        raise InputError("--engine ray: its workers reach no staging folder; give --out a folder that all of them see")
     job, plans = job_of(source, settings), plan_shards(source, settings)
     root.mkdir(parents=True, exist_ok=True)
     if options.overwrite or not is_begun(root):  # with nothing written or deleted yet
         back = given_back(root) if options.overwrite else 0
-        _check_disk_space(root, settings, plans, packed=packed_bytes(source), back=back)
+        _check_disk_space(root, settings, plans, options.workers, packed=packed_bytes(source), back=back)
     left = begin(root, job, source, plans, overwrite=options.overwrite)
     if left is not None:
         stored = materialise(source, root / WORK, on_progress)
@@ -106,7 +108,7 @@ def _convert(
     on_progress: Callable[[Amount], None],
 ) -> None:
     """Convert the shards that are left; tell of progress, which begins with the images of earlier calls."""
-    _check_disk_space(root, settings, left)
+    _check_disk_space(root, settings, left, options.workers)
     total = sum(map(len, source.members.values()))
     earlier = total - sum(len(plan.member_ids) for plan in left)
     jobs = (
@@ -133,18 +135,19 @@ def _convert(
 
 
 def _check_disk_space(
-    root: Path, settings: ConvertSettings, missing: list[ShardPlan], *, packed: int = 0, back: int = 0
+    root: Path, settings: ConvertSettings, missing: list[ShardPlan], workers: int, *, packed: int = 0, back: int = 0
 ) -> None:
     """Refuse to start what the disk cannot hold, `back` bytes given back; generous by a sixth for ImageNet.
 
     `packed`: bytes of images that are to be unpacked first.
     """
     pixels = settings.size_px**2
-    images = sum(len(plan.member_ids) for plan in missing)
+    images = sum(len(plan.member_ids) for plan in at_once(root, missing, workers))
     needed = packed + images * (pixels * _BYTES_PER_PIXEL + 2048) + len(missing) * pixels * _NOTES_BYTES_PER_PIXEL
     free = shutil.disk_usage(root).free + back
     if needed > free:
-        raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
+        option = disk_option(root)
+        raise InputError(f"{option}: {needed_and_free(needed, free)}; make room, or give another {option.split()[0]}")
 
 
 def _check_source(source: Source) -> None:

@@ -22,8 +22,9 @@ from alexnet.shards.writer import Sample
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.opening import UndecodableError
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
-from alexnet.tools.convert.shard import WORK, Notes, codecs, finished, lengths_digest, notes_file, read_notes
+from alexnet.tools.convert.shard import Notes, codecs, finished, lengths_digest, notes_file, read_notes
 from alexnet.tools.convert.source_files import SourceChangedError, SourceFiles
+from alexnet.tools.output_folder import WORK
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.writer import file_record, remove_partials, write_checksums
+from alexnet.tools.convert.bucket import bucket_of
 from alexnet.tools.convert.earlier import (
     Job,
     Listed,
@@ -43,19 +44,18 @@ from alexnet.tools.convert.earlier import (
 )
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.plan import ShardPlan
-from alexnet.tools.convert.shard import WORK, ConversionError
-from alexnet.tools.output_folder import OwnFiles, locked
+from alexnet.tools.convert.shard import ConversionError
+from alexnet.tools.output_folder import JOB, WORK, OwnFiles, locked
 
-JOB = f"{WORK}/job.json"
-"""What says whose a folder is that is not complete."""
 INDEX = f"{WORK}/index"
 """Where the list of the source is kept for the next call."""
-_CLEARING = ".clearing"  # is there while a data set is being deleted, so that the next call can go on with it
+CLEARING = ".clearing"
+"""What is there while a data set is being deleted, so that the next call can go on with it."""
 _DIGITS = "[0-9]" * 6
 _WRITTEN = (MANIFEST_NAME, *FILES, INFO_NAME, CHECKSUMS_NAME)
-_OWN_FILES = OwnFiles(
+OWN_FILES = OwnFiles(
     files=(
-        *(_CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
+        *(CLEARING, *_WRITTEN, *(f".{name}.partial" for name in _WRITTEN), f"{CHECKSUMS_NAME}.partial"),
         *(f"{split}/{_DIGITS}*.{kind}" for split in SPLITS for kind in ("tar", "idx", "partial")),
         *(JOB, INDEX, *(f"{WORK}/{name}" for name in ("*.notes", "*.npz", "*.partial", "pixels-*/*"))),
     ),
@@ -88,7 +88,7 @@ def is_complete(root: Path) -> bool:
 
 def is_begun(root: Path) -> bool:
     """Say whether a folder is a conversion's: finished, begun, or being deleted for another one."""
-    return any((root / name).exists() for name in (MANIFEST_NAME, _CLEARING, JOB))
+    return any((root / name).exists() for name in (MANIFEST_NAME, CLEARING, JOB))
 
 
 def drop_index(root: Path) -> None:
@@ -100,7 +100,7 @@ def drop_index(root: Path) -> None:
 
 def refuse_early(root: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
     """Refuse what `begin` will refuse, as far as it shows before the source is listed, which can take an hour."""
-    if overwrite or (root / _CLEARING).exists():
+    if overwrite or (root / CLEARING).exists():
         _refuse_to_clear(root)
     elif found := _found(root):
         refuse_differences(root, found, settings=settings)
@@ -129,7 +129,7 @@ def take_up(root: Path, *, overwrite: bool) -> Job | None:
     Raises InputError if it is no data set.
     """
     root.mkdir(parents=True, exist_ok=True)
-    if overwrite or (root / _CLEARING).exists():
+    if overwrite or (root / CLEARING).exists():
         _clear(root)
     return _found(root)
 
@@ -137,7 +137,10 @@ def take_up(root: Path, *, overwrite: bool) -> Job | None:
 def claim(root: Path, job: Job, folders: Sequence[str] = SPLITS) -> None:
     """Have a folder say whose it is, before anything else is in it; then make `folders` in it."""
     (root / WORK).mkdir(exist_ok=True)
-    files.replace(root / JOB, json.dumps(asdict(job)).encode())
+    content = json.dumps(asdict(job)).encode()
+    if bucket := bucket_of(root):
+        bucket.claim(content)
+    files.replace(root / JOB, content)
     for name in folders:
         (root / name).mkdir(exist_ok=True)
 
@@ -179,6 +182,8 @@ def seal(root: Path) -> None:
         if not stored.adopted or stored.encoding != "jpeg":
             remove_partials(root)
         write_checksums(root)
+    if bucket := bucket_of(root):
+        bucket.finish(name for name in _WRITTEN if (root / name).exists())
 
 
 def _found(root: Path) -> Job | None:
@@ -209,7 +214,7 @@ def _refuse_other(root: Path, found: Job, job: Job, source: Source, plans: list[
 def given_back(root: Path) -> int:
     """Return how many bytes of a folder `--overwrite` would give back. Raises InputError if it may not be deleted."""
     _refuse_to_clear(root)
-    return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file())
+    return sum(path.lstat().st_blocks * 512 for path in root.rglob("*") if path.is_file())
 
 
 def _clear(root: Path) -> None:
@@ -218,11 +223,13 @@ def _clear(root: Path) -> None:
     What said whose the folder is becomes the mark that it is being deleted: that is one step, and takes no disk space.
     """
     _refuse_to_clear(root)
-    mark = root / _CLEARING
+    mark = root / CLEARING
     for name in (MANIFEST_NAME, JOB):
         if (root / name).exists() and not mark.exists():
             (root / name).rename(mark)
-    _OWN_FILES.delete(root, last=(root / WORK, mark))
+    if bucket := bucket_of(root):
+        bucket.clear(CLEARING)
+    OWN_FILES.delete(root, last=(root / WORK, mark))
 
 
 def _is_adopted(root: Path) -> bool:
@@ -238,12 +245,12 @@ def _refuse_to_clear(root: Path) -> None:
         )
     if _is_foreign(root):
         raise InputError(f"--overwrite: {root} is no data set of alexnet-prep, so nothing was deleted")
-    _OWN_FILES.refuse_foreign(root)
+    OWN_FILES.refuse_foreign(root)
 
 
 def _is_foreign(root: Path) -> bool:
     """Say whether a folder is no conversion's, nor empty, nor one in which one was killed before its first file."""
-    return not is_begun(root) and (any(path.name != WORK for path in root.iterdir()) or bool(_OWN_FILES.foreign(root)))
+    return not is_begun(root) and (any(path.name != WORK for path in root.iterdir()) or bool(OWN_FILES.foreign(root)))
 
 
 def refuse_differences(root: Path, found: Job, **wanted: dict[str, Any]) -> None:

@@ -14,10 +14,11 @@ from alexnet.shards.manifest import Manifest
 from alexnet.shards.order import shuffle_score
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.console import interruptible, tell
+from alexnet.tools.convert.bucket import folder_for, place_of
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
-from alexnet.tools.convert.folder import INDEX, drop_index, held, is_begun, is_complete, refuse_early
+from alexnet.tools.convert.folder import INDEX, drop_index, is_begun, is_complete, refuse_early
 from alexnet.tools.convert.known import archives_in, md5_notes, naming
 from alexnet.tools.convert.listing import Source
 from alexnet.tools.convert.pillow import describe_resizing, overwritten
@@ -25,6 +26,7 @@ from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Layout, Walk
+from alexnet.tools.convert.staging import held_output
 from alexnet.tools.progress import Amount, progress, say, shown
 
 
@@ -42,6 +44,7 @@ class ShardOptions(BuildOptions):
     seed: int
     md5: bool
     as_json: bool
+    cache: Path | None = None
 
     def settings(self, native_px: int | None) -> ConvertSettings:
         """Return what shapes the bytes, of a source whose images may all have one size."""
@@ -67,9 +70,9 @@ def run_shard(source: Path, options: ShardOptions) -> None:
         source = source.absolute()
         layout = find_layout(source, options.train, options.val)
         settings = options.settings(layout.size_px)
-        root = options.out or beside(source, f"-{settings.size_px}")
+        root = folder_for(options.out or beside(source, f"-{settings.size_px}"), options.cache)
         check_out(layout, root)
-        with held(root) as check:
+        with held_output(root, overwrite=options.overwrite) as check:
             refuse_early(root, settings.as_manifest(), overwrite=options.overwrite)
             _convert(layout, root, settings, options, check)
 
@@ -189,7 +192,7 @@ def convert(
     score, ideal = shuffle_score(SplitReader(root, "train").labels)
     say(
         event="complete",
-        root=str(root),
+        root=place_of(root),
         counts={split: dataclasses.asdict(counts) for split, counts in manifest.counts.items()},
         shuffle={"score": round(score, 1), "ideal": round(ideal, 1)},
         seconds=None if seconds is None else round(seconds, 3),
@@ -208,24 +211,24 @@ def _lines(root: Path, manifest: Manifest, seconds: float | None, told: list[Amo
         for values in (manifest.colour.mean, manifest.colour.standard_deviations)
     )
     yield f"mean RGB {mean}; standard deviations along the axes {deviations}"
-    labels = SplitReader(root, "train").labels
+    labels, place = SplitReader(root, "train").labels, place_of(root)
     score, ideal = shuffle_score(labels)
     window = min(256, len(labels))
     yield f"shuffle: {score:.1f} classes in {window} consecutive images; a perfect shuffle has {ideal:.1f}"
     if any(c.rejected for c in manifest.counts.values()):
-        yield f"rejected images and why: {root / 'rejected.jsonl'}"
+        yield f"rejected images and why: {place}/rejected.jsonl"
     images = np.bincount(labels, minlength=len(manifest.classes))
     empty = [record.wnid for record, n in zip(manifest.classes, images, strict=True) if n == 0]
     if note := naming("class has", "classes have", " no training image in the data set", empty):
         yield f"note: {note}"
-    yield f"{root} was already complete; nothing to do" if seconds is None else _speed(root, manifest, seconds, told)
+    yield f"{place} was already complete; nothing to do" if seconds is None else _speed(place, manifest, seconds, told)
 
 
-def _speed(root: Path, manifest: Manifest, seconds: float, told: list[Amount]) -> str:
+def _speed(place: str, manifest: Manifest, seconds: float, told: list[Amount]) -> str:
     """Count the images of this call only: those of an earlier one took their time then."""
     resumed, shards = told[0].done, len(manifest.shards)
     images = told[-1].done - resumed
-    complete = f"{root} is complete: {shards:,} shard{'s' if shards > 1 else ''}; "
+    complete = f"{place} is complete: {shards:,} shard{'s' if shards > 1 else ''}; "
     if not images:
         return f"{complete}all images were converted by an earlier call"
     earlier = f" ({resumed:,} more by an earlier call)" if resumed else ""

@@ -21,13 +21,14 @@ from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import Reject, ShardRecord, Split
 from alexnet.shards.writer import Sample, partial_of, publish_shard, write_shard
 from alexnet.tools.console import StoppedError
+from alexnet.tools.convert.bucket import bucket_of
 from alexnet.tools.convert.image import convert_image
 from alexnet.tools.convert.listing import Member, Source
 from alexnet.tools.convert.opening import CODECS, UndecodableError, lacking
 from alexnet.tools.convert.plan import ConvertSettings, ShardPlan
 from alexnet.tools.convert.source_files import SourceFiles
+from alexnet.tools.output_folder import WORK
 
-WORK = ".work"
 OnError = Literal["reject", "fail"]
 
 
@@ -132,9 +133,11 @@ def notes_file(root: Path, name: str) -> Path:
 
 
 def save_shard(root: Path, name: str, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:
-    """Give a written shard its name, behind its notes."""
+    """Give a written shard its name, behind its notes; then put it where the data set comes to lie."""
     save_notes(root, name, notes, rows, sums)
     publish_shard(root, notes.record)
+    if bucket := bucket_of(root):
+        bucket.put_shard(notes.record, notes_file(root, name).relative_to(root).as_posix())
 
 
 def save_notes(root: Path, name: str, notes: Notes, rows: IndexRows, sums: ColourSums) -> None:

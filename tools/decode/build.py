@@ -24,11 +24,12 @@ from alexnet.shards.manifest import (
 )
 from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool
 from alexnet.shards.writer import remove_partials
+from alexnet.tools.convert.bucket import at_once, disk_option
 from alexnet.tools.convert.folder import claim, complete, given_back, is_complete, refuse_differences, seal, take_up
-from alexnet.tools.convert.shard import WORK, ConversionError, finished, notes_file, read_arrays
+from alexnet.tools.convert.shard import ConversionError, finished, notes_file, read_arrays
 from alexnet.tools.decode.plan import PlanesSet, PlanesShard
 from alexnet.tools.decode.shard import DecodeJob, decode_shard
-from alexnet.tools.output_folder import needed_and_free
+from alexnet.tools.output_folder import WORK, needed_and_free
 from alexnet.tools.progress import Amount
 
 Job = TypeVar("Job")
@@ -47,12 +48,12 @@ def decode(
     run stopped and can be continued.
     """
     if overwrite:  # with nothing deleted yet
-        _check_disk_space(root, plan, plan.shards, given_back(root))
+        _check_disk_space(root, plan, at_once(root, plan.shards, workers), given_back(root))
     _take_up(plan, root, overwrite=overwrite)
     if not is_complete(root):
         remove_partials(root)  # of a call that was killed: a shard is half a gigabyte
         left = [shard for shard in plan.shards if finished(root, shard.split, shard.number) is None]
-        _check_disk_space(root, plan, left)
+        _check_disk_space(root, plan, at_once(root, left, workers))
         claim(root, plan.job)
         jobs = (
             DecodeJob(source=plan.source, root=root.absolute(), shard=shard, stored=plan.stored, colour=plan.chosen)
@@ -88,7 +89,8 @@ def _check_disk_space(root: Path, plan: PlanesSet, left: Sequence[PlanesShard], 
     needed = sum(len(one.ids) * sample + shard for one in left)
     free = shutil.disk_usage(root).free + back
     if needed > free:
-        raise InputError(f"--out {root}: {needed_and_free(needed, free)}; make room, or give another --out")
+        option = disk_option(root)
+        raise InputError(f"{option}: {needed_and_free(needed, free)}; make room, or give another {option.split()[0]}")
 
 
 def do_jobs(

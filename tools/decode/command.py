@@ -7,13 +7,13 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
-from alexnet.tools.console import interruptible, one_line_errors, tell, workers_option
+from alexnet.tools.console import interruptible, one_line_errors, staging_option, storage_options, tell, workers_option
 from alexnet.tools.progress import Amount, progress, say, shown
 
 
 @click.command()
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write.  [default: DIR-planes, beside DIR]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder or URL.  [default: DIR-planes, beside DIR]")
 @click.option(
     "--split", type=click.Choice(["train", "val"]), help="Only this one; the other is empty.  [default: both]"
 )
@@ -24,6 +24,8 @@ from alexnet.tools.progress import Amount, progress, say, shown
     help="Names of the classes to take, one a line: a class's label is its line.  [default: all, labels as they are]",
 )
 @workers_option
+@staging_option
+@storage_options
 @click.option("--overwrite", is_flag=True, help="Delete the data set that is in the folder and start anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")
 @one_line_errors
@@ -33,6 +35,7 @@ def decode(
     split: Split | None,
     classes: Path | None,
     workers: int,
+    cache: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -46,40 +49,41 @@ def decode(
 
     If it is interrupted, however that happens, the same command continues it.
     """
+    from alexnet.tools.convert.bucket import folder_for, place_of
     from alexnet.tools.convert.classes import chosen_labels
-    from alexnet.tools.convert.folder import held
     from alexnet.tools.convert.run import beside
+    from alexnet.tools.convert.staging import held_output
     from alexnet.tools.decode.build import decode as make
     from alexnet.tools.decode.plan import plan_planes
 
     how = ", without --overwrite if it had begun to decode" if overwrite else ""
     with interruptible(f"interrupted; the same command continues{how}"):
         source, started, told = data.absolute(), time.perf_counter(), list[Amount]()
-        root = out or beside(source, "-planes")
+        root = folder_for(out or beside(source, "-planes"), cache)
         if root.resolve().is_relative_to(source.resolve()):
             raise InputError(f"--out {root}: lies in {source}, which is read; give one outside of it")
         labels = None if classes is None else chosen_labels(read_manifest(source).classes, classes)
         plan = plan_planes(source, split, labels)
-        with held(root) as check, progress(as_json=as_json) as view:
+        with held_output(root, overwrite=overwrite) as check, progress(as_json=as_json) as view:
             on_progress = shown(view, check, told)
             manifest = make(plan, root, workers=workers, overwrite=overwrite, on_progress=on_progress)
         what = f"planes of {sum(shard.bytes for shard in manifest.shards) / 1e9:,.2f} GB"
-        tell_complete(root, what, manifest, told, time.perf_counter() - started, as_json=as_json)
+        tell_complete(place_of(root), what, manifest, told, time.perf_counter() - started, as_json=as_json)
 
 
 def tell_complete(
-    root: Path, what: str, manifest: Manifest, told: list[Amount], seconds: float, *, as_json: bool
+    place: str, what: str, manifest: Manifest, told: list[Amount], seconds: float, *, as_json: bool
 ) -> None:
     """Tell what came of it. `what`: it is. `told`: the first amount and the last; none if all was there."""
     images = told[-1].done - told[0].done if told else 0
     counts = {split: counts.written for split, counts in manifest.counts.items()}
     if as_json:
         taken = round(seconds, 3) if told else None
-        say(event="complete", root=str(root), images=counts, decoded=images, seconds=taken)
+        say(event="complete", root=place, images=counts, decoded=images, seconds=taken)
         return
-    whole = f"{root} is complete: {' and '.join(f'{n:,} {split}' for split, n in counts.items())} images, {what}"
+    whole = f"{place} is complete: {' and '.join(f'{n:,} {split}' for split, n in counts.items())} images, {what}"
     if not told:
-        tell(f"{root} was already complete; nothing to do")
+        tell(f"{place} was already complete; nothing to do")
     elif images:
         earlier = f" ({told[0].done:,} more by an earlier call)" if told[0].done else ""
         tell(f"{whole}; {images:,} images{earlier} in {seconds:,.1f} s, {images / seconds:,.0f} images/s")

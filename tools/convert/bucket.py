@@ -1,0 +1,191 @@
+"""Object storage that a data set is written to: `--out s3://...`.
+
+The conversion runs as in any folder, in a *staging folder* whose name says where all goes. A shard is put into the
+bucket as soon as it is whole, its tar last, and its place on the disk is given back: a file of its size without bytes
+stays. So a tar in the bucket is done; and the bucket alone says what is, so that any machine can go on (`staging`).
+
+Whose the bucket's prefix is, `.work/job.json` says there, too. It is written once, by whoever comes first, and looked
+at before a shard is put and before the manifest is.
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, unquote
+
+from alexnet.shards.cache import default_cache
+from alexnet.shards.errors import InputError
+from alexnet.shards.manifest import MANIFEST_NAME, ShardRecord, dali_index_file
+from alexnet.shards.storage import Storage
+from alexnet.shards.url import StorageError, as_url
+from alexnet.tools.console import StoppedError
+from alexnet.tools.output_folder import JOB, WORK
+
+Shard = TypeVar("Shard")
+
+_NAME_BYTES = 255  # of a folder
+_FETCHES = 16  # at a time, of files of 2 MB
+_MOST_BYTES = 1 << 28  # of a shard's notes, whose images may have 3,000 px
+
+
+def folder_for(out: Path, cache: Path | None) -> Path:
+    """Return the folder that a data set is written in: `out` or, of a URL, one in `cache`.
+
+    Raises InputError for a URL that cannot be written.
+    """
+    url = as_url(out)
+    if url is None:
+        return out
+    name = quote(url, safe="")
+    if url.startswith("http"):
+        raise InputError(f"--out {url}: can only be read; s3://, gs:// and az:// can be written, with an endpoint too")
+    if len(name) > _NAME_BYTES:
+        raise InputError(f"--out {url}: is too long by {len(name) - _NAME_BYTES:,} characters")
+    return (cache or default_cache()).absolute() / "staging" / name
+
+
+@functools.cache
+def bucket_of(root: Path) -> "Bucket | None":
+    """Return where the files of a staging folder go; None for any other folder."""
+    url = as_url(unquote(root.name))
+    return Bucket(url, root) if url else None
+
+
+def place_of(root: Path) -> str:
+    """Return the name of the place where the data set comes to lie: a folder or a URL."""
+    bucket = bucket_of(root)
+    return bucket.url if bucket else str(root)
+
+
+def disk_option(root: Path) -> str:
+    """Return the option, with its value, that says which disk a data set is written on."""
+    return f"--cache {root.parent.parent}" if bucket_of(root) else f"--out {root}"
+
+
+def at_once(root: Path, shards: Sequence[Shard], workers: int) -> Sequence[Shard]:
+    """Return the shards that take disk space at one time: all, or as many as are at work."""
+    return shards[: max(1, workers)] if bucket_of(root) else shards
+
+
+class Bucket:
+    """Put the files of a staging folder below a URL. `there`: the sizes of the objects there that are the program's.
+
+    What cannot be done is one line: StorageError at the start, then StoppedError, as the same command goes on.
+    """
+
+    def __init__(self, url: str, root: Path) -> None:
+        self.url, self._root = url, root
+        self._storage = Storage(url)
+        self._job = b""
+        self.there: dict[str, int] = {}
+
+    def list(self) -> dict[str, int]:
+        """Return the sizes of all objects."""
+        return self._storage.list()
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Bring objects that are there into the folder."""
+
+        def fetch(name: str) -> None:
+            with (self._root / name).open("wb") as file:
+                self._storage.run(self._storage.fetch(name, file.fileno(), self.there[name]))
+
+        with ThreadPoolExecutor(_FETCHES) as threads:
+            list(threads.map(fetch, names))
+
+    def claim(self, job: bytes) -> None:
+        """Have the prefix say whose it is. Raises StoppedError if another run took it since it was listed."""
+        local = self._root / JOB
+        found = local.read_bytes() if local.exists() else None
+        try:
+            if found is None:
+                self._put(JOB, job, new=True)
+        except FileExistsError:
+            found = job  # perhaps of this call, whose answer was lost
+        if found is not None:
+            self._check_whose(found)
+            if found != job:
+                self._put(JOB, job)
+        self._job = job
+
+    def put_shard(self, record: ShardRecord, notes: str) -> None:
+        """Put a whole shard, its tar last, and give its place on the disk back."""
+        self._check_whose((self._root / JOB).read_bytes())
+        if not self._has(record, notes):
+            for name in (notes, dali_index_file(record.file), record.file):
+                self.put(name)
+        stand_in(self._root / record.file, record.bytes)
+
+    def put(self, name: str) -> None:
+        """Put a file."""
+        self._put(name, self._root / name)
+
+    def finish(self, names: Iterable[str]) -> None:
+        """Put what is beside the shards, the manifest last; then leave nothing but the data set."""
+        complete = MANIFEST_NAME in self.there
+        if not complete:
+            self._check_whose(self._job)
+        for name in sorted(names, key=lambda name: name == MANIFEST_NAME):
+            if not (complete and name in self.there):
+                self.put(name)
+        self._delete(name for name in (self.there if complete else self.list()) if name.startswith(f"{WORK}/"))
+
+    def clear(self, mark: str) -> None:
+        """Delete the program's objects; a `mark` shows that until the last is gone."""
+        if self.there:
+            self._put(mark, b"")
+            self._delete([MANIFEST_NAME, JOB])
+            self._delete(set(self.there) - {mark})
+            self._delete([mark])
+            self.there = {}
+
+    def _has(self, record: ShardRecord, notes: str) -> bool:
+        """Say whether a shard is there, put by another run of the same job; a tar of other notes is deleted."""
+        local = (self._root / notes).read_bytes()
+        try:
+            if self._storage.size(record.file) == record.bytes and self._storage.read(notes, _MOST_BYTES) == local:
+                return True
+            self._delete([record.file])
+        except FileNotFoundError:
+            pass
+        except StorageError as error:
+            raise _stopped(error) from None
+        return False
+
+    def _check_whose(self, job: bytes) -> None:
+        try:
+            found = self._storage.read(JOB, _MOST_BYTES)
+        except FileNotFoundError:
+            found = b""
+        except StorageError as error:
+            raise _stopped(error) from None
+        if found != job:
+            raise StoppedError(
+                f"{self.url}: another alexnet-prep finished it, or began anew, since this one began; give the same "
+                "command again when it is done"
+            )
+
+    def _put(self, name: str, content: Path | bytes, *, new: bool = False) -> None:
+        try:
+            self._storage.put(name, content, new=new)
+        except StorageError as error:
+            raise _stopped(error) from None
+
+    def _delete(self, names: Iterable[str]) -> None:
+        try:
+            self._storage.delete(names)
+        except StorageError as error:
+            raise _stopped(error) from None
+
+
+def stand_in(path: Path, size: int) -> None:
+    """Make a file of a size that takes no disk space."""
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), size)
+
+
+def _stopped(error: StorageError) -> StoppedError:
+    return StoppedError(f"{error}; mend it and give the same command again")
