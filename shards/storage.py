@@ -33,10 +33,12 @@ _BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.1, 10.0
 _CHUNK_BYTES = 4 << 20
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _DETAILS = re.compile(r"<(?:Code|Message)>([^<]+)<|message: \"([^\"]+)\"|(dns error)")
-_REQUEST = re.compile(r"Error performing \S+ \S+ in \S+ - |\bhttps?://\S+")
+_REQUEST = re.compile(r"Error performing \S+ \S+ in [^-]+ - |\bhttps?://\S+")
 _BUSY = frozenset({"408", "429"})  # which pass, as no other 4xx does
 _NO_METHOD = "501"  # the only 5xx that does not: plain web servers list nothing
 _CLIENT = {"timeout": "1day", "connect_timeout": "5s", "read_timeout": "15s"}  # obstore has 30 s for a whole body
+_SENDS = {"read_timeout": "5min"}  # begins with the request: sends four parts of 5 MB at 70 kB/s
+_PARTS_SENT, _PART_RETRIES = 4, 8  # of a large object; one part that fails must not cost the others
 _CLIENT_OPTION = re.compile(r"allow_\w+|\w*timeout|http[12]_only|pool_\w+|proxy_\w+|root_certificate|user_agent")
 
 
@@ -58,7 +60,7 @@ class Storage:
     def __init__(self, url: str) -> None:
         self.url = url
         self.traffic = Traffic()
-        self._store = _store(url)
+        self._store, self._outbox = _store(url), _store(url, sends=True)
         self._etags: dict[str, str] = {}
         self._worked = False
 
@@ -137,7 +139,7 @@ class Storage:
 
         async def attempt() -> None:
             self.traffic.requests += 1
-            await _obstore().put_async(self._store, name, content, mode=mode)
+            await _obstore().put_async(self._outbox, name, content, mode=mode, max_concurrency=_PARTS_SENT)
 
         self.run(self._tried(name, attempt))
         self.traffic.bytes += len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -231,10 +233,14 @@ def _status_and_reason(error: Exception) -> tuple[str, str]:
     return status, ": ".join([status, *details] if status else [first, *details])[:300]
 
 
-def _store(url: str) -> Any:
-    """Make what speaks to a URL's server, with the options that the environment and the user gave."""
+def _store(url: str, *, sends: bool = False) -> Any:
+    """Make what speaks to a URL's server, with the options that the environment and the user gave; `sends`: objects."""
     options = options_given()
-    client = _CLIENT | {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
+    client = (
+        _CLIENT
+        | (_SENDS if sends else {})
+        | {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
+    )
     config = {key: value for key, value in options.items() if not _CLIENT_OPTION.fullmatch(key)}
     scheme = url.partition(":")[0]
     prefix = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}.get(scheme, "")
@@ -246,8 +252,9 @@ def _store(url: str) -> Any:
     with_config = {"config": config} if prefix else {}
     if not prefix and config:
         raise InputError(f"--storage-option {min(config)}=...: is no option of {scheme}, which has those of clients")
+    retry = {"max_retries": _PART_RETRIES if sends else 0}
     try:
-        return _obstore().store.from_url(url, **with_config, client_options=client, retry_config={"max_retries": 0})
+        return _obstore().store.from_url(url, **with_config, client_options=client, retry_config=retry)
     except _errors() as error:
         raise InputError(f"{url}: {_status_and_reason(error)[1]}; see --storage-option and the environment") from None
 

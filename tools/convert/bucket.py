@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
-from alexnet.shards.cache import default_cache
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, ShardRecord, dali_index_file
-from alexnet.shards.storage import Storage
 from alexnet.shards.url import StorageError, as_url
 from alexnet.tools.console import StoppedError
 from alexnet.tools.output_folder import JOB, WORK
@@ -39,6 +37,8 @@ def folder_for(out: Path, cache: Path | None) -> Path:
     url = as_url(out)
     if url is None:
         return out
+    from alexnet.shards.cache import default_cache
+
     name = quote(url, safe="")
     if url.startswith("http"):
         raise InputError(f"--out {url}: can only be read; s3://, gs:// and az:// can be written, with an endpoint too")
@@ -78,6 +78,8 @@ class Bucket:
 
     def __init__(self, url: str, root: Path) -> None:
         self.url, self._root = url, root
+        from alexnet.shards.storage import Storage  # what needs a network is loaded for a URL
+
         self._storage = Storage(url)
         self._job = b""
         self.there: dict[str, int] = {}
