@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.url import as_url
 
 WORK = ".work"
 """Where a folder holds what is needed until it is complete."""
@@ -33,9 +34,11 @@ def locked(folder: Path, program: str) -> Iterator[Callable[[], None]]:
     """Hold a folder for this process alone; make it, and those around it, if there is none.
 
     What was made is removed again if it is still empty at the end. Yields a check that the folder is still the one of
-    its name: somebody may delete it, and another run make it anew. Raises InputError if another `program` holds it, or
-    if it cannot be made; so does the check.
+    its name: somebody may delete it, and another run make it anew. Raises InputError if another `program` holds it, if
+    it cannot be made, or for a URL; so does the check.
     """
+    if url := as_url(folder):
+        raise InputError(f"--out {url}: is written by `alexnet-prep shard` and `decode` only; give a folder")
     handle, made = _lock(folder, program)
 
     def check() -> None:

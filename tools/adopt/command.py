@@ -8,6 +8,7 @@ import click
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.url import as_url
 from alexnet.tools.console import interruptible, one_line_errors, workers_option
 from alexnet.tools.progress import Amount, progress, shown
 
@@ -37,6 +38,8 @@ def adopt(data: Path, workers: int, as_json: bool) -> None:
 
     with interruptible("interrupted; the same command continues"):
         root, started, told = data.absolute(), time.perf_counter(), list[Amount]()
+        if url := as_url(data):
+            raise InputError(f"{url}: adopt looks into tars where they lie, in a folder; copy them to one")
         if not root.is_dir():
             raise InputError(f"{data}: there is no such folder; give the one that holds the tars")
         with held(root) as check, progress(as_json=as_json) as view:
