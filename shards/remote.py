@@ -96,7 +96,8 @@ class CachedShards(WholeShards):
     def __init__(self, storage: Storage, shards: Sequence[ShardRecord], cache: ShardCache) -> None:
         super().__init__(storage.url, shards)
         self.traffic, self._storage, self._cache = storage.traffic, storage, cache
-        self._coming: dict[int, Future[OpenFile]] = {}  # being fetched, or failed
+        self._ahead: dict[int, Future[None]] = {}  # of shards that are fetched ahead, or could not be
+        self._needed: set[Future[OpenFile]] = set()  # of those that are waited for
         self._next_use: dict[str, int] = {}
         self._slots = asyncio.Semaphore(SHARDS_AT_ONCE)
         self._stopped = False
@@ -107,25 +108,27 @@ class CachedShards(WholeShards):
         with self._lock:
             for shard in set(self._open).difference(now):
                 del self._open[shard]
-            for shard, future in list(self._coming.items()):
+            for shard, future in list(self._ahead.items()):
                 if future.done() and (shard not in now or _found_no_room(future)):
-                    del self._coming[shard]
+                    del self._ahead[shard]
             for shard in now:
-                if shard not in self._open and shard not in self._coming and not self._stopped:
-                    self._begin(shard, wait=False)
+                if shard not in self._open and shard not in self._ahead and not self._stopped:
+                    self._ahead[shard] = asyncio.run_coroutine_threadsafe(self._fetch_ahead(shard), loop())
 
     def start(self) -> None:
         """Begin to fetch; what failed before is tried again."""
         with self._lock:
             self._stopped = False
-            self._coming.clear()
+            self._ahead.clear()
 
     def stop(self) -> None:
         """Break off what is being fetched."""
         with self._lock:
             self._stopped = True
-            for future in self._coming.values():
-                future.cancel()
+            for ahead in self._ahead.values():
+                ahead.cancel()
+            for needed in self._needed:
+                needed.cancel()
 
     def close(self) -> None:
         """Forget the open tars."""
@@ -133,39 +136,38 @@ class CachedShards(WholeShards):
         self.start()
 
     def _opened(self, shard: int) -> OpenFile:
-        """Wait for a shard that is coming, or fetch it."""
-        name = f"{self.place}/{self.shards[shard].file}"
+        """Wait for a shard that is fetched ahead, and open it; fetch it if it is not there then."""
         with self._lock:
-            if self._stopped:
-                raise StorageError(f"{name}: the stream was closed")
-            future = self._coming.get(shard) or self._begin(shard, wait=True)
+            ahead = self._ahead.get(shard)
         try:
-            opened = future.result()
-        except NoRoomError:  # for reading ahead; now it is needed
+            if ahead:
+                with contextlib.suppress(NoRoomError):  # it is needed now, and something else goes
+                    ahead.result()
             with self._lock:
-                future = self._begin(shard, wait=True)
-            opened = future.result()
+                if self._stopped:
+                    raise CancelledError
+                needed = asyncio.run_coroutine_threadsafe(self._fetched(shard, wait=True), loop())
+                self._needed.add(needed)
+            try:
+                return needed.result()
+            finally:
+                self._needed.discard(needed)
         except CancelledError:
-            raise StorageError(f"{name}: the stream was closed") from None
-        with self._lock:
-            self._coming.pop(shard, None)
-        return opened
+            raise StorageError(f"{self.place}/{self.shards[shard].file}: the stream was closed") from None
 
-    def _begin(self, shard: int, *, wait: bool) -> Future[OpenFile]:
-        """Begin to fetch a shard; the lock is held."""
-        self._coming[shard] = asyncio.run_coroutine_threadsafe(self._fetched(shard, wait), loop())
-        return self._coming[shard]
+    async def _fetch_ahead(self, shard: int) -> None:
+        """Fetch a shard and let go of it, so that it is no hindrance to one that is needed before."""
+        async with self._slots:
+            await self._fetched(shard, wait=False)
 
-    async def _fetched(self, shard: int, wait: bool) -> OpenFile:
-        record = self.shards[shard]
-        async with contextlib.nullcontext() if wait else self._slots:
-            descriptor, fetched = await self._cache.opened(self._storage, record, self._next_use, wait=wait)
+    async def _fetched(self, shard: int, *, wait: bool) -> OpenFile:
+        descriptor, fetched = await self._cache.opened(self._storage, self.shards[shard], self._next_use, wait=wait)
         self._storage.traffic.misses += fetched
-        self._storage.traffic.hits += not fetched
+        self._storage.traffic.hits += not fetched and (not wait or shard not in self._ahead)
         return OpenFile(descriptor)
 
 
-def _found_no_room(future: Future[OpenFile]) -> bool:
+def _found_no_room(future: Future[None]) -> bool:
     return not future.cancelled() and isinstance(future.exception(), NoRoomError)
 
 

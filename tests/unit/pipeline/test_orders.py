@@ -266,6 +266,7 @@ def test_shards_of_the_next_window_are_read_from_front_to_back(
 def test_a_shard_that_is_gone_is_left_to_the_decoder_to_report(reader: SplitReader, told: Told) -> None:
     planner = planner_of(reader)
     reader.shards = (reader.shards[0], replace(reader.shards[1], file="train/gone.tar"), reader.shards[2])
+    reader.files.shards = reader.shards
     with running(ReadAhead(reader, planner, first=0, batches=1)) as ahead:
         ahead.begun(0)
         expected = [place for step in (0, 1) for place in places(reader, planner, step) if place[0] != "gone.tar"]
