@@ -160,7 +160,8 @@ class ImageStream:
         """Return the split's images by sample id, whole and unchanged, with their labels: to look at, not for speed."""
         from alexnet.pipeline.dataset import StoredImages
 
-        return StoredImages(copy.copy(self._reader))  # whose lock no thread of this stream holds
+        r = self._reader  # single images of object storage by themselves, not each with its shard
+        return StoredImages(SplitReader(r.root, r.split) if r.files.traffic else copy.copy(r))
 
     def state(self) -> dict[str, Any]:
         """Return where the stream stands and what it is, for `resume`: a few hundred bytes of JSON.
