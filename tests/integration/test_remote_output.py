@@ -95,6 +95,14 @@ def test_planes_are_those_of_a_run_to_disk(place: Place, in_folder: Path, tmp_pa
     assert f"{place.url} was already complete" in prep("decode", in_folder, "--out", place.url).output
 
 
+def test_rejects_are_there_to_look_at_before_they_are_accepted(place: Place, official: Path, in_folder: Path) -> None:
+    shard = ("shard", official, "--out", place.url, "--cache", place.cache, *SHARD, "--max-rejected")
+    assert f"Look at {place.url}/rejected.jsonl" in prep(*shard, "0", code=1).output
+    assert place.digests()["rejected.jsonl"] == digests(in_folder)["rejected.jsonl"]
+    prep(*shard, "3")
+    assert place.digests() == digests(in_folder)
+
+
 def refused_put(proxy: FaultyProxy) -> Iterator[Fault | None]:
     while proxy.asked[-1].method != "PUT":
         yield None
@@ -245,7 +253,7 @@ def test_killed_at_any_moment_and_gone_on_with_elsewhere_every_object_is_the_sam
     prep(command, source, "--out", wanted, *options)
     begin = [sys.executable, "-m", "alexnet.tools.prep", command, str(source), "--out", place.url, "--workers", "2"]
     moments, kills = random.Random(command), 0
-    for _ in range(12):
+    for _ in range(6):
         place.store.delete(list(place.digests()))
         finished, seconds = False, 0.5
         while not finished:
@@ -261,4 +269,4 @@ def test_killed_at_any_moment_and_gone_on_with_elsewhere_every_object_is_the_sam
                 there = place.digests().items()
                 assert all(pair in digests(wanted).items() for pair in there if pair[0].endswith(".tar"))
         assert place.digests() == digests(wanted)
-    assert kills > 12
+    assert kills > 6

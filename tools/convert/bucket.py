@@ -54,7 +54,7 @@ def bucket_of(root: Path) -> "Bucket | None":
     return Bucket(url, root) if url else None
 
 
-def place_of(root: Path) -> str:
+def destination_of(root: Path) -> str:
     """Return the name of the place where the data set comes to lie: a folder or a URL."""
     bucket = bucket_of(root)
     return bucket.url if bucket else str(root)

@@ -177,6 +177,8 @@ def _finish(source: Source, root: Path, job: Job, plans: list[ShardPlan], max_re
     index = root / WORK / f"{INDEX_NAME}.partial"
     write_index(index, rows_of_shards())
     (root / REJECTED_NAME).write_text("".join(json.dumps(asdict(reject)) + "\n" for reject in rejected))
+    if bucket := bucket_of(root):  # it is what the user is to look at if these are too many
+        bucket.put(REJECTED_NAME)
     if other := changed_rejects(rejected, source.root):
         raise ConversionError(f"{source.root}: changed meanwhile: {in_words(other)}; give the same command again")
     counts = _counts(source, records, rejected)

@@ -14,7 +14,7 @@ from alexnet.shards.manifest import Manifest
 from alexnet.shards.order import shuffle_score
 from alexnet.shards.reader import SplitReader
 from alexnet.tools.console import interruptible, tell
-from alexnet.tools.convert.bucket import folder_for, place_of
+from alexnet.tools.convert.bucket import destination_of, folder_for
 from alexnet.tools.convert.build import BuildOptions, build
 from alexnet.tools.convert.classes import order_notes, select_classes
 from alexnet.tools.convert.earlier import changed_rejects, in_words, rejects_of
@@ -192,7 +192,7 @@ def convert(
     score, ideal = shuffle_score(SplitReader(root, "train").labels)
     say(
         event="complete",
-        root=place_of(root),
+        root=destination_of(root),
         counts={split: dataclasses.asdict(counts) for split, counts in manifest.counts.items()},
         shuffle={"score": round(score, 1), "ideal": round(ideal, 1)},
         seconds=None if seconds is None else round(seconds, 3),
@@ -211,7 +211,7 @@ def _lines(root: Path, manifest: Manifest, seconds: float | None, told: list[Amo
         for values in (manifest.colour.mean, manifest.colour.standard_deviations)
     )
     yield f"mean RGB {mean}; standard deviations along the axes {deviations}"
-    labels, place = SplitReader(root, "train").labels, place_of(root)
+    labels, place = SplitReader(root, "train").labels, destination_of(root)
     score, ideal = shuffle_score(labels)
     window = min(256, len(labels))
     yield f"shuffle: {score:.1f} classes in {window} consecutive images; a perfect shuffle has {ideal:.1f}"

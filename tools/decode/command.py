@@ -49,7 +49,7 @@ def decode(
 
     If it is interrupted, however that happens, the same command continues it.
     """
-    from alexnet.tools.convert.bucket import folder_for, place_of
+    from alexnet.tools.convert.bucket import destination_of, folder_for
     from alexnet.tools.convert.classes import chosen_labels
     from alexnet.tools.convert.run import beside
     from alexnet.tools.convert.staging import held_output
@@ -68,7 +68,7 @@ def decode(
             on_progress = shown(view, check, told)
             manifest = make(plan, root, workers=workers, overwrite=overwrite, on_progress=on_progress)
         what = f"planes of {sum(shard.bytes for shard in manifest.shards) / 1e9:,.2f} GB"
-        tell_complete(place_of(root), what, manifest, told, time.perf_counter() - started, as_json=as_json)
+        tell_complete(destination_of(root), what, manifest, told, time.perf_counter() - started, as_json=as_json)
 
 
 def tell_complete(
