@@ -143,7 +143,7 @@ staging_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="With a URL, what is written lies here until it is put there.  [default: ~/.cache/alexnet/remote]",
+    help="With a URL, what comes from there or goes there lies here.  [default: ~/.cache/alexnet/remote]",
 )
 """What commands have that write to URLs."""
 

@@ -29,6 +29,14 @@ _SHOWN = 3  # of the names in a message
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
+def beside(source: Path, ending: str) -> Path:
+    """Return where a data set goes if nobody says: beside its source, under that one's name with an ending."""
+    named = source.resolve() if source.name in ("", "..") else source
+    if not named.name:
+        raise InputError(f"{source}: nothing lies beside it; give --out")
+    return named.with_name(f"{named.name}{ending}")
+
+
 @contextmanager
 def locked(folder: Path, program: str) -> Iterator[Callable[[], None]]:
     """Hold a folder for this process alone; make it, and those around it, if there is none.

@@ -103,6 +103,33 @@ def test_rejects_are_there_to_look_at_before_they_are_accepted(place: Place, off
     assert place.digests() == digests(in_folder)
 
 
+@pytest.mark.parametrize("chosen", [False, True])
+def test_planes_of_jpegs_at_a_url_are_those_of_jpegs_in_a_folder(
+    place: Place, object_server: ObjectServer, in_folder: Path, tmp_path: Path, chosen: bool
+) -> None:
+    (tmp_path / "classes").write_text("n00000003\nn00000001\n")
+    options = ("--classes", tmp_path / "classes") if chosen else ()
+    prep("decode", in_folder, "--out", tmp_path / "planes", *options)
+    url = object_server.put_folder(in_folder)
+    prep("decode", url, "--out", place.url, "--cache", place.cache, *options)
+    assert place.digests() == digests(tmp_path / "planes")
+    assert len(list(place.cache.glob("shards/*.tar"))) == (0 if chosen else 4)
+    for inside in (url, f"{url}/planes"):
+        said = prep("decode", url, "--out", inside, "--overwrite", code=2).output
+        assert f"--out {inside}: lies in {url}, which is read" in said
+
+
+def test_a_shard_of_other_bytes_is_not_decoded(
+    place: Place, object_server: ObjectServer, in_folder: Path, tmp_path: Path
+) -> None:
+    url = object_server.put_folder(in_folder)
+    tar = bytearray((in_folder / "train/000001.tar").read_bytes())
+    tar[1000] ^= 1
+    obstore.put(object_server.store(url), "train/000001.tar", bytes(tar))
+    said = prep("decode", url, "--out", tmp_path / "planes", "--cache", place.cache, code=2).output
+    assert f"{url}/train/000001.tar: its sha256 is not the manifest's" in said
+
+
 def refused_put(proxy: FaultyProxy) -> Iterator[Fault | None]:
     while proxy.asked[-1].method != "PUT":
         yield None
@@ -229,6 +256,8 @@ def test_the_disk_holds_no_more_than_the_shards_at_work(
         (("shard", "SOURCE", "--out", "s3://key:secret@bucket/set"), "s3://bucket/set: holds a name, a password"),
         (("shard", "SOURCE", "--out", "URL", "--engine", "ray"), "--engine ray: its workers reach no staging folder"),
         (("shard", "SOURCE", "--out", "URL", "--storage-option", "secret"), "--storage-option: must read key=value"),
+        (("shard", "URL"), "SOURCE is read from a folder"),
+        (("decode", "URL"), "nothing lies beside it; give --out"),
         (("adopt", "URL"), "adopt looks into tars where they lie"),
         (("synth", "URL"), "is written by `alexnet-prep shard` and `decode` only"),
     ],

@@ -13,6 +13,7 @@ from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest
 from alexnet.shards.order import shuffle_score
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.url import as_url
 from alexnet.tools.console import interruptible, tell
 from alexnet.tools.convert.bucket import destination_of, folder_for
 from alexnet.tools.convert.build import BuildOptions, build
@@ -27,6 +28,7 @@ from alexnet.tools.convert.source_files import SourceChangedError
 from alexnet.tools.convert.sources import check_out, find_layout, open_source
 from alexnet.tools.convert.sources.layout import Layout, Walk
 from alexnet.tools.convert.staging import held_output
+from alexnet.tools.output_folder import beside
 from alexnet.tools.progress import Amount, progress, say, shown
 
 
@@ -67,6 +69,8 @@ def run_shard(source: Path, options: ShardOptions) -> None:
             say(event="warning", message=message)
         elif message:
             tell(f"warning: {message}", err=True)
+        if url := as_url(source):
+            raise InputError(f"{url}: SOURCE is read from a folder; copy it to one")
         source = source.absolute()
         layout = find_layout(source, options.train, options.val)
         settings = options.settings(layout.size_px)
@@ -82,14 +86,6 @@ def slowness() -> str | None:
     why = available()
     blind = why and f"JPEGs that were cut short and closed again are not noticed, as {why}"
     return "; ".join(filter(None, (overwritten(), blind))) or None
-
-
-def beside(source: Path, ending: str) -> Path:
-    """Return where a data set goes if nobody says: beside its source, under that one's name with an ending."""
-    named = source.resolve() if source.name in ("", "..") else source
-    if not named.name:
-        raise InputError(f"{source}: nothing lies beside it; give --out")
-    return named.with_name(f"{named.name}{ending}")
 
 
 def _convert(

@@ -7,13 +7,15 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
+from alexnet.shards.url import as_url
 from alexnet.tools.console import interruptible, one_line_errors, staging_option, storage_options, tell, workers_option
+from alexnet.tools.output_folder import beside
 from alexnet.tools.progress import Amount, progress, say, shown
 
 
 @click.command()
-@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder or URL.  [default: DIR-planes, beside DIR]")
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder or URL.  [default: DATA-planes, beside DATA]")
 @click.option(
     "--split", type=click.Choice(["train", "val"]), help="Only this one; the other is empty.  [default: both]"
 )
@@ -39,11 +41,11 @@ def decode(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Decode the JPEGs of the data set DIR once: write a data set of planes.
+    """Decode the JPEGs of the data set DATA, a folder or a URL, once: write a data set of planes.
 
     Planes are what a decoder has before it upsamples colour. They take 98,304 bytes an image of 256 px, four times a
     JPEG's: 133 GB for ImageNet. A stream of them yields the batches of the JPEGs by the host decoder, to the bit, and
-    goes on where such a one stopped. Keys, labels and order stay; DIR is not changed, and not needed any more.
+    goes on where such a one stopped. Keys, labels and order stay; DATA is not changed, and not needed any more.
 
     With --classes the labels are new, and colour statistics are computed of the decoded images: other data.
 
@@ -51,17 +53,15 @@ def decode(
     """
     from alexnet.tools.convert.bucket import destination_of, folder_for
     from alexnet.tools.convert.classes import chosen_labels
-    from alexnet.tools.convert.run import beside
     from alexnet.tools.convert.staging import held_output
     from alexnet.tools.decode.build import decode as make
     from alexnet.tools.decode.plan import plan_planes
 
     how = ", without --overwrite if it had begun to decode" if overwrite else ""
     with interruptible(f"interrupted; the same command continues{how}"):
-        source, started, told = data.absolute(), time.perf_counter(), list[Amount]()
-        root = folder_for(out or beside(source, "-planes"), cache)
-        if root.resolve().is_relative_to(source.resolve()):
-            raise InputError(f"--out {root}: lies in {source}, which is read; give one outside of it")
+        started, told = time.perf_counter(), list[Amount]()
+        root = folder_for(_output(data, out), cache)
+        source = _source(data, cache)
         labels = None if classes is None else chosen_labels(read_manifest(source).classes, classes)
         plan = plan_planes(source, split, labels)
         with held_output(root, overwrite=overwrite) as check, progress(as_json=as_json) as view:
@@ -69,6 +69,27 @@ def decode(
             manifest = make(plan, root, workers=workers, overwrite=overwrite, on_progress=on_progress)
         what = f"planes of {sum(shard.bytes for shard in manifest.shards) / 1e9:,.2f} GB"
         tell_complete(destination_of(root), what, manifest, told, time.perf_counter() - started, as_json=as_json)
+
+
+def _output(data: Path, out: Path | None) -> Path:
+    """Return where planes go. Raises InputError where nobody says, or if it lies in what is read."""
+    url = as_url(data)
+    if url and not out:
+        raise InputError(f"{url}: nothing lies beside it; give --out")
+    out = out or beside(data.absolute(), "-planes")
+    inside = out.is_relative_to(data) if url else out.resolve().is_relative_to(data.resolve())
+    if inside:
+        raise InputError(f"--out {as_url(out) or out}: lies in {url or data}, which is read; give one outside of it")
+    return out
+
+
+def _source(data: Path, cache: Path | None) -> Path:
+    """Return the folder of the JPEGs, or the one that stands in for their URL."""
+    if as_url(data) is None:
+        return data.absolute()
+    from alexnet.shards.remote import local_root
+
+    return local_root(data, cache).absolute()
 
 
 def tell_complete(

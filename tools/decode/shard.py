@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from alexnet.pipeline.host import JpegPool
 from alexnet.pipeline.host.jpeg import Jpeg
+from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.colour import ColourSums
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import sha256_of
 from alexnet.shards.manifest import Split, StoredSettings
 from alexnet.shards.processes import Counts
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.url import origin_of
 from alexnet.shards.writer import Sample, write_shard
 from alexnet.tools.convert.shard import Notes, save_shard
 from alexnet.tools.decode.plan import PlanesShard
@@ -42,8 +44,12 @@ def decode_shard(job: DecodeJob, counts: Counts) -> None:
     Raises InputError for JPEGs that are damaged or not what the manifest names, OSError for a full disk.
     """
     shard = job.shard
-    reader = reader_of(job.source, shard.split)
-    if shard.whole:
+    reader = reader_of(job.source, shard.split, whole=shard.whole)
+    if not shard.whole:
+        reader.files.plan_samples(reader.rows(shard.ids))
+    elif origin_of(job.source):
+        reader.files.plan_shards([shard.number], [shard.number])  # each is checked when it comes
+    else:
         record = reader.shards[shard.number]
         if sha256_of(reader.root / record.file) != record.sha256:
             raise InputError(
@@ -53,13 +59,21 @@ def decode_shard(job: DecodeJob, counts: Counts) -> None:
     sums = ColourSums(job.stored.size_px)
     samples = _samples(job, reader, sums if job.colour and shard.split == "train" else None, counts)
     record, rows = write_shard(job.root, shard.split, shard.number, samples, job.stored.extension)
+    reader.close()
     save_shard(job.root, shard.name, Notes(record=record), rows, sums)
 
 
 @functools.lru_cache(maxsize=2)
-def reader_of(source: Path, split: Split) -> SplitReader:
-    """Return a reader, which a worker keeps: of a million images, making one takes 50 ms."""
-    return SplitReader(source, split)
+def reader_of(source: Path, split: Split, *, whole: bool = True) -> SplitReader:
+    """Return a reader, which a worker keeps: of a million images, making one takes 50 ms.
+
+    `whole`: from object storage it fetches whole shards, into the cache that `source` lies in, and not single samples.
+    """
+    if not whole or origin_of(source) is None:
+        return SplitReader(source, split)
+    from alexnet.shards.cache import ShardCache
+
+    return SplitReader(source, split, ShardCache(source.parent.parent, round(StreamSettings().cache_gb * 1e9)))
 
 
 def _samples(job: DecodeJob, reader: SplitReader, sums: ColourSums | None, counts: Counts) -> Iterator[Sample]:
@@ -91,7 +105,7 @@ def decoded(
             part = ids[first : first + _BATCH_IMAGES].tolist()
             keys, jpegs = zip(*map(reader.key_and_stored, part), strict=True)
             for row, why in pool.decode_planes(jpegs, size=size, out=memory[: len(part)]).items():
-                raise reader.error(part[row], f"{why}; {_mend(reader.root, why)}")
+                raise reader.error(part[row], f"{why}; {_mend(reader.place, why)}")
             if sums:
                 add_pixels(pool, jpegs, size, sums)
             yield from zip(keys, memory, strict=False)
@@ -107,7 +121,7 @@ def add_pixels(pool: JpegPool, jpegs: Sequence[Jpeg], size: tuple[int, int], sum
     return wrong
 
 
-def _mend(root: Path, why: str) -> str:
+def _mend(place: str, why: str) -> str:
     if "4:2:0" in why:
         return "use these JPEGs as they are, or write them anew with `alexnet-prep shard`, which stores 4:2:0"
-    return f"`alexnet-prep verify --deep {root}` names all that are damaged"
+    return f"`alexnet-prep verify --deep {place}` names all that are damaged"
