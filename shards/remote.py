@@ -20,7 +20,6 @@ from tarfile import BLOCKSIZE
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from alexnet.shards.cache import NoRoomError, ShardCache, alone, default_cache
 from alexnet.shards.errors import InputError
@@ -183,6 +182,7 @@ class PartsOfShards(ShardFiles):
         super().__init__(storage.url, shards)
         self.traffic, self._storage = storage.traffic, storage
         self._coming: dict[tuple[int, int], tuple[Future[OpenFile], int]] = {}  # by shard and offset: the place there
+        self._in_flight: set[Future[OpenFile]] = set()
         self._slots = asyncio.Semaphore(_PARTS_AT_ONCE)
         self._lock = threading.Lock()
         self._stopped = False
@@ -191,13 +191,13 @@ class PartsOfShards(ShardFiles):
         """Begin to fetch samples, each to be used once."""
         with self._lock:
             if len(rows) and not self._stopped:
-                self._begin(rows["shard"], rows["offset"] - BLOCKSIZE, rows["length"] + BLOCKSIZE)
+                self._begin(requests_for(rows))
 
     def span(self, shard: int, first: int, length: int) -> tuple[OpenFile, int]:
         """Return memory with these bytes, which are kept if they were planned."""
         with self._lock:
             if (shard, first) not in self._coming:
-                self._begin(np.array([shard]), np.array([first]), np.array([length]))
+                self._begin([_Request(shard, [first], [length])])
                 future, place = self._coming.pop((shard, first))
             else:
                 future, place = self._coming[shard, first]
@@ -209,7 +209,7 @@ class PartsOfShards(ShardFiles):
         with self._lock:
             missing = rows[[key not in self._coming for key in keys]]
             if len(missing):
-                self._begin(missing["shard"], missing["offset"] - BLOCKSIZE, missing["length"] + BLOCKSIZE)
+                self._begin(requests_for(missing))
             found = [self._coming[key] for key in keys]
             for key in keys:
                 self._coming.pop(key, None)
@@ -227,7 +227,7 @@ class PartsOfShards(ShardFiles):
         """Break off what is being fetched."""
         with self._lock:
             self._stopped = True
-            for future, _ in self._coming.values():
+            for future in list(self._in_flight):
                 future.cancel()
 
     def close(self) -> None:
@@ -240,13 +240,11 @@ class PartsOfShards(ShardFiles):
         except CancelledError:
             raise StorageError(f"{self.place}/{self.shards[shard].file}: the stream was closed") from None
 
-    def _begin(
-        self, shards: npt.NDArray[np.int32], firsts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]
-    ) -> None:
+    def _begin(self, requests: "list[_Request]") -> None:
         """Begin to fetch parts of tars; the lock is held."""
-        requests = _requests(shards, firsts, lengths)
-        future = asyncio.run_coroutine_threadsafe(self._fetched(requests), loop())
-        base = 0
+        future, base = asyncio.run_coroutine_threadsafe(self._fetched(requests), loop()), 0
+        self._in_flight.add(future)
+        future.add_done_callback(self._in_flight.discard)
         for request in requests:
             for first in request.firsts:
                 self._coming[request.shard, first] = future, base + first - request.firsts[0]
@@ -266,10 +264,13 @@ class PartsOfShards(ShardFiles):
                     raise StorageError(f"{self.place}/{record.file}: holds no sample at byte {first:,}; {MEND}")
             os.pwrite(file.descriptor, part, place)
 
-        async with asyncio.TaskGroup() as tasks:
-            for request in requests:
-                tasks.create_task(fetch(request, base))
-                base += request.end - request.firsts[0]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for request in requests:
+                    tasks.create_task(fetch(request, base))
+                    base += request.end - request.firsts[0]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return file
 
 
@@ -286,17 +287,11 @@ class _Request(NamedTuple):
 
 
 def requests_for(rows: IndexRows) -> list[_Request]:
-    """Return what is asked for to get samples, few of which lie together."""
-    return _requests(rows["shard"], rows["offset"] - BLOCKSIZE, rows["length"] + BLOCKSIZE)
-
-
-def _requests(
-    shards: npt.NDArray[np.int32], firsts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]
-) -> list[_Request]:
-    """Group parts of tars into few requests."""
+    """Return what is asked for to get samples with their headers: one request for those that lie together."""
     requests: list[_Request] = []
-    order = np.lexsort((firsts, shards))
-    for shard, first, length in zip(*(of[order].tolist() for of in (shards, firsts, lengths)), strict=True):
+    rows = rows[np.lexsort((rows["offset"], rows["shard"]))]
+    parts = rows["shard"], rows["offset"] - BLOCKSIZE, rows["length"] + BLOCKSIZE
+    for shard, first, length in zip(*(part.tolist() for part in parts), strict=True):
         if requests and requests[-1].shard == shard and first - requests[-1].end <= _GAP_BYTES:
             requests[-1].firsts.append(first)
             requests[-1].lengths.append(length)
