@@ -28,7 +28,7 @@ def open_split(where: str, split: Split, settings: StreamSettings, plan: PlanSet
 
     cache = ShardCache(cache_folder(settings), round(settings.cache_gb * 1e9))
     reader = SplitReader(root, split, cache)
-    if plan.shuffle and not plan.window_shards and cache.limit < _room_for_all(reader):
+    if plan.shuffle and not plan.window_shards and cache.limit < _room(reader, _bytes(reader)):
         return SplitReader(root, split)
     _check_room(reader, cache, plan)
     return reader
@@ -58,8 +58,8 @@ def describe_source(reader: SplitReader, planner: Planner, settings: StreamSetti
     requests = len(requests_for(rows)) / max(1, len(rows)) * len(reader)
     return [
         f"from {reader.place}: order global, sample by sample: about {requests:,.0f} requests an epoch for "
-        f"{reader.stored_bytes() / 1e9:,.3g} GB; order=blocks, or cache_gb={_in_gb(_room_for_all(reader))}, fetches whole shards, "
-        f"{len(reader.shards):,} requests"
+        f"{reader.stored_bytes() / 1e9:,.3g} GB; order=blocks, or cache_gb={_in_gb(_room(reader, total))}, fetches "
+        f"whole shards, {len(reader.shards):,} requests"
     ]
 
 
@@ -73,9 +73,9 @@ def _bytes(reader: SplitReader) -> int:
     return sum(shard.bytes for shard in reader.shards)
 
 
-def _room_for_all(reader: SplitReader) -> int:
-    """Return what a cache must take that holds the whole split, with the files that are no shards."""
-    return _bytes(reader) + sum(record.bytes for record in reader.manifest.files)
+def _room(reader: SplitReader, shards: int) -> int:
+    """Return what a cache must take that holds so many bytes of shards, and the files that are no shards."""
+    return shards + sum(record.bytes for record in reader.manifest.files)
 
 
 def _check_room(reader: SplitReader, cache: "ShardCache", plan: PlanSettings) -> None:
@@ -83,7 +83,7 @@ def _check_room(reader: SplitReader, cache: "ShardCache", plan: PlanSettings) ->
     largest = max((shard.bytes for shard in reader.shards), default=0)
     of_batch = -(-plan.batch_images * len(reader.shards) // max(1, len(reader))) + 1
     window = plan.window_shards if plan.shuffle and plan.window_shards else of_batch
-    needed = _room_for_all(reader) - max(0, _bytes(reader) - 2 * window * largest)
+    needed = _room(reader, min(_bytes(reader), 2 * window * largest))
     if cache.limit < needed:
         raise InputError(
             f"cache_gb={cache.limit / 1e9:g}: 2 windows of {window} shards, which are in use at once, and the index "
