@@ -54,13 +54,14 @@ class Storage:
     """Read and write the objects below a URL, named by their paths there; from any thread.
 
     Every method that waits raises StorageError in one line when an object cannot be had, and `asyncio.CancelledError`
-    after `cancel`. `traffic`: what went over the network so far. Raises InputError for options that are none.
+    after `cancel`. `traffic`: what went over the network so far. `store`: obstore's own. Raises InputError for options
+    that are none.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.traffic = Traffic()
-        self._store, self._outbox = _store(url), _store(url, sends=True)
+        self.store, self._outbox = _store(url), _store(url, sends=True)
         self._etags: dict[str, str] = {}
         self._worked = False
 
@@ -149,7 +150,7 @@ class Storage:
 
         async def attempt() -> dict[str, int]:
             self.traffic.requests += 1
-            return {meta["path"]: meta["size"] async for some in _obstore().list(self._store) for meta in some}
+            return {meta["path"]: meta["size"] async for some in _obstore().list(self.store) for meta in some}
 
         return self.run(self._tried("", attempt))
 
@@ -162,7 +163,7 @@ class Storage:
 
         async def attempt() -> int:
             self.traffic.requests += 1
-            return int((await _obstore().head_async(self._store, name))["size"])
+            return int((await _obstore().head_async(self.store, name))["size"])
 
         return await self._tried(name, attempt)
 
@@ -172,7 +173,7 @@ class Storage:
         async def attempt() -> None:
             self.traffic.requests += 1
             with contextlib.suppress(FileNotFoundError):
-                await _obstore().delete_async(self._store, wanted)
+                await _obstore().delete_async(self.store, wanted)
 
         if wanted := list(names):
             self.run(self._tried(wanted[0], attempt))
@@ -187,7 +188,7 @@ class Storage:
         # Servers match no weak tag, which names what means the same and not the same bytes.
         match = {"if_match": etag} if etag and not etag.startswith("W/") else {}
         self.traffic.requests += 1
-        return await _obstore().get_async(self._store, name, options={**(options or {}), **match})
+        return await _obstore().get_async(self.store, name, options={**(options or {}), **match})
 
     async def _tried(self, name: str, attempt: Callable[[], Awaitable[T]], moved: Callable[[], int] = lambda: 0) -> T:
         """Try until it works, or nothing has moved for so long; `moved`: how far a try came."""

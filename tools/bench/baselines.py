@@ -56,15 +56,13 @@ def webdataset(*, decoder: str, **task: Any) -> Stage:
     """WebDataset: shards read from front to back in worker processes, shuffled in a buffer, batched in the worker.
 
     As its documentation has it: `resampled` shards, so that any number of workers has some; batches made in the
-    workers; `WebLoader` with `batch_size=None`.
+    workers; `WebLoader` with `batch_size=None`. From s3:// it reads the pipe of a command.
     """
     given, versions = LoaderTask(**task), versions_of("webdataset", "torch", decoder)
     import webdataset as wds
 
     images = (
-        wds.WebDataset(shards_of(given), resampled=True, shardshuffle=False)
-        .shuffle(_SHUFFLE)
-        .to_tuple("jpg;jpeg", "cls")
+        wds.WebDataset(_opened(given), resampled=True, shardshuffle=False).shuffle(_SHUFFLE).to_tuple("jpg;jpeg", "cls")
     )
     batches = images.map_tuple(cropper(decoder, given), int).batched(
         given.batch_images, partial=False, collation_fn=collate(given)
@@ -115,6 +113,12 @@ class Images:
 def shards_of(task: LoaderTask) -> list[str]:
     """Return the paths of the tars."""
     return [str(task.reader.root / shard.file) for shard in task.reader.shards]
+
+
+def _opened(task: LoaderTask) -> list[str]:
+    """Return what WebDataset opens: the tars, or where they come from. It knows http and gs by itself."""
+    how = "pipe:aws s3 cp {} -" if task.url.startswith("s3:") else "{}"
+    return [how.format(f"{task.url}/{shard.file}") for shard in task.reader.shards] if task.url else shards_of(task)
 
 
 def _ids(task: LoaderTask) -> Iterator[int]:

@@ -38,12 +38,16 @@ _REPEATED_BELOW_BATCHES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderTask:
-    """What a row of the data path works on. `threads`: of decoders, or worker processes where a loader has those."""
+    """What a row of the data path works on. `threads`: of decoders, or worker processes where a loader has those.
+
+    `url`: where the data set lies in object storage, whose copy on this machine `data` is; empty for one that is local.
+    """
 
     data: str
     split: Split
     batch_images: int
     threads: int
+    url: str = ""
 
     @cached_property
     def reader(self) -> SplitReader:
@@ -69,7 +73,7 @@ class LoaderTask:
         """Describe the data. `why`: these are taken."""
         reader = self.reader
         return Data(
-            path=without_home(Path(self.data)),
+            path=self.url or without_home(Path(self.data)),
             why=why,
             images=len(reader),
             bytes_per_image=round(reader.stored_bytes() / len(reader)),
@@ -95,7 +99,7 @@ class Planes(NamedTuple):
 
     def describe(self, task: LoaderTask) -> str:
         """Say in a line what planes a task's images have, and whether the system has them in its cache now."""
-        planes = replace(task, data=self.data).describe("")
+        planes = replace(task, data=self.data, url="").describe("")
         cached = "" if planes.cached is None else f"; {planes.cached:.0%} in the system's cache afterwards"
         return f"planes: {planes.path}, {planes.bytes_per_image:,} bytes an image{cached}"
 
@@ -107,7 +111,8 @@ def planes_of(task: LoaderTask, given: Path | None) -> Planes:
     """
     data = Path(task.data)
     if task.reader.manifest.stored.encoding != "jpeg":
-        raise InputError(f"{data}: holds planes; give the data set that they were decoded from, with --planes {data}")
+        named = task.url or data
+        raise InputError(f"{named}: holds planes; give the data set that they were decoded from, with --planes {named}")
     folder = (given or data.with_name(f"{data.name}-planes")).absolute()
     if given is None and not (folder / MANIFEST_NAME).exists():
         return Planes(why=f"there is no {without_home(folder)}; `alexnet-prep decode {without_home(data)}` makes it")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from alexnet.tools.bench.report import Report
 
 PEERS = (
-    "webdataset", "torch", "dali", "ffcv", "spdl", "torchcodec", "grain", "litdata", "nvimagecodec", "torchvision",
+    "webdataset", "torch", "dali", "ffcv", "spdl", "torchcodec", "grain", "litdata", "streaming", "nvimagecodec",
+    "torchvision",
 )  # fmt: skip
 """The loaders that there are baselines of."""
 _PARALLEL, _PRECISIONS = ("towers", "data", "owt"), ("fp32", "bf16")

@@ -6,16 +6,21 @@ A number without its bound and its conditions is worth little, so every row has 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from alexnet.model.placement import choose_placement
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
+from alexnet.shards.remote import local_root
 from alexnet.shards.resources import usable_cores
+from alexnet.shards.url import origin_of
 from alexnet.tools.bench.bench_data import LoaderTask, planes_of
 from alexnet.tools.bench.loader_rows import GUARDED, cases_of
 from alexnet.tools.bench.measure import Case, Say, Timing, measure_report, measure_rows
+from alexnet.tools.bench.own_formats import delete_written
+from alexnet.tools.bench.remote_stages import on_disk
 from alexnet.tools.bench.report import Asked, Data, Options, Report, Row, StageCost, clock_of, ratios_of
 
 _THREADS_SHARE = 0.95
@@ -53,26 +58,37 @@ def measure_dataloader(
 ) -> Report:
     """Measure the rows that are asked for, then candidates of the stream's options if there is time for them."""
     cores = usable_cores()
-    task = LoaderTask(data=str(data.absolute()), split=split, batch_images=batch_images, threads=threads or cores)
-    if not len(task.reader):
-        raise InputError(f"{data}: its {split} split has no images; give --split with the other")
-    task = replace(task, batch_images=min(batch_images, len(task.reader)))
+    task = task_of(data, split, batch_images, threads or cores)
     kind = choose_placement(device, gpus=1, precision="auto").device.type
-    own, described = planes_of(task, planes), task.describe(why)
-    cases = cases_of(task, cores, kind, quick=quick, names=rows, compare=compare, planes=own)
-    report = measure_report("dataloader", cases, timing, say, device=kind, threads=task.threads, data=described)
+    with on_disk(task, say) if task.url else nullcontext((task, "")) as (task, no_copy):
+        own, described = planes_of(task, planes), task.describe(why)
+        cases = cases_of(task, cores, kind, quick=quick, names=rows, compare=compare, planes=own, no_copy=no_copy)
+        report = measure_report("dataloader", cases, timing, say, device=kind, threads=task.threads, data=described)
+        if own.data:
+            report = replace(report, notes=(own.describe(task),))
+        if tune_seconds and report.complete:
+            notes, complete = tune(candidates_of(task, cores, kind), tune_seconds, say)
+            report = replace(report, notes=(*report.notes, *notes), complete=complete)
+    if task.url and compare:
+        delete_written(task.url)
     found = report.named()
-    if own.data:
-        report = replace(report, notes=(own.describe(task),))
-    if tune_seconds and report.complete:
-        notes, complete = tune(candidates_of(task, cores, kind), tune_seconds, say)
-        report = replace(report, notes=(*report.notes, *notes), complete=complete)
     return replace(
         report,
         stages=stages_of(found),
         ratios=ratios_of(found, asked_of(found, min(task.threads, cores))),
         verdict=verdict_of(found, described),
     )
+
+
+def task_of(data: Path, split: Split, batch_images: int, threads: int) -> LoaderTask:
+    """Return what is measured; `data`: a folder, or a URL. Raises InputError without images."""
+    root = local_root(data).absolute()
+    task = LoaderTask(
+        data=str(root), split=split, batch_images=batch_images, threads=threads, url=origin_of(root) or ""
+    )
+    if not len(task.reader):
+        raise InputError(f"{task.url or data}: its {split} split has no images; give --split with the other")
+    return replace(task, batch_images=min(batch_images, len(task.reader)))
 
 
 def asked_of(rows: Mapping[str, Row], busy_cores: int) -> list[Asked]:

@@ -9,7 +9,15 @@ from functools import partial
 from typing import Any
 
 from alexnet.shards.errors import InputError, nearest
-from alexnet.tools.bench import baselines, gpu_stages, loader_stages, own_decoders, own_formats, planes_stages
+from alexnet.tools.bench import (
+    baselines,
+    gpu_stages,
+    loader_stages,
+    own_decoders,
+    own_formats,
+    planes_stages,
+    remote_stages,
+)
 from alexnet.tools.bench.bench_data import LoaderTask, Planes
 from alexnet.tools.bench.measure import Case, limited_by
 from alexnet.tools.bench.report import Asked, Group, Unit
@@ -29,6 +37,7 @@ GUARDED = [
     Asked("stream-planes-float32", "ffcv-raw", "stream of planes to float32 over FFCV's raw pixels", 2.5),
     Asked("stream-planes-uint8", "planes-traffic-uint8", "stream of planes to uint8 over its limit", 0.45),
     Asked("stream-planes-float32", "planes-traffic-float32", "stream of planes to float32 over its limit", 0.6),
+    Asked("stream-remote-warm", "stream-disk-blocks", "stream from a warm cache over the same set on disk", 0.95),
 ]
 """What a row must reach of another one."""
 
@@ -63,6 +72,11 @@ def _planes(output: str) -> tuple[Case, ...]:
         _limit(limit, f"memory traffic of planes to {output}", planes_stages.traffic, output=output),
         _row(f"stream-planes-{output}", f"stream of planes to {output}", planes_stages.stream, limit, output=output),
     )
+
+
+def _remote(name: str, title: str, make: Callable[..., Stage], **options: Any) -> Case:
+    case = _row(f"stream-remote-{name}", f"stream from a URL to float32, {title}", make, **options)
+    return replace(case, bounds=limited_by("storage-remote", "jpeg-window"))
 
 
 def _baseline(name: str, title: str, make: Callable[..., Stage], **options: Any) -> Case:
@@ -125,6 +139,20 @@ _GPU_PLANES_ROWS = (
     ),
 )  # fmt: skip
 _OF_PLANES = (*_PLANES_ROWS, *_GPU_PLANES_ROWS)
+_BY_URL = (
+    _limit("storage-remote", "object storage, obstore alone, whole shards", remote_stages.storage),
+    _remote("cold", "empty cache, order blocks", remote_stages.cold_stream),
+    _remote("ranges", "order global, by ranges", remote_stages.stream, source="ranges"),
+)
+_OF_URL = (
+    *_BY_URL,
+    _row("stream-disk-blocks", "stream of the set on disk to float32, order blocks", remote_stages.stream,
+         "jpeg-window", source="disk"),
+    _row("stream-remote-warm", "stream from a URL to float32, warm cache, order blocks", remote_stages.stream,
+         "stream-disk-blocks", source="cache"),
+)  # fmt: skip
+_USUAL_OF_URL = ("jpeg-window", *(row.name for row in _OF_URL))
+_READ_URLS = ("webdataset", "litdata", "streaming")
 BASELINES = {
     "webdataset": (
         _baseline("webdataset-pil", "WebDataset, PIL", baselines.webdataset, decoder="pil"),
@@ -155,6 +183,9 @@ BASELINES = {
         _baseline("litdata", "LitData, its own decoder", own_formats.litdata, decoder="torchvision"),
         _baseline("litdata-simplejpeg", "LitData, simplejpeg", own_formats.litdata, decoder="simplejpeg"),
     ),
+    "streaming": (
+        _baseline("streaming", "MosaicML Streaming, simplejpeg", own_formats.streaming, decoder="simplejpeg"),
+    ),
     "nvimagecodec": (_baseline("nvimagecodec", "nvImageCodec", own_decoders.on_gpu, library="nvimagecodec"),),
     "torchvision": (_baseline("torchvision", "torchvision, decode_jpeg", own_decoders.on_gpu, library="torchvision"),),
 }
@@ -169,16 +200,19 @@ def cases_of(
     names: tuple[str, ...] = (),
     compare: tuple[str, ...] = (),
     planes: Planes = _NONE,
+    no_copy: str = "",
 ) -> list[Case]:
-    """Return what is to be measured, limits first: the rows that are named, or those of the mode.
+    """Return what is to be measured, limits first: the rows that are named, or those of the mode or of a URL.
 
-    Baselines were asked for, so they come along unless some of them are named. Raises InputError for a name there is
-    not.
+    Baselines were asked for, so they come along unless some of them are named. `no_copy`: why the data set of a URL
+    lies on no disk here. Raises InputError for a name there is not, and for a loader that reads no URL.
     """
+    _refuse_unable(task.url, compare)
     fewer = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < task.threads]
     rows = [*_ROWS, *_PLANES_ROWS, *(_stream(_threads(n, "-"), f"float32, {_threads(n)}", threads=n) for n in fewer)]
     rows += [_beside(fewer[-1], task.threads - fewer[-1])] if fewer else []
     rows += (*_GPU_ROWS, *_GPU_PLANES_ROWS) if device == "cuda" else ()
+    rows += _OF_URL if task.url else ()
     compared = [row for name in compare for row in BASELINES[name]]
     known = {row.name: row for row in [*rows, *compared]}
     if "guarded" in names:
@@ -187,13 +221,21 @@ def cases_of(
     for name in names:
         if name not in known:
             raise InputError(f"--rows {name}: must be of {', '.join(sorted(known))}{nearest(name, known)}")
-    chosen = [row for row in rows if (row.name in names if names else not quick or row.name in _QUICK)]
+    usual = _USUAL_OF_URL if task.url else _QUICK if quick else known
+    chosen = [row for row in rows if row.name in (names or usual)]
     chosen += [row for row in compared if row.name in names or not any(one.name in names for one in compared)]
     own = replace(task, data=planes.data)
     return [
-        replace(_of_task(row, own, cores), why=planes.why) if row in _OF_PLANES else _of_task(row, task, cores)
+        replace(_of_task(row, own, cores), why=planes.why)
+        if row in _OF_PLANES
+        else replace(_of_task(row, task, cores), why="" if row in _BY_URL else no_copy)
         for row in chosen
     ]
+
+
+def _refuse_unable(url: str, compare: tuple[str, ...]) -> None:
+    if url and (unable := [name for name in compare if name not in _READ_URLS]):
+        raise InputError(f"--compare {unable[0]}: is not measured from a URL; must be of {', '.join(_READ_URLS)}")
 
 
 def _of_task(row: Case, task: LoaderTask, cores: int) -> Case:

@@ -185,13 +185,13 @@ def stream(*, depth: int = 2, device: str = "cpu", **options: Any) -> Stage:
 def open_stream(
     *, output: Output, augment: bool = True, device: str = "cpu", decode: str = "default", depth: int = 2,
     read_ahead_batches: int = 8, order: Order = "global", window_shards: int = 16, resident: Resident = "auto",
-    **task: Any,
+    cache: str = "", cache_gb: float = 1.0, **task: Any,
 ) -> ImageStream:  # fmt: skip
-    """Return the stream as training uses it."""
+    """Return the stream as training uses it; with a `cache` from the URL of the data set, and not from its copy."""
     import_module("alexnet.pipeline.prefetch")  # torch: it comes with the first batch otherwise, as if a batch's memory
     given = LoaderTask(**task)
     return ImageStream(
-        Path(given.data) / given.split,
+        f"{given.url if cache else given.data}/{given.split}",
         batch_images=given.batch_images,
         rank=0,
         world_size=1,
@@ -207,6 +207,8 @@ def open_stream(
             depth=depth,
             read_ahead_batches=read_ahead_batches,
             resident=resident,
+            cache=cache,
+            cache_gb=cache_gb,
         ),
     )
 

@@ -55,9 +55,14 @@ _TERM_SECONDS = 2.0  # for what is asked to end; it takes milliseconds
 _WARM_STEPS = 8
 
 
-def limited_by(name: str) -> Bounds:
-    """Return the bounds of a row that cannot beat another."""
-    return lambda rows, clock: {name: rows[name].rate(clock)} if name in rows else {}
+def limited_by(*names: str) -> Bounds:
+    """Return the bounds of a row that cannot beat any of others: the slowest by wall time."""
+
+    def bounds(rows: Mapping[str, Row], clock: Clock) -> dict[str, float]:
+        slowest = min((rows[name] for name in names if name in rows), key=lambda row: row.wall.median, default=None)
+        return {slowest.name: slowest.rate(clock)} if slowest else {}
+
+    return bounds
 
 
 @dataclass(frozen=True, kw_only=True)

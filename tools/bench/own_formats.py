@@ -1,9 +1,11 @@
 """Other loaders doing the same work, each as its own documentation recommends: those that read a format of their own.
 
 `baselines.py` says what the work is. What is read is written once, of so many images at most, before the clock starts,
-and goes with the row. A package is imported by the row that measures it.
+and goes with the row; of a data set at a URL all images are written, below that, and go with the command. A package is
+imported by the row that measures it.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.shards.storage import Storage
 from alexnet.tools.bench.baselines import (
     PREFETCH,
     Images,
@@ -27,6 +30,8 @@ from alexnet.tools.bench.baselines import (
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.stage import CannotRunError, Stage
 
+WRITTEN = "alexnet-bench"
+"""Where other loaders' files lie below the URL of a data set."""
 _IMAGES = 10_000  # written: 2 GB of raw pixels, 0.2 GB of JPEGs
 _QUALITY = 90
 _REPEATS = 1_000  # of what was written, so that the end of an epoch is not felt
@@ -131,21 +136,25 @@ def litdata(*, decoder: str, **task: Any) -> Stage:
     """
     given, versions = LoaderTask(**task), versions_of("litdata", "torch", decoder)
     from litdata import Jpeg, StreamingDataLoader, StreamingDataset, optimize
+    from litdata.streaming import downloader
 
+    if _endpoint().startswith("http:"):  # its users have no say in whether it speaks to a server without TLS
+        downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = "true"
     own = decoder == "torchvision"
     if own:
         import_module("torchvision.io")  # where its libraries cannot be loaded it says so here, and not in a worker
-    images = Images(given, (lambda jpeg: Jpeg(bytes=jpeg, max_quality=None)) if own else bytes, _IMAGES)
+    images = Images(given, (lambda jpeg: Jpeg(bytes=jpeg, max_quality=None)) if own else bytes, _most(given))
     cut = cutter(given)
     crop: Callable[[Any], Any] = (lambda image: cut(pixels_of(image))) if own else cropper(decoder, given)
-    folder = _folder(given, images)
+    where = _written_to(given, images, f"litdata-{decoder}")
     how = {"num_workers": given.threads, "start_method": "fork", "verbose": False}
-    optimize(images.__getitem__, list(range(len(images))), folder, chunk_bytes="64MB", **how)
+    optimize(images.__getitem__, list(range(len(images))), where, chunk_bytes="64MB", **how)
     stored = StreamingDataset(
-        folder,
+        where,
+        cache_dir=tempfile.mkdtemp() if given.url else None,
         shuffle=True,
         drop_last=True,
-        subsample=float(_REPEATS),
+        subsample=1.0 if given.url else float(_REPEATS),
         transform=lambda sample: (crop(sample[0]), sample[1]),
     )
     loader: Iterable[Any] = StreamingDataLoader(
@@ -157,6 +166,62 @@ def litdata(*, decoder: str, **task: Any) -> Stage:
     )
     words = f"chunks of 64 MB, shuffle, num_workers={given.threads}, prefetch_factor={PREFETCH}, {decoder}"
     return counted(loader, given, words, given.threads * PREFETCH, versions)
+
+
+def streaming(*, decoder: str, **task: Any) -> Stage:
+    """MosaicML Streaming: JPEGs as they are in MDS shards that its writer uploads, read from there through a folder.
+
+    As its documentation has it: shards of 64 MB, `remote` and `local`, `shuffle`, `batch_size` told to the data set,
+    too, `StreamingDataLoader`. Its endpoint is S3_ENDPOINT_URL.
+    """
+    given, versions = LoaderTask(**task), versions_of("mosaicml-streaming", "torch", decoder)
+    if not given.url:
+        raise CannotRunError("is measured from object storage only; give a data set at a URL")
+    if endpoint := _endpoint():
+        os.environ.setdefault("S3_ENDPOINT_URL", endpoint)
+    from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+
+    images, crop = Images(given, bytes), cropper(decoder, given)
+    where = _written_to(given, images, "streaming")
+    with MDSWriter(columns={"image": "bytes", "label": "int"}, out=where) as writer:
+        for n in range(len(images)):
+            jpeg, label = images[n]
+            writer.write({"image": jpeg, "label": label})
+
+    class Crops(StreamingDataset):  # type: ignore[misc]
+        def __getitem__(self, at: int) -> tuple[Any, int]:
+            sample = super().__getitem__(at)
+            return crop(sample["image"]), sample["label"]
+
+    loader: Iterable[Any] = StreamingDataLoader(
+        Crops(remote=where, local=tempfile.mkdtemp(), shuffle=True, batch_size=given.batch_images),
+        batch_size=given.batch_images,
+        num_workers=given.threads,
+        prefetch_factor=PREFETCH,
+        collate_fn=collate(given),
+    )
+    words = f"MDS of 64 MB, shuffle, num_workers={given.threads}, prefetch_factor={PREFETCH}, {decoder}"
+    return counted(loader, given, words, given.threads * PREFETCH, versions)
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT", "")
+
+
+def delete_written(url: str) -> None:
+    """Delete what loaders wrote below the URL of a data set."""
+    storage = Storage(f"{url}/{WRITTEN}")
+    storage.delete(storage.list())
+
+
+def _most(task: LoaderTask) -> int | None:
+    """Return how many images are written; of a data set at a URL all, as a loader then reads none of them twice."""
+    return None if task.url else _IMAGES
+
+
+def _written_to(task: LoaderTask, images: Images, name: str) -> str:
+    """Return where a loader's files go: a new folder, or below the URL of the data set."""
+    return f"{task.url}/{WRITTEN}/{name}" if task.url else _folder(task, images)
 
 
 def _folder(task: LoaderTask, images: Images) -> str:
