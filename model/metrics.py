@@ -57,11 +57,17 @@ class Metrics:
 
     A record holds `step`, `epoch`, `loss`, `grad_norm`, `lr`; `images_per_s` and `data_wait` (share of the time that it
     took to get batches), which cover the steps since the record before, without validation and checkpoints; their
-    `seconds`; `images_per_s_median` over the records of this process; `memory_mb`, of `memory_bytes`.
+    `seconds`; `images_per_s_median` over the records of this process; `memory_mb`, of `memory_bytes`; and what
+    `counted` returns, of the time since it was called before.
     """
 
-    def __init__(self, sinks: list[Sink], memory_bytes: Callable[[], int] = resident_bytes) -> None:
-        self._sinks, self._memory_bytes = sinks, memory_bytes
+    def __init__(
+        self,
+        sinks: list[Sink],
+        memory_bytes: Callable[[], int] = resident_bytes,
+        counted: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        self._sinks, self._memory_bytes, self._counted = sinks, memory_bytes, counted
         self._speeds: deque[float] = deque(maxlen=_MEDIAN_OF)
         self._waited = 0.0
         self._images = 0
@@ -125,6 +131,7 @@ class Metrics:
             "data_wait": min(1.0, self._waited / seconds),
             "memory_mb": round(self._memory_bytes() / 1e6, 1),
             "seconds": seconds,
+            **self._counted(),
         }
         self.training_seconds += seconds
         self.training_images += self._images

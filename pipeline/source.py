@@ -1,5 +1,6 @@
 """Where a stream's images come from: a folder, or object storage, whole shards through a cache or sample by sample."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,7 @@ if TYPE_CHECKING:  # what needs a network is loaded for a URL
 
 def open_split(where: str, split: Split, settings: StreamSettings, plan: PlanSettings) -> SplitReader:
     """Open a split for a stream; `where`: a folder or a URL. Raises InputError for a cache that is too small."""
-    root = Path(where)
-    if as_url(where):
-        from alexnet.shards.remote import local_root
-
-        root = local_root(where, cache_folder(settings))
+    root = root_of(where, settings)
     if origin_of(root) is None:
         return SplitReader(root, split)
     from alexnet.shards.cache import ShardCache
@@ -32,6 +29,18 @@ def open_split(where: str, split: Split, settings: StreamSettings, plan: PlanSet
         return SplitReader(root, split)
     _check_room(reader, cache, plan)
     return reader
+
+
+def root_of(where: str | os.PathLike[str], settings: StreamSettings) -> Path:
+    """Return the folder to read a data set from: a path itself, of a URL the folder that stands in for it.
+
+    Raises InputError if there is no data set, StorageError if it cannot be had.
+    """
+    if as_url(where) is None:
+        return Path(where)
+    from alexnet.shards.remote import local_root
+
+    return local_root(where, cache_folder(settings))
 
 
 def cache_folder(settings: StreamSettings) -> Path:

@@ -75,6 +75,11 @@ def options_given() -> dict[str, str]:
         raise InputError(f'{OPTIONS}: must be a JSON object of options, such as {{"region": "eu-central-1"}}') from None
 
 
+def place_of(root: Path) -> str:
+    """Return what people call a data set: its URL, also of a folder that stands in for it, or its path."""
+    return origin_of(root) or as_url(root) or str(root)
+
+
 def origin_of(root: Path) -> str | None:
     """Return the URL that a folder stands in for, None for one that is a data set itself."""
     try:

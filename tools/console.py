@@ -139,13 +139,13 @@ storage_options = click.option(
 """What commands have that take URLs. Processes that they start inherit it; it is never printed or written down."""
 
 
-staging_option = click.option(
+cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="With a URL, what comes from there or goes there lies here.  [default: ~/.cache/alexnet/remote]",
 )
-"""What commands have that write to URLs."""
+"""What commands have that read or write data at URLs without the settings of a run."""
 
 
 def find_data(given: Path | None) -> tuple[Path, str]:

@@ -11,7 +11,8 @@ from alexnet.model.networks.settings import NetSettings, architecture_named
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.files import read_bytes
 from alexnet.shards.manifest import read_manifest
-from alexnet.tools.console import Programs, name_of, one_line_errors, tell
+from alexnet.shards.url import place_of
+from alexnet.tools.console import Programs, cache_option, name_of, one_line_errors, storage_options, tell
 from alexnet.tools.use.show import print_table, show_layers, show_layout
 
 if TYPE_CHECKING:
@@ -78,31 +79,45 @@ def show(
 @click.option(
     "--batch-images", type=click.IntRange(min=1), default=128, show_default=True, help="Windows at a time: memory."
 )
+@cache_option
+@storage_options
 @one_line_errors
-def evaluate(checkpoints: tuple[Path, ...], data: Path, views: str, device: str | None, batch_images: int) -> None:
-    """Evaluate networks on the validation images of the data set DATA: each image once.
+def evaluate(
+    checkpoints: tuple[Path, ...], data: Path, views: str, device: str | None, batch_images: int, cache: Path | None
+) -> None:
+    """Evaluate networks on the validation images of the data set DATA, a folder or a URL: each image once.
 
     Of several networks, which may be of different kinds, each one's error is printed and that of their average: the
     mean of the probabilities that they give to the classes. The paper's 15.3% is such an average, of five networks and
     two with a sixth convolution. With ten views, the probabilities of the four corners and the centre of an image and
     of their mirror images are averaged first, as in the paper.
     """
+    from alexnet.pipeline import StreamSettings
+    from alexnet.pipeline.source import root_of
     from alexnet.tools.use.evaluate import evaluate_together
     from alexnet.tools.use.trained import open_trained
 
     networks = [open_trained(path) for path in checkpoints]
-    images, hidden = read_manifest(data).counts["val"].written, not sys.stderr.isatty()
+    stream = StreamSettings(cache=str(cache or ""))
+    root = root_of(data, stream)
+    images, hidden = read_manifest(root).counts["val"].written, not sys.stderr.isatty()
     with click.progressbar(length=images, label="evaluating", file=sys.stderr, hidden=hidden) as bar:
         count: Literal[1, 10] = 10 if views == "10" else 1
         *each, mean = evaluate_together(
-            networks, data, views=count, device=device, batch_images=batch_images, on_batch=bar.update
+            networks,
+            root,
+            views=count,
+            device=device,
+            batch_images=batch_images,
+            settings=stream,
+            on_batch=bar.update,
         )
     names = [(one_line(str(network.path)), network.net.arch, f"{network.step:,}") for network in networks]
     if len(networks) > 1:
         names, each = [*names, (f"average of {len(networks)}", "", "")], [*each, mean]
     rows = [(*name, f"{1 - e.top1:.2%}", f"{1 - e.top5:.2%}") for name, e in zip(names, each, strict=True)]
     seen = f"{mean.images:,} of {mean.of:,} validation images"
-    tell(f"{data}: {seen}, {'ten views' if count == 10 else 'centre window'}")
+    tell(f"{place_of(data)}: {seen}, {'ten views' if count == 10 else 'centre window'}")
     print_table(("network", "", "step", "top-1 error", "top-5 error"), rows, numbers_from=3, total=len(networks) > 1)
 
 
@@ -162,6 +177,7 @@ def export(checkpoint: Path, form: Literal["safetensors", "torchvision"], out: P
 @main.command()
 @click.argument("run", type=_PATH)
 @click.option("--data", type=_PATH, help="The run's data set.  [default: where it was while training]")
+@storage_options
 @one_line_errors
 def report(run: Path, data: Path | None) -> None:
     """Write report.html into the run folder RUN, also of a run that is not finished.

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from alexnet.tools.adopt.command import adopt
-from alexnet.tools.console import Programs, one_line_errors, staging_option, storage_options, workers_option
+from alexnet.tools.console import Programs, cache_option, one_line_errors, storage_options, workers_option
 from alexnet.tools.convert.plan import ConvertSettings
 from alexnet.tools.decode.command import decode
 from alexnet.tools.show import show
@@ -54,7 +54,7 @@ def main() -> None:
 @click.option("--shard-images", default=_DEFAULT.shard_images, show_default=True, help="Images in a shard.")
 @click.option("--seed", default=_DEFAULT.seed, show_default=True, help="Seed of the training set's shuffle.")
 @workers_option
-@staging_option
+@cache_option
 @storage_options
 @click.option(
     "--on-error",

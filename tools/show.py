@@ -7,37 +7,42 @@ import click
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
-from alexnet.tools.console import one_line_errors, tell
+from alexnet.tools.console import cache_option, one_line_errors, storage_options, tell
 
 _DEFAULT_IMAGES = 12
 
 
 @click.command()
-@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DATA", type=click.Path(path_type=Path))
 @click.option(
     "--out",
     metavar="FILE.html",
     type=click.Path(path_type=Path),
-    help="Page to write, and FILE.png beside it.  [default: ./NAME.html, NAME being DIR's]",
+    help="Page to write, and FILE.png beside it.  [default: ./NAME.html, NAME being DATA's]",
 )
 @click.option(
     "--images", default=_DEFAULT_IMAGES, show_default=True, type=click.IntRange(1, 500), help="Training images to show."
 )
+@cache_option
+@storage_options
 @one_line_errors
-def show(data: Path, out: Path | None, images: int) -> None:
-    """Show the data set DIR on one page: its images as training sees them, its classes, colours, files and rejects.
+def show(data: Path, out: Path | None, images: int, cache: Path | None) -> None:
+    """Show the data set DATA on one page: its images as training sees them, its classes, colours, files and rejects.
 
-    The page is self-contained: it opens from the disk, needs no network, and follows the light or dark mode of the
-    reader. Beside it goes the contact sheet as a PNG. A bounded number of images is read, however many there are; the
-    same data set gives the same bytes.
+    DATA is a folder or a URL. The page is self-contained: it opens from the disk, needs no network, and follows the
+    light or dark mode of the reader. Beside it goes the contact sheet as a PNG. A bounded number of images is read,
+    however many there are; the same data set gives the same bytes.
     """
+    from alexnet.pipeline import StreamSettings
+    from alexnet.pipeline.source import root_of
     from alexnet.tools.pages.contact_sheet import contact_png
-    from alexnet.tools.pages.data_set import page, survey
+    from alexnet.tools.pages.data_set import name_of_set, page, survey
 
-    html = (out or Path(f"{data.resolve().name}.html")).absolute()
-    _check_out(html, data, given=out is not None)
+    root = root_of(data, StreamSettings(cache=str(cache or "")))
+    html = (out or Path(f"{name_of_set(root)}.html")).absolute()
+    _check_out(html, root, given=out is not None)
     png = html.with_suffix(".png")
-    found = survey(data, images)
+    found = survey(root, images)
     for file, content in ((html, page(found).encode("utf-8", "backslashreplace")), (png, contact_png(found))):
         _write(file, content)
         tell(f"{file}: {len(content) / 1e6:,.1f} MB")

@@ -8,7 +8,7 @@ import click
 
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.pipeline.lighting import Lighting
-from alexnet.tools.console import Program, name_of, one_line_errors, recipe_or_file
+from alexnet.tools.console import Program, name_of, one_line_errors, recipe_or_file, storage_options
 from alexnet.tools.settings import DEFAULT_RECIPE, recipe_for, recipe_names
 
 _PATH = click.Path(path_type=Path)
@@ -48,6 +48,14 @@ def setting(option: str, key: str, **attributes: Any) -> Callable[[Callable[...,
     help="What several devices divide: towers (2 a network, then replicas), data (replicas only), or owt "
     "(images in convolutions, units in fully connected layers).",
 )
+@setting(
+    "--cache",
+    "stream.cache",
+    metavar="DIR",
+    help="Of data at a URL: keeps whole shards.  [default: ~/.cache/alexnet/remote]",
+)
+@setting("--cache-gb", "stream.cache_gb", type=float, metavar="GB", help=f"What that may take.{_BY_RECIPE}")
+@storage_options
 @setting("--decode", "stream.decode", help=f"Who decodes: default, gpu, dali, host or split=SHARE.{_BY_RECIPE}")
 @setting(
     "--lighting",
@@ -89,8 +97,8 @@ def setting(option: str, key: str, **attributes: Any) -> Callable[[Callable[...,
 def main(data: Path | None, recipe: str | None, **options: Any) -> None:
     """Train the two-tower network of 2012, or another, on the shards in DATA.
 
-    DATA is a folder that `alexnet-prep` wrote, of JPEGs or of planes; left out, it is the folder that the environment
-    variable ALEXNET_DATA names, else the 100 images that come with the package.
+    DATA is what `alexnet-prep` wrote, of JPEGs or of planes: a folder, or a URL (s3://, gs://, az:// or http(s)://).
+    Left out, it is what the environment variable ALEXNET_DATA names, else the 100 images that come with the package.
 
     An unfinished run with the same settings in the run folder is continued from its newest checkpoint.
 
@@ -99,6 +107,7 @@ def main(data: Path | None, recipe: str | None, **options: Any) -> None:
       alexnet-train --recipe small                     100 bundled images, minutes on a CPU
       alexnet-train /data/ilsvrc-256                   the paper's recipe, 90 epochs
       alexnet-train /data/ilsvrc-256 --gpus 2          one tower on each GPU
+      alexnet-train s3://bucket/ilsvrc-256             shards that live elsewhere
       alexnet-train DATA --set train.batch_images=256 --set optim.lr=0.02
       alexnet-train /data/cifar10-32 --arch cuda-convnet-cifar
     """  # noqa: D301 (click wants the character)

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.pipeline import AugmentSettings
+from alexnet.pipeline import AugmentSettings, StreamSettings
+from alexnet.pipeline.source import root_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, Split, read_manifest
 from alexnet.shards.reader import SplitReader
@@ -142,7 +143,7 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
     """
     found, why = find_data(given)
     if given is not None or os.environ.get("ALEXNET_DATA"):
-        return found, why
+        return root_of(found, StreamSettings()), why
     if quick:
         return found, f"{why}; --quick makes none"
     text = os.environ.get(_VARIABLE) or str(IMAGES)

@@ -8,7 +8,7 @@ import click
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, Split, read_manifest
 from alexnet.shards.url import as_url
-from alexnet.tools.console import interruptible, one_line_errors, staging_option, storage_options, tell, workers_option
+from alexnet.tools.console import cache_option, interruptible, one_line_errors, storage_options, tell, workers_option
 from alexnet.tools.output_folder import beside
 from alexnet.tools.progress import Amount, progress, say, shown
 
@@ -26,7 +26,7 @@ from alexnet.tools.progress import Amount, progress, say, shown
     help="Names of the classes to take, one a line: a class's label is its line.  [default: all, labels as they are]",
 )
 @workers_option
-@staging_option
+@cache_option
 @storage_options
 @click.option("--overwrite", is_flag=True, help="Delete the data set that is in the folder and start anew.")
 @click.option("--json", "as_json", is_flag=True, help="Print events for machines, one JSON object a line.")

@@ -20,6 +20,7 @@ from alexnet.shards.manifest import MEAN_IMAGE_NAME, REJECTED_NAME, SPLITS, Mani
 from alexnet.shards.order import shuffle_score
 from alexnet.shards.planes import rgb_of_planes
 from alexnet.shards.reader import SplitReader, read_mean_image
+from alexnet.shards.url import place_of
 from alexnet.tools.pages import charts
 from alexnet.tools.pages.render import data_uri, image_uri, render
 from alexnet.tools.stored_jpeg import rgb_and_quality
@@ -78,15 +79,20 @@ class Survey:
 
     @property
     def name(self) -> str:
-        """Return the name of the folder."""
-        return self.root.resolve().name
+        """Return the name of the data set."""
+        return name_of_set(self.root)
+
+
+def name_of_set(root: Path) -> str:
+    """Return a data set's name: its folder's, or the last part of its URL."""
+    return Path(place_of(root.resolve())).name
 
 
 def survey(root: Path, images: int) -> Survey:
     """Survey a data set and choose `images` training images to show. Raises InputError if something cannot be read."""
     train = SplitReader(root, "train")
     if not len(train):
-        raise InputError(f"{root}: holds no training images; there is nothing to show")
+        raise InputError(f"{place_of(root)}: holds no training images; there is nothing to show")
     settings = AugmentSettings(crop_px=max(1, train.manifest.size_px * 224 // 256))
     qualities, cloud = _look_at(train)
     shown = [_stored_image(train, i, settings) for i in chosen(train.labels, images)]
@@ -192,8 +198,8 @@ def pixels_and_quality(reader: SplitReader, sample_id: int) -> tuple[Pixels, int
         return rgb_and_quality(stored.tobytes())
     except ValueError as error:
         raise InputError(
-            f"{reader.root / reader.shard(sample_id).file}: the image of sample {sample_id} {error}; "
-            f"`alexnet-prep verify {reader.root}` says what else is wrong"
+            f"{reader.place}/{reader.shard(sample_id).file}: the image of sample {sample_id} {error}; "
+            f"`alexnet-prep verify {reader.place}` says what else is wrong"
         ) from None
 
 
@@ -221,10 +227,12 @@ def _crop(manifest: Manifest, sample_id: int, pixels: Pixels, settings: AugmentS
 def _look_at(reader: SplitReader) -> tuple[npt.NDArray[np.int64], Pixels]:
     """Decode images spread evenly over the split; return each one's quality, and pixels spread evenly over them."""
     count = min(_LOOKED_AT, len(reader))
+    ids = [k * len(reader) // count for k in range(count)]
+    reader.files.plan_samples(reader.rows(np.array(ids)))
     per_image = -(-_CLOUD_POINTS // count)
     qualities, points = list[int](), []
-    for k in range(count):
-        pixels, quality = pixels_and_quality(reader, k * len(reader) // count)
+    for k, sample_id in enumerate(ids):
+        pixels, quality = pixels_and_quality(reader, sample_id)
         flat = pixels.reshape(-1, 3)
         qualities += [] if quality is None else [quality]
         points.append(flat[(np.arange(k * per_image, (k + 1) * per_image) + 1) * _STRIDE % len(flat)])

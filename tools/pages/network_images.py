@@ -33,6 +33,7 @@ def judged(predictor: Predictor, data: Path) -> list[Judged]:
     """Predict up to 20 validation images of a data set."""
     trained, reader = predictor.trained, SplitReader(data, "val")
     ids = chosen(reader.labels, IMAGES)
+    reader.files.plan_samples(reader.rows(np.array(ids, np.int64)))
     squares = [pixels_and_quality(reader, sample_id)[0] for sample_id in ids]
     guesses = predictor.guesses(squares) if squares else []
     side = trained.augment.crop_px

@@ -9,9 +9,12 @@ from typing import Any
 
 from alexnet.model.networks.figures import figures
 from alexnet.model.networks.settings import NetSettings, architecture_of
+from alexnet.pipeline.settings import StreamSettings
+from alexnet.pipeline.source import root_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
+from alexnet.shards.url import place_of
 from alexnet.tools.console import tell
 from alexnet.tools.pages import curves
 from alexnet.tools.pages.data_set import Pixels
@@ -62,7 +65,7 @@ def page(run: Path, data: Path | None = None) -> str:
     if trained is not None:
         predictor = Predictor(trained, "cpu")  # a GPU may be busy, and 20 images take the CPU a second
         kernels = kernel_sheets(predictor.net)
-        where, missing = _data(run, trained, data)
+        where, missing = _data(records, run, trained, data)
         images = judged(predictor, where) if where else []
     share = sum(row.multiply_adds for row in rows) / papers_multiply_adds()
     state = "" if records.result else " The run is not finished: this is how it stands."
@@ -121,21 +124,20 @@ def _weights(run: Path) -> tuple[Trained | None, str]:
         return None, f"{error}."
 
 
-def _data(run: Path, trained: Trained, given: Path | None) -> tuple[Path | None, str]:
-    """Return where the run's data set is, or say why it is not to be had."""
+def _data(records: Records, run: Path, trained: Trained, given: Path | None) -> tuple[Path | None, str]:
+    """Return where the run's data set can be read, or say why it is not to be had."""
     where = given or read_data_record(run)[1]
     try:
-        same = read_manifest(where).images_digest() == trained.data.manifest
+        root = root_of(where, StreamSettings(cache=records.kept.stream.cache))
+        same = read_manifest(root).images_digest() == trained.data.manifest
     except InputError as error:
         if given:
             raise
-        return None, f"The data set cannot be read ({error}). `alexnet-model report {run} --data DIR` shows it."
+        return None, f"The data set cannot be read ({error}). `alexnet-model report {run} --data DATA` shows it."
     if same:
-        return where, ""
+        return root, ""
     if given:
-        there = read_data_record(run)[1]
-        raise InputError(f"--data {given}: is not the data set that {run} was trained on; that was {there}")
-    return (
-        None,
-        f"The data set in {where} is another one now. `alexnet-model report {run} --data DIR` shows the right one.",
-    )
+        there = place_of(read_data_record(run)[1])
+        raise InputError(f"--data {place_of(given)}: is not the data set that {run} was trained on; that was {there}")
+    right = f"`alexnet-model report {run} --data DATA` shows the right one"
+    return None, f"The data set in {place_of(where)} is another one now. {right}."

@@ -23,6 +23,9 @@ from alexnet.shards.manifest import Manifest, Split
 from alexnet.tools.run.settings import RunSettings, TrainOptions, check_layout
 from alexnet.tools.use.trained import newest_in
 
+_TRAFFIC = {"fetched_bytes": "bytes", "retries": "retries", "cache_hits": "hits", "cache_misses": "misses"}
+"""What a run's records call the figures of its streams' traffic."""
+
 
 def place(options: TrainOptions, settings: RunSettings, worker: Worker | None) -> Placement:
     """Choose the placement of this process; of the first one, if it has none yet and others are to be started."""
@@ -92,6 +95,7 @@ class Streams:
     def __init__(self, data: Path, settings: RunSettings, placement: Placement, local_ranks: int = 1) -> None:
         self._data, self._settings, self._placement, self._local_ranks = data, settings, placement, local_ranks
         self._reserve_bytes = _training_bytes(settings, placement)
+        self._traffic: dict[str, int] = {}
         self.train = self._stream("train", augment=True)
         self.validation = self.validation_of(settings.train.views)
 
@@ -117,6 +121,13 @@ class Streams:
     def lines(self) -> list[str]:
         """Say what the training stream yields and how."""
         return self.train.describe()
+
+    def traffic(self) -> dict[str, int]:
+        """Return what this process fetched since it was asked before; nothing where the data lie in a folder."""
+        all_told = [traffic for stream in (self.train, self.validation) if (traffic := stream.meter.traffic)]
+        now = {name: sum(getattr(one, field) for one in all_told) for name, field in _TRAFFIC.items() if all_told}
+        before, self._traffic = self._traffic, now
+        return {name: count - before.get(name, 0) for name, count in now.items()}
 
     def close(self) -> None:
         """Stop the threads of training and validation."""

@@ -14,6 +14,7 @@ from alexnet.model.optim import DivergedError
 from alexnet.model.ranks import is_lost_process
 from alexnet.model.trainer import Trainer
 from alexnet.shards.processes import handling
+from alexnet.shards.url import StorageError
 from alexnet.tools.console import StoppedError, stop_signals
 from alexnet.tools.run.settings import RunSettings
 from alexnet.tools.start import INTERRUPTED
@@ -122,6 +123,8 @@ def _line_of(error: Exception, trainer: Trainer, settings: RunSettings) -> str:
         kept = f"the last good checkpoint is that of step {trainer.saved_step:,}"
     if isinstance(error, DivergedError):
         return f"{error}; {kept}; lower optim.lr or set schedule.warmup_steps, with another --out"
+    if isinstance(error, StorageError):
+        return f"{error}; {kept}; mend that {_AGAIN}"
     if isinstance(error, CheckpointError):
         return f"{error}; make room {_AGAIN}"
     if isinstance(error, OSError) and error.errno in (*_NO_SPACE, *_NO_STORAGE):  # of records and results

@@ -7,6 +7,7 @@ import click
 from alexnet.model.needs import describe_layout, held_parameters, memory_need
 from alexnet.model.placement import Layout, Placement
 from alexnet.shards.manifest import Manifest
+from alexnet.shards.url import place_of
 from alexnet.tools.console import tell
 from alexnet.tools.run.assembly import Streams
 from alexnet.tools.run.settings import RunSettings
@@ -32,7 +33,7 @@ def dry_run(data: Path, recipe: str, settings: RunSettings, placement: Placement
         for key, value in values.items():
             click.echo(f"{section}.{key} = {_written(value)}")
     tell(f"recipe: {recipe}")
-    tell(f"data: {data}; {streams.describe(manifest)}")
+    tell(f"data: {place_of(data)}; {streams.describe(manifest)}")
     for line in describe_run(settings, streams, placement):
         click.echo(line)
     click.echo(f"memory: {_describe_memory(settings, placement)}")

@@ -27,6 +27,7 @@ from alexnet.pipeline.nvidia_packages import installed_version
 from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest
+from alexnet.shards.url import place_of
 from alexnet.tools.settings import assigned, recipe_levels, with_settings
 
 _STREAM_CHANNELS = 3
@@ -62,7 +63,7 @@ class TrainOptions:
         recipe = Path(self.recipe).stem
         arch = self.settings.get("net.arch", recipe)
         name = recipe if arch == recipe else f"{recipe}-{arch}"
-        return self.out or Path("runs") / f"{data.absolute().name}-{name}-seed{seed}"
+        return self.out or Path("runs") / f"{Path(place_of(data.absolute())).name}-{name}-seed{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +120,13 @@ def _changed(settings: RunSettings, changes: list[tuple[str, Any]]) -> RunSettin
     return with_settings(settings, changes)
 
 
-def resolve(options: TrainOptions, manifest: Manifest) -> RunSettings:
-    """Merge recipe, options and `--set` into the settings of a run. Raises InputError if they do not go together."""
-    settings = with_settings(options.recipe_settings, options.settings.items())
-    settings = with_overrides(settings, options.assignments)
+def merged(options: TrainOptions) -> RunSettings:
+    """Merge recipe, options and `--set`. Raises InputError for a malformed, unknown or forbidden one."""
+    return with_overrides(with_settings(options.recipe_settings, options.settings.items()), options.assignments)
+
+
+def fitted(settings: RunSettings, manifest: Manifest) -> RunSettings:
+    """Return the settings of a run on a data set. Raises InputError if they do not go together."""
     check_fit(settings, manifest)
     return settings.with_classes(len(manifest.classes))
 

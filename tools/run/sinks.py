@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.settings import RunSettings
+from alexnet.tools.use.run_files import Fetched
 
 _PLAIN_EVERY_STEPS = 20
 _NOT_SCALARS = ("step", "seconds")
@@ -76,7 +77,7 @@ class Terminal(Sink):
     """Show a progress bar with a record's figures and the time left, where there is a terminal; else plain lines."""
 
     def __init__(self, total_steps: int, first_step: int) -> None:
-        self._console = Console()
+        self._console, self._fetched = Console(), Counter[str]()
         self._progress: Progress | None = None
         if self._console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -94,12 +95,15 @@ class Terminal(Sink):
             self._progress.update(self._task, completed=step)
 
     def record(self, record: dict[str, Any]) -> None:
-        """Show the newest figures."""
+        """Show the newest figures; of what was fetched, those of all records."""
+        self._fetched.update({name: record[name] for name in Fetched._fields if name in record})
         line = (
             f"loss {record['loss']:.3f}  gradient {record['grad_norm']:.3g}  lr {record['lr']:.3g}  "
             f"{record['images_per_s']:,.1f} images/s (median {record['images_per_s_median']:,.1f})  "
             f"data wait {record['data_wait']:.0%}  {record['memory_mb']:,.0f} MB"
         )
+        if self._fetched:
+            line += f"  {Fetched(**self._fetched)}"
         if self._progress:
             self._progress.update(self._task, description=line)
         elif record["step"] == 1 or record["step"] % _PLAIN_EVERY_STEPS == 0:

@@ -16,8 +16,10 @@ from alexnet.model.needs import memory_in_use
 from alexnet.model.placement import Placement, choose_kernels_by_trial, make_deterministic, worker_of_environment
 from alexnet.model.ranks import Ranks, started
 from alexnet.model.trainer import Trainer
+from alexnet.pipeline.source import root_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
+from alexnet.shards.url import place_of
 from alexnet.tools.console import find_data, tell
 from alexnet.tools.host_memory import keep_freed_memory
 from alexnet.tools.output_folder import locked
@@ -28,7 +30,7 @@ from alexnet.tools.run.launch import launch
 from alexnet.tools.run.plan import describe_run, dry_run
 from alexnet.tools.run.run_folder import RunFolder
 from alexnet.tools.run.saving import Saving
-from alexnet.tools.run.settings import RunSettings, TrainOptions, identity, resolve
+from alexnet.tools.run.settings import RunSettings, TrainOptions, fitted, identity, merged
 from alexnet.tools.run.sinks import check_tensorboard, open_sinks
 from alexnet.tools.use.run_files import keep_data_record
 
@@ -40,9 +42,11 @@ def run_training(options: TrainOptions) -> None:
     """Run `alexnet-train` from its options to the finished run folder: here, or in as many processes as it takes."""
     if options.tensorboard:
         check_tensorboard()
-    data, why = find_data(options.data)
+    settings = merged(options)
+    where, why = find_data(options.data)
+    data = root_of(where, settings.stream)
     manifest = read_manifest(data)
-    settings = resolve(options, manifest)
+    settings = fitted(settings, manifest)
     worker = worker_of_environment()
     placement = place(options, settings, worker)
     if options.dry_run:
@@ -65,7 +69,7 @@ def run_training(options: TrainOptions) -> None:
             description = {**identity(settings, manifest, placement), **start}
             folder = _in_first(ranks, lambda: _run_folder(out, description, options, data, manifest))
             if folder:
-                tell(f"data: {data} ({why}); {streams.describe(manifest)}")
+                tell(f"data: {place_of(data)} ({why}); {streams.describe(manifest)}")
                 click.echo("\n".join(describe_run(settings, streams, placement)))
                 if start:
                     tell(f"initial values: {start['start']['layers']} from {options.init}, others drawn")
@@ -115,7 +119,7 @@ def _run_folder(
 def _train(folder: RunFolder | None, trainer: Trainer, streams: Streams, saving: Saving, sinks: list[Sink]) -> None:
     """Train to the end, evaluate what is left to, and finish the run. `folder`: None in all processes but the first."""
     streams.decode_alike()
-    metrics = Metrics(sinks, memory_in_use(trainer.placement.device))
+    metrics = Metrics(sinks, memory_in_use(trainer.placement.device), streams.traffic)
     stop = StopSignal(say_stopping, stop_at_once) if trainer.ranks.layout.ranks == 1 else StopSignal()
     started_at, first_step = time.perf_counter(), trainer.step
     with stop.listening():

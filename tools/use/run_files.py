@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from alexnet.shards.colour import ColourStatistics
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import as_typed, of_type, open_regular, read_bytes, read_json, replace
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, Classes, Manifest, Quality, Sha256, SizePx
+from alexnet.shards.url import place_of
 
 Series = npt.NDArray[np.float64]
 
@@ -52,12 +53,20 @@ class SavedTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SavedStream:
+    """Hold where a run kept what it had fetched."""
+
+    cache: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SavedSettings:
     """Hold what a trained network's user needs of settings.json."""
 
     net: NetSettings
     augment: AugmentSettings
     train: SavedTraining
+    stream: SavedStream = SavedStream()
 
 
 def read_settings(run: Path, mend: str = _MEND) -> SavedSettings:
@@ -101,7 +110,7 @@ class DataRecord:
 
 def keep_data_record(run: Path, data: Path, manifest: Manifest, *, mean_image: bool) -> None:
     """Write a run's record into its folder, and where the data are; with `mean_image` a copy of that, too."""
-    fields = {**msgspec.to_builtins(DataRecord.of(manifest)), "path": str(data.absolute())}
+    fields = {**msgspec.to_builtins(DataRecord.of(manifest)), "path": place_of(data.absolute())}
     try:
         if mean_image:
             most = 12 * manifest.size_px**2 + _HEADER_BYTES
@@ -128,6 +137,21 @@ def read_data_record(run: Path) -> tuple[DataRecord, Path]:
         raise InputError(f"{file}: {error.strerror}; {mend}") from None
 
 
+class Fetched(NamedTuple):
+    """Count what a run fetched from object storage; of a cache, shards that it had and had not."""
+
+    fetched_bytes: int
+    retries: int
+    cache_hits: int
+    cache_misses: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        said = f"fetched {self.fetched_bytes / 1e6:,.0f} MB, {self.retries:,} retries"
+        asked = self.cache_hits + self.cache_misses
+        return f"{said}, {self.cache_hits:,} of {asked:,} shards from the cache" if asked else said
+
+
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """A line of metrics.jsonl: of a step if it has a `loss`, of a validation if it has `val_top1`; shares of 1."""
@@ -142,6 +166,10 @@ class Line:
     val_top1: _Share | None = None
     val_top5: _Share = 0.0
     val_images: Count = 0
+    fetched_bytes: Count | None = None
+    retries: Count = 0
+    cache_hits: Count = 0
+    cache_misses: Count = 0
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -168,7 +196,8 @@ class Records:
 
     `settings`: the whole of settings.json, `kept`: what the page speaks of. `result`: None while the run is not
     finished. `steps`, `loss`, `images_per_s`, `data_wait` (shares of 1), `hours` (of training, without validation and
-    checkpoints): one value a logging step. `last_step`: of all that was written down, logged or not.
+    checkpoints): one value a logging step. `fetched`: from object storage, None of data in a folder. `last_step`: of
+    all that was written down, logged or not.
     """
 
     def __init__(self, run: Path) -> None:
@@ -185,11 +214,15 @@ class Records:
             self.result = read_json(run / RESULT_NAME, _Facts, mend=_MEND)
             ended = read_json(run / RESULT_NAME, _Result, mend=_MEND)
         self.final, self.last_step = ended.final_validation, ended.steps
-        logged, self.validations = array("d"), list[Line]()
+        logged, self.validations, fetched = array("d"), list[Line](), np.zeros(len(Fetched._fields), np.int64)
+        self.fetched: Fetched | None = None
         for line in _lines(run / METRICS_NAME):
             self.last_step = max(self.last_step, line.step)
             if line.loss is not None:
                 logged.extend((line.step, line.loss, line.images_per_s, line.data_wait, line.seconds))
+            if line.fetched_bytes is not None:
+                fetched += [getattr(line, name) for name in Fetched._fields]
+                self.fetched = Fetched(*fetched.tolist())
             if line.val_top1 is not None:
                 self.validations.append(line)
         columns: npt.NDArray[np.float64] = np.frombuffer(logged).reshape(-1, 5).T
