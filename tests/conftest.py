@@ -217,7 +217,7 @@ def proxy(object_server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> Ite
         variables = {"AWS_ENDPOINT": f"http://{proxy.address}", "AWS_REGION": "us-east-1", **CREDENTIALS}
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.delenv(OPTIONS, raising=False)
+        monkeypatch.setenv(OPTIONS, "")  # what a command sets is gone afterwards
         monkeypatch.setattr(storage, "_BACKOFF_SECONDS", 0.001)
         monkeypatch.setattr(storage, "_MOST_BACKOFF_SECONDS", 0.01)
         yield proxy

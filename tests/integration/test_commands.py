@@ -28,7 +28,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("prep verify {set}/train", "this is one split; give the data set itself"),
     ("prep verify {mnist}", "holds no manifest.json"),
     ("prep verify {set} --workers 0", "0 is not in the range"),
-    ("prep verify", "Missing argument 'DIR'"),
+    ("prep verify", "Missing argument 'DATA'"),
     ("prep show /nowhere/at/all", "there is no such folder"),
     ("prep show {set}/train", "this is one split; give the data set itself"),
     ("prep show {set} --out {here}/no/such/page.html", "cannot be written"),
