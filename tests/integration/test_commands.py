@@ -20,6 +20,16 @@ from tests.sources import write_mnist
 COMMANDS = {"prep": prep, "train": train, "bench": bench, "model": model}
 
 MISTAKES: list[tuple[str, str]] = [
+    ("prep shard s3://bucket/source", "s3://bucket/source: SOURCE is read from a folder"),
+    ("prep shard {source} --out https://host/set", "--out https://host/set: can only be read"),
+    (f"prep shard {{source}} --out s3://bucket/{'x' * 300}", "is too long by 65 characters"),
+    ("prep shard {source} --out s3://key:secret@bucket/set", "Error: s3://bucket/set: holds a name, a password"),
+    ("prep shard {source} --out s3://bucket/set --engine ray", "--engine ray: its workers reach no staging folder"),
+    ("prep shard {source} --storage-option secret", "--storage-option: must read key=value"),
+    ("prep decode s3://bucket/set", "s3://bucket/set: nothing lies beside it; give --out"),
+    ("prep decode s3://bucket/set --out s3://bucket/set/planes", "lies in s3://bucket/set, which is read"),
+    ("prep adopt s3://bucket/set", "adopt looks into tars where they lie"),
+    ("prep synth s3://bucket/set", "is written by `alexnet-prep shard` and `decode` only"),
     ("prep shard /nowhere/at/all", "there is no such folder"),
     ("prep shard {here}", "no known layout"),
     ("prep shard {source} --out {set}", "another data set"),

@@ -10,8 +10,9 @@ at before a shard is put and before the manifest is.
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
@@ -70,10 +71,19 @@ def at_once(root: Path, shards: Sequence[Shard], workers: int) -> Sequence[Shard
     return shards[: max(1, workers)] if bucket_of(root) else shards
 
 
+@contextmanager
+def _to_go_on() -> Iterator[None]:
+    """Turn a StorageError into a StoppedError: what is there stays, and the same command goes on."""
+    try:
+        yield
+    except StorageError as error:
+        raise StoppedError(f"{error}; mend it and give the same command again") from None
+
+
 class Bucket:
     """Put the files of a staging folder below a URL. `there`: the sizes of the objects there that are the program's.
 
-    What cannot be done is one line: StorageError at the start, then StoppedError, as the same command goes on.
+    What cannot be read at the start is a StorageError, and what cannot be put a StoppedError.
     """
 
     def __init__(self, url: str, root: Path) -> None:
@@ -98,21 +108,23 @@ class Bucket:
         with ThreadPoolExecutor(_FETCHES) as threads:
             list(threads.map(fetch, names))
 
+    @_to_go_on()
     def claim(self, job: bytes) -> None:
         """Have the prefix say whose it is. Raises StoppedError if another run took it since it was listed."""
         local = self._root / JOB
         found = local.read_bytes() if local.exists() else None
         try:
             if found is None:
-                self._put(JOB, job, new=True)
+                self._storage.put(JOB, job, new=True)
         except FileExistsError:
             found = job  # perhaps of this call, whose answer was lost
         if found is not None:
             self._check_whose(found)
             if found != job:
-                self._put(JOB, job)
+                self._storage.put(JOB, job)
         self._job = job
 
+    @_to_go_on()
     def put_shard(self, record: ShardRecord, notes: str) -> None:
         """Put a whole shard, its tar last, and give its place on the disk back."""
         self._check_whose((self._root / JOB).read_bytes())
@@ -121,10 +133,12 @@ class Bucket:
                 self.put(name)
         stand_in(self._root / record.file, record.bytes)
 
+    @_to_go_on()
     def put(self, name: str) -> None:
         """Put a file."""
-        self._put(name, self._root / name)
+        self._storage.put(name, self._root / name)
 
+    @_to_go_on()
     def finish(self, names: Iterable[str]) -> None:
         """Put what is beside the shards, the manifest last; then leave nothing but the data set."""
         complete = MANIFEST_NAME in self.there
@@ -133,61 +147,44 @@ class Bucket:
         for name in sorted(names, key=lambda name: name == MANIFEST_NAME):
             if not (complete and name in self.there):
                 self.put(name)
-        self._delete(name for name in (self.there if complete else self.list()) if name.startswith(f"{WORK}/"))
+        self._storage.delete(name for name in (self.there if complete else self.list()) if name.startswith(f"{WORK}/"))
 
+    @_to_go_on()
     def clear(self, mark: str) -> None:
         """Delete the program's objects; a `mark` shows that until the last is gone."""
         if self.there:
-            self._put(mark, b"")
-            self._delete([MANIFEST_NAME, JOB])
-            self._delete(set(self.there) - {mark})
-            self._delete([mark])
+            self._storage.put(mark, b"")
+            self._storage.delete([MANIFEST_NAME, JOB])
+            self._storage.delete(set(self.there) - {mark})
+            self._storage.delete([mark])
             self.there = {}
 
     def _has(self, record: ShardRecord, notes: str) -> bool:
         """Say whether a shard is there, put by another run of the same job; a tar of other notes is deleted."""
-        local = (self._root / notes).read_bytes()
         try:
-            if self._storage.size(record.file) == record.bytes and self._storage.read(notes, _MOST_BYTES) == local:
-                return True
-            self._delete([record.file])
+            size = self._storage.size(record.file)
         except FileNotFoundError:
-            pass
-        except StorageError as error:
-            raise _stopped(error) from None
+            return False
+        if size == record.bytes and self._read(notes) == (self._root / notes).read_bytes():
+            return True
+        self._storage.delete([record.file])
         return False
 
-    def _check_whose(self, job: bytes) -> None:
+    def _read(self, name: str) -> bytes:
         try:
-            found = self._storage.read(JOB, _MOST_BYTES)
+            return self._storage.read(name, _MOST_BYTES)
         except FileNotFoundError:
-            found = b""
-        except StorageError as error:
-            raise _stopped(error) from None
-        if found != job:
+            return b""
+
+    def _check_whose(self, job: bytes) -> None:
+        if self._read(JOB) != job:
             raise StoppedError(
                 f"{self.url}: another alexnet-prep finished it, or began anew, since this one began; give the same "
                 "command again when it is done"
             )
-
-    def _put(self, name: str, content: Path | bytes, *, new: bool = False) -> None:
-        try:
-            self._storage.put(name, content, new=new)
-        except StorageError as error:
-            raise _stopped(error) from None
-
-    def _delete(self, names: Iterable[str]) -> None:
-        try:
-            self._storage.delete(names)
-        except StorageError as error:
-            raise _stopped(error) from None
 
 
 def stand_in(path: Path, size: int) -> None:
     """Make a file of a size that takes no disk space."""
     with path.open("wb") as file:
         os.truncate(file.fileno(), size)
-
-
-def _stopped(error: StorageError) -> StoppedError:
-    return StoppedError(f"{error}; mend it and give the same command again")

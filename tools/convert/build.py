@@ -82,8 +82,6 @@ def build(
     continued.
     """
     options = options or BuildOptions()
-    if options.engine == "ray" and bucket_of(root):
-        raise InputError("--engine ray: its workers reach no staging folder; give --out a folder that all of them see")
     job, plans = job_of(source, settings), plan_shards(source, settings)
     root.mkdir(parents=True, exist_ok=True)
     if options.overwrite or not is_begun(root):  # with nothing written or deleted yet

@@ -48,6 +48,11 @@ class ShardOptions(BuildOptions):
     as_json: bool
     cache: Path | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine == "ray" and self.out and as_url(self.out):
+            raise InputError("--engine ray: its workers reach no staging folder; give --out a folder that all see")
+
     def settings(self, native_px: int | None) -> ConvertSettings:
         """Return what shapes the bytes, of a source whose images may all have one size."""
         size_px = (native_px or ConvertSettings().size_px) if self.size_px is None else self.size_px

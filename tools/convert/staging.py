@@ -47,11 +47,11 @@ def held_output(root: Path, *, overwrite: bool) -> Iterator[Callable[[], None]]:
 def _bring_back(root: Path, bucket: Bucket, *, overwrite: bool) -> None:
     """Make a folder what the bucket holds, as far as it is the program's."""
     listed = bucket.list()
-    foreign = sorted(name for name in listed if not OWN_FILES.knows(name) and name not in ("", WORK, *SPLITS))
+    bucket.there = {name: size for name, size in listed.items() if OWN_FILES.knows(name) and not _stays_here(name)}
+    foreign = sorted(listed.keys() - bucket.there.keys() - {"", WORK, *SPLITS})
     begun = any(name in listed for name in (MANIFEST_NAME, JOB, CLEARING))
     if foreign and (overwrite or CLEARING in listed or not begun):
         raise InputError(f"{root}: holds {foreign[0]}, which is not alexnet-prep's; give another --out, or move it")
-    bucket.there = {name: size for name, size in listed.items() if OWN_FILES.knows(name)}
     complete = bucket.there.keys() >= {MANIFEST_NAME, CHECKSUMS_NAME}
     _empty(root, keep=not complete)
     needed = list[str]()
@@ -65,10 +65,16 @@ def _bring_back(root: Path, bucket: Bucket, *, overwrite: bool) -> None:
     bucket.fetch(needed)
 
 
+def _stays_here(name: str) -> bool:
+    """Say whether a file was learnt from the source, or unpacked of it, and is never put anywhere."""
+    return name.startswith((INDEX, f"{WORK}/pixels-"))
+
+
 def _empty(root: Path, *, keep: bool = False) -> None:
-    """Delete all that is in a folder; `keep` what was learnt from the source, and unpacked of it."""
-    kept = {root / WORK, root / INDEX, *(root / WORK).glob("pixels-*")} if keep else set[Path]()
-    for path in {*root.iterdir(), *(root / WORK).glob("*")} - kept:
+    """Delete all that is in a folder, but, to `keep` it, for what stays here."""
+    for path in (*(root / WORK).glob("*"), *root.iterdir()):
+        if keep and (path == root / WORK or _stays_here(path.relative_to(root).as_posix())):
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:
