@@ -135,12 +135,15 @@ class Storage:
         return await self._tried(name, attempt)
 
     def put(self, name: str, content: Path | bytes, *, new: bool = False) -> None:
-        """Write an object whole; one that is there is replaced or, with `new`, a FileExistsError."""
-        mode = "create" if new else "overwrite"
+        """Write an object whole. `new`: raise FileExistsError if there is one, unless `conditional_put` is disabled."""
+        send = functools.partial(_obstore().put_async, self._outbox, name, content, max_concurrency=_PARTS_SENT)
 
         async def attempt() -> None:
             self.traffic.requests += 1
-            await _obstore().put_async(self._outbox, name, content, mode=mode, max_concurrency=_PARTS_SENT)
+            try:
+                await send(mode="create" if new else "overwrite")
+            except NotImplementedError:
+                await send()
 
         self.run(self._tried(name, attempt))
         self.traffic.bytes += len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -237,12 +240,9 @@ def _status_and_reason(error: Exception) -> tuple[str, str]:
 def _store(url: str, *, sends: bool = False) -> Any:
     """Make what speaks to a URL's server, with the options that the environment and the user gave; `sends`: objects."""
     options = options_given()
-    client = (
-        _CLIENT
-        | (_SENDS if sends else {})
-        | {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
-    )
-    config = {key: value for key, value in options.items() if not _CLIENT_OPTION.fullmatch(key)}
+    given = {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
+    client = _CLIENT | (_SENDS if sends else {}) | given
+    config = {key: value for key, value in options.items() if key not in given}
     scheme = url.partition(":")[0]
     prefix = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}.get(scheme, "")
     endpoint = next((v for k, v in config.items() if k.endswith(("endpoint", "endpoint_url"))), None) or next(
