@@ -82,7 +82,7 @@ class ReadAhead:
         reader, planner, coming = self._reader, self._planner, self._first
         if reader.files.traffic:
             shards = self._shards_by_first_use()
-            reader.files.plan_shards(shards, now=shards)
+            reader.files.plan_shards(shards, fetch=shards)
         while (at := self._wait_for(coming - self._batches)) is not None:
             coming = max(coming, at)  # what is begun already needs no telling
             rows = reader.rows(self._wanted(planner.sample_ids(*divmod(coming, planner.steps))))
@@ -118,9 +118,9 @@ class ReadAhead:
     def _plan_shards(self, present: list[int], windows: Sequence[Window]) -> None:
         """Tell object storage of the window that is used, the next one, and all that come until each shard came."""
         coming = np.concatenate([window.shards for window in windows]).tolist()
-        ahead = coming[: max(len(windows[0].shards), SHARDS_AHEAD)]
-        now = filter(self._is_wanted, dict.fromkeys([*present, *ahead]))
-        self._reader.files.plan_shards([*present, *coming], list(now))
+        keep = [*present, *windows[0].shards.tolist()]
+        fetch = list(filter(self._is_wanted, dict.fromkeys([*keep, *coming[:SHARDS_AHEAD]])))
+        self._reader.files.plan_shards([*present, *coming], fetch, keep)
 
     def _shards_by_first_use(self) -> list[int]:
         """Return all shards in the order in which an epoch of single samples, from where it begins, asks for them."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import Split
+from alexnet.shards.manifest import SPLITS, Split
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.shard_files import WholeShards
 from alexnet.shards.url import as_url, origin_of
@@ -25,7 +25,7 @@ def open_split(where: str, split: Split, settings: StreamSettings, plan: PlanSet
 
     cache = ShardCache(cache_folder(settings), round(settings.cache_gb * 1e9))
     reader = SplitReader(root, split, cache)
-    if plan.shuffle and not plan.window_shards and cache.limit < _room(reader, _bytes(reader)):
+    if plan.shuffle and not plan.window_shards and cache.limit < _room(reader, plan, cache.folder, _bytes(reader)):
         return SplitReader(root, split)
     _check_room(reader, cache, plan)
     return reader
@@ -64,11 +64,12 @@ def describe_source(reader: SplitReader, planner: Planner, settings: StreamSetti
     from alexnet.shards.remote import requests_for
 
     rows = reader.rows(planner.order(0)[: s.batch_images // s.ranks or 1])
+    room = _room(reader, s, cache_folder(settings), total)
     requests = len(requests_for(rows)) / max(1, len(rows)) * len(reader)
     return [
         f"from {reader.place}: order global, sample by sample: about {requests:,.0f} requests an epoch for "
-        f"{reader.stored_bytes() / 1e9:,.3g} GB; order=blocks, or cache_gb={_in_gb(_room(reader, total))}, fetches "
-        f"whole shards, {len(reader.shards):,} requests"
+        f"{reader.stored_bytes() / 1e9:,.3g} GB; order=blocks, or cache_gb={_in_gb(room)}, fetches whole shards, "
+        f"{len(reader.shards):,} requests"
     ]
 
 
@@ -82,19 +83,33 @@ def _bytes(reader: SplitReader) -> int:
     return sum(shard.bytes for shard in reader.shards)
 
 
-def _room(reader: SplitReader, shards: int) -> int:
-    """Return what a cache must take that holds so many bytes of shards, and the files that are no shards."""
-    return shards + sum(record.bytes for record in reader.manifest.files)
+def _room(reader: SplitReader, plan: PlanSettings, folder: Path, shards: int) -> int:
+    """Return what a cache must take that holds so many bytes of shards, and what there must be beside them.
+
+    Those are the files that are no shards and, as it is read while this split's shards stay open, a batch of the other.
+    """
+    from alexnet.shards.cache import bytes_beside
+
+    beside = bytes_beside(folder)
+    for split in set(SPLITS) - {reader.split}:
+        others = sorted((shard.bytes for shard in reader.manifest.shards_of(split)), reverse=True)
+        beside += sum(others[: _shards_of_batch(plan, len(others), reader.manifest.counts[split].written)])
+    return shards + beside
+
+
+def _shards_of_batch(plan: PlanSettings, shards: int, images: int) -> int:
+    """Return in how many of so many shards the images of a batch can lie that follow each other."""
+    return -(-plan.batch_images * shards // max(1, images)) + 1
 
 
 def _check_room(reader: SplitReader, cache: "ShardCache", plan: PlanSettings) -> None:
     """Refuse a cache that cannot hold what is in use at once: two windows, or the shards of two batches."""
     largest = max((shard.bytes for shard in reader.shards), default=0)
-    of_batch = -(-plan.batch_images * len(reader.shards) // max(1, len(reader))) + 1
+    of_batch = _shards_of_batch(plan, len(reader.shards), len(reader))
     window = plan.window_shards if plan.shuffle and plan.window_shards else of_batch
-    needed = _room(reader, min(_bytes(reader), 2 * window * largest))
+    needed = _room(reader, plan, cache.folder, min(_bytes(reader), 2 * window * largest))
     if cache.limit < needed:
         raise InputError(
-            f"cache_gb={cache.limit / 1e9:g}: 2 windows of {window} shards, which are in use at once, and the index "
-            f"have {needed / 1e9:,.3g} GB; give at least cache_gb={_in_gb(needed)}, or fewer window_shards"
+            f"cache_gb={cache.limit / 1e9:g}: 2 windows of {window} shards, which are in use at once, and what lies "
+            f"beside them have {needed / 1e9:,.3g} GB; give at least cache_gb={_in_gb(needed)}, or fewer window_shards"
         )

@@ -113,7 +113,7 @@ class ShardCache:
     def _reserved(self, descriptor: int, record: ShardRecord, next_use: Mapping[str, int]) -> bool:
         """Remove what may go until a shard has room on the disk; say whether it has now."""
         cached = self._cached()
-        taken = sum(file.bytes for file in cached) + _bytes_below(self.folder / "sets")
+        taken = sum(file.bytes for file in cached) + bytes_beside(self.folder)
         going = iter(_leaving(cached, record, next_use))
         while True:
             if taken + record.bytes <= self.limit:
@@ -195,8 +195,9 @@ def _leaving(cached: list[_Cached], record: ShardRecord, next_use: Mapping[str, 
     yield from sorted(later, key=lambda file: -next_use[file.sha256])
 
 
-def _bytes_below(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.glob("*/*"))
+def bytes_beside(folder: Path) -> int:
+    """Return the bytes of what lies in a cache beside its shards: the small files of all data sets."""
+    return sum(path.lstat().st_size for path in folder.glob("sets/*/*"))
 
 
 def _locked(descriptor: int, how: int) -> bool:

@@ -101,16 +101,16 @@ class CachedShards(WholeShards):
         self._slots = asyncio.Semaphore(SHARDS_AT_ONCE)
         self._stopped = False
 
-    def plan_shards(self, order: Sequence[int], now: Sequence[int]) -> None:
-        """Begin to fetch what is needed now, and close all else, so that the cache may let go of it."""
+    def plan_shards(self, order: Sequence[int], fetch: Sequence[int], keep: Sequence[int] | None = None) -> None:
+        """Begin to fetch some, and close all but those to keep, so that the cache may let go of them."""
         self._next_use = {self.shards[shard].sha256: place for place, shard in reversed(list(enumerate(order)))}
         with self._lock:
-            for shard in set(self._open).difference(now):
+            for shard in set(self._open).difference(fetch if keep is None else keep):
                 del self._open[shard]
             for shard, future in list(self._ahead.items()):
-                if future.done() and (shard not in now or _found_no_room(future)):
+                if future.done() and (shard not in fetch or _found_no_room(future)):
                     del self._ahead[shard]
-            for shard in now:
+            for shard in fetch:
                 if shard not in self._open and shard not in self._ahead and not self._stopped:
                     self._ahead[shard] = asyncio.run_coroutine_threadsafe(self._fetch_ahead(shard), loop())
 
@@ -126,7 +126,7 @@ class CachedShards(WholeShards):
             self._stopped = True
             for ahead in self._ahead.values():
                 ahead.cancel()
-            for needed in self._needed:
+            for needed in list(self._needed):
                 needed.cancel()
 
     def close(self) -> None:

@@ -64,8 +64,10 @@ class ShardFiles(ABC):
     def located(self, rows: IndexRows) -> Located:
         """Return where samples lie, by their rows of the index."""
 
-    def plan_shards(self, order: Sequence[int], now: Sequence[int]) -> None:  # noqa: B027 (files are there)
-        """Say in which order shards will be needed from here on, and begin to fetch those that are needed `now`."""
+    def plan_shards(  # noqa: B027 (files are there)
+        self, order: Sequence[int], fetch: Sequence[int], keep: Sequence[int] | None = None
+    ) -> None:
+        """Say in which order shards will be needed, begin to fetch some, and close all but those to keep: these."""
 
     def plan_samples(self, rows: IndexRows) -> None:  # noqa: B027
         """Say which samples will be needed soon."""

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 from alexnet.shards import storage
+from alexnet.tools.train import main as train_command
 from tests.conftest import prep
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.runs import LENET, losses, model, outcome, records, train
@@ -104,3 +106,23 @@ def test_what_is_wrong_with_a_url_is_a_line(url: str, cache: Path, proxy: Faulty
         told = train(url, "--storage-option", option, code=2)
         assert told.startswith("Error: ")
         assert "a-secret" not in told
+
+
+@pytest.mark.parametrize("order", ["blocks", "global"])
+def test_the_least_cache_that_is_advised_holds_training_and_validation(
+    url: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    monkeypatch.setattr("alexnet.shards.cache._ROOM_PATIENCE_SECONDS", 1.0)
+    options = (url, *LENET, "--epochs", 2, "--set", f"stream.order={order}", "--set", "stream.window_shards=1")
+    told, advised = train(*options, "--cache-gb", 1e-6, code=2), ""
+    while told.startswith("Error: ") or "sample by sample" in told:
+        before, advised = advised, re.findall("cache_gb=([0-9.e-]+)(?:, or fewer|, fetches)", told)[0]
+        assert advised != before
+        told = CliRunner().invoke(train_command, [*map(str, options), "--cache-gb", advised, "--dry-run"]).output
+    told = train(*options, "--cache-gb", advised, "--out", tmp_path / "run")
+    assert f"from {url}: whole shards" in told
+    assert 0 < cache_bytes(cache) <= float(advised) * 1e9
+
+
+def cache_bytes(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
