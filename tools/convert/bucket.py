@@ -11,7 +11,6 @@ at before a shard is put and before the manifest is.
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -100,13 +99,19 @@ class Bucket:
 
     def fetch(self, names: Iterable[str]) -> None:
         """Bring objects that are there into the folder."""
+        import asyncio
 
-        def fetch(name: str) -> None:
-            with (self._root / name).open("wb") as file:
-                self._storage.run(self._storage.fetch(name, file.fileno(), self.there[name]))
+        slots = asyncio.Semaphore(_FETCHES)
 
-        with ThreadPoolExecutor(_FETCHES) as threads:
-            list(threads.map(fetch, names))
+        async def fetch(name: str) -> None:
+            async with slots:
+                with (self._root / name).open("wb") as file:
+                    await self._storage.fetch(name, file.fileno(), self.there[name])
+
+        async def fetch_all() -> None:
+            await asyncio.gather(*map(fetch, names))
+
+        self._storage.run(fetch_all())
 
     @_to_go_on()
     def claim(self, job: bytes) -> None:

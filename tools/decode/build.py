@@ -23,6 +23,7 @@ from alexnet.shards.manifest import (
     read_manifest,
 )
 from alexnet.shards.processes import Counts, WorkerDiedError, WorkerPool
+from alexnet.shards.url import origin_of
 from alexnet.shards.writer import remove_partials
 from alexnet.tools.convert.bucket import at_once, disk_option
 from alexnet.tools.convert.folder import claim, complete, given_back, is_complete, refuse_differences, seal, take_up
@@ -73,7 +74,7 @@ def _take_up(plan: PlanesSet, root: Path, *, overwrite: bool) -> None:
         return
     refuse_differences(root, found, settings=plan.job.settings, source=plan.job.source)
     if found.source != plan.job.source:
-        what = f"other JPEGs than {plan.source} holds now, or of other classes"
+        what = f"other JPEGs than {origin_of(plan.source) or plan.source} holds now, or of other classes"
     elif found.listed != plan.job.listed:
         what = "another --split"
     else:

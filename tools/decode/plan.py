@@ -74,11 +74,11 @@ def plan_planes(source: Path, split: Split | None = None, labels: Sequence[int] 
     if why := available():
         raise InputError(f"decoding to planes: needs the host decoder, and {why}")
     readers = {name: SplitReader(source, name) for name in SPLITS if split in (None, name)}
-    jpegs = next(iter(readers.values())).manifest
+    jpegs, place = next((reader.manifest, reader.place) for reader in readers.values())
     if jpegs.stored.encoding != "jpeg":
-        raise InputError(f"{source}: holds planes already; give the data set of JPEGs that they were decoded from")
+        raise InputError(f"{place}: holds planes already; give the data set of JPEGs that they were decoded from")
     if split and not jpegs.counts[split].input:
-        raise InputError(f"--split {split}: {source} has no such images; leave it out, or give the other")
+        raise InputError(f"--split {split}: {place} has no such images; leave it out, or give the other")
     settings, made_of = {**jpegs.settings, "encoding": "planes-420"}, {"kind": KIND, "digest": jpegs.digest()}
     counts: dict[str, SplitCounts] = {name: jpegs.counts[name] if name in readers else _NONE for name in SPLITS}
     records = jpegs.classes
