@@ -38,8 +38,8 @@ class Place(NamedTuple):
     proxy: FaultyProxy
     cache: Path
 
-    def digests(self) -> dict[str, str]:
-        names = [meta["path"] for some in obstore.list(self.store) for meta in some]
+    def digests(self, ending: str = "") -> dict[str, str]:
+        names = [meta["path"] for some in obstore.list(self.store) for meta in some if meta["path"].endswith(ending)]
         return {name: sha256(obstore.get(self.store, name).bytes()).hexdigest() for name in names}
 
     def changes(self) -> list[str]:
@@ -145,7 +145,7 @@ def test_what_cannot_be_put_is_one_line_and_another_machine_goes_on(
     last = prep(*shard, place.cache / "here", code=1).output.splitlines()[-1]
     assert name in last
     assert last.endswith("403 Forbidden: AccessDenied: Not today; mend it and give the same command again")
-    assert sum(there.endswith(".tar") for there in place.digests()) == done
+    assert len(place.digests(".tar")) == done
     assert "manifest.json" not in place.digests()
     before = len(place.changes())
     prep(*shard, place.cache / "elsewhere")
@@ -284,7 +284,7 @@ def test_killed_at_any_moment_and_gone_on_with_elsewhere_every_object_is_the_sam
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 kills, seconds = kills + 1, seconds + 0.2
-                there = place.digests().items()
-                assert all(pair in digests(wanted).items() for pair in there if pair[0].endswith(".tar"))
+                # What it asked the server to delete may go just now.
+                assert place.digests(".tar").items() <= digests(wanted).items()
         assert place.digests() == digests(wanted)
     assert kills > 6
