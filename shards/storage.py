@@ -19,7 +19,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from alexnet.shards.errors import InputError, one_line
@@ -155,7 +155,9 @@ class Storage:
             self.traffic.requests += 1
             return {meta["path"]: meta["size"] async for some in _obstore().list(self.store) for meta in some}
 
-        return self.run(self._tried("", attempt))
+        found = self.run(self._tried("", attempt))
+        folders = {"", *(str(folder) for name in found for folder in PurePosixPath(name).parents)}  # of consoles: empty
+        return {name: size for name, size in found.items() if size or name not in folders}
 
     def size(self, name: str) -> int:
         """Return an object's bytes. Raises FileNotFoundError if there is none."""

@@ -7,7 +7,7 @@ import click
 from alexnet.model.needs import describe_layout, held_parameters, memory_need
 from alexnet.model.placement import Layout, Placement
 from alexnet.shards.manifest import Manifest
-from alexnet.shards.url import place_of
+from alexnet.shards.url import origin_of, place_of
 from alexnet.tools.console import tell
 from alexnet.tools.run.assembly import Streams
 from alexnet.tools.run.settings import RunSettings
@@ -38,7 +38,8 @@ def dry_run(data: Path, recipe: str, settings: RunSettings, placement: Placement
         click.echo(line)
     click.echo(f"memory: {_describe_memory(settings, placement)}")
     click.echo(f"plan: {_describe_plan(settings, streams, manifest)}")
-    click.echo("dry run: nothing was started or written")
+    kept = f" but the small files of the data set in {data}" if origin_of(data) else ""
+    tell(f"dry run: nothing was started or written{kept}")
 
 
 def _describe_plan(settings: RunSettings, streams: Streams, manifest: Manifest) -> str:

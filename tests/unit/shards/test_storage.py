@@ -210,6 +210,17 @@ def test_names_that_cannot_be_looked_up_and_servers_that_are_not_there(
     assert "tried for" in fails(Storage(s3.url))
 
 
+def test_what_consoles_make_of_folders_is_no_object(proxy: FaultyProxy) -> None:
+    listed = (("set/", 0), ("set/train/", 0), ("set/train/0.tar", 7), ("set/empty", 0))
+    keys = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>{size}</Size></Contents>"
+        for key, size in listed
+    )
+    answer = f"<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated>{keys}</ListBucketResult>"
+    proxy.spoil("list-type", [Fault(status=200, body=answer.encode())])
+    assert Storage("s3://bucket/set").list() == {"train/0.tar": 7, "empty": 0}
+
+
 def test_http_is_read_by_ranges_and_not_listed(
     http: tuple[Storage, FaultyProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
