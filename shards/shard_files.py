@@ -67,7 +67,7 @@ class ShardFiles(ABC):
     def plan_shards(  # noqa: B027 (files are there)
         self, order: Sequence[int], fetch: Sequence[int], keep: Sequence[int] | None = None
     ) -> None:
-        """Say in which order shards will be needed, begin to fetch some, and close all but those to keep: these."""
+        """Say in which order shards will be needed; begin to `fetch` some; close all but `keep` (default: `fetch`)."""
 
     def plan_samples(self, rows: IndexRows) -> None:  # noqa: B027
         """Say which samples will be needed soon."""
