@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,3 +222,20 @@ def test_of_several_processes_none_waits_for_the_first_that_is_refused(digits: P
             assert process.communicate(timeout=END_SECONDS)[1] == f"Error: {out}: {REFUSED}"
             assert process.returncode == 2
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_processes_with_other_data_refuse_to_begin(digits: Path, tmp_path: Path) -> None:
+    """As two machines may have, or as object storage gives that is written while they start."""
+    options = (*LENET, "--steps", 4, "--parallel", "data", "--out", tmp_path / "run")
+    other = tmp_path / "other"
+    shutil.copytree(digits, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["classes"][0]["words"] = "another"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with meeting() as ranks:
+        for process in [start(data, *options, told=told) for data, told in zip((digits, other), ranks, strict=True)]:
+            error = process.communicate(timeout=END_SECONDS)[1]
+            assert error.endswith("is not the same data set for all processes; give the same command again\n")
+            assert process.returncode == 2
+    assert not (tmp_path / "run").exists()

@@ -60,6 +60,7 @@ def run_training(options: TrainOptions) -> None:
     local_ranks = worker.local_ranks if worker else 1
     with ExitStack() as held:
         with started(placement, local_ranks) as ranks:
+            _check_alike(ranks, data, manifest)
             out = options.folder(data, settings.train.seed)
             check = _in_first(ranks, lambda: held.enter_context(locked(out, "alexnet-train")))
             streams = Streams(data, settings, placement, local_ranks)
@@ -88,6 +89,12 @@ def _prepare_process(placement: Placement, settings: RunSettings) -> None:
     choose_kernels_by_trial()
     if settings.train.deterministic:
         make_deterministic()
+
+
+def _check_alike(ranks: Ranks, data: Path, manifest: Manifest) -> None:
+    """Refuse to begin where processes have other data, of another machine or replaced while they started."""
+    if ranks.any(ranks.of_first(manifest.digest()) != manifest.digest()):
+        raise InputError(f"{place_of(data)}: is not the same data set for all processes; give the same command again")
 
 
 def _in_first(ranks: Ranks, make: Callable[[], T]) -> T | None:
