@@ -18,6 +18,7 @@ import numpy as np
 from alexnet.shards.index import write_index
 from alexnet.shards.manifest import FILES, INDEX_NAME, MANIFEST_NAME, SplitCounts, read_manifest, shard_file
 from alexnet.shards.planes import planes_bytes
+from alexnet.shards.reader import SplitReader
 from alexnet.shards.writer import Sample, file_record, publish_shard, write_shard
 
 IMAGENET_IMAGES = 1_281_167
@@ -28,28 +29,43 @@ _GREY = 128  # what both chroma planes hold
 def write_made_up(like: Path, out: Path, images: int) -> Path:
     """Write training images of a grey each, by their place in a shard, with the classes of another data set."""
     manifest = read_manifest(like)
-    (out / "train").mkdir(parents=True)
     px, labels = manifest.size_px, len(manifest.classes)
     chroma = bytes([_GREY]) * (planes_bytes(px, px) - px * px)
     samples = (
         Sample(place=k, stem="grey", label=k % labels, stored=bytes([k % 256]) * px * px + chroma)
         for k in range(SHARD_IMAGES)
     )
-    record, rows = write_shard(out, "train", 0, samples, "yuv")
+    return _write_repeated(like, out, images, list(samples), "yuv")
+
+
+def write_made_up_jpegs(like: Path, out: Path, images: int, shard_images: int = SHARD_IMAGES) -> Path:
+    """Write the training images of another data set again and again."""
+    reader = SplitReader(like, "train")
+    stored = [reader.sample(n % len(reader)) for n in range(shard_images)]
+    samples = [Sample(place=k, stem="again", label=one.label, stored=one.stored) for k, one in enumerate(stored)]
+    return _write_repeated(like, out, images, samples, "jpg")
+
+
+def _write_repeated(like: Path, out: Path, images: int, samples: list[Sample], extension: str) -> Path:
+    """Write one shard of samples; all others are links to it."""
+    manifest, shard_images = read_manifest(like), len(samples)
+    (out / "train").mkdir(parents=True)
+    record, rows = write_shard(out, "train", 0, samples, extension)
     publish_shard(out, record)
-    counts = [min(SHARD_IMAGES, images - first) for first in range(0, images, SHARD_IMAGES)]
+    counts = [min(shard_images, images - first) for first in range(0, images, shard_images)]
     shards = [dataclasses.replace(record, file=shard_file("train", n), images=k) for n, k in enumerate(counts)]
     for shard in shards[1:]:
         os.link(out / record.file, out / shard.file)
     index = np.tile(rows, len(shards))[:images]
-    index["shard"] = np.arange(images) // SHARD_IMAGES
+    index["shard"] = np.arange(images) // shard_images
     for name in FILES:
         shutil.copyfile(like / name, out / name)
     write_index(out / INDEX_NAME, [index])
-    planes = dataclasses.replace(
+    planes = {"encoding": "planes-420"} if extension == "yuv" else {}
+    made = dataclasses.replace(
         manifest,
-        settings={**manifest.settings, "encoding": "planes-420", "shard_images": SHARD_IMAGES},
-        source={"kind": "planes of a data set", "digest": manifest.digest()},
+        settings={**manifest.settings, **planes, "shard_images": shard_images},
+        source={"kind": "planes of a data set", "digest": manifest.digest()} if planes else manifest.source,
         counts={
             "train": SplitCounts(input=images, written=images, rejected=0),
             "val": SplitCounts(input=0, written=0, rejected=0),
@@ -57,7 +73,7 @@ def write_made_up(like: Path, out: Path, images: int) -> Path:
         shards=tuple(shards),
         files=tuple(file_record(out, name) for name in FILES),
     )
-    (out / MANIFEST_NAME).write_text(planes.to_json())
+    (out / MANIFEST_NAME).write_text(made.to_json())
     return out
 
 
