@@ -47,8 +47,9 @@ def local_root(where: str | os.PathLike[str], cache: Path | None = None) -> Path
     try:
         text = storage.read(MANIFEST_NAME, MAX_JSON_BYTES)
     except FileNotFoundError:
-        hint = f"this may be one split; give {url.rpartition('/')[0]}" if url.endswith(SPLITS) else "a manifest is last"
-        raise InputError(f"{url}: holds no {MANIFEST_NAME}; {hint}") from None
+        of_split = url.rpartition("/")[0] if url.endswith(SPLITS) else ""
+        hint = f"this may be one split: give {of_split}" if of_split else "give the URL of a finished data set"
+        raise InputError(f"{url}: holds no {MANIFEST_NAME}, which `alexnet-prep` puts there last; {hint}") from None
     root = sets / hashlib.sha256(url.encode() + b"\0" + text).hexdigest()[:32]
     try:
         sets.mkdir(parents=True, exist_ok=True)
