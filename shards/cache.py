@@ -83,18 +83,18 @@ class ShardCache:
                 if written is None:  # another fetches it
                     await asyncio.sleep(_POLL_SECONDS)
                     continue
-                with _dropped_on_error(partial, written):
+                with contextlib.ExitStack() as unfinished:
+                    unfinished.callback(_drop, partial, written)
                     if path.exists():  # another did
-                        raise _ThereError
+                        continue
                     await self._reserve(written, record, next_use, wait=wait)
                     await _fetch(storage, record, written)
                     await asyncio.to_thread(os.fsync, written)
                     partial.rename(path)
+                    unfinished.pop_all()
                 fcntl.flock(written, fcntl.LOCK_SH)
                 return written, True
             return held, False
-        except _ThereError:
-            return await self.opened(storage, record, next_use, wait=wait)
         except OSError as error:
             where = error.filename or self.folder
             raise StorageError(f"{where}: {error.strerror or error}; give another folder as stream.cache") from None
@@ -163,10 +163,6 @@ async def alone(lock: Path) -> AsyncIterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-class _ThereError(Exception):
-    """Say that a shard was fetched by another meanwhile."""
 
 
 async def _fetch(storage: Storage, record: ShardRecord, descriptor: int) -> None:
@@ -253,12 +249,7 @@ def _removed(path: Path) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _dropped_on_error(partial: Path, descriptor: int) -> Iterator[None]:
-    """Remove what was written so far if it does not become a shard, while it is still held."""
-    try:
-        yield
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        os.close(descriptor)
-        raise
+def _drop(partial: Path, descriptor: int) -> None:
+    """Remove what becomes no shard, while it is still held."""
+    partial.unlink(missing_ok=True)
+    os.close(descriptor)

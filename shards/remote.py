@@ -7,7 +7,9 @@ They come whole through a cache (`CachedShards`), or sample by sample (`PartsOfS
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -23,12 +25,13 @@ import numpy as np
 
 from alexnet.shards.cache import NoRoomError, ShardCache, alone, default_cache
 from alexnet.shards.errors import InputError
+from alexnet.shards.event_loop import loop, side_by_side
 from alexnet.shards.files import MAX_JSON_BYTES
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import MANIFEST_NAME, MEND, SPLITS, FileRecord, ShardRecord, read_manifest
 from alexnet.shards.shard_files import Located, OpenFile, ShardFiles, WholeShards
-from alexnet.shards.storage import Storage, loop
-from alexnet.shards.url import ORIGIN_NAME, StorageError, as_url
+from alexnet.shards.storage import Storage
+from alexnet.shards.url import ORIGIN_NAME, MissingError, StorageError, as_url
 
 SHARDS_AT_ONCE = 8
 _PARTS_AT_ONCE = 64
@@ -46,7 +49,7 @@ def local_root(where: str | os.PathLike[str], cache: Path | None = None) -> Path
     storage, sets = Storage(url), (cache or default_cache()) / "sets"
     try:
         text = storage.read(MANIFEST_NAME, MAX_JSON_BYTES)
-    except FileNotFoundError:
+    except MissingError:
         of_split = url.rpartition("/")[0] if url.endswith(SPLITS) else ""
         hint = f"this may be one split: give {of_split}" if of_split else "give the URL of a finished data set"
         raise InputError(f"{url}: holds no {MANIFEST_NAME}, which `alexnet-prep` puts there last; {hint}") from None
@@ -70,7 +73,7 @@ async def _stand_in(storage: Storage, manifest: bytes, root: Path) -> Path:
         (partial / ORIGIN_NAME).write_text(json.dumps({"url": storage.url}))
         try:
             records = read_manifest(partial).files
-            await asyncio.gather(*(_fetch_file(storage, partial, record) for record in records))
+            await side_by_side(functools.partial(_fetch_file, storage, partial), records)
         except InputError as error:
             raise type(error)(str(error).replace(str(partial), storage.url)) from None
         partial.rename(root)
@@ -253,9 +256,11 @@ class PartsOfShards(ShardFiles):
 
     async def _fetched(self, requests: Sequence["_Request"]) -> OpenFile:
         """Fetch all that is asked for, one part behind the other, into a file in memory."""
-        file, base = OpenFile(os.memfd_create("samples", os.MFD_CLOEXEC)), 0
+        file = OpenFile(os.memfd_create("samples", os.MFD_CLOEXEC))
+        places = itertools.accumulate((request.end - request.firsts[0] for request in requests), initial=0)
 
-        async def fetch(request: _Request, place: int) -> None:
+        async def fetch(asked: tuple[_Request, int]) -> None:
+            request, place = asked
             record = self.shards[request.shard]
             async with self._slots:
                 part = await self._storage.part(record.file, request.firsts[0], request.end, record.bytes)
@@ -265,13 +270,7 @@ class PartsOfShards(ShardFiles):
                     raise StorageError(f"{self.place}/{record.file}: holds no sample at byte {first:,}; {MEND}")
             os.pwrite(file.descriptor, part, place)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for request in requests:
-                    tasks.create_task(fetch(request, base))
-                    base += request.end - request.firsts[0]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        await side_by_side(fetch, zip(requests, places, strict=False), _PARTS_AT_ONCE)
         return file
 
 

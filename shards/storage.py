@@ -16,14 +16,14 @@ import hashlib
 import os
 import random
 import re
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from alexnet.shards.errors import InputError, one_line
-from alexnet.shards.url import StorageError, Traffic, options_given
+from alexnet.shards.event_loop import loop
+from alexnet.shards.url import MissingError, StorageError, Traffic, options_given
 
 T = TypeVar("T")
 
@@ -40,10 +40,6 @@ _CLIENT = {"timeout": "1day", "connect_timeout": "5s", "read_timeout": "15s"}  #
 _SENDS = {"read_timeout": "5min"}  # begins with the request: sends four parts of 5 MB at 70 kB/s
 _PARTS_SENT, _PART_RETRIES = 4, 8  # of a large object; one part that fails must not cost the others
 _CLIENT_OPTION = re.compile(r"allow_\w+|\w*timeout|http[12]_only|pool_\w+|proxy_\w+|root_certificate|user_agent")
-
-
-class MissingError(StorageError):
-    """Say that there is no such object."""
 
 
 class ReplacedError(StorageError):
@@ -75,7 +71,7 @@ class Storage:
             raise
 
     def read(self, name: str, most: int) -> bytes:
-        """Read a small object. Raises FileNotFoundError if there is none, StorageError if it has more than `most`."""
+        """Read a small object. Raises MissingError if there is none, StorageError if it has more than `most`."""
 
         async def attempt() -> bytes:
             result = await self._get(name)
@@ -83,7 +79,7 @@ class Storage:
                 raise StorageError(f"{self.url}/{name}: has {result.meta['size']:,} bytes; at most {most:,} are right")
             return bytes(await result.bytes_async())
 
-        return self._run_present(name, self._tried(name, attempt))
+        return self.run(self._tried(name, attempt))
 
     async def fetch(self, name: str, descriptor: int, size: int) -> str:
         """Write a whole object of `size` bytes to an open file, from its start; return the sha256 of what was written.
@@ -159,11 +155,7 @@ class Storage:
         folders = {"", *(str(folder) for name in found for folder in PurePosixPath(name).parents)}  # of consoles: empty
         return {name: size for name, size in found.items() if size or name not in folders}
 
-    def size(self, name: str) -> int:
-        """Return an object's bytes. Raises FileNotFoundError if there is none."""
-        return self._run_present(name, self.head(name))
-
-    async def head(self, name: str) -> int:
+    async def size(self, name: str) -> int:
         """Return an object's bytes. Raises MissingError if there is none."""
 
         async def attempt() -> int:
@@ -182,12 +174,6 @@ class Storage:
 
         if wanted := list(names):
             self.run(self._tried(wanted[0], attempt))
-
-    def _run_present(self, name: str, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return self.run(work)
-        except MissingError as error:
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", f"{self.url}/{name}") from error
 
     async def _get(self, name: str, options: Mapping[str, Any] | None = None, etag: str | None = None) -> Any:
         # Servers match no weak tag, which names what means the same and not the same bytes.
@@ -277,24 +263,3 @@ def _obstore() -> Any:
     except ModuleNotFoundError:
         raise InputError("obstore, which reads URLs, is not installed: pip install 'alexnet[remote]'") from None
     return obstore
-
-
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
-_lock = threading.Lock()
-
-
-def loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of this process, running on a thread of its own.
-
-    Raises StorageError in a fork of a process that has one: obstore's threads do not come along, and it would wait.
-    """
-    with _lock:
-        if (pid := os.getpid()) not in _loops:
-            if _loops:
-                raise StorageError(
-                    "object storage was read before this process was forked, so it cannot be here: start processes by "
-                    "spawn (a DataLoader takes multiprocessing_context='spawn')"
-                )
-            _loops[pid] = asyncio.new_event_loop()
-            threading.Thread(target=_loops[pid].run_forever, name="alexnet-storage", daemon=True).start()
-        return _loops[pid]

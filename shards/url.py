@@ -22,6 +22,10 @@ class StorageError(InputError):
     """Say in one line which object could not be read or written, and why."""
 
 
+class MissingError(StorageError):
+    """Say that there is no such object."""
+
+
 @dataclass
 class Traffic:
     """Count what went over the network: `bytes` that arrived or were sent, `requests`, and `retries` among them.

@@ -3,26 +3,22 @@
 So the disk holds as many tars as there are workers.
 """
 
-import asyncio
 import functools
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.event_loop import side_by_side
 from alexnet.shards.files import CHECKSUMS_NAME
 from alexnet.shards.info import INFO_NAME
 from alexnet.shards.manifest import FILES, MANIFEST_NAME
-from alexnet.shards.storage import MissingError, Storage
+from alexnet.shards.storage import Storage
+from alexnet.shards.url import MissingError
 from alexnet.shards.verify_files import FolderFiles
-
-T = TypeVar("T")
-
-_AT_ONCE = 32  # requests for small files
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class StoredFiles(FolderFiles):
     def bring(self, names: Iterable[str]) -> None:
         """Fetch objects that are not here yet. Raises InputError if they cannot be had or kept."""
         absent = [name for name in names if not (self.root / name).exists()]
-        _at_once(self.url, [functools.partial(self._fetch, name) for name in absent])
+        _storage(self.url).run(side_by_side(self._fetch, absent))
 
     @contextmanager
     def at_hand(self, name: str) -> Iterator[None]:
@@ -66,12 +62,12 @@ class StoredFiles(FolderFiles):
     def sizes_of(self, names: Iterable[str]) -> dict[str, int]:
         """Return the bytes of those objects that are there; a name that leads elsewhere is none of an object's."""
         named = [n for n in names if n.isprintable() and not {"", ".", ".."}.intersection(n.split("/"))]
-        found = _at_once(self.url, [functools.partial(self._size, name) for name in named])
+        found = _storage(self.url).run(side_by_side(self._size, named))
         return {name: size for name, size in zip(named, found, strict=True) if size is not None}
 
     async def _size(self, name: str) -> int | None:
         try:
-            return await _storage(self.url).head(name)
+            return await _storage(self.url).size(name)
         except MissingError:
             return None
 
@@ -80,7 +76,7 @@ class StoredFiles(FolderFiles):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                await storage.fetch(name, file.fileno(), await storage.head(name))
+                await storage.fetch(name, file.fileno(), await storage.size(name))
         except OSError as error:
             reason = f"{self.url}/{name}: cannot be kept in {self.root} ({error.strerror})"
             raise InputError(f"{reason}; set TMPDIR to a folder with room for a shard a worker") from None
@@ -100,22 +96,3 @@ def objects_below(url: str) -> Iterator[StoredFiles]:
 @functools.cache
 def _storage(url: str) -> Storage:
     return Storage(url)
-
-
-def _at_once(url: str, works: list[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Do many works on the storage's loop; broken off, or where one fails, none goes on."""
-    some = asyncio.Semaphore(_AT_ONCE)
-
-    async def bounded(work: Callable[[], Awaitable[T]]) -> T:
-        async with some:
-            return await work()
-
-    async def all_of_them() -> list[T]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(bounded(work)) for work in works]
-        return [task.result() for task in tasks]
-
-    try:
-        return _storage(url).run(all_of_them())
-    except* InputError as errors:
-        raise errors.exceptions[0] from None

@@ -18,14 +18,13 @@ from urllib.parse import quote, unquote
 
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, ShardRecord, dali_index_file
-from alexnet.shards.url import StorageError, as_url
+from alexnet.shards.url import MissingError, StorageError, as_url
 from alexnet.tools.console import StoppedError
 from alexnet.tools.output_folder import JOB, WORK
 
 Shard = TypeVar("Shard")
 
 _NAME_BYTES = 255  # of a folder
-_FETCHES = 16  # at a time, of files of 2 MB
 _MOST_BYTES = 1 << 28  # of a shard's notes, whose images may have 3,000 px
 
 
@@ -99,19 +98,13 @@ class Bucket:
 
     def fetch(self, names: Iterable[str]) -> None:
         """Bring objects that are there into the folder."""
-        import asyncio
-
-        slots = asyncio.Semaphore(_FETCHES)
+        from alexnet.shards.event_loop import side_by_side
 
         async def fetch(name: str) -> None:
-            async with slots:
-                with (self._root / name).open("wb") as file:
-                    await self._storage.fetch(name, file.fileno(), self.there[name])
+            with (self._root / name).open("wb") as file:
+                await self._storage.fetch(name, file.fileno(), self.there[name])
 
-        async def fetch_all() -> None:
-            await asyncio.gather(*map(fetch, names))
-
-        self._storage.run(fetch_all())
+        self._storage.run(side_by_side(fetch, names))
 
     @_to_go_on()
     def claim(self, job: bytes) -> None:
@@ -167,8 +160,8 @@ class Bucket:
     def _has(self, record: ShardRecord, notes: str) -> bool:
         """Say whether a shard is there, put by another run of the same job; a tar of other notes is deleted."""
         try:
-            size = self._storage.size(record.file)
-        except FileNotFoundError:
+            size = self._storage.run(self._storage.size(record.file))
+        except MissingError:
             return False
         if size == record.bytes and self._read(notes) == (self._root / notes).read_bytes():
             return True
@@ -178,7 +171,7 @@ class Bucket:
     def _read(self, name: str) -> bytes:
         try:
             return self._storage.read(name, _MOST_BYTES)
-        except FileNotFoundError:
+        except MissingError:
             return b""
 
     def _check_whose(self, job: bytes) -> None:

@@ -16,7 +16,7 @@ import pytest
 from alexnet.shards import storage
 from alexnet.shards.errors import InputError
 from alexnet.shards.storage import ReplacedError, Storage
-from alexnet.shards.url import OPTIONS, StorageError, as_url, set_options
+from alexnet.shards.url import OPTIONS, MissingError, StorageError, as_url, set_options
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.object_storage import CREDENTIALS, ObjectServer
 
@@ -78,13 +78,13 @@ def test_what_was_put_is_listed_and_read_and_gone_when_deleted(s3: Storage, tmp_
     s3.put(names[2], large)
     assert s3.list() == {"train/000000.tar": 300_000, names[0]: 2, names[1]: 300_000, names[2]: 6_000_000}
     assert s3.read(names[1], 300_000) == CONTENT
-    assert s3.size(names[2]) == 6_000_000
+    assert s3.run(s3.size(names[2])) == 6_000_000
     assert fetched(s3, tmp_path / "copy", names[2], 6_000_000) == CONTENT * 20
     s3.put(names[0], b"[1]")
     assert s3.read(names[0], 3) == b"[1]"
     s3.delete([*names, "never-there"])
     assert s3.list() == {"train/000000.tar": 300_000}
-    assert "there is no such object" in fails(s3, FileNotFoundError, names[0])
+    assert "there is no such object" in fails(s3, MissingError, names[0])
 
 
 def test_more_than_can_be_right_is_not_read(s3: Storage) -> None:
@@ -192,7 +192,7 @@ def test_patience_ends(s3: Storage, proxy: FaultyProxy, monkeypatch: pytest.Monk
 
 def test_patience_is_longer_once_it_worked(s3: Storage, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_FIRST_PATIENCE_SECONDS", 0)
-    assert s3.size("train/000000.tar") == 300_000
+    assert s3.run(s3.size("train/000000.tar")) == 300_000
     proxy.spoil("000000.tar", [Fault(status=503)] * 9)
     assert s3.read("train/000000.tar", 300_000) == CONTENT
     monkeypatch.setattr(storage, "_PATIENCE_SECONDS", 0.05)
@@ -229,8 +229,8 @@ def test_http_is_read_by_ranges_and_not_listed(
     proxy.spoil("000000.tar", [Fault(cut_at=1000), Fault(status=503), Fault(cut_at=-1)])
     assert fetched(store, tmp_path / "copy") == CONTENT
     assert store.run(store.part("train/000000.tar", 5, 99, len(CONTENT))) == CONTENT[5:99]
-    assert store.size("train/000000.tar") == len(CONTENT)
-    fails(store, FileNotFoundError, "none.tar")
+    assert store.run(store.size("train/000000.tar")) == len(CONTENT)
+    fails(store, MissingError, "none.tar")
     with pytest.raises(StorageError):
         store.list()
 
@@ -265,7 +265,9 @@ def test_options_reach_the_store_and_child_processes(
     monkeypatch.delenv("AWS_ENDPOINT")
     set_options([f"endpoint=http://{proxy.address}", "timeout=30s"])
     assert Storage(s3.url).read("train/000000.tar", 1 << 20) == CONTENT
-    code = f"from alexnet.shards.storage import Storage; print(Storage({s3.url!r}).size('train/000000.tar'))"
+    code = (
+        f"from alexnet.shards.storage import Storage; print(len(Storage({s3.url!r}).read('train/000000.tar', 1 << 20)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"300000\n"
 
 
@@ -299,10 +301,10 @@ def test_without_obstore_the_line_that_installs_it_is_said(monkeypatch: pytest.M
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the fork leaves a coroutine
 def test_a_fork_of_a_process_that_read_says_what_to_do(s3: Storage) -> None:
     """The threads that would answer did not come along."""
-    assert s3.size("train/000000.tar") == 300_000
+    assert s3.run(s3.size("train/000000.tar")) == 300_000
     if (pid := os.fork()) == 0:
         try:
-            Storage(s3.url).size("train/000000.tar")
+            Storage(s3.url).read("train/000000.tar", 1 << 20)
         except StorageError as error:
             os._exit(7 if "spawn" in str(error) else 1)
         os._exit(0)
