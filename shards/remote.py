@@ -246,21 +246,20 @@ class PartsOfShards(ShardFiles):
 
     def _begin(self, requests: "list[_Request]") -> None:
         """Begin to fetch parts of tars; the lock is held."""
-        future, base = asyncio.run_coroutine_threadsafe(self._fetched(requests), loop()), 0
+        placed = list(zip(requests, itertools.accumulate((one.bytes for one in requests), initial=0), strict=False))
+        future = asyncio.run_coroutine_threadsafe(self._fetched(placed), loop())
         self._in_flight.add(future)
         future.add_done_callback(self._in_flight.discard)
-        for request in requests:
+        for request, place in placed:
             for first in request.firsts:
-                self._coming[request.shard, first] = future, base + first - request.firsts[0]
-            base += request.end - request.firsts[0]
+                self._coming[request.shard, first] = future, place + first - request.firsts[0]
 
-    async def _fetched(self, requests: Sequence["_Request"]) -> OpenFile:
-        """Fetch all that is asked for, one part behind the other, into a file in memory."""
+    async def _fetched(self, placed: "Sequence[tuple[_Request, int]]") -> OpenFile:
+        """Fetch all that is asked for into a file in memory, each part to its place there."""
         file = OpenFile(os.memfd_create("samples", os.MFD_CLOEXEC))
-        places = itertools.accumulate((request.end - request.firsts[0] for request in requests), initial=0)
 
-        async def fetch(asked: tuple[_Request, int]) -> None:
-            request, place = asked
+        async def fetch(one: tuple[_Request, int]) -> None:
+            request, place = one
             record = self.shards[request.shard]
             async with self._slots:
                 part = await self._storage.part(record.file, request.firsts[0], request.end, record.bytes)
@@ -270,7 +269,7 @@ class PartsOfShards(ShardFiles):
                     raise StorageError(f"{self.place}/{record.file}: holds no sample at byte {first:,}; {MEND}")
             os.pwrite(file.descriptor, part, place)
 
-        await side_by_side(fetch, zip(requests, places, strict=False), _PARTS_AT_ONCE)
+        await side_by_side(fetch, placed, _PARTS_AT_ONCE)
         return file
 
 
@@ -284,6 +283,10 @@ class _Request(NamedTuple):
     @property
     def end(self) -> int:
         return self.firsts[-1] + self.lengths[-1]
+
+    @property
+    def bytes(self) -> int:
+        return self.end - self.firsts[0]
 
 
 def requests_for(rows: IndexRows) -> list[_Request]:
