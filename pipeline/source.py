@@ -1,53 +1,29 @@
 """Where a stream's images come from: a folder, or object storage, whole shards through a cache or sample by sample."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.pipeline.settings import StreamSettings
+from alexnet.shards.cache import ShardCache, bytes_beside, cache_folder
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import SPLITS, Split
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.remote import local_root, requests_for
 from alexnet.shards.shard_files import WholeShards
-from alexnet.shards.url import as_url, origin_of
-
-if TYPE_CHECKING:  # what needs a network is loaded for a URL
-    from alexnet.shards.cache import ShardCache
+from alexnet.shards.url import origin_of
 
 
 def open_split(where: str, split: Split, settings: StreamSettings, plan: PlanSettings) -> SplitReader:
     """Open a split for a stream; `where`: a folder or a URL. Raises InputError for a cache that is too small."""
-    root = root_of(where, settings)
+    root = local_root(where, settings.cache)
     if origin_of(root) is None:
         return SplitReader(root, split)
-    from alexnet.shards.cache import ShardCache
-
-    cache = ShardCache(cache_folder(settings), round(settings.cache_gb * 1e9))
+    cache = ShardCache(cache_folder(settings.cache), round(settings.cache_gb * 1e9))
     reader = SplitReader(root, split, cache)
     if plan.shuffle and not plan.window_shards and cache.limit < _room(reader, plan, cache.folder, _bytes(reader)):
         return SplitReader(root, split)
     _check_room(reader, cache, plan)
     return reader
-
-
-def root_of(where: str | os.PathLike[str], settings: StreamSettings) -> Path:
-    """Return the folder to read a data set from: a path itself, of a URL the folder that stands in for it.
-
-    Raises InputError if there is no data set, StorageError if it cannot be had.
-    """
-    if as_url(where) is None:
-        return Path(where)
-    from alexnet.shards.remote import local_root
-
-    return local_root(where, cache_folder(settings))
-
-
-def cache_folder(settings: StreamSettings) -> Path:
-    """Return where a stream keeps shards of object storage."""
-    from alexnet.shards.cache import default_cache
-
-    return Path(settings.cache).expanduser().absolute() if settings.cache else default_cache()
 
 
 def describe_source(reader: SplitReader, planner: Planner, settings: StreamSettings) -> list[str]:
@@ -56,15 +32,13 @@ def describe_source(reader: SplitReader, planner: Planner, settings: StreamSetti
     if reader.files.traffic is None:
         return []
     if isinstance(reader.files, WholeShards):
-        folder, of_all = cache_folder(settings), min(1.0, settings.cache_gb * 1e9 / max(total, 1))
+        folder, of_all = cache_folder(settings.cache), min(1.0, settings.cache_gb * 1e9 / max(total, 1))
         return [
             f"from {reader.place}: whole shards, {total / 1e9:,.3g} GB, by way of {folder}, which takes at most "
             f"{settings.cache_gb:g} GB ({of_all:.0%} of them)"
         ]
-    from alexnet.shards.remote import requests_for
-
     rows = reader.rows(planner.order(0)[: s.batch_images // s.ranks or 1])
-    room = _room(reader, s, cache_folder(settings), total)
+    room = _room(reader, s, cache_folder(settings.cache), total)
     requests = len(requests_for(rows)) / max(1, len(rows)) * len(reader)
     return [
         f"from {reader.place}: order global, sample by sample: about {requests:,.0f} requests an epoch for "
@@ -88,8 +62,6 @@ def _room(reader: SplitReader, plan: PlanSettings, folder: Path, shards: int) ->
 
     Those are the files that are no shards and, as it is read while this split's shards stay open, a batch of the other.
     """
-    from alexnet.shards.cache import bytes_beside
-
     beside = bytes_beside(folder)
     for split in set(SPLITS) - {reader.split}:
         others = sorted((shard.bytes for shard in reader.manifest.shards_of(split)), reverse=True)
@@ -102,7 +74,7 @@ def _shards_of_batch(plan: PlanSettings, shards: int, images: int) -> int:
     return -(-plan.batch_images * shards // max(1, images)) + 1
 
 
-def _check_room(reader: SplitReader, cache: "ShardCache", plan: PlanSettings) -> None:
+def _check_room(reader: SplitReader, cache: ShardCache, plan: PlanSettings) -> None:
     """Refuse a cache that cannot hold what is in use at once: two windows, or the shards of two batches."""
     largest = max((shard.bytes for shard in reader.shards), default=0)
     of_batch = _shards_of_batch(plan, len(reader.shards), len(reader))

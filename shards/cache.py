@@ -48,14 +48,15 @@ class _Cached(NamedTuple):
     used: float
 
 
-def default_cache() -> Path:
-    """Return where a user's cache lies unless another folder is named. Raises InputError without a home."""
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named) / "alexnet" / "remote"
+def cache_folder(named: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of a cache: the one that is named, or else the user's. Raises InputError without a home."""
     try:
-        return Path.home() / ".cache" / "alexnet" / "remote"
+        if named:
+            return Path(named).expanduser().absolute()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "alexnet" / "remote"
     except RuntimeError:
-        raise InputError("this user has no home folder for a cache: give one, or set XDG_CACHE_HOME") from None
+        where = f"cache={named}: there is no such user" if named else "this user has no home folder for a cache"
+        raise InputError(f"{where}; name a folder as cache, or in XDG_CACHE_HOME") from None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet.shards.cache import NoRoomError, ShardCache, alone, default_cache
+from alexnet.shards.cache import NoRoomError, ShardCache, alone, cache_folder
 from alexnet.shards.errors import InputError
 from alexnet.shards.event_loop import loop, side_by_side
 from alexnet.shards.files import MAX_JSON_BYTES
@@ -38,15 +38,16 @@ _PARTS_AT_ONCE = 64
 _GAP_BYTES = 1 << 16  # between two samples that one request fetches: as long as 1 ms at 65 MB/s
 
 
-def local_root(where: str | os.PathLike[str], cache: Path | None = None) -> Path:
+def local_root(where: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder to read a data set from: a path itself, of a URL the folder that stands in for it.
 
-    `cache`: where that lies. Raises InputError if there is no data set, StorageError if it cannot be had.
+    `cache`: where that lies, if not in the user's. Raises InputError without a data set, StorageError if it cannot be
+    had.
     """
     url = as_url(where)
     if url is None:
         return Path(where)
-    storage, sets = Storage(url), (cache or default_cache()) / "sets"
+    storage, sets = Storage(url), cache_folder(cache) / "sets"
     try:
         text = storage.read(MANIFEST_NAME, MAX_JSON_BYTES)
     except MissingError:

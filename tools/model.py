@@ -93,13 +93,12 @@ def evaluate(
     of their mirror images are averaged first, as in the paper.
     """
     from alexnet.pipeline import StreamSettings
-    from alexnet.pipeline.source import root_of
+    from alexnet.shards.remote import local_root
     from alexnet.tools.use.evaluate import evaluate_together
     from alexnet.tools.use.trained import open_trained
 
     networks = [open_trained(path) for path in checkpoints]
-    stream = StreamSettings(cache=str(cache or ""))
-    root = root_of(data, stream)
+    root = local_root(data, cache)
     images, hidden = read_manifest(root).counts["val"].written, not sys.stderr.isatty()
     with click.progressbar(length=images, label="evaluating", file=sys.stderr, hidden=hidden) as bar:
         count: Literal[1, 10] = 10 if views == "10" else 1
@@ -109,7 +108,7 @@ def evaluate(
             views=count,
             device=device,
             batch_images=batch_images,
-            settings=stream,
+            settings=StreamSettings(cache=str(cache or "")),
             on_batch=bar.update,
         )
     names = [(one_line(str(network.path)), network.net.arch, f"{network.step:,}") for network in networks]

@@ -33,12 +33,11 @@ def show(data: Path, out: Path | None, images: int, cache: Path | None) -> None:
     light or dark mode of the reader. Beside it goes the contact sheet as a PNG. A bounded number of images is read,
     however many there are; the same data set gives the same bytes.
     """
-    from alexnet.pipeline import StreamSettings
-    from alexnet.pipeline.source import root_of
+    from alexnet.shards.remote import local_root
     from alexnet.tools.pages.contact_sheet import contact_png
     from alexnet.tools.pages.data_set import name_of_set, page, survey
 
-    root = root_of(data, StreamSettings(cache=str(cache or "")))
+    root = local_root(data, cache)
     html = (out or Path(f"{name_of_set(root)}.html")).absolute()
     _check_out(html, root, given=out is not None)
     png = html.with_suffix(".png")

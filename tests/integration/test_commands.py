@@ -28,6 +28,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("prep shard {source} --storage-option secret", "--storage-option: must read key=value"),
     ("prep decode s3://bucket/set", "s3://bucket/set: nothing lies beside it; give --out"),
     ("prep decode s3://bucket/set --out s3://bucket/set/planes", "lies in s3://bucket/set, which is read"),
+    ("prep show s3://bucket/set --cache ~nobody-at-all/cache", "cache=~nobody-at-all/cache: there is no such user"),
     ("prep adopt s3://bucket/set", "adopt looks into tars where they lie"),
     ("prep synth s3://bucket/set", "is written by `alexnet-prep shard` and `decode` only"),
     ("prep shard /nowhere/at/all", "there is no such folder"),

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alexnet.pipeline import AugmentSettings, StreamSettings
-from alexnet.pipeline.source import root_of
+from alexnet.pipeline import AugmentSettings
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import MANIFEST_NAME, Split, read_manifest
 from alexnet.shards.reader import SplitReader
+from alexnet.shards.remote import local_root
 from alexnet.shards.resources import usable_cores
 from alexnet.tools.bench.conditions import without_home
 from alexnet.tools.bench.report import Data
@@ -143,7 +143,7 @@ def bench_data(given: Path | None, *, quick: bool) -> tuple[Path, str]:
     """
     found, why = find_data(given)
     if given is not None or os.environ.get("ALEXNET_DATA"):
-        return root_of(found, StreamSettings()), why
+        return local_root(found), why
     if quick:
         return found, f"{why}; --quick makes none"
     text = os.environ.get(_VARIABLE) or str(IMAGES)

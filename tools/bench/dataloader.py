@@ -13,7 +13,6 @@ from pathlib import Path
 from alexnet.model.placement import choose_placement
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Split
-from alexnet.shards.remote import local_root
 from alexnet.shards.resources import usable_cores
 from alexnet.shards.url import origin_of
 from alexnet.tools.bench.bench_data import LoaderTask, planes_of
@@ -81,8 +80,8 @@ def measure_dataloader(
 
 
 def task_of(data: Path, split: Split, batch_images: int, threads: int) -> LoaderTask:
-    """Return what is measured; `data`: a folder, or a URL. Raises InputError without images."""
-    root = local_root(data).absolute()
+    """Return what is measured; `data`: a folder, perhaps one that stands in for a URL. Raises InputError if empty."""
+    root = data.absolute()
     task = LoaderTask(
         data=str(root), split=split, batch_images=batch_images, threads=threads, url=origin_of(root) or ""
     )

@@ -36,14 +36,14 @@ def folder_for(out: Path, cache: Path | None) -> Path:
     url = as_url(out)
     if url is None:
         return out
-    from alexnet.shards.cache import default_cache
+    from alexnet.shards.cache import cache_folder
 
     name = quote(url, safe="")
     if url.startswith("http"):
         raise InputError(f"--out {url}: can only be read; s3://, gs:// and az:// can be written, with an endpoint too")
     if len(name) > _NAME_BYTES:
         raise InputError(f"--out {url}: is too long by {len(name) - _NAME_BYTES:,} characters")
-    return (cache or default_cache()).absolute() / "staging" / name
+    return cache_folder(cache) / "staging" / name
 
 
 @functools.cache

@@ -51,6 +51,7 @@ def decode(
 
     If it is interrupted, however that happens, the same command continues it.
     """
+    from alexnet.shards.remote import local_root
     from alexnet.tools.convert.bucket import destination_of, folder_for
     from alexnet.tools.convert.classes import chosen_labels
     from alexnet.tools.convert.staging import held_output
@@ -61,7 +62,7 @@ def decode(
     with interruptible(f"interrupted; the same command continues{how}"):
         started, told = time.perf_counter(), list[Amount]()
         root = folder_for(_output(data, out), cache)
-        source = _source(data, cache)
+        source = local_root(data, cache).absolute()
         labels = None if classes is None else chosen_labels(read_manifest(source).classes, classes)
         plan = plan_planes(source, split, labels)
         with held_output(root, overwrite=overwrite) as check, progress(as_json=as_json) as view:
@@ -81,15 +82,6 @@ def _output(data: Path, out: Path | None) -> Path:
     if inside:
         raise InputError(f"--out {as_url(out) or out}: lies in {url or data}, which is read; give one outside of it")
     return out
-
-
-def _source(data: Path, cache: Path | None) -> Path:
-    """Return the folder of the JPEGs, or the one that stands in for their URL."""
-    if as_url(data) is None:
-        return data.absolute()
-    from alexnet.shards.remote import local_root
-
-    return local_root(data, cache).absolute()
 
 
 def tell_complete(

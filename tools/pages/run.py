@@ -9,11 +9,10 @@ from typing import Any
 
 from alexnet.model.networks.figures import figures
 from alexnet.model.networks.settings import NetSettings, architecture_of
-from alexnet.pipeline.settings import StreamSettings
-from alexnet.pipeline.source import root_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
 from alexnet.shards.manifest import read_manifest
+from alexnet.shards.remote import local_root
 from alexnet.shards.url import place_of
 from alexnet.tools.console import tell
 from alexnet.tools.pages import curves
@@ -128,7 +127,7 @@ def _data(records: Records, run: Path, trained: Trained, given: Path | None) -> 
     """Return where the run's data set can be read, or say why it is not to be had."""
     where = given or read_data_record(run)[1]
     try:
-        root = root_of(where, StreamSettings(cache=records.kept.stream.cache))
+        root = local_root(where, records.kept.stream.cache)
         same = read_manifest(root).images_digest() == trained.data.manifest
     except InputError as error:
         if given:

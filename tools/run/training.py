@@ -16,9 +16,9 @@ from alexnet.model.needs import memory_in_use
 from alexnet.model.placement import Placement, choose_kernels_by_trial, make_deterministic, worker_of_environment
 from alexnet.model.ranks import Ranks, started
 from alexnet.model.trainer import Trainer
-from alexnet.pipeline.source import root_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.manifest import Manifest, read_manifest
+from alexnet.shards.remote import local_root
 from alexnet.shards.url import place_of
 from alexnet.tools.console import find_data, tell
 from alexnet.tools.host_memory import keep_freed_memory
@@ -44,7 +44,7 @@ def run_training(options: TrainOptions) -> None:
         check_tensorboard()
     settings = merged(options)
     where, why = find_data(options.data)
-    data = root_of(where, settings.stream)
+    data = local_root(where, settings.stream.cache)
     manifest = read_manifest(data)
     settings = fitted(settings, manifest)
     worker = worker_of_environment()
