@@ -100,7 +100,7 @@ def test_pages_and_errors_of_networks_are_those_of_the_folder(
 def test_what_is_wrong_with_a_url_is_a_line(url: str, cache: Path, proxy: FaultyProxy, tmp_path: Path) -> None:
     for arguments in (("verify", url[:-1] + "nothing"), ("show", url[:-1] + "nothing")):
         assert f"Error: {arguments[1]}: holds no manifest.json" in prep(*arguments, code=2).output
-    assert f"this may be one split; give {url}" in train(f"{url}/train", code=2)
+    assert f"this may be one split: give {url}" in train(f"{url}/train", code=2)
     assert "Error: --storage-option: must read key=value" in train(url, "--storage-option", "secret", code=2)
     for option in ("no_such_option=a-secret", "secret_access_key=a-secret"):
         told = train(url, "--storage-option", option, code=2)
