@@ -86,7 +86,8 @@ class ShardCache:
                     continue
                 with contextlib.ExitStack() as unfinished:
                     unfinished.callback(_drop, partial, written)
-                    if path.exists():  # another did
+                    if path.exists():  # another did, and holds it for a moment yet
+                        await asyncio.sleep(_POLL_SECONDS)
                         continue
                     await self._reserve(written, record, next_use, wait=wait)
                     await _fetch(storage, record, written)
