@@ -53,7 +53,8 @@ class Prefetcher:
         read_ahead = ReadAhead(reader, planner, coming, ahead) if ahead else None
         batches = _batches(reader, planner, coming, whole=decoding.views_px is not None)
         self._work = _Work(batches, decoding, read_ahead, skips=settings.on_error == "skip")
-        reader.files.start()
+        self._files = reader.files
+        self._files.start()
         self._ends = [_own_thread(self, "prefetch", self._work.run, partial(_stop, self._work.queue, reader.files))]
         if read_ahead is not None:
             self._ends.append(_own_thread(self, "read-ahead", read_ahead.run, read_ahead.stop))
@@ -62,6 +63,7 @@ class Prefetcher:
         """Stop the threads and wait until they have gone; who waits for a batch elsewhere gets an error."""
         for end in self._ends:
             end()
+        self._files.start()  # not before the threads have gone, which would go on fetching
 
     def next_batch(self, meter: StreamMeter) -> Batch:
         """Wait for the next batch; on a GPU, have the current stream wait for it. The meter learns of it."""

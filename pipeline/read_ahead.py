@@ -89,34 +89,42 @@ class ReadAhead:
             rows = rows[np.lexsort((rows["offset"], rows["shard"]))]
             reader.files.plan_samples(rows)
             for first in range(0, len(rows) if reader.files.on_disk else 0, FILES_AT_ONCE):
-                _will_need(reader, rows[first : first + FILES_AT_ONCE])
+                with contextlib.suppress(StorageError):  # the decoder meets it, too
+                    _will_need(reader, rows[first : first + FILES_AT_ONCE])
             coming += 1
 
     def _fetch_windows(self) -> None:
         """Read the shards of a window from front to back while the window before it is used."""
         planner, batch_images = self._planner, self._planner.settings.batch_images
-        epoch, step = divmod(self._first, planner.steps)
-        position, begin, present = step * batch_images, self._first, list[int]()
+        (epoch, step), begin = divmod(self._first, planner.steps), self._first
+        position, used = step * batch_images, list[tuple[int, list[int]]]()  # windows, by the step that has left them
         scratch = memoryview(bytearray(_BLOCK_BYTES))
         while True:
             windows = planner.windows(epoch)
             for number, window in enumerate(windows):
                 if window.positions.stop <= position:
                     continue  # the stream began after it
-                if self._wait_for(begin) is None:
+                if (at := self._wait_for(begin)) is None:
                     return
+                used = [(left, shards) for left, shards in used if left > at]
+                first, left = (
+                    epoch * planner.steps + min(-(-place // batch_images), planner.steps)
+                    for place in (max(window.positions.start, position), window.positions.stop)
+                )
+                # The next window is read when the stream has left the one before this.
+                begin = first
+                if left <= at:
+                    continue  # the stream was faster
                 if self._reader.files.traffic:
-                    self._plan_shards(present, [*windows[number:], *planner.windows(epoch + 1)])
-                present = window.shards.tolist()
-                for shard in filter(self._is_wanted, present):
+                    self._plan_shards(used, [*windows[number:], *planner.windows(epoch + 1)])
+                used.append((left, window.shards.tolist()))
+                for shard in filter(self._is_wanted, window.shards.tolist()):
                     self._read_through(shard, scratch)
-                # The next window is read when the stream begins this one.
-                first_step = max(window.positions.start, position) // batch_images
-                begin = epoch * planner.steps + min(first_step, planner.steps - 1)
             epoch, position = epoch + 1, 0
 
-    def _plan_shards(self, present: list[int], windows: Sequence[Window]) -> None:
-        """Tell object storage of the window that is used, the next one, and all that come until each shard came."""
+    def _plan_shards(self, used: list[tuple[int, list[int]]], windows: Sequence[Window]) -> None:
+        """Tell object storage of the windows that are used, the next one, and all that come until each shard came."""
+        present = [shard for _, shards in used for shard in shards]
         coming = np.concatenate([window.shards for window in windows]).tolist()
         keep = [*present, *windows[0].shards.tolist()]
         fetch = list(filter(self._is_wanted, dict.fromkeys([*keep, *coming[:SHARDS_AHEAD]])))

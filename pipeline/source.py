@@ -78,7 +78,7 @@ def _check_room(reader: SplitReader, cache: ShardCache, plan: PlanSettings) -> N
     """Refuse a cache that cannot hold what is in use at once: two windows, or the shards of two batches."""
     largest = max((shard.bytes for shard in reader.shards), default=0)
     of_batch = _shards_of_batch(plan, len(reader.shards), len(reader))
-    window = plan.window_shards if plan.shuffle and plan.window_shards else of_batch
+    window = max(of_batch, plan.window_shards if plan.shuffle and plan.window_shards else 0)
     needed = _room(reader, plan, cache.folder, min(_bytes(reader), 2 * window * largest))
     if cache.limit < needed:
         raise InputError(

@@ -15,7 +15,7 @@ import os
 import shutil
 import tarfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -100,7 +100,7 @@ class CachedShards(WholeShards):
     def __init__(self, storage: Storage, shards: Sequence[ShardRecord], cache: ShardCache) -> None:
         super().__init__(storage.url, shards)
         self.traffic, self._storage, self._cache = storage.traffic, storage, cache
-        self._ahead: dict[int, Future[None]] = {}  # of shards that are fetched ahead, or could not be
+        self._ahead: dict[int, Future[bool]] = {}  # whether shards that are fetched ahead found room
         self._needed: set[Future[OpenFile]] = set()  # of those that are waited for
         self._next_use: dict[str, int] = {}
         self._slots = asyncio.Semaphore(SHARDS_AT_ONCE)
@@ -134,23 +134,17 @@ class CachedShards(WholeShards):
             for needed in list(self._needed):
                 needed.cancel()
 
-    def close(self) -> None:
-        """Forget the open tars."""
-        super().close()
-        self.start()
-
     def _opened(self, shard: int) -> OpenFile:
         """Wait for a shard that is fetched ahead, and open it; fetch it if it is not there then."""
         with self._lock:
             ahead = self._ahead.get(shard)
         try:
             if ahead:
-                with contextlib.suppress(NoRoomError):  # it is needed now, and something else goes
-                    ahead.result()
+                ahead.result()
             with self._lock:
                 if self._stopped:
                     raise CancelledError
-                needed = asyncio.run_coroutine_threadsafe(self._fetched(shard, wait=True), loop())
+                needed = asyncio.run_coroutine_threadsafe(self._fetch_needed(shard), loop())
                 self._needed.add(needed)
             try:
                 return needed.result()
@@ -159,20 +153,36 @@ class CachedShards(WholeShards):
         except CancelledError:
             raise StorageError(f"{self.place}/{self.shards[shard].file}: the stream was closed") from None
 
-    async def _fetch_ahead(self, shard: int) -> None:
-        """Fetch a shard and let go of it, so that it is no hindrance to one that is needed before."""
-        async with self._slots:
-            await self._fetched(shard, wait=False)
+    async def _fetch_ahead(self, shard: int) -> bool:
+        """Fetch a shard and let go of it, so that it is no hindrance to one that is needed before; say if it had room.
 
-    async def _fetched(self, shard: int, *, wait: bool) -> OpenFile:
-        descriptor, fetched = await self._cache.opened(self._storage, self.shards[shard], self._next_use, wait=wait)
+        An error that is kept would keep the frames of all who saw it, and with them open files.
+        """
+        with contextlib.suppress(NoRoomError):
+            async with self._slots:
+                await self._fetched(shard, self._next_use, wait=False)
+            return True
+        return False
+
+    async def _fetch_needed(self, shard: int) -> OpenFile:
+        """Open a shard that is needed now: before all others, and where there is no room, room is made."""
+        next_use = self._next_use | {self.shards[shard].sha256: -1}
+        with contextlib.suppress(NoRoomError):
+            return await self._fetched(shard, next_use, wait=False)
+        with self._lock:
+            self._open.clear()  # who uses one holds it; all others stay open for speed alone
+        return await self._fetched(shard, next_use, wait=True)
+
+    async def _fetched(self, shard: int, next_use: Mapping[str, int], *, wait: bool) -> OpenFile:
+        descriptor, fetched = await self._cache.opened(self._storage, self.shards[shard], next_use, wait=wait)
         self._storage.traffic.misses += fetched
-        self._storage.traffic.hits += not fetched and (not wait or shard not in self._ahead)
+        is_ahead = next_use is self._next_use
+        self._storage.traffic.hits += not fetched and (is_ahead or shard not in self._ahead)
         return OpenFile(descriptor)
 
 
-def _found_no_room(future: Future[None]) -> bool:
-    return not future.cancelled() and isinstance(future.exception(), NoRoomError)
+def _found_no_room(future: Future[bool]) -> bool:
+    return not future.cancelled() and future.exception() is None and not future.result()
 
 
 class PartsOfShards(ShardFiles):
@@ -237,7 +247,8 @@ class PartsOfShards(ShardFiles):
 
     def close(self) -> None:
         """Forget what was fetched."""
-        self.start()
+        with self._lock:
+            self._coming.clear()
 
     def _result(self, future: Future[OpenFile], shard: int) -> OpenFile:
         try:

@@ -99,6 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError, HTTPException):  # a side went away: so does the other
             super().handle()
 
+    def finish(self) -> None:
+        with suppress(OSError):
+            super().finish()
+
     def _answer(self) -> None:
         range_, if_match = (self.headers.get(name, "") for name in ("Range", "If-Match"))
         asked = Asked(method=self.command, path=self.path, range=range_, if_match=if_match)

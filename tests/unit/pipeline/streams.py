@@ -17,11 +17,11 @@ DECODERS = ["dali", "host", "split=0.5"]
 Batches = list[tuple[torch.Tensor, list[int]]]
 
 
-def stream_of(root: Path, **options: Any) -> ImageStream:
+def stream_of(root: Path | str, **options: Any) -> ImageStream:
     """Return a stream over the training split, of one rank where no other is given; StreamSettings' options, too."""
     running = {name: options.pop(name) for name in RUNNING & set(options)}
     given = {"batch_images": 25, "seed": 3, "threads": 2, "rank": 0, "world_size": 1, **options}
-    return ImageStream(root / "train", settings=StreamSettings(**running), **given)
+    return ImageStream(f"{root}/train", settings=StreamSettings(**running), **given)
 
 
 def epochs_of(stream: ImageStream, epochs: int = 1) -> Batches:
