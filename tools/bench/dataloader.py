@@ -128,13 +128,26 @@ def verdict_of(rows: Mapping[str, Row], data: Data) -> str:
     """Say in a few sentences what bounds the pipeline; of what was measured, and what was not."""
     stream = rows.get("stream-cuda") or rows.get("stream-float32")
     if stream is None:
-        return "No verdict: the full pipeline was not measured."
+        return _of_url(rows, data) or "No verdict: the full pipeline was not measured."
     sentences = [_bound(stream, rows), *_of_planes(stream, rows)]
     if data.repeated:
         sentences.append("The data are smaller than eight batches and lay in the CPU's cache: do not quote.")
     if any(row.disturbed for row in rows.values()):
         sentences.append("Others used this machine meanwhile: judge by the column for CPU time.")
     return " ".join(sentences)
+
+
+def _of_url(rows: Mapping[str, Row], data: Data) -> str:
+    """Say what the server gives, and how much of that and of the disk's speed the stream reaches."""
+    server, said = rows.get("storage-remote"), []
+    if server:
+        rate = server.wall.median
+        said.append(f"The server gives {rate:,.0f} images/s, {rate * data.bytes_per_image / 1e6:,.0f} MB/s of images.")
+    for kind, how in (("cold", "an empty cache"), ("warm", "a warm one"), ("ranges", "no cache, by ranges,")):
+        if row := rows.get(f"stream-remote-{kind}"):
+            of = (f", {' / '.join(f'{v:.0%}' for v in share.values())} of {name}" for name, share in row.shares.items())
+            said.append(f"From {how} the stream makes {row.wall.median:,.0f}{''.join(of)} (by wall / CPU time).")
+    return " ".join(said)
 
 
 def _of_planes(stream: Row, rows: Mapping[str, Row]) -> list[str]:
