@@ -30,7 +30,7 @@ T = TypeVar("T")
 _PATIENCE_SECONDS, _FIRST_PATIENCE_SECONDS = 300.0, 20.0
 """How long nothing may arrive before it is an error: once something did, and before, where settings may be wrong."""
 _BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.1, 10.0
-_CHUNK_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20  # 4 MiB, mapped anew for each, took 0.5 ms a megabyte more
 _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _DETAILS = re.compile(r"<(?:Code|Message)>([^<]+)<|message: \"([^\"]+)\"|(dns error)")
 _REQUEST = re.compile(r"Error performing \S+ \S+ in [^-]+ - |\bhttps?://\S+")
