@@ -6,9 +6,10 @@ from alexnet.pipeline.plan import Planner, PlanSettings
 from alexnet.pipeline.settings import StreamSettings
 from alexnet.shards.cache import ShardCache, bytes_beside, cache_folder
 from alexnet.shards.errors import InputError
+from alexnet.shards.local_root import local_root
 from alexnet.shards.manifest import SPLITS, Split
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.remote import local_root, requests_for
+from alexnet.shards.remote import requests_for
 from alexnet.shards.shard_files import WholeShards
 from alexnet.shards.url import origin_of
 

@@ -1,91 +1,32 @@
-"""A data set that lies in object storage: a folder that stands in for it, and where the bytes of its samples come from.
+"""Where the bytes of samples come from that lie in object storage.
 
-The folder has all of the data set but the shards: manifest, index, mean image and rejects, fetched once and checked by
-the manifest's sha256. Whatever reads a data set reads that folder; only a `SplitReader` asks where shards come from.
-They come whole through a cache (`CachedShards`), or sample by sample (`PartsOfShards`).
+They come with whole shards through a cache (`CachedShards`), or sample by sample (`PartsOfShards`).
 """
 
 import asyncio
 import contextlib
-import functools
-import hashlib
 import itertools
-import json
 import os
-import shutil
 import tarfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import NamedTuple
 
 import numpy as np
 
-from alexnet.shards.cache import NoRoomError, ShardCache, alone, cache_folder
-from alexnet.shards.errors import InputError
+from alexnet.shards.cache import NoRoomError, ShardCache
 from alexnet.shards.event_loop import loop, side_by_side
-from alexnet.shards.files import MAX_JSON_BYTES
 from alexnet.shards.index import IndexRows
-from alexnet.shards.manifest import MANIFEST_NAME, MEND, SPLITS, FileRecord, ShardRecord, read_manifest
+from alexnet.shards.manifest import MEND, ShardRecord
 from alexnet.shards.shard_files import Located, OpenFile, ShardFiles, WholeShards
 from alexnet.shards.storage import Storage
-from alexnet.shards.url import ORIGIN_NAME, MissingError, StorageError, as_url
+from alexnet.shards.url import StorageError
 
 SHARDS_AT_ONCE = 8
 _PARTS_AT_ONCE = 64
 _GAP_BYTES = 1 << 16  # between two samples that one request fetches: as long as 1 ms at 65 MB/s
-
-
-def local_root(where: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder to read a data set from: a path itself, of a URL the folder that stands in for it.
-
-    `cache`: where that lies, if not in the user's. Raises InputError without a data set, StorageError if it cannot be
-    had.
-    """
-    url = as_url(where)
-    if url is None:
-        return Path(where)
-    storage, sets = Storage(url), cache_folder(cache) / "sets"
-    try:
-        text = storage.read(MANIFEST_NAME, MAX_JSON_BYTES)
-    except MissingError:
-        of_split = url.rpartition("/")[0] if url.endswith(SPLITS) else ""
-        hint = f"this may be one split: give {of_split}" if of_split else "give the URL of a finished data set"
-        raise InputError(f"{url}: holds no {MANIFEST_NAME}, which `alexnet-prep` puts there last; {hint}") from None
-    root = sets / hashlib.sha256(url.encode() + b"\0" + text).hexdigest()[:32]
-    try:
-        sets.mkdir(parents=True, exist_ok=True)
-        return storage.run(_stand_in(storage, text, root))
-    except OSError as error:
-        raise InputError(f"{error.filename or sets}: {error.strerror}; give another folder as stream.cache") from None
-
-
-async def _stand_in(storage: Storage, manifest: bytes, root: Path) -> Path:
-    """Fetch a data set's small files into a folder that appears when they are all there; processes take turns."""
-    async with alone(root.parent / "lock"):
-        if root.exists():
-            return root
-        partial = root.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        partial.mkdir()
-        (partial / MANIFEST_NAME).write_bytes(manifest)
-        (partial / ORIGIN_NAME).write_text(json.dumps({"url": storage.url}))
-        try:
-            records = read_manifest(partial).files
-            await side_by_side(functools.partial(_fetch_file, storage, partial), records)
-        except InputError as error:
-            raise type(error)(str(error).replace(str(partial), storage.url)) from None
-        partial.rename(root)
-    return root
-
-
-async def _fetch_file(storage: Storage, root: Path, record: FileRecord) -> None:
-    with (root / record.file).open("wb") as file:
-        sha256 = await storage.fetch(record.file, file.fileno(), record.bytes)
-    if sha256 != record.sha256:
-        raise StorageError(f"{storage.url}/{record.file}: is not the one that the manifest names; {MEND}")
 
 
 def shards_of_url(url: str, shards: Sequence[ShardRecord], cache: ShardCache | None) -> ShardFiles:

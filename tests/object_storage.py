@@ -26,21 +26,10 @@ _IDENTITY = """{"identities": [{"name": "tests", "actions": ["Admin"],
 _BUCKET = "tests"  # one, as each takes seven volumes; its first object makes it
 _SERVICES = ("master", "volume", "filer", "s3")
 _OPTIONS = (
-    "-s3",
-    "-ip=127.0.0.1",
-    "-ip.bind=127.0.0.1",
-    "-s3.port.iceberg=0",
-    "-s3.port.lance=0",
-    "-s3.iam=false",
-    "-s3.cacheCapacityMB=0",
-    "-master.telemetry=false",
-    "-master.volumeSizeLimitMB=64",
-    "-volume.max=20",
-    "-volume.minFreeSpace=1MiB",
-    "-master.resumeState=false",
-    "-master.electionTimeout=500ms",
-    "-master.heartbeatInterval=100ms",
-)
+    "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
+    "-s3.cacheCapacityMB=0", "-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-master.resumeState=false",
+    "-master.electionTimeout=500ms", "-master.heartbeatInterval=100ms", "-volume.max=20", "-volume.minFreeSpace=1MiB",
+)  # fmt: skip
 _WEED = Path(sysconfig.get_path("scripts")) / "weed"
 _STARTS_S = 60
 

@@ -93,7 +93,7 @@ def evaluate(
     of their mirror images are averaged first, as in the paper.
     """
     from alexnet.pipeline import StreamSettings
-    from alexnet.shards.remote import local_root
+    from alexnet.shards.local_root import local_root
     from alexnet.tools.use.evaluate import evaluate_together
     from alexnet.tools.use.trained import open_trained
 

@@ -33,7 +33,7 @@ def show(data: Path, out: Path | None, images: int, cache: Path | None) -> None:
     light or dark mode of the reader. Beside it goes the contact sheet as a PNG. A bounded number of images is read,
     however many there are; the same data set gives the same bytes.
     """
-    from alexnet.shards.remote import local_root
+    from alexnet.shards.local_root import local_root
     from alexnet.tools.pages.contact_sheet import contact_png
     from alexnet.tools.pages.data_set import name_of_set, page, survey
 

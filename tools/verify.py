@@ -1,10 +1,10 @@
 """`alexnet-prep verify`: say whether a data set is what it was when it was written, file by file."""
 
-import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import click
@@ -88,16 +88,13 @@ def _verified(
     return report, True
 
 
-@contextlib.contextmanager
-def _files_of(data: Path) -> Iterator[FolderFiles]:
+def _files_of(data: Path) -> AbstractContextManager[FolderFiles]:
     url = as_url(data)
     if url is None:
-        yield FolderFiles(data)
-        return
+        return nullcontext(FolderFiles(data))
     from alexnet.shards.verify_objects import objects_below  # what needs a network is loaded for a URL
 
-    with objects_below(url) as files:
-        yield files
+    return objects_below(url)
 
 
 def _decoder(data: Path) -> DecodeStored:
@@ -105,7 +102,7 @@ def _decoder(data: Path) -> DecodeStored:
     from alexnet.tools.stored_jpeg import decode_stored
     from alexnet.tools.stored_planes import decode_planes
 
-    with contextlib.suppress(InputError):
+    with suppress(InputError):
         stored = read_manifest(data).stored
         if stored.encoding != "jpeg":
             return functools.partial(decode_planes, stored=stored)

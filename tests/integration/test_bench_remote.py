@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from alexnet.pipeline.host import available
 from alexnet.shards.errors import InputError
+from alexnet.shards.local_root import local_root
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.remote import local_root
 from alexnet.tools.bench import baselines, own_formats, remote_stages
 from alexnet.tools.bench.bench_data import LoaderTask
 from alexnet.tools.bench.command import main

@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from alexnet.pipeline import AugmentSettings
 from alexnet.shards.errors import InputError
+from alexnet.shards.local_root import local_root
 from alexnet.shards.manifest import MANIFEST_NAME, Split, read_manifest
 from alexnet.shards.reader import SplitReader
-from alexnet.shards.remote import local_root
 from alexnet.shards.resources import usable_cores
 from alexnet.tools.bench.conditions import without_home
 from alexnet.tools.bench.report import Data

@@ -51,7 +51,7 @@ def decode(
 
     If it is interrupted, however that happens, the same command continues it.
     """
-    from alexnet.shards.remote import local_root
+    from alexnet.shards.local_root import local_root
     from alexnet.tools.convert.bucket import destination_of, folder_for
     from alexnet.tools.convert.classes import chosen_labels
     from alexnet.tools.convert.staging import held_output

@@ -11,8 +11,8 @@ from alexnet.model.networks.figures import figures
 from alexnet.model.networks.settings import NetSettings, architecture_of
 from alexnet.shards.errors import InputError
 from alexnet.shards.files import replace
+from alexnet.shards.local_root import local_root
 from alexnet.shards.manifest import read_manifest
-from alexnet.shards.remote import local_root
 from alexnet.shards.url import place_of
 from alexnet.tools.console import tell
 from alexnet.tools.pages import curves

@@ -17,8 +17,8 @@ from alexnet.model.placement import Placement, choose_kernels_by_trial, make_det
 from alexnet.model.ranks import Ranks, started
 from alexnet.model.trainer import Trainer
 from alexnet.shards.errors import InputError
+from alexnet.shards.local_root import local_root
 from alexnet.shards.manifest import Manifest, read_manifest
-from alexnet.shards.remote import local_root
 from alexnet.shards.url import place_of
 from alexnet.tools.console import find_data, tell
 from alexnet.tools.host_memory import keep_freed_memory
@@ -42,12 +42,10 @@ def run_training(options: TrainOptions) -> None:
     """Run `alexnet-train` from its options to the finished run folder: here, or in as many processes as it takes."""
     if options.tensorboard:
         check_tensorboard()
-    settings = merged(options)
-    where, why = find_data(options.data)
+    settings, (where, why) = merged(options), find_data(options.data)
     data = local_root(where, settings.stream.cache)
     manifest = read_manifest(data)
-    settings = fitted(settings, manifest)
-    worker = worker_of_environment()
+    settings, worker = fitted(settings, manifest), worker_of_environment()
     placement = place(options, settings, worker)
     if options.dry_run:
         if placement.layout.rank == 0:

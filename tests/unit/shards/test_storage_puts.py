@@ -25,9 +25,7 @@ def test_a_part_that_fails_is_sent_again_and_no_other(
     assert store.read("tar", 30_000_000) == file.read_bytes()
 
 
-def test_a_new_object_replaces_none(
-    proxy: FaultyProxy, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_object_replaces_none(proxy: FaultyProxy, object_server: ObjectServer) -> None:
     url = object_server.new_url()
     store = Storage(url)
     proxy.spoil("job.json", iter([Fault(status=503), Fault(cut_at=-1)]))
@@ -35,7 +33,6 @@ def test_a_new_object_replaces_none(
     with pytest.raises(FileExistsError):
         store.put("job.json", b"yours", new=True)
     assert store.read("job.json", 10) == b"mine"
-    monkeypatch.setenv("ALEXNET_STORAGE_OPTIONS", "{}")
     set_options(["conditional_put=disabled"])
     Storage(url).put("job.json", b"yours", new=True)
     assert store.read("job.json", 10) == b"yours"
