@@ -164,7 +164,7 @@ async def alone(lock: Path) -> AsyncIterator[None]:
             await asyncio.sleep(_POLL_SECONDS)
         yield
     finally:
-        os.close(descriptor)
+        let_go(descriptor)
 
 
 async def _fetch(storage: Storage, record: ShardRecord, descriptor: int) -> None:
@@ -194,8 +194,22 @@ def _leaving(cached: list[_Cached], record: ShardRecord, next_use: Mapping[str, 
 
 
 def bytes_beside(folder: Path) -> int:
-    """Return the bytes of what lies in a cache beside its shards: the small files of all data sets."""
-    return sum(path.lstat().st_size for path in folder.glob("sets/*/*"))
+    """Return the bytes of what lies in a cache beside its shards: the small files of all data sets.
+
+    They come and go with other processes.
+    """
+    count = 0
+    for place, _, names in os.walk(folder / "sets"):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                count += Path(place, name).lstat().st_size
+    return count
+
+
+def let_go(descriptor: int) -> None:
+    """Close a file that is held; a process that was forked meanwhile has it open, too, and must not hold it on."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
 
 
 def _locked(descriptor: int, how: int) -> bool:

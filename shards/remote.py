@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet.shards.cache import NoRoomError, ShardCache
+from alexnet.shards.cache import NoRoomError, ShardCache, let_go
 from alexnet.shards.event_loop import loop, side_by_side
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import MEND, ShardRecord
@@ -80,7 +80,7 @@ class CachedShards(WholeShards):
         with self._lock:
             ahead = self._ahead.get(shard)
         try:
-            if ahead:
+            if ahead and not ahead.done():  # what failed before it was needed is tried again
                 ahead.result()
             with self._lock:
                 if self._stopped:
@@ -119,7 +119,7 @@ class CachedShards(WholeShards):
         self._storage.traffic.misses += fetched
         is_ahead = next_use is self._next_use
         self._storage.traffic.hits += not fetched and (is_ahead or shard not in self._ahead)
-        return OpenFile(descriptor)
+        return OpenFile(descriptor, let_go)
 
 
 def _found_no_room(future: Future[bool]) -> bool:
@@ -199,6 +199,8 @@ class PartsOfShards(ShardFiles):
 
     def _begin(self, requests: "list[_Request]") -> None:
         """Begin to fetch parts of tars; the lock is held."""
+        if self._stopped:
+            raise StorageError(f"{self.place}: the stream was closed")
         placed = list(zip(requests, itertools.accumulate((one.bytes for one in requests), initial=0), strict=False))
         future = asyncio.run_coroutine_threadsafe(self._fetched(placed), loop())
         self._in_flight.add(future)

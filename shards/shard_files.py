@@ -5,7 +5,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +21,14 @@ _OPEN_FILES = 512  # half of the 1,024 that most systems grant a process; openin
 
 
 class OpenFile:
-    """Hold a file open for reading; it is closed when nobody holds this any more.
+    """Hold a file open; it is closed when nobody holds this any more, or before, by `close`.
 
     `descriptor`: the operating system's number, for those who read in C.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, close: Callable[[int], None] = os.close) -> None:
         self.descriptor = descriptor
-        weakref.finalize(self, os.close, self.descriptor)
+        self.close = weakref.finalize(self, close, self.descriptor)
 
 
 class Located(NamedTuple):

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.event_loop import loop
+from alexnet.shards.shard_files import OpenFile
 from alexnet.shards.url import MissingError, StorageError, Traffic, options_given
 
 T = TypeVar("T")
@@ -87,11 +88,12 @@ class Storage:
         Raises StorageError if it has another size, ReplacedError if it is replaced meanwhile.
         """
         digest, at, etag = hashlib.sha256(), 0, None
+        own = OpenFile(os.dup(descriptor))  # what is broken off may write once more: not to the next file of its number
 
         def take(chunk: Any) -> None:
             nonlocal at
             digest.update(chunk)
-            at += os.pwrite(descriptor, chunk, at)
+            at += os.pwrite(own.descriptor, chunk, at)
 
         async def attempt() -> None:
             nonlocal etag
@@ -109,6 +111,7 @@ class Storage:
                 raise ConnectionError(f"it ended after {at:,} of {size:,} bytes")
 
         await self._tried(name, attempt, moved=lambda: at)
+        own.close()
         return digest.hexdigest()
 
     async def part(self, name: str, first: int, end: int, size: int) -> bytes:
