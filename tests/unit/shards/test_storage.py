@@ -179,7 +179,7 @@ def test_patience_ends(s3: Storage, proxy: FaultyProxy, monkeypatch: pytest.Monk
     monkeypatch.setattr(storage, "_FIRST_PATIENCE_SECONDS", 0.05)
     proxy.spoil("000000.tar", itertools.repeat(Fault(status=503)))
     assert re.search("503.*; tried for 0 s", fails(s3))
-    assert len(proxy.asked) > 3
+    assert len(proxy.asked) > 1
 
 
 def test_patience_is_longer_once_it_worked(s3: Storage, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
