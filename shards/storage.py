@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.event_loop import loop
@@ -36,6 +37,9 @@ _STATUS = re.compile(r"status code: (\d{3}[^:\n]*)")
 _DETAILS = re.compile(r"<(?:Code|Message)>([^<]+)<|message: \"([^\"]+)\"|(dns error)")
 _REQUEST = re.compile(r"Error performing \S+ \S+ in [^-]+ - |\bhttps?://\S+")
 _BUSY = frozenset({"408", "429"})  # which pass, as no other 4xx does
+_PANIC = "RustPanic"  # of obstore, over a setting that cannot be sent, as a key with a line break
+_ENDPOINTS = ("endpoint", "endpoint_url", "endpoint_url_s3")
+_SEE = "; see --storage-option and the environment"
 _NO_METHOD = "501"  # the only 5xx that does not: plain web servers list nothing
 _CLIENT = {"timeout": "1day", "connect_timeout": "5s", "read_timeout": "15s"}  # obstore has 30 s for a whole body
 _SENDS = {"read_timeout": "5min"}  # begins with the request: sends four parts of 5 MB at 70 kB/s
@@ -192,7 +196,9 @@ class Storage:
                 result = await attempt()
                 self._worked = True
                 return result
-            except errors as error:
+            except Exception as error:
+                if not isinstance(error, errors) and type(error).__name__ != _PANIC:
+                    raise
                 if moved() != before:
                     self._worked, since, before, delay = True, time.monotonic(), moved(), _BACKOFF_SECONDS
                 self._end_or_go_on(name, error, time.monotonic() - since)
@@ -213,10 +219,11 @@ class Storage:
         stays = kind not in ("GenericError", "JoinError", "ConnectionError") or (
             (status.startswith("4") and status[:3] not in _BUSY) or status[:3] == _NO_METHOD
         )
+        see = "" if self._worked else _SEE
         if stays:
-            raise StorageError(f"{where}: {reason}") from None
+            raise StorageError(f"{where}: {reason}{see}") from None
         if seconds >= (_PATIENCE_SECONDS if self._worked else _FIRST_PATIENCE_SECONDS):
-            raise StorageError(f"{where}: {reason}; tried for {seconds:.0f} s") from None
+            raise StorageError(f"{where}: {reason}; tried for {seconds:.0f} s{see}") from None
 
 
 def _status_and_reason(error: Exception) -> tuple[str, str]:
@@ -234,21 +241,34 @@ def _store(url: str, *, sends: bool = False) -> Any:
     given = {key: value for key, value in options.items() if _CLIENT_OPTION.fullmatch(key)}
     client = _CLIENT | (_SENDS if sends else {}) | given
     config = {key: value for key, value in options.items() if key not in given}
-    scheme = url.partition(":")[0]
+    scheme, _, place = url.partition("://")
     prefix = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}.get(scheme, "")
-    endpoint = next((v for k, v in config.items() if k.endswith(("endpoint", "endpoint_url"))), None) or next(
-        (os.environ[prefix + name] for name in ("ENDPOINT", "ENDPOINT_URL") if prefix + name in os.environ), url
-    )
-    if endpoint.startswith("http://"):
-        client.setdefault("allow_http", "true")
-    with_config = {"config": config} if prefix else {}
     if not prefix and config:
         raise InputError(f"--storage-option {min(config)}=...: is no option of {scheme}, which has those of clients")
-    retry = {"max_retries": _PART_RETRIES if sends else 0}
+    if url.startswith("http://") or any(endpoint.startswith("http://") for endpoint in _endpoints(config, prefix)):
+        client.setdefault("allow_http", "true")
+    how = {"client_options": client, "retry_config": {"max_retries": _PART_RETRIES if sends else 0}}
+    stores = _obstore().store
+    none_such: tuple[type[Exception], ...] = (*_errors(), ValueError)
     try:
-        return _obstore().store.from_url(url, **with_config, client_options=client, retry_config=retry)
-    except _errors() as error:
-        raise InputError(f"{url}: {_status_and_reason(error)[1]}; see --storage-option and the environment") from None
+        if not prefix:  # `from_url` takes those of the providers' own servers for their buckets
+            return stores.HTTPStore.from_url(url, **how)
+        bucket, slash, path = place.partition("/")  # keys mean what they say: a % is a %
+        return stores.from_url(f"{scheme}://{bucket}{slash}{quote(path)}", config=config, **how)
+    except none_such as error:
+        raise InputError(f"{url}: {_status_and_reason(error)[1]}{_SEE}") from None
+
+
+def _endpoints(config: Mapping[str, str], prefix: str) -> list[str]:
+    """Return the endpoints that the user or the environment gave. Raises InputError for one that is no URL."""
+    names = [f"{prefix}{name}" for name in ("ENDPOINT", "ENDPOINT_URL", "ENDPOINT_URL_S3") if prefix]
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    given |= {f"--storage-option {key}": value for key, value in config.items() if key.endswith(_ENDPOINTS)}
+    for name, endpoint in given.items():
+        if not re.match("https?://[^/]", endpoint):
+            shown = endpoint.rpartition("@")[2]
+            raise InputError(f"{name}={shown}: must begin with http:// or https://, as http://host:9000")
+    return list(given.values())
 
 
 @functools.cache

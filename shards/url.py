@@ -16,6 +16,7 @@ OPTIONS = "ALEXNET_STORAGE_OPTIONS"
 ORIGIN_NAME = "origin.json"
 
 _URL = re.compile(r"(s3|gs|az|https?):/+(?=[^/])")
+_MISTYPED = re.compile(r"([A-Za-z][\w+.-]+):(/|$)|(?i:s3|gs|az|https?):")
 
 
 class StorageError(InputError):
@@ -43,13 +44,24 @@ class Traffic:
 def as_url(where: str | os.PathLike[str]) -> str | None:
     """Return the URL that a data set is named by, without a slash at its end; None for a path.
 
-    A `Path` has lost the second of two slashes. Raises InputError for a URL that holds more than a place.
+    A `Path` has lost the second of two slashes. Raises InputError for a URL that holds more than a place, or is none
+    that can be used: as a path it would be written to, far from where it was meant.
     """
     text = os.fspath(where)
     if not _URL.match(text):
+        if _MISTYPED.match(text):
+            raise InputError(
+                f"{text}: is no URL that can be used: they begin with s3://, gs://, az://, http:// or https:// and a "
+                "name; a folder that is called so, give by its whole path"
+            )
         return None
     url = _URL.sub(r"\1://", text, count=1).rstrip("/")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{url.rpartition('@')[2]}: is no URL: {error}") from None
+    if {".", ".."}.intersection(parts.path.split("/")):
+        raise InputError(f"{url.rpartition('@')[2]}: leads through a folder . or ..; give the place itself")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InputError(
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}: holds a name, a password or a query; "

@@ -16,7 +16,7 @@ import pytest
 from alexnet.shards import storage
 from alexnet.shards.errors import InputError
 from alexnet.shards.storage import ReplacedError, Storage
-from alexnet.shards.url import OPTIONS, MissingError, StorageError, as_url, set_options
+from alexnet.shards.url import OPTIONS, MissingError, StorageError, set_options
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.object_storage import CREDENTIALS, ObjectServer
 
@@ -225,29 +225,6 @@ def test_http_is_read_by_ranges_and_not_listed(
     fails(store, MissingError, "none.tar")
     with pytest.raises(StorageError):
         store.list()
-
-
-@pytest.mark.parametrize(
-    ("where", "url"),
-    [
-        ("s3://bucket/data/", "s3://bucket/data"),
-        (Path("s3://bucket/data"), "s3://bucket/data"),
-        ("https://host:8080/a b", "https://host:8080/a b"),
-        ("/data/s3", None),
-        ("s3:", None),
-        ("ftp://host/data", None),
-        ("C:/data", None),
-    ],
-)
-def test_what_is_a_url(where: str, url: str | None) -> None:
-    assert as_url(where) == url
-
-
-@pytest.mark.parametrize("where", ["https://me:hunter2@host/data", "s3://b/data?token=hunter2", "https://h/a#hunter2"])
-def test_a_url_with_a_credential_is_refused_without_showing_it(where: str) -> None:
-    with pytest.raises(InputError, match="--storage-option") as caught:
-        as_url(where)
-    assert "hunter2" not in str(caught.value)
 
 
 def test_options_reach_the_store_and_child_processes(
