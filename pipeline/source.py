@@ -10,7 +10,6 @@ from alexnet.shards.local_root import local_root
 from alexnet.shards.manifest import SPLITS, Split
 from alexnet.shards.reader import SplitReader
 from alexnet.shards.remote import requests_for
-from alexnet.shards.shard_files import WholeShards
 from alexnet.shards.url import origin_of
 
 
@@ -32,7 +31,7 @@ def describe_source(reader: SplitReader, planner: Planner, settings: StreamSetti
     s, total = planner.settings, _bytes(reader)
     if reader.files.traffic is None:
         return []
-    if isinstance(reader.files, WholeShards):
+    if reader.files.on_disk:
         folder, of_all = cache_folder(settings.cache), min(1.0, settings.cache_gb * 1e9 / max(total, 1))
         return [
             f"from {reader.place}: whole shards, {total / 1e9:,.3g} GB, by way of {folder}, which takes at most "

@@ -19,7 +19,7 @@ from alexnet.shards.errors import InputError, SampleError, one_line, reason_of
 from alexnet.shards.files import map_array, sha256_of
 from alexnet.shards.index import IndexRows, read_index
 from alexnet.shards.manifest import MEAN_IMAGE_NAME, MEND, Encoding, Manifest, ShardRecord, Split, read_manifest
-from alexnet.shards.shard_files import FolderShards, ShardFiles
+from alexnet.shards.shard_files import ShardFiles
 from alexnet.shards.tar import is_header_of
 from alexnet.shards.url import origin_of
 
@@ -58,10 +58,9 @@ class SplitReader:
         self._encoding: Encoding = self.manifest.stored.encoding
         url = origin_of(self.root)
         self.place = url or str(self.root)
-        self.files: ShardFiles
         if url is None:
             _check_sizes(root, self.shards)
-            self.files = FolderShards(self.place, self.shards)
+            self.files = ShardFiles(self.place, self.shards)
         else:
             from alexnet.shards.remote import shards_of_url
 

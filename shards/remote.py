@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import os
 import tarfile
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from tarfile import BLOCKSIZE
@@ -20,7 +19,7 @@ from alexnet.shards.cache import NoRoomError, ShardCache, let_go
 from alexnet.shards.event_loop import loop, side_by_side
 from alexnet.shards.index import IndexRows
 from alexnet.shards.manifest import MEND, ShardRecord
-from alexnet.shards.shard_files import Located, OpenFile, ShardFiles, WholeShards
+from alexnet.shards.shard_files import Located, OpenFile, ShardFiles
 from alexnet.shards.storage import Storage
 from alexnet.shards.url import StorageError
 
@@ -35,7 +34,7 @@ def shards_of_url(url: str, shards: Sequence[ShardRecord], cache: ShardCache | N
     return PartsOfShards(storage, shards) if cache is None else CachedShards(storage, shards, cache)
 
 
-class CachedShards(WholeShards):
+class CachedShards(ShardFiles):
     """Fetch whole shards through a cache, several at a time, in the order in which they will be needed."""
 
     def __init__(self, storage: Storage, shards: Sequence[ShardRecord], cache: ShardCache) -> None:
@@ -101,24 +100,24 @@ class CachedShards(WholeShards):
         """
         with contextlib.suppress(NoRoomError):
             async with self._slots:
-                await self._fetched(shard, self._next_use, wait=False)
+                await self._fetched(shard, self._next_use, wait=False, counted=False)
             return True
         return False
 
     async def _fetch_needed(self, shard: int) -> OpenFile:
         """Open a shard that is needed now: before all others, and where there is no room, room is made."""
-        next_use = self._next_use | {self.shards[shard].sha256: -1}
+        next_use, counted = self._next_use | {self.shards[shard].sha256: -1}, shard in self._ahead
         with contextlib.suppress(NoRoomError):
-            return await self._fetched(shard, next_use, wait=False)
+            return await self._fetched(shard, next_use, wait=False, counted=counted)
         with self._lock:
             self._open.clear()  # who uses one holds it; all others stay open for speed alone
-        return await self._fetched(shard, next_use, wait=True)
+        return await self._fetched(shard, next_use, wait=True, counted=counted)
 
-    async def _fetched(self, shard: int, next_use: Mapping[str, int], *, wait: bool) -> OpenFile:
+    async def _fetched(self, shard: int, next_use: Mapping[str, int], *, wait: bool, counted: bool) -> OpenFile:
+        """Open a shard; `counted`: as fetched or found, when it was fetched ahead."""
         descriptor, fetched = await self._cache.opened(self._storage, self.shards[shard], next_use, wait=wait)
         self._storage.traffic.misses += fetched
-        is_ahead = next_use is self._next_use
-        self._storage.traffic.hits += not fetched and (is_ahead or shard not in self._ahead)
+        self._storage.traffic.hits += not (fetched or counted)
         return OpenFile(descriptor, let_go)
 
 
@@ -140,7 +139,6 @@ class PartsOfShards(ShardFiles):
         self._coming: dict[tuple[int, int], tuple[Future[OpenFile], int]] = {}  # by shard and offset: the place there
         self._in_flight: set[Future[OpenFile]] = set()
         self._slots = asyncio.Semaphore(_PARTS_AT_ONCE)
-        self._lock = threading.Lock()
         self._stopped = False
 
     def plan_samples(self, rows: IndexRows) -> None:

@@ -3,7 +3,6 @@
 import os
 import threading
 import weakref
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,12 +41,12 @@ class Located(NamedTuple):
     held: list[OpenFile | None]
 
 
-class ShardFiles(ABC):
-    """Say in which open files the bytes of a split's tars lie; from any thread.
+class ShardFiles:
+    """Say in which open files the bytes of a split's tars lie: open those of a folder as they are asked for.
 
-    `place`: the data set's folder or URL, for messages. `traffic`: over the network; None of files. `on_disk`: they are
-    files that the system can be told to read. Raises OSError for a file that cannot be opened, StorageError for what
-    object storage does not give.
+    What fetches them from object storage (`remote.py`) overrides that. From any thread. `place`: the data set's folder
+    or URL, for messages. `traffic`: over the network; None of files. `on_disk`: they are files that the system can be
+    told to read. Raises OSError for a file that cannot be opened, StorageError for what object storage does not give.
     """
 
     traffic: Traffic | None = None
@@ -55,45 +54,37 @@ class ShardFiles(ABC):
 
     def __init__(self, place: str, shards: Sequence[ShardRecord]) -> None:
         self.place, self.shards = place, shards
-
-    @abstractmethod
-    def span(self, shard: int, first: int, length: int) -> tuple[OpenFile, int]:
-        """Return a file with bytes `first` to `first + length` of a tar, and where in it they begin."""
-
-    @abstractmethod
-    def located(self, rows: IndexRows) -> Located:
-        """Return where samples lie, by their rows of the index."""
-
-    def plan_shards(  # noqa: B027 (files are there)
-        self, order: Sequence[int], fetch: Sequence[int], keep: Sequence[int] | None = None
-    ) -> None:
-        """Say in which order shards will be needed; begin to `fetch` some; close all but `keep` (default: `fetch`)."""
-
-    def plan_samples(self, rows: IndexRows) -> None:  # noqa: B027
-        """Say which samples will be needed soon."""
-
-    def start(self) -> None:  # noqa: B027
-        """Begin to fetch; what failed before is tried again."""
-
-    def stop(self) -> None:  # noqa: B027
-        """Break off what is being fetched, and fetch no more; who waits for it gets a StorageError."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Forget the open files; each is closed when nobody reads it any more."""
-
-
-class WholeShards(ShardFiles):
-    """Open tars as they are asked for, and keep those used last open."""
-
-    def __init__(self, place: str, shards: Sequence[ShardRecord]) -> None:
-        super().__init__(place, shards)
         self._open: OrderedDict[int, OpenFile] = OrderedDict()  # the one used last is last
         self._lock = threading.Lock()
 
-    @abstractmethod
-    def _opened(self, shard: int) -> OpenFile:
-        """Open a tar."""
+    def span(self, shard: int, first: int, length: int) -> tuple[OpenFile, int]:
+        """Return a file with bytes `first` to `first + length` of a tar, and where in it they begin."""
+        return self.file(shard), first
+
+    def located(self, rows: IndexRows) -> Located:
+        """Return where samples lie, by their rows of the index."""
+        shards: list[int] = rows["shard"].tolist()
+        files = {shard: self._file_or_none(shard) for shard in set(shards)}
+        descriptors = {shard: -1 if file is None else file.descriptor for shard, file in files.items()}
+        where = np.array([descriptors[shard] for shard in shards], np.int32)
+        return Located(where, rows["offset"].astype(np.int64), list(files.values()))
+
+    def plan_shards(self, order: Sequence[int], fetch: Sequence[int], keep: Sequence[int] | None = None) -> None:
+        """Say in which order shards will be needed, begin to fetch some, and close all but those to keep: these."""
+
+    def plan_samples(self, rows: IndexRows) -> None:
+        """Say which samples will be needed soon."""
+
+    def start(self) -> None:
+        """Begin to fetch; what failed before is tried again."""
+
+    def stop(self) -> None:
+        """Break off what is being fetched, and fetch no more; who waits for it gets a StorageError."""
+
+    def close(self) -> None:
+        """Forget the open files; each is closed when nobody reads it any more."""
+        with self._lock:
+            self._open.clear()
 
     def file(self, shard: int) -> OpenFile:
         """Return a tar, open; hold on to it for as long as its descriptor is used."""
@@ -107,32 +98,11 @@ class WholeShards(ShardFiles):
                 self._open.popitem(last=False)
         return opened
 
-    def span(self, shard: int, first: int, length: int) -> tuple[OpenFile, int]:
-        """Return the tar itself."""
-        return self.file(shard), first
-
-    def located(self, rows: IndexRows) -> Located:
-        """Return the tars themselves."""
-        shards: list[int] = rows["shard"].tolist()
-        files = {shard: self._file_or_none(shard) for shard in set(shards)}
-        descriptors = {shard: -1 if file is None else file.descriptor for shard, file in files.items()}
-        where = np.array([descriptors[shard] for shard in shards], np.int32)
-        return Located(where, rows["offset"].astype(np.int64), list(files.values()))
-
-    def close(self) -> None:
-        """Forget the open tars."""
-        with self._lock:
-            self._open.clear()
+    def _opened(self, shard: int) -> OpenFile:
+        return OpenFile(open_regular(Path(self.place) / self.shards[shard].file))
 
     def _file_or_none(self, shard: int) -> OpenFile | None:
         try:
             return self.file(shard)
         except OSError:
             return None  # who reads its samples one by one meets the same error and can name them
-
-
-class FolderShards(WholeShards):
-    """Open the tars of a folder."""
-
-    def _opened(self, shard: int) -> OpenFile:
-        return OpenFile(open_regular(Path(self.place) / self.shards[shard].file))

@@ -44,21 +44,14 @@ class Fault:
     delay_s: float = 0
 
 
-class FaultyProxy(ThreadingHTTPServer):
-    """Listen on a port of its own, in front of a server (`host:port`) or a folder, until it is closed.
-
-    `address`: host and port. `asked`: the requests so far.
-    """
+class LocalServer(ThreadingHTTPServer):
+    """Listen on a port of its own until it is closed. `address`: host and port."""
 
     request_queue_size = 128
 
-    def __init__(self, behind: str | Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.address = f"127.0.0.1:{self.server_port}"
-        self.behind = behind
-        self.asked: list[Asked] = []
-        self._scripts: list[tuple[str, Iterator[Fault | None]]] = []
-        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -67,6 +60,34 @@ class FaultyProxy(ThreadingHTTPServer):
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self.server_close()
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Answer without a word on standard error; a side may go away at any time."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one packet: a second one would wait 40 ms for the client's acknowledgement
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        with suppress(OSError, HTTPException):
+            super().handle()
+
+
+class FaultyProxy(LocalServer):
+    """Listen on a port of its own, in front of a server (`host:port`) or a folder, until it is closed.
+
+    `address`: host and port. `asked`: the requests so far.
+    """
+
+    def __init__(self, behind: str | Path) -> None:
+        super().__init__(_Handler)
+        self.behind = behind
+        self.asked: list[Asked] = []
+        self._scripts: list[tuple[str, Iterator[Fault | None]]] = []
+        self._lock = threading.Lock()
 
     def spoil(self, path: str, faults: Iterable[Fault | None]) -> None:
         """Have the next requests for a path that holds this text meet a fault each, in order; None: none."""
@@ -87,17 +108,8 @@ class FaultyProxy(ThreadingHTTPServer):
         return Fault()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer in one packet: a second one would wait 40 ms for the client's acknowledgement
+class _Handler(QuietHandler):
     server: FaultyProxy
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle(self) -> None:
-        with suppress(OSError, HTTPException):  # a side went away: so does the other
-            super().handle()
 
     def finish(self) -> None:
         with suppress(OSError):

@@ -10,36 +10,30 @@ import hashlib
 import re
 import sys
 import tempfile
-import threading
 import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
-from typing import Self
 
 from alexnet.pipeline import ImageStream, StreamSettings
 from alexnet.pipeline.settings import Order
 from alexnet.shards.manifest import MANIFEST_NAME, read_manifest
+from tests.faulty_proxy import LocalServer, QuietHandler
 from tests.made_up import IMAGENET_IMAGES, SHARD_IMAGES, write_made_up_jpegs
 
 _NUMBER_BYTES = 512  # behind the end of the tar, where no reader looks
 
 
-class MadeUpServer(ThreadingHTTPServer):
+class MadeUpServer(LocalServer):
     """Serve training images that repeat one shard, as a data set of different ones, until it is closed.
 
     `url`: of the data set. `asked`: path and bytes of each answer so far.
     """
 
-    daemon_threads = True
-    request_queue_size = 128
-
     def __init__(self, folder: Path, images: int, shard_images: int = SHARD_IMAGES) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         like = Path(__file__).parents[1] / "shards" / "ci-100"
         self.folder = write_made_up_jpegs(like, folder / "set", images, shard_images)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = f"http://{self.address}"
         self.asked: list[tuple[str, int]] = []
         manifest = read_manifest(self.folder)
         self._shard = (self.folder / manifest.shards[0].file).read_bytes()
@@ -52,14 +46,6 @@ class MadeUpServer(ThreadingHTTPServer):
             shards.append(dataclasses.replace(shard, bytes=size, sha256=whole.hexdigest()))
         (self.folder / MANIFEST_NAME).write_text(dataclasses.replace(manifest, shards=tuple(shards)).to_json())
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
     def parts(self, path: str) -> list[memoryview]:
         """Return the content at a path; raises OSError if there is none."""
         if match := re.fullmatch(r"/train/0*(\d+)\.tar", path):
@@ -71,19 +57,10 @@ def _number(shard: int) -> bytes:
     return str(shard).encode().ljust(_NUMBER_BYTES, b"\0")
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer in one packet
+class _Handler(QuietHandler):
     server: MadeUpServer
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def handle(self) -> None:
-        with suppress(OSError):  # the stream was closed while it fetched ahead
-            super().handle()
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         try:
             parts = self.server.parts(self.path)
         except OSError:

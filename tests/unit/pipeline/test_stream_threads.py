@@ -24,7 +24,6 @@ from alexnet.pipeline.decode import make_decoder
 from alexnet.pipeline.host import available
 from alexnet.pipeline.meter import StreamMeter
 from alexnet.pipeline.prefetch import Prefetcher
-from alexnet.shards.shard_files import WholeShards
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=str(available()))
 
@@ -191,9 +190,7 @@ def test_a_forked_child_is_told_to_make_its_own_stream(make: Make, forked: Fork)
             return "make a new stream in process" in str(error) and len(list(stream)) == len(stream)
         return False
 
-    files = stream._reader.files
-    assert isinstance(files, WholeShards)
-    with files._lock:
+    with stream._reader.files._lock:
         assert forked(child) == 0
     with stream:
         assert sum(1 for _ in stream) == len(stream)
