@@ -54,9 +54,8 @@ class ReplacedError(StorageError):
 class Storage:
     """Read and write the objects below a URL, named by their paths there; from any thread.
 
-    Every method that waits raises StorageError in one line when an object cannot be had, and `asyncio.CancelledError`
-    after `cancel`. `traffic`: what went over the network so far. `store`: obstore's own. Raises InputError for options
-    that are none.
+    Every method that waits raises StorageError in one line when an object cannot be had. `traffic`: what went over the
+    network so far. `store`: obstore's own. Raises InputError for options that are none.
     """
 
     def __init__(self, url: str) -> None:

@@ -27,7 +27,9 @@ def describe_run(settings: RunSettings, streams: Streams, placement: Placement) 
 
 
 def dry_run(data: Path, recipe: str, settings: RunSettings, placement: Placement, manifest: Manifest) -> None:
-    """Print every setting and the plan, that of the first process where there are several."""
+    """Print every setting and the plan, in the first process where there are several."""
+    if placement.layout.rank:
+        return
     streams = Streams(data, settings, placement, local_ranks=placement.layout.ranks)
     for section, values in settings.as_json().items():
         for key, value in values.items():

@@ -48,8 +48,7 @@ def run_training(options: TrainOptions) -> None:
     settings, worker = fitted(settings, manifest), worker_of_environment()
     placement = place(options, settings, worker)
     if options.dry_run:
-        if placement.layout.rank == 0:
-            dry_run(data, options.recipe, settings, placement, manifest)
+        dry_run(data, options.recipe, settings, placement, manifest)
         return
     if placement.layout.ranks > 1 and worker is None:
         launch(functools.partial(run_training, options), placement.layout.ranks)
