@@ -1,0 +1,31 @@
+"""The thread of requests, when its process ends."""
+
+import _thread
+import asyncio
+import os
+import threading
+
+import pytest
+
+from alexnet.shards import event_loop
+
+
+def test_requests_are_ended_and_foreign_threads_have_left_python_before_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def foreign() -> None:  # as obstore's: no thread of Python's own
+        entered.set()
+        may_leave.wait()
+
+    async def for_ever() -> None:
+        await asyncio.Event().wait()
+
+    request = asyncio.run_coroutine_threadsafe(for_ever(), event_loop.loop())
+    _thread.start_new_thread(foreign, ())
+    entered.wait()
+    monkeypatch.setattr("time.sleep", lambda _: may_leave.set())
+    event_loop._break_off(event_loop.loop(), os.getpid())
+    assert request.cancelled()
+    assert may_leave.is_set()
