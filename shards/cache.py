@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from alexnet.shards.errors import InputError
+from alexnet.shards.event_loop import on_a_thread
 from alexnet.shards.manifest import ShardRecord
 from alexnet.shards.storage import ReplacedError, Storage
 from alexnet.shards.url import StorageError
@@ -91,7 +92,7 @@ class ShardCache:
                         continue
                     await self._reserve(written, record, next_use, wait=wait)
                     await _fetch(storage, record, written)
-                    await asyncio.to_thread(os.fsync, written)
+                    await on_a_thread(os.fsync, written)
                     partial.rename(path)
                     unfinished.pop_all()
                 fcntl.flock(written, fcntl.LOCK_SH)

@@ -59,6 +59,14 @@ def _break_off(running: asyncio.AbstractEventLoop, pid: int) -> None:
         time.sleep(0.001)
 
 
+async def on_a_thread(work: Callable[..., T], *arguments: object) -> T:
+    """Do work on a thread; broken off when the process ends, and none is started any more."""
+    try:
+        return await asyncio.to_thread(work, *arguments)
+    except RuntimeError:
+        raise asyncio.CancelledError from None
+
+
 async def side_by_side(work: Callable[[S], Awaitable[T]], of: Iterable[S], at_once: int = 32) -> list[T]:
     """Do work for each of many, so many at once; where one fails, none goes on."""
     some = asyncio.Semaphore(at_once)

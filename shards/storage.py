@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from alexnet.shards.errors import InputError, one_line
-from alexnet.shards.event_loop import loop
+from alexnet.shards.event_loop import loop, on_a_thread
 from alexnet.shards.shard_files import OpenFile
 from alexnet.shards.url import MissingError, StorageError, Traffic, options_given
 
@@ -108,7 +108,7 @@ class Storage:
                 if at + len(chunk) > size:
                     raise StorageError(f"{self.url}/{name}: sends more than the {size:,} bytes that it has")
                 # Hashing takes 1.5 ms a megabyte, and lets other threads run.
-                await asyncio.to_thread(take, chunk)
+                await on_a_thread(take, chunk)
                 self.traffic.bytes += len(chunk)
             if at != size:
                 raise ConnectionError(f"it ended after {at:,} of {size:,} bytes")
