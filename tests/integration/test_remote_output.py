@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import obstore
 import pytest
@@ -190,6 +190,30 @@ def test_a_run_that_another_replaced_meanwhile_puts_nothing_more(
     monkeypatch.setattr(Bucket, "put_shard", after_another)
     assert "another alexnet-prep" in prep(*shard, place.cache, *OTHER, code=1).output
     assert place.digests() == digests(in_folder)
+
+
+def test_what_a_run_that_was_replaced_put_last_is_no_part_of_what_replaced_it(
+    place: Place, official: Path, in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = ("shard", official, "--out", place.url, "--cache", place.cache, *SHARD)
+    tidy = Bucket.tidy
+
+    def after_late_puts(bucket: Bucket, *arguments: Any) -> None:
+        for name in ("train/000001.tar", "train/000007.tar", "val/000007.idx"):
+            obstore.put(place.store, name, b"of another size")
+        tidy(bucket, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Bucket, "tidy", after_late_puts)
+        said = prep(*shard, code=1).output
+    assert f"{place.url}/train/000001.tar: was replaced or deleted meanwhile; give the same command again" in said
+    assert not {"manifest.json", "train/000001.tar"} & place.digests().keys()
+    prep(*shard)
+    assert place.digests() == digests(in_folder)
+    obstore.put(place.store, "train/000009.tar", b"of somebody else")
+    obstore.delete(place.store, "SHA256SUMS")
+    prep(*shard)
+    assert {"train/000009.tar", "SHA256SUMS"} <= place.digests().keys()
 
 
 def test_what_lies_there_already_is_neither_replaced_nor_deleted(place: Place, official: Path, in_folder: Path) -> None:

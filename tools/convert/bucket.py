@@ -10,14 +10,14 @@ at before a shard is put and before the manifest is.
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.manifest import MANIFEST_NAME, ShardRecord, dali_index_file
+from alexnet.shards.manifest import MANIFEST_NAME, SPLITS, ShardRecord, dali_index_file
 from alexnet.shards.url import MissingError, StorageError, as_url
 from alexnet.tools.console import StoppedError
 from alexnet.tools.output_folder import JOB, WORK
@@ -135,6 +135,26 @@ class Bucket:
     def put(self, name: str) -> None:
         """Put a file."""
         self._storage.put(name, self._root / name)
+
+    @_to_go_on()
+    def tidy(self, shards: Sequence[ShardRecord], known: Callable[[str], bool]) -> None:
+        """Have below the URL the shards that were put, and no other: a run that was replaced may have put some since.
+
+        `known`: says of a name that it is the program's. Raises StoppedError if one must be put again.
+        """
+        if MANIFEST_NAME in self.there:  # it was finished before: what else came there is not ours
+            return
+        self._check_whose(self._job)
+        listed = self.list()
+        index_of = {record.file: dali_index_file(record.file) for record in shards}
+        if other := [r.file for r in shards if listed.get(r.file) != r.bytes or index_of[r.file] not in listed]:
+            self._storage.delete(other)
+            raise StoppedError(f"{self.url}/{other[0]}: was replaced or deleted meanwhile; give the same command again")
+        ours = {*index_of, *index_of.values()}
+        strays = [name for name in listed if name.startswith(SPLITS) and known(name) and name not in ours]
+        self._storage.delete(strays)
+        for name in strays:
+            (self._root / name).unlink(missing_ok=True)
 
     @_to_go_on()
     def finish(self, names: Iterable[str]) -> None:

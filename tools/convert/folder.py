@@ -173,16 +173,19 @@ def complete(
 
 def seal(root: Path) -> None:
     """Leave nothing but the data set, and list it; done again if a kill came between manifest and list."""
+    bucket = bucket_of(root)
     if (root / WORK).exists() or not (root / CHECKSUMS_NAME).exists():
         stored = (manifest := read_manifest(root)).stored
         theirs = stored.adopted and (root / INFO_NAME).exists()
         if stored.encoding == "jpeg" and not theirs:  # its reader takes pictures only, and so no planes
             files.replace(root / INFO_NAME, info_json(manifest))
+        if bucket:
+            bucket.tidy(manifest.shards, OWN_FILES.knows)
         shutil.rmtree(root / WORK, ignore_errors=True)
         if not stored.adopted or stored.encoding != "jpeg":
             remove_partials(root)
         write_checksums(root)
-    if bucket := bucket_of(root):
+    if bucket:
         bucket.finish(name for name in _WRITTEN if (root / name).exists())
 
 
