@@ -193,6 +193,14 @@ def put_on_disk(path: Path) -> None:
         os.close(opened)
 
 
+def begin_to_put_on_disk(descriptor: int, first: int, end: int) -> None:
+    """Have the kernel begin to write a part of a file: `fsync` of half a gigabyte at once takes a third of a second.
+
+    What is not on the disk yet stays in its cache, whatever this advice is called.
+    """
+    os.posix_fadvise(descriptor, first, end - first, os.POSIX_FADV_DONTNEED)
+
+
 # SHA256SUMS
 
 

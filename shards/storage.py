@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from alexnet.shards.errors import InputError, one_line
 from alexnet.shards.event_loop import loop, on_a_thread
+from alexnet.shards.files import begin_to_put_on_disk
 from alexnet.shards.shard_files import OpenFile
 from alexnet.shards.url import MissingError, StorageError, Traffic, options_given
 
@@ -96,7 +97,8 @@ class Storage:
         def take(chunk: Any) -> None:
             nonlocal at
             digest.update(chunk)
-            at += os.pwrite(own.descriptor, chunk, at)
+            first, at = at, at + os.pwrite(own.descriptor, chunk, at)
+            begin_to_put_on_disk(own.descriptor, first, at)  # else the network waits for the disk at a shard's end
 
         async def attempt() -> None:
             nonlocal etag

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.shards.errors import InputError
-from alexnet.shards.files import CHECKSUMS_NAME, checksum_lines, put_on_disk, replace, sha256_of
+from alexnet.shards.files import CHECKSUMS_NAME, begin_to_put_on_disk, checksum_lines, put_on_disk, replace, sha256_of
 from alexnet.shards.index import INDEX_DTYPE, IndexRows
 from alexnet.shards.manifest import SPLITS, FileRecord, ShardRecord, Split, read_manifest, shard_file
 from alexnet.shards.tar import TarSample, TarWriter, dali_line
@@ -57,7 +57,7 @@ def write_shard(
             written.append(tar.add(sample.key, sample.place, sample.label, sample.stored))
             if tar.bytes - on_its_way >= _WRITE_BEHIND_BYTES:
                 file.flush()
-                _begin_to_put_on_disk(file.fileno(), on_its_way, tar.bytes)
+                begin_to_put_on_disk(file.fileno(), on_its_way, tar.bytes)
                 on_its_way = tar.bytes
         tar.finish()
     dali_index = path.with_suffix(".idx")
@@ -68,14 +68,6 @@ def write_shard(
     sha256 = tar.sha256.hexdigest()
     name = shard_file(split, number)
     return ShardRecord(split=split, file=name, images=len(written), bytes=tar.bytes, sha256=sha256), rows
-
-
-def _begin_to_put_on_disk(descriptor: int, first: int, end: int) -> None:
-    """Have the kernel begin to write a part of a file: `fsync` of half a gigabyte at once takes a third of a second.
-
-    What is not on the disk yet stays in its cache, whatever this advice is called.
-    """
-    os.posix_fadvise(descriptor, first, end - first, os.POSIX_FADV_DONTNEED)
 
 
 def publish_shard(root: Path, record: ShardRecord) -> None:
