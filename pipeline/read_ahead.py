@@ -30,7 +30,7 @@ from alexnet.shards.reader import SplitReader
 from alexnet.shards.url import StorageError
 
 SHARDS_AHEAD = 8
-"""Shards of object storage that are fetched ahead, at least: as many as are fetched at once."""
+"""Shards of object storage that are fetched beyond the next window, where there is room: so many come at once."""
 
 _BLOCK_BYTES = 4 << 20
 
@@ -127,7 +127,9 @@ class ReadAhead:
         present = [shard for _, shards in used for shard in shards]
         coming = np.concatenate([window.shards for window in windows]).tolist()
         keep = [*present, *windows[0].shards.tolist()]
-        fetch = list(filter(self._is_wanted, dict.fromkeys([*keep, *coming[:SHARDS_AHEAD]])))
+        # None beyond the first window, which would come the later; then some, or the network waits for the decoder.
+        ahead = coming[: len(windows[0].shards) + SHARDS_AHEAD] if used else []
+        fetch = list(filter(self._is_wanted, dict.fromkeys([*keep, *ahead])))
         self._reader.files.plan_shards([*present, *coming], fetch, keep)
 
     def _shards_by_first_use(self) -> list[int]:
