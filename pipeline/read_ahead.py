@@ -30,7 +30,7 @@ from alexnet.shards.reader import SplitReader
 from alexnet.shards.url import StorageError
 
 SHARDS_AHEAD = 8
-"""Shards of object storage that are fetched beyond the next window, where there is room: so many come at once."""
+"""Shards that come at once, and that are fetched ahead at least; where the cache keeps all, beyond the next window."""
 
 _BLOCK_BYTES = 4 << 20
 
@@ -127,10 +127,11 @@ class ReadAhead:
         present = [shard for _, shards in used for shard in shards]
         coming = np.concatenate([window.shards for window in windows]).tolist()
         keep = [*present, *windows[0].shards.tolist()]
-        # None beyond the first window, which would come the later; then some, or the network waits for the decoder.
-        ahead = coming[: len(windows[0].shards) + SHARDS_AHEAD] if used else []
-        fetch = list(filter(self._is_wanted, dict.fromkeys([*keep, *ahead])))
-        self._reader.files.plan_shards([*present, *coming], fetch, keep)
+        files, window = self._reader.files, len(windows[0].shards)
+        # What is fetched early takes the room of what is needed later, if not of all; the first window is waited for.
+        ahead = window + SHARDS_AHEAD if files.keeps_all else max(window, SHARDS_AHEAD)
+        fetch = list(filter(self._is_wanted, dict.fromkeys([*keep, *coming[: ahead if used else window]])))
+        files.plan_shards([*present, *coming], fetch, keep)
 
     def _shards_by_first_use(self) -> list[int]:
         """Return all shards in the order in which an epoch of single samples, from where it begins, asks for them."""

@@ -40,6 +40,7 @@ class CachedShards(ShardFiles):
     def __init__(self, storage: Storage, shards: Sequence[ShardRecord], cache: ShardCache) -> None:
         super().__init__(storage.url, shards)
         self.traffic, self._storage, self._cache = storage.traffic, storage, cache
+        self.keeps_all = cache.limit > sum(shard.bytes for shard in shards)
         self._ahead: dict[int, Future[bool]] = {}  # whether shards that are fetched ahead found room
         self._needed: set[Future[OpenFile]] = set()  # of those that are waited for
         self._next_use: dict[str, int] = {}

@@ -46,11 +46,13 @@ class ShardFiles:
 
     What fetches them from object storage (`remote.py`) overrides that. From any thread. `place`: the data set's folder
     or URL, for messages. `traffic`: over the network; None of files. `on_disk`: they are files that the system can be
-    told to read. Raises OSError for a file that cannot be opened, StorageError for what object storage does not give.
+    told to read. `keeps_all`: what is fetched stays, as there is room for the whole split. Raises OSError for a file
+    that cannot be opened, StorageError for what object storage does not give.
     """
 
     traffic: Traffic | None = None
     on_disk = True
+    keeps_all = False
 
     def __init__(self, place: str, shards: Sequence[ShardRecord]) -> None:
         self.place, self.shards = place, shards
