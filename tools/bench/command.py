@@ -14,15 +14,8 @@ from click.core import ParameterSource
 
 from alexnet.model.networks.others import ARCHITECTURES
 from alexnet.shards.errors import InputError, reason_of
-from alexnet.tools.console import (
-    Programs,
-    StoppedError,
-    interruptible,
-    name_of,
-    one_line_errors,
-    recipe_or_file,
-    storage_options,
-)
+from alexnet.tools import console
+from alexnet.tools.console import Programs, StoppedError, interruptible, name_of, one_line_errors, recipe_or_file
 from alexnet.tools.settings import recipe_names
 from alexnet.tools.start import INTERRUPTED
 
@@ -178,7 +171,7 @@ def main() -> None:
     help="What `alexnet-prep decode DATA` wrote.  [default: DATA-planes, if it is there]",
 )  # fmt: skip
 @click.option("--tune", "tune_seconds", type=Finite(min=0), default=0.0, help="Seconds to search options for.")
-@storage_options
+@console.storage_options
 @measures()
 def dataloader(data: Path | None, quick: bool, **options: Any) -> dict[str, Any]:
     """Images per second of the data path on DATA, beside its limits and beside other loaders.
@@ -263,7 +256,7 @@ def _refuse_others(context: click.Context, known: set[str]) -> None:
 @click.option("--parallel", type=click.Choice(_PARALLEL), default="towers", show_default=True)
 @_device
 @_threads("Of the CPU")
-@storage_options
+@console.storage_options
 @measures()
 def train(data: Path | None, quick: bool, **options: Any) -> dict[str, Any]:
     """Images per second of training on DATA, beside the loader alone and the network alone.
