@@ -98,6 +98,8 @@ class Storage:
             nonlocal at
             digest.update(chunk)
             first, at = at, at + os.pwrite(own.descriptor, chunk, at)
+            if at - first < len(chunk):  # what is left over is not blamed on the network
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             begin_to_put_on_disk(own.descriptor, first, at)  # else the network waits for the disk at a shard's end
 
         async def attempt() -> None:

@@ -275,3 +275,14 @@ def test_a_fork_of_a_process_that_read_says_what_to_do(s3: Storage) -> None:
             os._exit(7 if "spawn" in str(error) else 1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_a_disk_that_takes_a_part_of_what_came_is_said(
+    http: tuple[Storage, FaultyProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does before it says that there is no room."""
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, chunk, at: write(descriptor, chunk[: len(chunk) // 2], at))
+    with pytest.raises(OSError, match="No space left"):
+        fetched(http[0], tmp_path / "copy")
+    assert len(http[1].asked) == 1
